@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# From nothing but bash and Python to a trained pyramid: renders a data set, trains on it, evaluates, and draws.
+# Arguments are handed on, for example: bash launch/quickstart.sh --config.training.steps=100 --workdir=runs/short
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/environment.sh
+make_environment requirements.txt
+exec python -m pyrseg_jax.main --config=configs/scenes.py "$@"

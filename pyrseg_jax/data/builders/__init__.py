@@ -1,0 +1,1 @@
+"""Build TFDS data sets for segmentation without TensorFlow."""

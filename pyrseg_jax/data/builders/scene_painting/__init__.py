@@ -1,0 +1,1 @@
+"""Paint synthetic street, park and waterside photographs together with their label maps."""

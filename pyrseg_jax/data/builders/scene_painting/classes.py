@@ -1,0 +1,26 @@
+"""Name the classes of the painted scenes."""
+
+SKY, BUILDING, ROAD, PAVEMENT, GRASS, WATER, WALL, TREE, CAR, PERSON, POLE, SIGN = range(1, 13)
+VOID = 0
+
+CLASS_NAMES = (
+    "sky", "building", "road", "pavement", "grass", "water", "wall", "tree", "car", "person", "pole", "sign",
+)  # fmt: skip
+
+CLASS_COLORS = (
+    (135, 190, 235),
+    (150, 105, 90),
+    (95, 75, 110),
+    (215, 165, 195),
+    (160, 205, 90),
+    (40, 105, 185),
+    (205, 150, 85),
+    (35, 120, 60),
+    (20, 40, 130),
+    (225, 40, 70),
+    (120, 125, 130),
+    (250, 215, 50),
+)
+
+# Stuff has an extent but no count; the four things are what the void border is drawn around.
+IS_STUFF = (True, True, True, True, True, True, True, True, False, False, False, False)

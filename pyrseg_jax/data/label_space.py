@@ -1,0 +1,85 @@
+"""Which value in a label file means which class.
+
+Inside the package classes are numbered 0 … C-1 ("train ids") and void is 255; files have numbers of their own.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+from jaxtyping import UInt8
+
+from pyrseg_jax.conventions import VOID
+from pyrseg_jax.errors import UserError
+
+MAX_CLASSES = 255  # train ids 0 … 254 beside void in eight bits
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelSpace:
+    """Names and file values of a data set's classes, by train id.
+
+    Attributes:
+      names: of the C classes.
+      file_ids: the value of each class in label files, 0 … 255.
+      void_file_id: the value in label files of pixels that belong to no class.
+      colors: an (R, G, B) per class, or None.
+      is_stuff: whether a class is stuff (without countable instances), or None where the data set does not say.
+    """
+
+    names: tuple[str, ...]
+    file_ids: tuple[int, ...]
+    void_file_id: int = 0
+    colors: tuple[tuple[int, int, int], ...] | None = None
+    is_stuff: tuple[bool, ...] | None = None
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.names)
+
+    @functools.cached_property
+    def _to_train(self) -> np.ndarray:
+        table = np.full(256, -1, np.int16)
+        table[list(self.file_ids)] = np.arange(self.num_classes)
+        table[self.void_file_id] = VOID
+        return table
+
+    @functools.cached_property
+    def _to_file(self) -> np.ndarray:
+        table = np.full(256, self.void_file_id, np.uint8)
+        table[: self.num_classes] = self.file_ids
+        return table
+
+    def to_train_ids(self, file_values: np.ndarray, where: str) -> UInt8[np.ndarray, "h w"]:
+        """Turn the values of a label file into train ids.
+
+        Raises:
+          UserError: naming `where`, the first value that no class has, its pixel, and how many pixels there are of it.
+        """
+        is_byte = file_values.dtype == np.uint8
+        values = file_values if is_byte else np.clip(file_values, -1, 256)
+        train_ids = self._to_train[values if is_byte else np.clip(values, 0, 255)]
+        is_wrong = train_ids < 0 if is_byte else (train_ids < 0) | (values < 0) | (values > 255)
+        if is_wrong.any():
+            row, column = np.argwhere(is_wrong)[0]
+            value = file_values[row, column]
+            raise UserError(
+                f"{where}: value {value} at row {row}, column {column} ({(file_values == value).sum()} pixels of it) is "
+                f"no class: expected {self.describe_file_ids()}; correct the label file, or add the class to classes.txt"
+            )
+        return train_ids.astype(np.uint8)
+
+    def to_file_values(self, train_ids: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+        """Turn train ids into the values of the data set's own label files."""
+        return self._to_file[train_ids]
+
+    def describe_file_ids(self) -> str:
+        """Word the values that a label file may hold."""
+        first, last = min(self.file_ids), max(self.file_ids)
+        has_gaps = last - first + 1 != self.num_classes
+        return f"{self.void_file_id} (void) or {first} … {last}{' with gaps' if has_gaps else ''} ({self.num_classes} classes)"
+
+
+def ade_layout(names: tuple[str, ...], **kwargs) -> LabelSpace:
+    """Make the label space of ADE20K's layout: 0 is void, and class i of the list has the value i + 1."""
+    return LabelSpace(names, tuple(range(1, len(names) + 1)), 0, **kwargs)

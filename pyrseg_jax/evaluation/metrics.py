@@ -1,0 +1,68 @@
+"""Scores from a confusion matrix; sums are carried, divisions happen once, at the end."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Int32, UInt8
+
+from pyrseg_jax.conventions import VOID
+
+
+def confusion_matrix(
+    truth: UInt8[Array, "*shape"], predicted: UInt8[Array, "*shape"], num_classes: int
+) -> Int32[Array, "c c"]:
+    """Count pixels by true class (row) and predicted class (column); pixels whose truth is void count nowhere.
+
+    Works on the device, under `jit`. Counts are int32: fewer than 2³¹ pixels a call.
+    """
+    is_labelled = truth != VOID
+    pair = truth.astype(jnp.int32) * num_classes + predicted.astype(jnp.int32)
+    # Void pixels fall into one bin past the end, which is cut off.
+    bins = jnp.where(is_labelled, pair, num_classes * num_classes)
+    counts = jnp.bincount(bins.ravel(), length=num_classes * num_classes + 1)
+    return counts[:-1].reshape(num_classes, num_classes).astype(jnp.int32)
+
+
+def scores(confusion: Int[np.ndarray, "c c"], names: Sequence[str]) -> dict:
+    """Turn a confusion matrix (row = truth, column = prediction) into scores, as fractions of 1.
+
+    Returns a dict of
+      miou: mean IoU over the classes present in truth or prediction;
+      miou_all_classes: the same sum over all C classes, an absent one counting 0;
+      classes_averaged: how many `miou` averages;
+      pixel_accuracy: share of labelled pixels that are right;
+      mean_accuracy: mean over the classes present in the truth of the share of their pixels that is right;
+      iou: {name: IoU, or None for a class in neither}.
+    Without a labelled pixel the means are None.
+
+    Chosen: systems differ in what an absent class counts. `miou` is mmsegmentation's convention, `miou_all_classes` that of
+      HRNet's own code and of the ADE20K devkit.
+    """
+    confusion = np.asarray(confusion, np.float64)
+    right, of_truth, of_prediction = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    union = of_truth + of_prediction - right
+    is_present = union > 0
+    iou = np.divide(right, union, out=np.zeros_like(right), where=is_present)
+    in_truth = of_truth > 0
+    recall = np.divide(right, of_truth, out=np.zeros_like(right), where=in_truth)
+    total = confusion.sum()
+    return {
+        "miou": float(iou[is_present].mean()) if total else None,
+        "miou_all_classes": float(iou.mean()) if total else None,
+        "classes_averaged": int(is_present.sum()),
+        "pixel_accuracy": float(right.sum() / total) if total else None,
+        "mean_accuracy": float(recall[in_truth].mean()) if total else None,
+        "iou": {
+            name: float(value) if there else None for name, value, there in zip(names, iou, is_present, strict=True)
+        },
+    }
+
+
+def best_constant_miou(confusion: Int[np.ndarray, "c c"]) -> float:
+    """Return the mIoU of the best prediction that gives every pixel of every image one and the same class.
+
+    A floor that any use of the image must beat; from the row sums alone.
+    """
+    of_truth = np.asarray(confusion, np.float64).sum(1)
+    return float((of_truth / of_truth.sum()).max() / (of_truth > 0).sum())

@@ -1,0 +1,85 @@
+"""The parts of an experiment, built from its configuration: what training, evaluation and prediction share."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import optax
+
+from pyrseg_jax.config import Config, Evaluation, Model
+from pyrseg_jax.evaluation.inference import Predictor, make_network_size
+from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
+from pyrseg_jax.training.objective import PyramidObjective
+from pyrseg_jax.training.optimizer import make_optimizer, poly_schedule
+
+
+def make_model(model: Model, num_classes: int) -> Segmenter:
+    """Build the network."""
+    return build_segmenter(
+        num_classes,
+        backbone=model.backbone,
+        context=model.context,
+        strides=model.strides,
+        semantic_width=model.semantic_width,
+        key_width=model.key_width,
+        unity_width=model.unity_width,
+        resize=model.resize,
+        dtype=model.dtype,
+    )
+
+
+def make_objective(config: Config) -> PyramidObjective:
+    """Build what is minimised."""
+    training = config.training
+    return PyramidObjective(config.model.strides, training.procedure, training.threshold, training.void)
+
+
+def make_schedule(config: Config) -> optax.Schedule:
+    """Build step → learning rate of the backbone."""
+    training = config.training
+    return poly_schedule(training.learning_rate, training.steps, training.poly_power, training.warmup_steps)
+
+
+def make_sgd(config: Config) -> optax.GradientTransformation:
+    """Build the optimizer."""
+    training = config.training
+    return make_optimizer(
+        make_schedule(config),
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        head_multiplier=training.head_multiplier,
+    )
+
+
+def make_size_rule(config: Config):
+    """Build (height, width) of an image → (height, width) that the network sees."""
+    evaluation = config.evaluation
+    return make_network_size(config.model.strides[0], evaluation.short_side_px, evaluation.long_side_px)
+
+
+def make_predictor(config: Config, model: Segmenter, variables: dict) -> Predictor:
+    """Build what segments single images."""
+    return Predictor(model, variables, make_size_rule(config), config.model.strides, config.evaluation.threshold)
+
+
+def describe_protocol(evaluation: Evaluation, strides: Sequence[int]) -> dict:
+    """Say how predictions were made, for whoever compares the numbers."""
+    size = "own size" if evaluation.short_side_px is None else f"short side to {evaluation.short_side_px} px"
+    return {
+        "scales": [1.0],
+        "flip": False,
+        "resize": f"{size}, no side above {evaluation.long_side_px} px, each side to the nearest multiple of {strides[0]}; "
+        "probabilities bilinearly to the size of the label map (half-pixel)",
+        "threshold": evaluation.threshold,
+        "initialisation": "random",
+    }
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs between runs, in `JAX_COMPILATION_CACHE_DIR` or below the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pyrseg_jax" / "xla"
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,0 +1,169 @@
+"""The command line: `python -m pyrseg_jax.main --config=configs/NAME.py [--mode=MODE] [--workdir=DIR] …`."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+# A worker process imports this file again: what is slow to import, or starts a device, is imported where it is used.
+from absl import flags
+from ml_collections import config_flags
+
+from pyrseg_jax.errors import UserError
+
+EMBEDDED_CONFIG = Path(__file__).parents[1] / "configs" / "scenes.py"
+MODES = {
+    "train": "prepare the data set if needed, train, evaluate; continues by itself (the default)",
+    "evaluate": "score the newest checkpoint on config.evaluation.split",
+    "predict": "segment --input (an image or a folder of them) into the folder --output",
+    "prepare": "build and check the data set, print its table",
+    "validate": "read every image and label of the data set, name each bad file",
+}
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", str(EMBEDDED_CONFIG), "the experiment, as FILE.py or FILE.py:VARIANT"
+)
+_MODE = flags.DEFINE_enum("mode", "train", list(MODES), "; ".join(f"{name}: {text}" for name, text in MODES.items()))
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "the folder of the run; by default runs/NAME, with the VARIANT if there is one"
+)
+_STEP = flags.DEFINE_integer(
+    "step", None, "evaluate, predict: the step of the checkpoint; by default the newest", lower_bound=0
+)
+_INPUT = flags.DEFINE_string("input", None, "predict: an image or a folder of images")
+_OUTPUT = flags.DEFINE_string("output", None, "predict: the folder to write to")
+_DEBUG = flags.DEFINE_bool("debug", False, "show the traceback of errors")
+
+
+def main(argv: list[str]) -> int:
+    """Run one mode and return the exit status: 0, or 1 after one clear line about what the user can put right."""
+    if set(argv[1:]) & {"-h", "--help"}:
+        print(_usage())
+        return 0
+    try:
+        chosen = _parse(argv)
+        _configure_logging()
+        _run(chosen)
+    except UserError as error:
+        if "--debug" in argv:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the same command continues from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(chosen: str | None) -> None:
+    from pyrseg_jax import experiment
+    from pyrseg_jax.modes import evaluate, predict, train, validate
+    from pyrseg_jax.workdir import Workdir
+
+    experiment.use_compilation_cache()
+    workdir = Workdir(_WORKDIR.value or _default_workdir(chosen or str(EMBEDDED_CONFIG)))
+    mode, config = _MODE.value, _read_config(chosen, workdir)
+    if mode == "train":
+        result = train.train(config, workdir)
+        print(evaluate.table(result))
+        print(f"run: {workdir.path}\npictures: {workdir.figures}")
+    elif mode == "evaluate":
+        print(evaluate.table(evaluate.evaluate(config, workdir, _STEP.value)))
+    elif mode == "predict":
+        if _INPUT.value is None or _OUTPUT.value is None:
+            raise UserError("--mode=predict needs --input=FILE_OR_FOLDER and --output=FOLDER")
+        predict.predict(config, workdir, _INPUT.value, _OUTPUT.value, _STEP.value)
+    else:
+        validate.validate(config)
+
+
+def _parse(argv: list[str]) -> str | None:
+    """Parse the flags, with an error of one line for everything that is wrong; return the value of --config, if given."""
+    chosen = _value_of_config(argv)
+    if chosen is not None and not os.path.isfile(chosen.partition(":")[0]):
+        raise UserError(f"--config={chosen}: there is no such file; the experiments of this project are in configs/")
+    try:
+        remaining = flags.FLAGS(argv)[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(_describe_unknown(error)) from error
+    # A config file is a program: it can fail in any way.
+    except Exception as error:
+        reason = str(error).strip().split("\n")[-1].strip()
+        file = (
+            "" if isinstance(error, flags.Error) or chosen is None else f"--config={chosen}: {type(error).__name__}: "
+        )
+        raise UserError(f"{file}{reason}") from error
+    if remaining:
+        raise UserError(f"{remaining[0]!r} is not a flag: flags are written --name=value; --help lists them")
+    return chosen
+
+
+def _value_of_config(argv: list[str]) -> str | None:
+    for argument, following in zip(argv[1:], [*argv[2:], None], strict=True):
+        name, has_value, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name == "config":
+            return value if has_value else following
+    return None
+
+
+def _describe_unknown(error: flags.UnrecognizedFlagError) -> str:
+    from pyrseg_jax import config as config_lib
+
+    name = error.flagname
+    if name.startswith("config."):
+        return config_lib.describe_unknown_key(name)
+    return f"{str(error).rstrip(' ?')}; --help lists the flags"
+
+
+def _read_config(chosen: str | None, workdir):
+    """Return the resolved configuration: of --config, or without it of the run in the workdir, or the embedded one.
+
+    Whoever evaluates a run, uses it or continues it need not repeat its config; single keys may be given, too.
+    """
+    from pyrseg_jax import config as config_lib
+
+    if chosen is None and _WORKDIR.value is not None and workdir.has_run():
+        values = config_lib.to_config_dict(workdir.read_config())
+        values.update_from_flattened_dict(config_flags.get_override_values(flags.FLAGS["config"]))
+        config = config_lib.resolve(values)
+    else:
+        config = config_lib.resolve(_CONFIG.value)
+    if _MODE.value in ("evaluate", "predict"):
+        workdir.read_config()  # says what to do if there is no run
+        workdir.check_config(config)
+    return config
+
+
+def _default_workdir(chosen: str) -> str:
+    file, _, variant = chosen.partition(":")
+    name = Path(file).stem + (f"-{variant}" if variant else "")
+    return str(Path("runs") / name)
+
+
+def _configure_logging() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    # Libraries that narrate every file they touch.
+    for library in ("absl", "orbax", "jax", "tensorflow_datasets", "etils", "grain"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def _usage() -> str:
+    flag_lines = [
+        f"  --{name:<9} {flags.FLAGS[name].help}" for name in ("config", "workdir", "step", "input", "output", "debug")
+    ]
+    return "\n".join(
+        [
+            "python -m pyrseg_jax.main --config=configs/NAME.py [--mode=MODE] [--workdir=DIR] [--config.KEY=VALUE …]",
+            "",
+            "modes:",
+            *(f"  {name:<11} {text}" for name, text in MODES.items()),
+            "",
+            "flags:",
+            *flag_lines,
+            "  --config.KEY=VALUE  changes one key; pyrseg_jax/config.py lists all of them with their meaning",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,181 @@
+"""The convolutions and resampling that every network here is made of, with their conventions written once."""
+
+import functools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+BATCH_NORM_MOMENTUM = 0.9  # Flax's sense: the share of the old value that is kept; PyTorch calls this 0.1
+BATCH_NORM_EPSILON = 1e-5
+
+# Before a normalisation and ReLU: He et al. 2015, by outgoing connections.
+hidden_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# Where no normalisation follows (logits, the attention's value): near zero, so that training starts from even odds.
+OUTPUT_INIT_STD = 0.01
+output_init = nn.initializers.normal(OUTPUT_INIT_STD)
+
+RESIZE_CONVENTIONS = ("half_pixel", "align_corners", "nearest")
+
+
+def conv(features: int, kernel: int, stride: int = 1, *, dtype, name: str | None = None) -> nn.Conv:
+    """Make a square convolution that keeps the size up to its stride; a batch normalisation follows, so it has no bias.
+
+    The padding is explicit, (kernel - 1) / 2 on both sides: "SAME" pads a stride-2 convolution on one side only, which
+    shifts the output by a pixel against published weights.
+    """
+    pad = (kernel - 1) // 2
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        (stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        use_bias=False,
+        kernel_init=hidden_init,
+        dtype=dtype,
+        name=name,
+    )
+
+
+def output_conv(features: int, kernel: int = 1, *, dtype, name: str | None = None) -> nn.Conv:
+    """Make a convolution without overlap (stride = kernel) that no normalisation follows, so it has a bias."""
+    size = (kernel, kernel)
+    return nn.Conv(features, size, size, padding="VALID", kernel_init=output_init, dtype=dtype, name=name)
+
+
+def batch_norm(train: bool, *, dtype, name: str | None = None) -> nn.BatchNorm:
+    """Make a batch normalisation; its statistics are computed and kept in float32.
+
+    Under `jit` with a sharded batch they are those of the global batch.
+    Differs: the running variance is the biased one (divided by n); PyTorch keeps the unbiased.
+    """
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=BATCH_NORM_MOMENTUM,
+        epsilon=BATCH_NORM_EPSILON,
+        dtype=dtype,
+        name=name,
+    )
+
+
+class ConvNormAct(nn.Module):
+    """Convolution, batch normalisation and, if `is_active`, ReLU: (N, H, W, C) → (N, H/stride, W/stride, features)."""
+
+    features: int
+    kernel: int = 1
+    stride: int = 1
+    is_active: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n _ _ f"]:
+        x = conv(self.features, self.kernel, self.stride, dtype=self.dtype, name="conv")(x)
+        x = batch_norm(train, dtype=self.dtype, name="bn")(x)
+        return nn.relu(x) if self.is_active else x
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions beside an identity (He et al. 2016)."""
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w f"], train: bool) -> Float[Array, "n h w f"]:
+        y = nn.relu(
+            batch_norm(train, dtype=self.dtype, name="bn1")(conv(self.features, 3, dtype=self.dtype, name="conv1")(x))
+        )
+        y = batch_norm(train, dtype=self.dtype, name="bn2")(conv(self.features, 3, dtype=self.dtype, name="conv2")(y))
+        return nn.relu(x + y)
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3 and 1×1 convolutions, the last one four times as wide, beside an identity or a projection (He et al. 2016)."""
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w 4*{self.features}"]:
+        norm = functools.partial(batch_norm, train, dtype=self.dtype)
+        y = nn.relu(norm(name="bn1")(conv(self.features, 1, dtype=self.dtype, name="conv1")(x)))
+        y = nn.relu(norm(name="bn2")(conv(self.features, 3, dtype=self.dtype, name="conv2")(y)))
+        y = norm(name="bn3")(conv(4 * self.features, 1, dtype=self.dtype, name="conv3")(y))
+        if x.shape[-1] != 4 * self.features:
+            x = ConvNormAct(4 * self.features, is_active=False, dtype=self.dtype, name="downsample")(x, train)
+        return nn.relu(x + y)
+
+
+def resize(
+    x: Float[Array, "n h w c"], size: tuple[int, int], convention: str
+) -> Float[Array, "n {size[0]} {size[1]} c"]:
+    """Resample a feature map to (height, width).
+
+    Args:
+      x: (N, h, w, C).
+      size: the height and width to reach.
+      convention: `"half_pixel"`, bilinear with pixel centres at half-integers (PyTorch's `align_corners=False`);
+        `"align_corners"`, bilinear with the corner pixels on top of each other; `"nearest"`, by index.
+
+    Raises:
+      ValueError: for another convention.
+    """
+    if convention not in RESIZE_CONVENTIONS:
+        raise ValueError(f"resize={convention!r}: expected one of {', '.join(map(repr, RESIZE_CONVENTIONS))}")
+    h, w = x.shape[1:3]
+    if (h, w) == tuple(size):
+        return x
+    if convention == "nearest":
+        rows, columns = (np.arange(to) * fro // to for to, fro in zip(size, (h, w), strict=True))
+        return x[:, rows][:, :, columns]
+    if convention == "half_pixel":
+        return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=False)
+    rows, columns = (
+        jnp.asarray(_align_corners_weights(fro, to), x.dtype) for to, fro in zip(size, (h, w), strict=True)
+    )
+    return jnp.einsum("nhwc,hi,wj->nijc", x, rows, columns)
+
+
+@functools.lru_cache
+def _align_corners_weights(size: int, new_size: int) -> np.ndarray:
+    """Return (size, new_size) weights: column j interpolates at position j · (size - 1) / (new_size - 1)."""
+    at = np.arange(new_size) * ((size - 1) / max(new_size - 1, 1))
+    return np.maximum(0, 1 - np.abs(np.arange(size)[:, None] - at[None, :]))
+
+
+def halve(x: Float[Array, "n h w c"], times: int) -> Float[Array, "n _ _ c"]:
+    """Average over blocks of 2^times × 2^times positions."""
+    block = 1 << times
+    return nn.avg_pool(x, (block, block), (block, block)) if times else x
+
+
+PYRAMID_SAMPLING_SIZES = (1, 3, 6, 8)  # 110 tokens; Sec. 3.3
+
+
+def pyramid_sampling(
+    x: Float[Array, "n h w c"], sizes: Sequence[int] = PYRAMID_SAMPLING_SIZES
+) -> Float[Array, "n s c"]:
+    """Average a map over n × n overlapping bins for each n of `sizes`, flatten, and join: S = Σ n² tokens.
+
+    Source: Sec. 3.3, PyramidSampling; the bins are those of adaptive average pooling: bin i of n covers positions
+    ⌊i·h/n⌋ … ⌈(i+1)·h/n⌉ - 1, so that maps smaller than n × n work, too.
+    """
+    tokens = []
+    for size in sizes:
+        rows, columns = (jnp.asarray(_bin_weights(side, size), x.dtype) for side in x.shape[1:3])
+        pooled = jnp.einsum("nhwc,ih,jw->nijc", x, rows, columns)
+        tokens.append(pooled.reshape(x.shape[0], size * size, x.shape[3]))
+    return jnp.concatenate(tokens, axis=1)
+
+
+@functools.lru_cache
+def _bin_weights(side: int, bins: int) -> np.ndarray:
+    """Return (bins, side) weights that average each bin of an adaptive average pooling."""
+    weights = np.zeros((bins, side), np.float32)
+    for i in range(bins):
+        first, end = i * side // bins, -(-(i + 1) * side // bins)
+        weights[i, first:end] = 1 / (end - first)
+    return weights

@@ -1,0 +1,98 @@
+"""The whole network: backbone, context module and the heads of both pyramids."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from pyrseg_jax.models.contexts import CONTEXTS
+from pyrseg_jax.models.heads import SemanticHead, UnityHead
+from pyrseg_jax.models.hrnet import BACKBONES, OUTPUT_STRIDE
+from pyrseg_jax.pyramid.levels import check_divisible, check_strides
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class Pyramids(NamedTuple):
+    """Both pyramids of logits, coarse → fine, in float32.
+
+    semantic: L maps (N, H/s, W/s, C).
+    unity: L-1 maps (N, H/s, W/s); the finest level is always taken.
+    """
+
+    semantic: tuple[Float[Array, "n _ _ c"], ...]
+    unity: tuple[Float[Array, "n _ _"], ...]
+
+
+class Segmenter(nn.Module):
+    """Predict the semantic and the unity pyramid of a batch of images (Fig. 2).
+
+    Attributes:
+      backbone: (N, H, W, 3) → (N, H/4, W/4, D).
+      context: features → one map per level; see `contexts`.
+      semantic_head: one map per level → class logits per level.
+      unity_head: features → unity logits per level but the finest.
+      strides: of the levels, coarse → fine; the last one is the backbone's.
+    """
+
+    backbone: nn.Module
+    context: nn.Module
+    semantic_head: nn.Module
+    unity_head: nn.Module
+    strides: Sequence[int] = (32, 16, 8, 4)
+
+    def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Pyramids:
+        """Return the logits of (N, H, W, 3) normalised images; H and W must be multiples of the coarsest stride."""
+        check_divisible(*images.shape[1:3], self.strides)
+        features = self.backbone(images, train)
+        return Pyramids(self.semantic_head(self.context(features, train), train), self.unity_head(features, train))
+
+
+def build_segmenter(
+    num_classes: int,
+    *,
+    backbone: str = "hrnet_w48",
+    context: str = "coarse_to_fine",
+    strides: Sequence[int] = (32, 16, 8, 4),
+    semantic_width: int = 512,
+    key_width: int = 256,
+    unity_width: int = 128,
+    resize: str = "half_pixel",
+    dtype: str = "float32",
+) -> Segmenter:
+    """Put a segmenter together from names and widths.
+
+    Args:
+      num_classes: C.
+      backbone: a key of `BACKBONES`.
+      context: a key of `CONTEXTS`.
+      strides: of the pyramid, coarse → fine.
+      semantic_width: D_s, channels inside the context module and of its output.
+      key_width: channels of queries and keys in its attention.
+      unity_width: D_u, channels inside the unity head.
+      resize: upsampling convention of the backbone, see `layers.resize`.
+      dtype: of the computation, a key of `DTYPES`. Parameters, batch statistics, softmax and loss are float32 always.
+
+    Raises:
+      ValueError: naming the argument, if it is none of these, or if the finest stride is not the backbone's.
+    """
+    for argument, value, choices in (
+        ("backbone", backbone, BACKBONES),
+        ("context", context, CONTEXTS),
+        ("dtype", dtype, DTYPES),
+    ):
+        if value not in choices:
+            raise ValueError(f"{argument}={value!r}: expected one of {', '.join(map(repr, choices))}")
+    strides = check_strides(strides)
+    if strides[-1] != OUTPUT_STRIDE:
+        raise ValueError(f"strides={strides}: the finest must be the backbone's output stride, {OUTPUT_STRIDE}")
+    kind, levels = DTYPES[dtype], len(strides)
+    return Segmenter(
+        backbone=BACKBONES[backbone](resize=resize, dtype=kind),
+        context=CONTEXTS[context](num_levels=levels, width=semantic_width, key_width=key_width, dtype=kind),
+        semantic_head=SemanticHead(num_classes, dtype=kind),
+        unity_head=UnityHead(levels, unity_width, dtype=kind),
+        strides=strides,
+    )

@@ -1,0 +1,108 @@
+"""`--mode=evaluate`: score a checkpoint on a whole split."""
+
+import logging
+
+import jax
+from jax.sharding import Mesh
+
+from pyrseg_jax import experiment, parallel
+from pyrseg_jax.config import Config
+from pyrseg_jax.data.catalog import Dataset, open_dataset
+from pyrseg_jax.data.survey import check_once
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.evaluation.evaluator import Evaluator
+from pyrseg_jax.models.initial import abstract_variables
+from pyrseg_jax.models.segmenter import Segmenter
+from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
+from pyrseg_jax.training.step import TrainState, initial_state
+from pyrseg_jax.workdir import Workdir
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
+    """Evaluate a checkpoint, by default the newest, on `config.evaluation.split`; write and return the result."""
+    label_space = workdir.read_label_space()
+    dataset = open_dataset(config.data.name, config.data.root, config.data.prepared)
+    if dataset.label_space.names != label_space.names:
+        raise UserError(
+            f"the run in {workdir.path} knows {label_space.num_classes} classes ({', '.join(label_space.names[:4])}, …), the data "
+            f"set in {dataset.place} has {dataset.label_space.num_classes} ({', '.join(dataset.label_space.names[:4])}, …): "
+            "evaluate on the data set that it was trained on"
+        )
+    source = dataset.open_split(config.evaluation.split)
+    check_once(source, dataset.label_space, f"{dataset.place} ({config.evaluation.split})")
+    mesh = parallel.make_mesh(config.parallel.data, config.parallel.spatial)
+    model = experiment.make_model(config.model, label_space.num_classes)
+    state = restore(config, model, workdir, parallel.replicated(mesh), step)
+    step = int(state.step)
+    log.info("evaluating step %d on %d images of %s", step, len(source), config.evaluation.split)
+    result = with_context(make_evaluator(config, model, dataset, mesh)(state.variables), config, step)
+    path = workdir.write_evaluation(config.evaluation.split, step, result)
+    log.info("written to %s", path)
+    return result
+
+
+def restore(config: Config, model: Segmenter, workdir: Workdir, sharding, step: int | None) -> TrainState:
+    """Restore a trained state onto devices; raises UserError if there is none."""
+    optimizer = experiment.make_sgd(config)
+    abstract = jax.eval_shape(
+        lambda v: initial_state(v, optimizer), abstract_variables(model, 2 * config.model.strides[0])
+    )
+    # A folder without checkpoints must not be made by asking for one.
+    if not workdir.checkpoints.is_dir():
+        raise UserError(f"{workdir.checkpoints} is missing: train first, or name the folder of a run with --workdir")
+    checkpoints = Checkpoints(workdir.checkpoints, config.training.keep_last)
+    try:
+        state = checkpoints.restore(abstract_on(abstract, sharding), step)
+    finally:
+        checkpoints.close()
+    if state is None:
+        raise UserError(f"{workdir.checkpoints} holds no checkpoint yet: train first")
+    return state
+
+
+def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mesh) -> Evaluator:
+    """Build the evaluator of `config.evaluation.split`."""
+    return Evaluator(
+        model,
+        dataset.open_split(config.evaluation.split),
+        dataset.label_space,
+        mesh,
+        experiment.make_size_rule(config),
+        config.evaluation.batch_size,
+        config.evaluation.threshold,
+    )
+
+
+def with_context(result: dict, config: Config, step: int) -> dict:
+    """Add what makes a result comparable, and null for the analyses that were not made."""
+    unmade = dict.fromkeys(("boundary_miou", "boundary_px", "level_miou", "level_iou"))
+    return (
+        result
+        | unmade
+        | {"step": step, "protocol": experiment.describe_protocol(config.evaluation, config.model.strides)}
+    )
+
+
+def table(result: dict) -> str:
+    """Lay out a result for a terminal: IoU of each class, then the means."""
+    width = max(map(len, result["iou"]))
+    lines = [
+        f"{name:<{width}}  {'absent' if iou is None else f'{100 * iou:6.2f}'}" for name, iou in result["iou"].items()
+    ]
+    shares = ", ".join(f"{100 * share:.1f} %" for share in result["level_share"])
+    lines += [
+        "",
+        f"mIoU {_percent(result['miou'])} over the {result['classes_averaged']} classes present "
+        f"({_percent(result['miou_all_classes'])} over all {len(result['iou'])}); "
+        f"the best constant prediction has {_percent(result['best_constant_miou'])}",
+        f"pixel accuracy {_percent(result['pixel_accuracy'])}, mean accuracy {_percent(result['mean_accuracy'])}",
+        f"share of positions that each level decides, coarse to fine: {shares}; "
+        f"{result['cells_per_image']:.0f} cells for {result['pixels_per_image']:.0f} pixels an image",
+    ]
+    return "\n".join(lines)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f}"

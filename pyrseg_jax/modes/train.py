@@ -1,0 +1,140 @@
+"""`--mode=train`: prepare, train, evaluate at intervals, draw; or continue where the run was left."""
+
+import logging
+
+import jax
+
+from pyrseg_jax import experiment, parallel
+from pyrseg_jax.config import Config
+from pyrseg_jax.data.catalog import Dataset, open_dataset
+from pyrseg_jax.data.decode import decode_pair
+from pyrseg_jax.data.pipeline import training_batches
+from pyrseg_jax.data.survey import check_once
+from pyrseg_jax.data.transforms import Augmentation
+from pyrseg_jax.models.initial import abstract_variables, initial_variables, num_parameters
+from pyrseg_jax.modes.evaluate import make_evaluator, with_context
+from pyrseg_jax.reporting.logbook import Logbook
+from pyrseg_jax.reporting.pictures import save_pictures
+from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
+from pyrseg_jax.training.loop import Schedule, run_loop
+from pyrseg_jax.training.step import TrainState, initial_state, make_train_step
+from pyrseg_jax.workdir import Workdir
+
+log = logging.getLogger(__name__)
+SPLIT = "training"
+
+
+def train(config: Config, workdir: Workdir) -> dict:
+    """Train to the last step, from the newest checkpoint if there is one, and return the last evaluation."""
+    mesh = parallel.make_mesh(config.parallel.data, config.parallel.spatial)
+    parallel.check_batch(mesh, config.training.batch_size, "config.training.batch_size")
+    workdir.check_config(config)
+    dataset = open_dataset(config.data.name, config.data.root, config.data.prepared)
+    for split in (SPLIT, config.evaluation.split):  # before anything slow: a bad file should not cost an hour
+        check_once(dataset.open_split(split), dataset.label_space, f"{dataset.place} ({split})")
+    workdir.open_for_training(config, dataset.label_space)
+
+    model = experiment.make_model(config.model, dataset.label_space.num_classes)
+    optimizer = experiment.make_sgd(config)
+    checkpoints = Checkpoints(workdir.checkpoints, config.training.keep_last)
+    state = _restore_or_initialise(config, model, optimizer, checkpoints, mesh)
+    first_step = int(state.step)
+    last_step = min(config.training.steps, config.training.stop_after or config.training.steps)
+    log.info(
+        "%s, %.2f M parameters, %d classes, on %s; steps %d … %d",
+        config.model.backbone,
+        num_parameters(state.variables) / 1e6,
+        dataset.label_space.num_classes,
+        parallel.describe_devices(),
+        first_step,
+        last_step,
+    )
+
+    logbook = Logbook(workdir.path, last_step, first_step)
+    evaluator = make_evaluator(config, model, dataset, mesh)
+    results: list[dict] = []
+
+    def evaluate(step: int, state: TrainState) -> float | None:
+        logbook.say(f"evaluating step {step} on {config.evaluation.split}")
+        result = with_context(evaluator(state.variables), config, step)
+        workdir.write_evaluation(config.evaluation.split, step, result)
+        logbook.write_evaluation(step, result)
+        results.append(result)
+        return result["miou"]
+
+    try:
+        if first_step < last_step:
+            state = run_loop(
+                state,
+                make_train_step(model, optimizer, experiment.make_objective(config), mesh),
+                _open_batches(config, dataset, first_step),
+                to_devices=lambda batch: parallel.to_devices(mesh, batch),
+                evaluate=evaluate,
+                checkpoints=checkpoints,
+                recorder=logbook,
+                learning_rate=experiment.make_schedule(config),
+                schedule=Schedule(
+                    last_step,
+                    config.training.batch_size,
+                    config.training.log_every,
+                    config.training.evaluate_every,
+                    config.training.save_every,
+                ),
+            )
+        else:
+            log.info("step %d was reached before: nothing to train", first_step)
+            evaluate(first_step, state)
+        _draw(config, model, state, dataset, workdir)
+    finally:
+        checkpoints.close()
+        logbook.close()
+    return results[-1]
+
+
+def _restore_or_initialise(config: Config, model, optimizer, checkpoints: Checkpoints, mesh) -> TrainState:
+    sharding = parallel.replicated(mesh)
+    side = config.model.strides[0] * 2
+    abstract = jax.eval_shape(lambda v: initial_state(v, optimizer), abstract_variables(model, side))
+    state = checkpoints.restore(abstract_on(abstract, sharding))
+    if state is not None:
+        log.info("continuing from the checkpoint of step %d", int(state.step))
+        checkpoints.delete_after(int(state.step))
+        return state
+    return jax.device_put(initial_state(initial_variables(model, config.seed, side), optimizer), sharding)
+
+
+def _open_batches(config: Config, dataset: Dataset, first_step: int):
+    data = config.data
+    return training_batches(
+        dataset.open_split(SPLIT),
+        dataset.label_space,
+        Augmentation(data.crop_px, data.scale_min, data.scale_max, data.is_flipped, data.color_jitter),
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        first_step=first_step,
+        workers=data.workers,
+    )
+
+
+def _draw(config: Config, model, state: TrainState, dataset: Dataset, workdir: Workdir) -> None:
+    """Draw predictions for some images spread over the split, with their ground truth."""
+    source = dataset.open_split(config.evaluation.split)
+    num_pictures = min(config.evaluation.num_pictures, len(source))
+    if not num_pictures:
+        return
+    predict = experiment.make_predictor(config, model, state.variables)
+    workdir.figures.mkdir(exist_ok=True)
+    for i in range(num_pictures):
+        record = source[i * len(source) // num_pictures]
+        pair = decode_pair(record, dataset.label_space)
+        segmentation = predict(pair.image)
+        save_pictures(
+            workdir.figures,
+            record["name"],
+            pair.image,
+            segmentation,
+            dataset.label_space,
+            config.evaluation.threshold,
+            pair.label,
+        )
+    log.info("pictures of %d predictions are in %s", num_pictures, workdir.figures)

@@ -1,0 +1,64 @@
+"""The fuser: one semantic map from both pyramids (Eq. 2)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int32
+
+from pyrseg_jax.pyramid import levels
+
+
+class Fused(NamedTuple):
+    """The fused prediction at the resolution of the finest level.
+
+    probs: (N, h, w, C) class probabilities.
+    level: (N, h, w) int32, the index of the level that was taken; 0 is the coarsest.
+    """
+
+    probs: Float[Array, "n h w c"]
+    level: Int32[Array, "n h w"]
+
+
+def fuse(
+    semantic_probs: Sequence[Float[Array, "n _ _ c"]],
+    unity_probs: Sequence[Float[Array, "n _ _"]],
+    threshold: float = 0.5,
+) -> Fused:
+    """Take, at each position, the coarsest level whose cell is predicted to be a unit-cell; failing all, the finest.
+
+    Args:
+      semantic_probs: L maps (N, h_l, w_l, C), coarse → fine, each twice the size of the one before.
+      unity_probs: L-1 maps (N, h_l, w_l), probabilities that a cell is a unit-cell.
+      threshold: τ: a probability of at least this is a unit-cell.
+
+    Raises:
+      ValueError: if the maps are not such pyramids.
+
+    Source: Eq. (2). A cell's value is shared by all its descendants (nearest upsampling by index).
+    Chosen: probabilities are fused, not classes: they are upsampled to the size of the image before the argmax.
+    """
+    _check_pyramids([s.shape for s in semantic_probs], [u.shape for u in unity_probs])
+    probs = semantic_probs[0]
+    level = jnp.zeros(probs.shape[:-1], jnp.int32)
+    # True where no level so far takes the cell: the product of Eq. (2), carried from level to level.
+    is_open = jnp.ones(probs.shape[:-1], bool)
+    for index, (finer, unity) in enumerate(zip(semantic_probs[1:], unity_probs, strict=True), 1):
+        is_open = levels.to_children(is_open & (unity < threshold))
+        probs = jnp.where(is_open[..., None], finer, levels.to_children(probs))
+        level = jnp.where(is_open, index, levels.to_children(level))
+    return Fused(probs, level)
+
+
+def _check_pyramids(semantic: list[tuple[int, ...]], unity: list[tuple[int, ...]]) -> None:
+    if not semantic or any(len(shape) != 4 for shape in semantic):
+        raise ValueError(f"semantic_probs have shapes {semantic}: expected at least one map (N, h, w, C)")
+    n, h, w, c = semantic[0]
+    expected = [(n, h << level, w << level, c) for level in range(len(semantic))]
+    if semantic != expected:
+        raise ValueError(
+            f"semantic_probs have shapes {semantic}: each level must have twice the height and width of the one before "
+            f"it and the same N and C, that is {expected}"
+        )
+    if unity != [shape[:-1] for shape in expected[:-1]]:
+        raise ValueError(f"unity_probs have shapes {unity}: expected {[shape[:-1] for shape in expected[:-1]]}")

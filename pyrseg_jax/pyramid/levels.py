@@ -1,0 +1,67 @@
+"""Geometry of the tree-pyramid: which strides make one, and how cells pass values to their children.
+
+Source: Sec. 3.1, "Pyramid structure": each level has twice the resolution of the one above it and every cell has
+exactly four children, except at the finest level.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Shaped
+
+DONT_CARE = 255  # in targets: this level shall not learn from this cell
+
+
+def check_strides(strides: Sequence[int]) -> tuple[int, ...]:
+    """Return the strides as a tuple, or raise if they do not describe a tree-pyramid.
+
+    Raises:
+      ValueError: if there is none, one is not positive, or two neighbours are not in the ratio 2 to 1.
+    """
+    strides = tuple(strides)
+    if not strides:
+        raise ValueError("strides is empty: a pyramid has at least one level, for example strides=(32, 16, 8, 4)")
+    # Only the ratio needs every pair; positivity of the last one carries over to the others.
+    is_ratio_two = all(coarse == 2 * fine for coarse, fine in zip(strides[:-1], strides[1:], strict=True))
+    if strides[-1] < 1 or not is_ratio_two:
+        raise ValueError(
+            f"strides={strides}: expected positive strides ordered coarse to fine, each twice the next, "
+            "for example (32, 16, 8, 4)"
+        )
+    return strides
+
+
+def check_divisible(height: int, width: int, strides: Sequence[int]) -> None:
+    """Raise if an image cannot be cut into whole cells of the coarsest level.
+
+    Raises:
+      ValueError: naming the size, the stride and the nearest size that fits.
+    """
+    coarsest = strides[0]
+    if height < 1 or width < 1 or height % coarsest or width % coarsest:
+        fitting = tuple(nearest_multiple(side, coarsest) for side in (height, width))
+        raise ValueError(
+            f"a map of {height} × {width} pixels cannot be cut into cells of the coarsest stride {coarsest}: "
+            f"resize or pad it to a multiple of {coarsest} on both sides, the nearest is {fitting[0]} × {fitting[1]}"
+        )
+
+
+def nearest_multiple(side: int, divisor: int) -> int:
+    """Round a side to the nearest multiple of `divisor`, at least one (a tie goes up).
+
+    Source: Sec. 3.1: "otherwise, we resize the input RGB to the nearest divisible".
+    """
+    return max(divisor, (2 * side + divisor) // (2 * divisor) * divisor)
+
+
+def to_children(cells: Shaped[Array, "n h w *c"], factor: int = 2) -> Shaped[Array, "n {factor}*h {factor}*w *c"]:
+    """Hand each cell's value to its factor × factor descendants: the paper's Up(·), nearest by index."""
+    return jnp.repeat(jnp.repeat(cells, factor, axis=1), factor, axis=2)
+
+
+def to_blocks(
+    pixels: Shaped[Array, "n h w"], factor: int
+) -> Shaped[Array, "n h//{factor} {factor} w//{factor} {factor}"]:
+    """Cut a map into factor × factor blocks, seen as two more axes (1 → 1, 2 and 2 → 3, 4)."""
+    n, h, w = pixels.shape
+    return pixels.reshape(n, h // factor, factor, w // factor, factor)

@@ -1,0 +1,63 @@
+"""Relabelling during training: what a coarser level has already found, the finer ones need not learn (Sec. 3.1)."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from pyrseg_jax.pyramid import levels
+from pyrseg_jax.pyramid.targets import Targets
+
+PROCEDURES = ("tp", "gt", "raw")
+
+
+def specialize(
+    targets: Targets,
+    unity_logits: Sequence[Float[Array, "n _ _"]],
+    procedure: str = "tp",
+    threshold: float = 0.5,
+) -> Targets:
+    """Set the cells that are done by coarser to don't care, in the semantic and in the unity targets.
+
+    Args:
+      targets: as from `build_targets`.
+      unity_logits: L-1 maps (N, H/s, W/s), the current forward pass's logits of "this cell is a unit-cell". No gradient
+        flows through them.
+      procedure: `"tp"`, the paper's: a cell is done by coarser if any ancestor is a true positive, that is a unit-cell
+        in the ground truth that is also predicted so. `"gt"`: any ancestor that is a unit-cell in the ground truth will
+        do. `"raw"`: nothing is relabelled.
+      threshold: τ, the probability from which a cell counts as predicted unit.
+
+    Raises:
+      ValueError: if `procedure` is not one of these or the maps do not fit `targets`.
+
+    Source: Sec. 3.1, "The training phase"; the procedures are the rows D (raw), E (gt) and F (tp) of Table 2a.
+    """
+    if procedure not in PROCEDURES:
+        raise ValueError(f"procedure={procedure!r}: expected one of {', '.join(map(repr, PROCEDURES))}")
+    found, expected = [u.shape for u in unity_logits], [u.shape for u in targets.unity]
+    if found != expected:
+        raise ValueError(f"unity_logits have shapes {found}: expected those of the unity targets, {expected}")
+    if procedure == "raw":
+        return targets
+
+    semantic, unity = [targets.semantic[0]], list(targets.unity[:1])
+    is_done = None
+    for level, logits in enumerate(unity_logits):
+        is_found = _is_found(targets.unity[level], logits, procedure, threshold)
+        is_done = levels.to_children(is_found if is_done is None else is_done | is_found)
+        semantic.append(jnp.where(is_done, levels.DONT_CARE, targets.semantic[level + 1]))
+        if level + 1 < len(targets.unity):
+            unity.append(jnp.where(is_done, levels.DONT_CARE, targets.unity[level + 1]))
+    return Targets(tuple(semantic), tuple(unity))
+
+
+def _is_found(
+    unity: Int32[Array, "n h w"], logits: Float[Array, "n h w"], procedure: str, threshold: float
+) -> Bool[Array, "n h w"]:
+    is_unit = unity == 1
+    if procedure == "gt":
+        return is_unit
+    # In float32 and as a probability, so that the comparison is the one `fuse` makes.
+    return is_unit & (jax.nn.sigmoid(logits.astype(jnp.float32)) >= threshold)

@@ -1,0 +1,120 @@
+"""The record of a run: `metrics.jsonl`, TensorBoard, and what scrolls by on the terminal."""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+
+class Logbook:
+    """Write down a run step by step.
+
+    A run that is continued continues its record: lines of steps that are going to be taken again are removed, so that
+    every step stands there once.
+
+    Args:
+      workdir: gets `metrics.jsonl` and `tensorboard/`.
+      num_steps: of the whole run, for the estimate of the time left.
+      first_step: steps that were taken before.
+    """
+
+    def __init__(self, workdir: Path, num_steps: int, first_step: int = 0):
+        self._path = workdir / "metrics.jsonl"
+        _drop_after(self._path, first_step)
+        self._file = self._path.open("a", encoding="utf-8")
+        # Without an image or audio in it, so that nothing else is imported; events after first_step are hidden.
+        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._num_steps, self._first_step = num_steps, first_step
+        self._start = time.perf_counter()
+        self._miou: float | None = None
+        is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=num_steps, initial=first_step, unit="step", dynamic_ncols=True) if is_terminal else None
+
+    def advance(self, step: int, loss: float) -> None:
+        """Tell that a step has ended; moves the bar, where there is one."""
+        if self._bar is not None:
+            self._bar.n = step
+            self._bar.set_postfix_str(f"loss {loss:.3f}, mIoU {self._miou_text()}", refresh=False)
+            self._bar.update(0)
+
+    def write_step(self, step: int, values: Mapping[str, float]) -> None:
+        """Write one line of `metrics.jsonl` and the same to TensorBoard; to the terminal if there is no bar."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._tensorboard.add_scalar(f"training/{name}", value, step)
+        if self._bar is None:
+            log.info(
+                "step %d/%d  loss %.3f  mIoU %s  %.1f images/s  waited for data %.0f %%  %s left",
+                step,
+                self._num_steps,
+                values["loss"],
+                self._miou_text(),
+                values["images_per_second"],
+                100 * values["data_wait_share"],
+                self._time_left(step),
+            )
+        else:
+            self._bar.set_description_str(f"{values['images_per_second']:.1f} images/s", refresh=False)
+
+    def write_evaluation(self, step: int, result: Mapping) -> None:
+        """Write the scores of an evaluation to TensorBoard and the terminal."""
+        self._miou = result["miou"]
+        for name in ("miou", "pixel_accuracy", "mean_accuracy"):
+            if result[name] is not None:
+                self._tensorboard.add_scalar(f"evaluation/{name}", result[name], step)
+        for index, share in enumerate(result["level_share"], 1):
+            self._tensorboard.add_scalar(f"evaluation/level_share_{index}", share, step)
+        self._tensorboard.flush()
+        self.say(
+            f"step {step}: mIoU {self._miou_text()} over {result['classes_averaged']} classes, "
+            f"{result['images']} images in {result['seconds']:.0f} s"
+        )
+
+    def say(self, message: str) -> None:
+        """Print a line without breaking the bar."""
+        if self._bar is None:
+            log.info(message)
+        else:
+            self._bar.write(message, file=sys.stderr)
+
+    def close(self) -> None:
+        """Finish the files and the bar."""
+        self._file.close()
+        self._tensorboard.close()
+        if self._bar is not None:
+            self._bar.close()
+
+    def _miou_text(self) -> str:
+        return "–" if self._miou is None else f"{100 * self._miou:.2f}"
+
+    def _time_left(self, step: int) -> str:
+        seconds = (time.perf_counter() - self._start) / max(step - self._first_step, 1) * (self._num_steps - step)
+        minutes, seconds = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
+
+
+def _drop_after(path: Path, last_step: int) -> None:
+    """Remove the lines of later steps, and a last line that was cut off, by writing the file anew."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            step = json.loads(line)["step"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+        if step <= last_step:
+            kept.append(line + "\n")
+    replacement = path.with_suffix(".partial")
+    replacement.write_text("".join(kept), encoding="utf-8")
+    os.replace(replacement, path)

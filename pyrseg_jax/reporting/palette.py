@@ -1,0 +1,181 @@
+"""Colours of classes, levels and cells, and the class colours laid over a photograph."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+VOID = 255
+"""Train id of a pixel whose ground truth says nothing."""
+
+DONE_GREY = 226
+"""Grey level of cells that a coarser level has decided."""
+
+_MIXED_GREYS = (92, 132)
+_MAX_CLASSES = 255  # ids 0..254: the last value of a byte is void
+_CONTOUR_EVERY_PX = 960  # one more pixel of contour for each so many pixels of the longer side
+
+# Lightness and chroma of the default colours, in CIELAB. The bounds keep them away from black, from the
+# white of the page and from the greys that mean "no class here".
+_LIGHTNESS = (30.0, 82.0)
+_CHROMA = (28.0, 62.0)
+_FIRST_COLOR = (66, 118, 180)
+
+
+def default_colors(num_classes: int) -> np.ndarray:
+    """Choose one colour per class, each as far as possible from all before it.
+
+    Args:
+        num_classes: C, in 1..255.
+    Returns:
+        (C, 3) uint8, all rows different. A shorter list is the beginning of a longer one, and no colour is
+        close to grey, white or black.
+    Raises:
+        ValueError: if `num_classes` is out of range.
+    Chosen: farthest-point selection in CIELAB, where distance is close to perceived difference.
+    """
+    if not 1 <= num_classes <= _MAX_CLASSES:
+        raise ValueError(f"num_classes is {num_classes}; expected 1..{_MAX_CLASSES}, as id {VOID} is void")
+    return _farthest_colors()[:num_classes].copy()
+
+
+@functools.cache
+def _farthest_colors() -> np.ndarray:
+    steps = np.linspace(0, 255, 18).round().astype(np.uint8)
+    candidates = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    lab = _cielab(candidates)
+    chroma = np.hypot(lab[:, 1], lab[:, 2])
+    allowed = (lab[:, 0] >= _LIGHTNESS[0]) & (lab[:, 0] <= _LIGHTNESS[1])
+    allowed &= (chroma >= _CHROMA[0]) & (chroma <= _CHROMA[1])
+    candidates, lab = candidates[allowed], lab[allowed]
+    chosen = [np.array(_FIRST_COLOR, np.uint8)]
+    distance = np.linalg.norm(lab - _cielab(chosen[0]), axis=1)
+    while len(chosen) < _MAX_CLASSES:
+        best = int(distance.argmax())
+        chosen.append(candidates[best])
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[best], axis=1))
+    return np.stack(chosen)
+
+
+def _cielab(rgb: np.ndarray) -> np.ndarray:
+    """Convert sRGB bytes (..., 3) to CIELAB under the D65 white. Source: IEC 61966-2-1 and CIE 15."""
+    value = rgb.astype(np.float64) / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    relative = linear @ to_xyz.T / to_xyz.sum(axis=1)
+    root = np.where(relative > (6 / 29) ** 3, np.cbrt(relative), relative / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = np.moveaxis(root, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def level_colors(num_levels: int) -> np.ndarray:
+    """Return (L, 3) uint8, ordered from light (coarsest level) to dark (finest level)."""
+    from matplotlib import colormaps
+
+    return colormaps["YlGnBu"](np.linspace(0.12, 0.92, num_levels), bytes=True)[:, :3]
+
+
+def probability_colors(probability: np.ndarray) -> np.ndarray:
+    """Colour probabilities (...) in 0..1 from dark (0) to bright (1): (..., 3) uint8."""
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](np.asarray(probability, np.float32), bytes=True)[..., :3]
+
+
+def hatch(shape: tuple[int, int], ground: int, line: int, period_px: int) -> np.ndarray:
+    """Draw diagonal lines of one grey on another: (h, w, 3) uint8. No class colour looks like it."""
+    diagonal = np.add.outer(np.arange(shape[0]), np.arange(shape[1])) % period_px
+    grey = np.where(diagonal < max(1, period_px // 4), line, ground).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def void_texture(shape: tuple[int, int]) -> np.ndarray:
+    """Draw what stands for void pixels: (h, w, 3) uint8, white with thin dark lines."""
+    return hatch(shape, ground=255, line=120, period_px=7)
+
+
+def mixed_texture(shape: tuple[int, int]) -> np.ndarray:
+    """Draw what stands for mixed cells: (h, w, 3) uint8, grey with lines, as a class may be plain grey."""
+    return hatch(shape, ground=_MIXED_GREYS[0], line=_MIXED_GREYS[1], period_px=8)
+
+
+def paint_labels(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """Colour train ids (h, w) by `colors` (C, 3), hatching void: (h, w, 3) uint8."""
+    is_void = labels == VOID
+    painted = colors[np.where(is_void, 0, labels)]
+    return np.where(is_void[..., None], void_texture(labels.shape), painted)
+
+
+def check_labels(name: str, labels: np.ndarray, shape: tuple[int, int], num_classes: int) -> None:
+    """Raise ValueError unless `labels` is uint8, of this shape, and holds class ids or void only."""
+    if labels.shape != tuple(shape) or labels.dtype != np.uint8:
+        raise ValueError(
+            f"{name} has shape {labels.shape} and type {labels.dtype}; expected {tuple(shape)} and uint8"
+        )
+    strange = labels[(labels >= num_classes) & (labels != VOID)]
+    if strange.size:
+        raise ValueError(
+            f"{name} holds the class id {strange.flat[0]}; there are colours for "
+            f"{num_classes} classes, so expected 0..{num_classes - 1} or {VOID} (void)"
+        )
+
+
+def check_image(image: np.ndarray) -> None:
+    """Raise ValueError unless `image` is a non-empty (H, W, 3) uint8 array."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ValueError(
+            f"image has shape {image.shape} and type {image.dtype}; expected (H, W, 3) and uint8"
+        )
+
+
+def check_colors(colors: np.ndarray) -> None:
+    """Raise ValueError unless `colors` is a (C, 3) uint8 array with C in 1..255."""
+    if colors.ndim != 2 or colors.shape[1] != 3 or colors.dtype != np.uint8 or not 1 <= len(colors) <= 255:
+        raise ValueError(
+            f"colors has shape {colors.shape} and type {colors.dtype}; "
+            f"expected (C, 3) and uint8 with C in 1..{_MAX_CLASSES}"
+        )
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, colors: np.ndarray, alpha: float = 0.55) -> np.ndarray:
+    """Lay class colours over a photograph, with a thin contour between segments.
+
+    Args:
+        image: (H, W, 3) uint8.
+        labels: (H, W) uint8 train ids; pixels of 255 (void) keep the photograph's colour.
+        colors: (C, 3) uint8.
+        alpha: weight of the class colour, in 0..1.
+    Returns:
+        (H, W, 3) uint8. A contour is its class's colour, darker where that is bright and lighter where dark.
+    Raises:
+        ValueError: if a shape, a type, a class id or `alpha` does not fit.
+    """
+    check_image(image)
+    check_colors(colors)
+    check_labels("labels", labels, image.shape[:2], len(colors))
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; expected a weight in 0..1")
+    is_void = labels == VOID
+    ids = np.where(is_void, 0, labels)
+    blended = image + alpha * (colors[ids].astype(np.float32) - image)
+    # Rec. 601 luma: what the eye makes of the three channels.
+    is_bright = (colors @ np.array([0.299, 0.587, 0.114]) >= 110)[:, None]
+    contour_colors = np.where(is_bright, 0.45 * colors, 0.5 * colors + 127.5)
+    on_contour = _contours(labels)
+    blended[on_contour] = contour_colors[ids[on_contour]]
+    blended[is_void] = image[is_void]
+    return blended.round().astype(np.uint8)
+
+
+def _contours(labels: np.ndarray) -> np.ndarray:
+    """Mark (H, W) the pixels left of or above a change of label, and those just after void."""
+    marked = np.zeros(labels.shape, bool)
+    for axis in (0, 1):
+        along, out = np.moveaxis(labels, axis, 0), np.moveaxis(marked, axis, 0)
+        for distance in range(1, 2 + max(labels.shape) // _CONTOUR_EVERY_PX):
+            differs = along[:-distance] != along[distance:]
+            out[:-distance] |= differs
+            # Void is left alone, so where it comes first the contour goes to the other side.
+            out[distance:] |= differs & (along[:-distance] == VOID)
+    return marked

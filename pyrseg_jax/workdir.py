@@ -1,0 +1,127 @@
+"""The folder of a run: what it was started with, so that it can be continued, evaluated and used without asking again."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from pyrseg_jax import config as config_lib
+from pyrseg_jax import parallel
+from pyrseg_jax.config import Config
+from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.errors import UserError
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "pillow")
+
+
+class Workdir:
+    """Paths and records of one run."""
+
+    def __init__(self, path: str):
+        self.path = Path(path).expanduser()
+        self.checkpoints = self.path / "checkpoints"
+        self.figures = self.path / "figures"
+        self._config = self.path / "config.json"
+        self._classes = self.path / "classes.json"
+
+    def has_run(self) -> bool:
+        """Tell whether a run was started here."""
+        return self._config.is_file()
+
+    def read_config(self) -> Config:
+        """Read the configuration of the run that is here.
+
+        Raises:
+          UserError: if there is none, or it is damaged.
+        """
+        if not self.has_run():
+            raise UserError(
+                f"{self.path} holds no run (there is no config.json): train first, or name its folder with --workdir"
+            )
+        try:
+            return config_lib.from_json(self._config.read_text())
+        except (json.JSONDecodeError, UserError) as error:
+            raise UserError(f"{self._config}: {error}; restore the file, or use another --workdir") from error
+
+    def check_config(self, config: Config) -> None:
+        """Raise UserError, naming the keys, if the run that is here was started with other values."""
+        if not self.has_run():
+            return
+        found = config_lib.differences(self.read_config(), config)
+        if found:
+            raise UserError(
+                f"{self.path} holds a run of another config: {'; '.join(found)}; use another --workdir, or the values of "
+                f"{self._config}"
+            )
+
+    def open_for_training(self, config: Config, label_space: LabelSpace) -> None:
+        """Create the folder, or check that its run is this one; write `config.json`, `classes.json`, `environment.json`.
+
+        Raises:
+          UserError: if it holds a run of another config or other classes, or cannot be written.
+        """
+        self.check_config(config)
+        if self._classes.is_file() and (found := self.read_label_space()) != label_space:
+            raise UserError(
+                f"{self.path} holds a run with other classes ({found.num_classes}: {', '.join(found.names[:4])}, …) than the "
+                f"data set has now ({label_space.num_classes}: {', '.join(label_space.names[:4])}, …); use another --workdir"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._config, config_lib.to_json(config))
+            write_atomically(self._classes, json.dumps(dataclasses.asdict(label_space), indent=1) + "\n")
+            write_atomically(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written ({error.strerror}): choose another folder with --workdir"
+            ) from error
+
+    def read_label_space(self) -> LabelSpace:
+        """Read the classes that the run was trained on; raises UserError if the file is missing or damaged."""
+        try:
+            values = json.loads(self._classes.read_text())
+            as_tuples = {name: _to_tuple(value) for name, value in values.items()}
+            return LabelSpace(**as_tuples)
+        except (OSError, json.JSONDecodeError, TypeError) as error:
+            raise UserError(f"{self._classes} cannot be read ({error}): restore it, or train again") from error
+
+    def write_evaluation(self, split: str, step: int, result: dict) -> Path:
+        """Write `evaluation/SPLIT-STEP.json` and return its path."""
+        path = self.path / "evaluation" / f"{split}-{step}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(result, indent=2) + "\n")
+        return path
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file such that a reader, or a crash, sees either the old one or the new one whole."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def environment() -> dict:
+    """Describe what computes here: versions, devices, the commit of this package's checkout if it is one."""
+    root = Path(__file__).parents[1]
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    return {
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "devices": parallel.describe_devices(),
+        "git_commit": commit,
+        "command": sys.argv,
+    }
+
+
+def _to_tuple(value):
+    return tuple(_to_tuple(item) for item in value) if isinstance(value, list) else value
