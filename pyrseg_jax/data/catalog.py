@@ -1,11 +1,12 @@
 """The data sets by name: `open_dataset` is the one way in for everything above."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from pyrseg_jax.data.folder import find_pairs, read_classes
 from pyrseg_jax.data.label_space import LabelSpace, ade_layout
+from pyrseg_jax.data.source import Source
 from pyrseg_jax.errors import UserError
 
 
@@ -16,12 +17,12 @@ class Dataset:
     Attributes:
       label_space: its classes.
       place: what to call it in messages: the folder that it is read from.
-      open_split: name of a split → a sequence of records as `decode.decode_pair` takes them.
+      open_split: name of a split → its records.
     """
 
     label_space: LabelSpace
     place: str
-    open_split: Callable[[str], Sequence]
+    open_split: Callable[[str], Source]
 
 
 def open_dataset(name: str, root: str | None, prepared: str | None) -> Dataset:

@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.source import Record
 from pyrseg_jax.errors import UserError
 
 # Modes that hold one number per pixel. A palette image holds indices: these are the labels, the colours are for viewers.
@@ -26,8 +27,8 @@ class Pair(NamedTuple):
     label: UInt8[np.ndarray, "h w"]
 
 
-def decode_pair(record: dict, label_space: LabelSpace) -> Pair:
-    """Decode what a source holds for one image: a dict of `image` and `label` (bytes), `image_name` and `label_name`.
+def decode_pair(record: Record, label_space: LabelSpace) -> Pair:
+    """Decode what a source holds for one image.
 
     A photograph that a camera stored rotated (EXIF orientation) is turned upright, unless its label fits only the
     pixels as they are stored.

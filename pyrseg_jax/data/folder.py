@@ -8,6 +8,7 @@ ROOT/annotations/{training,validation}/NAME.png   single-channel: 0 = void, 1 â€
 from pathlib import Path
 
 from pyrseg_jax.data.label_space import MAX_CLASSES, LabelSpace, ade_layout
+from pyrseg_jax.data.source import Record
 from pyrseg_jax.errors import UserError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
@@ -15,7 +16,7 @@ LAYOUT = "ROOT/images/SPLIT/NAME.jpg, ROOT/annotations/SPLIT/NAME.png and ROOT/c
 
 
 class FolderSource:
-    """Random access to the pairs of one split: `source[i]` is a dict of bytes and names, as `decode_pair` takes it."""
+    """Random access to the pairs of one split."""
 
     def __init__(self, pairs: list[tuple[Path, Path]]):
         self._pairs = pairs
@@ -23,7 +24,7 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> Record:
         image, label = self._pairs[index]
         return {
             "image": _read(image),

@@ -19,6 +19,7 @@ from jaxtyping import Int32, UInt8
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.decode import Pair, decode_pair
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.source import Source
 from pyrseg_jax.data.transforms import Augmentation, resize_image
 
 THREADS = os.cpu_count() or 1
@@ -43,7 +44,7 @@ class _Augment(grain.transforms.RandomMap):
 
 
 def training_batches(
-    source: Sequence,
+    source: Source,
     label_space: LabelSpace,
     augmentation: Augmentation,
     *,
@@ -106,7 +107,7 @@ class EvaluationBatch(NamedTuple):
 
 
 def evaluation_batches(
-    source: Sequence,
+    source: Source,
     label_space: LabelSpace,
     network_size: Callable[[int, int], tuple[int, int]],
     batch_size: int,

@@ -4,6 +4,7 @@ import logging
 
 import tensorflow_datasets as tfds
 
+from pyrseg_jax.data.source import Record
 from pyrseg_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class PreparedSource:
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> Record:
         record = self._records[index]
         name = record["name"].decode() if isinstance(record["name"], bytes) else record["name"]
         where = f"{self._where}/{name}"

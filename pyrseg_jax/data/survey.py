@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pipeline import THREADS, ordered_map
+from pyrseg_jax.data.source import Source
 from pyrseg_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Survey:
         return "\n".join(lines)
 
 
-def survey(source: Sequence, label_space: LabelSpace, what: str) -> Survey:
+def survey(source: Source, label_space: LabelSpace, what: str) -> Survey:
     """Decode every pair of a split, on all cores; problems are collected, not raised."""
     pixels = np.zeros(label_space.num_classes, np.int64)
     images = np.zeros(label_space.num_classes, np.int64)
@@ -86,7 +86,7 @@ def survey(source: Sequence, label_space: LabelSpace, what: str) -> Survey:
     return Survey(len(sizes), pixels, images, num_void, (by_area[0], by_area[-1]) if by_area else None, problems)
 
 
-def check_once(source: Sequence, label_space: LabelSpace, what: str) -> None:
+def check_once(source: Source, label_space: LabelSpace, what: str) -> None:
     """Survey a split of files and raise at its first problem; files that passed before and did not change are not read.
 
     A source without a `fingerprint` (one that this package prepared, and checked then) is trusted.

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,7 @@ from pyrseg_jax import parallel
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pipeline import EvaluationBatch, evaluation_batches
+from pyrseg_jax.data.source import Source
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.inference import CANVAS_MULTIPLE, run_network, upsample_argmax
 from pyrseg_jax.evaluation.metrics import best_constant_miou, confusion_matrix, scores
@@ -37,7 +38,7 @@ class Evaluator:
     def __init__(
         self,
         model: nn.Module,
-        source: Sequence,
+        source: Source,
         label_space: LabelSpace,
         mesh: Mesh,
         network_size: Callable,

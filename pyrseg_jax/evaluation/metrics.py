@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Int32, UInt8
+from jaxtyping import Array, Int32, Integer, UInt8
 
 from pyrseg_jax.conventions import VOID
 
@@ -24,7 +24,7 @@ def confusion_matrix(
     return counts[:-1].reshape(num_classes, num_classes).astype(jnp.int32)
 
 
-def scores(confusion: Int[np.ndarray, "c c"], names: Sequence[str]) -> dict:
+def scores(confusion: Integer[np.ndarray, "c c"], names: Sequence[str]) -> dict:
     """Turn a confusion matrix (row = truth, column = prediction) into scores, as fractions of 1.
 
     Returns a dict of
@@ -59,7 +59,7 @@ def scores(confusion: Int[np.ndarray, "c c"], names: Sequence[str]) -> dict:
     }
 
 
-def best_constant_miou(confusion: Int[np.ndarray, "c c"]) -> float:
+def best_constant_miou(confusion: Integer[np.ndarray, "c c"]) -> float:
     """Return the mIoU of the best prediction that gives every pixel of every image one and the same class.
 
     A floor that any use of the image must beat; from the row sums alone.

@@ -7,6 +7,7 @@ import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.layers import BasicBlock, ConvNormAct, halve, output_conv, pyramid_sampling
@@ -23,7 +24,7 @@ class Pooled(nn.Module):
     num_levels: int
     width: int
     key_width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, features: Float[Array, "n h w d"], train: bool) -> Levels:
@@ -49,7 +50,7 @@ class CoarseToFine(nn.Module):
     num_levels: int
     width: int
     key_width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, features: Float[Array, "n h w d"], train: bool) -> Levels:
@@ -78,7 +79,7 @@ class TokenAttention(nn.Module):
 
     width: int
     key_width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.layers import ConvNormAct, output_conv
@@ -14,7 +15,7 @@ class SemanticHead(nn.Module):
     """
 
     num_classes: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, levels: tuple[Float[Array, "n _ _ _"], ...], train: bool) -> tuple[Float[Array, "n _ _ c"], ...]:
@@ -37,7 +38,7 @@ class UnityHead(nn.Module):
 
     num_levels: int
     width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, features: Float[Array, "n h w d"], train: bool) -> tuple[Float[Array, "n _ _"], ...]:

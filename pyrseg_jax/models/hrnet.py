@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.layers import BasicBlock, Bottleneck, ConvNormAct, resize
@@ -29,7 +30,7 @@ class HRModule(nn.Module):
     widths: Sequence[int]
     num_blocks: int
     resize: str
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, branches: Branches, train: bool) -> Branches:
@@ -67,7 +68,7 @@ class Stage(nn.Module):
     num_modules: int
     num_blocks: int
     resize: str
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, branches: Branches, train: bool) -> Branches:
@@ -98,7 +99,7 @@ class HRNet(nn.Module):
     num_bottlenecks: int = 4
     stem_width: int = 64
     resize: str = "half_pixel"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Float[Array, "n _ _ d"]:

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 BATCH_NORM_MOMENTUM = 0.9  # Flax's sense: the share of the old value that is kept; PyTorch calls this 0.1
@@ -21,7 +22,7 @@ output_init = nn.initializers.normal(OUTPUT_INIT_STD)
 RESIZE_CONVENTIONS = ("half_pixel", "align_corners", "nearest")
 
 
-def conv(features: int, kernel: int, stride: int = 1, *, dtype, name: str | None = None) -> nn.Conv:
+def conv(features: int, kernel: int, stride: int = 1, *, dtype: DTypeLike, name: str | None = None) -> nn.Conv:
     """Make a square convolution that keeps the size up to its stride; a batch normalisation follows, so it has no bias.
 
     The padding is explicit, (kernel - 1) / 2 on both sides: "SAME" pads a stride-2 convolution on one side only, which
@@ -40,13 +41,13 @@ def conv(features: int, kernel: int, stride: int = 1, *, dtype, name: str | None
     )
 
 
-def output_conv(features: int, kernel: int = 1, *, dtype, name: str | None = None) -> nn.Conv:
+def output_conv(features: int, kernel: int = 1, *, dtype: DTypeLike, name: str | None = None) -> nn.Conv:
     """Make a convolution without overlap (stride = kernel) that no normalisation follows, so it has a bias."""
     size = (kernel, kernel)
     return nn.Conv(features, size, size, padding="VALID", kernel_init=output_init, dtype=dtype, name=name)
 
 
-def batch_norm(train: bool, *, dtype, name: str | None = None) -> nn.BatchNorm:
+def batch_norm(train: bool, *, dtype: DTypeLike, name: str | None = None) -> nn.BatchNorm:
     """Make a batch normalisation; its statistics are computed and kept in float32.
 
     Under `jit` with a sharded batch they are those of the global batch.
@@ -68,7 +69,7 @@ class ConvNormAct(nn.Module):
     kernel: int = 1
     stride: int = 1
     is_active: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n _ _ f"]:
@@ -81,7 +82,7 @@ class BasicBlock(nn.Module):
     """Two 3×3 convolutions beside an identity (He et al. 2016)."""
 
     features: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w f"], train: bool) -> Float[Array, "n h w f"]:
@@ -96,7 +97,7 @@ class Bottleneck(nn.Module):
     """1×1, 3×3 and 1×1 convolutions, the last one four times as wide, beside an identity or a projection (He et al. 2016)."""
 
     features: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w 4*{self.features}"]:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Float, Int32
 
 from pyrseg_jax.pyramid import levels
+from pyrseg_jax.pyramid.levels import Array
 
 
 class Fused(NamedTuple):

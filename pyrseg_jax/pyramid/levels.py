@@ -6,8 +6,12 @@ exactly four children, except at the finest level.
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Shaped
+import numpy as np
+from jaxtyping import Shaped
+
+Array = jax.Array | np.ndarray  # the algebra takes both; what it returns is jax's
 
 DONT_CARE = 255  # in targets: this level shall not learn from this cell
 

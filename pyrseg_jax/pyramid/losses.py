@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Float, Int32
 
 from pyrseg_jax.pyramid import levels
+from pyrseg_jax.pyramid.levels import Array
 from pyrseg_jax.pyramid.targets import Targets
 
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Bool, Float, Int32
 
 from pyrseg_jax.pyramid import levels
+from pyrseg_jax.pyramid.levels import Array
 from pyrseg_jax.pyramid.targets import Targets
 
 PROCEDURES = ("tp", "gt", "raw")

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Int32, UInt8
+from jaxtyping import Bool, Int32, Integer, UInt8
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.pyramid import levels
+from pyrseg_jax.pyramid.levels import Array
 
 VOID_RULES = ("agree", "mixed", "ignore")
 
@@ -26,8 +27,8 @@ class Targets(NamedTuple):
 class _Content(NamedTuple):
     """What a grid of cells holds: enough to tell unit from mixed, and to be merged into the next coarser grid."""
 
-    lowest: Int[Array, "n h w"]  # smallest class among the labelled pixels; the dtype's maximum if there is none
-    highest: Int[Array, "n h w"]  # largest class among them; -1 if there is none
+    lowest: Integer[Array, "n h w"]  # smallest class among the labelled pixels; the dtype's maximum if there is none
+    highest: Integer[Array, "n h w"]  # largest class among them; -1 if there is none
     has_void: Bool[Array, "n h w"]
 
     def merge(self, factor: int) -> "_Content":
@@ -84,7 +85,7 @@ def build_targets(
     return Targets(tuple(semantic), tuple(unity))
 
 
-def _content_of_pixels(label_map: Int[Array, "n h w"]) -> _Content:
+def _content_of_pixels(label_map: Integer[Array, "n h w"]) -> _Content:
     # 16 bits hold a uint8 label and the -1 that marks "none": half the traffic of int32 in the largest of the arrays.
     dtype = jnp.int16 if label_map.dtype == jnp.uint8 else jnp.int32
     is_void = label_map == VOID

@@ -76,7 +76,7 @@ def paint_car(canvas: Canvas, camera: Camera, light: Light, rng, middle, forward
     for axle in (-0.62, 0.62):
         for side in (-near_side, near_side):
             _wheel(patch, body, axle * 2.0, side, False)
-    _strips(patch, body, light, profile, paint, waist, near_side)
+    _strips(patch, body, light, profile, paint, waist)
     _side(patch, body, light, profile, paint, waist, near_side)
     canvas.paste(patch, 1.0 / max(middle[2], NEAR_M))
 
@@ -109,7 +109,7 @@ def _glass_colour(light: Light, normal) -> np.ndarray:
     return np.array((0.10, 0.12, 0.14)) + (0.12 + 0.4 * lean) * light.horizon * 0.8
 
 
-def _strips(patch, body: _Body, light, profile, paint, waist, near_side) -> None:
+def _strips(patch, body: _Body, light, profile, paint, waist) -> None:
     """Paint bumpers, panes, roof and bonnet, farthest first.
 
     Each is a stretch of the profile drawn out across the car's width.

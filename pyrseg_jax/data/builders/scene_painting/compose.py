@@ -49,7 +49,7 @@ def paint_scene(split: str, index: int, size_px: int = 256) -> tuple[np.ndarray,
     shadows = cast_shadows(camera, ground, footprints, light)
     paint_ground(canvas, layout.street, ground, shadows, light, paint_rng)
     canvas.nearness[2 * ground.first_row :] = 0.0
-    # Nearest first: what is hidden need not be drawn at all. The depth test makes the order irrelevant otherwise.
+    # Nearest first: what is hidden need not be drawn at all. To the depth test the order is the same.
     for placed in sorted(stage.placed, key=lambda placed: placed.distance_m):
         placed.paint(canvas)
     image = cv2.resize(canvas.image, (size_px, size_px), interpolation=cv2.INTER_AREA)

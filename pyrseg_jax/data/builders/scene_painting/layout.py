@@ -103,7 +103,7 @@ def _city(rng) -> Layout:
 
 def _suburb(rng) -> Layout:
     half, walk = rng.uniform(2.7, 3.8), rng.uniform(1.7, 2.5)
-    verge = rng.choice([0.0, 1.6])
+    verge = float(rng.choice([0.0, 1.6]))
     edge = half + verge + walk
     camera_s, yaw = _view(rng, -edge, edge, 0.3)
     verges = ((-half, GRASS), (half, ROAD), (half + verge, GRASS)) if verge else ((half, ROAD),)
@@ -136,9 +136,9 @@ def _park(rng) -> Layout:
         ponds = ((side * (half + width + 2.0), rng.uniform(16, 30), width, rng.uniform(6, 13)),)
     trees = [
         TreeLine(-side * (half + 5.0), 3.0, 7.0, (5.0, 10.0)),
-        TreeLine(side * 27.0, 5.0, 5.0, (6.0, 11.0), (4, 90)),
+        TreeLine(side * 27.0, 5.0, 5.0, (6.0, 11.0), (4.0, 90.0)),
     ]
-    trees.append(TreeLine(-side * 17.0, 5.0, 5.0, (6.0, 12.0), (4, 90)))
+    trees.append(TreeLine(-side * 17.0, 5.0, 5.0, (6.0, 12.0), (4.0, 90.0)))
     walls = []
     if rng.random() < 0.75:
         walls.append(WallLine(-side * rng.uniform(6, 11), (-4.0, 70.0), rng.random() < 0.15))
@@ -168,9 +168,9 @@ def _lake(rng) -> Layout:
     back = end + 2.6
     houses = [HouseLine(back + 1.0, 1, True, (7.0, 14.0), 0.15)] if has_road and rng.random() < 0.7 else []
     trees = [] if houses else [TreeLine(back + 5, 3.5, 6.0, (5.0, 10.0))]
-    trees.append(TreeLine(far_shore - 4, 3.0, 4.5, (5.0, 11.0), (-40, 110)))
+    trees.append(TreeLine(far_shore - 4, 3.0, 4.5, (5.0, 11.0), (-40.0, 110.0)))
     if rng.random() < 0.5:
-        houses.append(HouseLine(far_shore - 10, -1, False, (4.0, 9.0), 0.35, (-40, 100)))
+        houses.append(HouseLine(far_shore - 10, -1, False, (4.0, 9.0), 0.35, (-40.0, 100.0)))
     walls = [WallLine(-0.25, (-14.0, 80.0))] if not shore and rng.random() < 0.75 else []
     kerb = (walk - 0.5,) if has_road else (0.5,)
     layout = Layout(
@@ -196,7 +196,7 @@ def _canal(rng) -> Layout:
     back = edge + (2.0 if has_road else 0.0)
     houses = [HouseLine(-inner, -1, True, (7.0, 13.0), 0.1), HouseLine(back, 1, True, (7.0, 13.0), 0.15)]
     walls = [WallLine(-half - 0.2, (2.0, 80.0))] if rng.random() < 0.55 else []
-    trees = [TreeLine(half + 0.9, 0.2, 11.0, (4.0, 7.0), (6, 60))] if rng.random() < 0.5 else []
+    trees = [TreeLine(half + 0.9, 0.2, 11.0, (4.0, 7.0), (6.0, 60.0))] if rng.random() < 0.5 else []
     layout = Layout(
         Street("canal", tuple(bands), yaw, camera_s), tuple(houses), tuple(walls), tuple(trees),
         ((half + 0.5, inner - 0.4), (-inner + 0.4, -half - 0.7)), (half + 0.4, -half - 0.6),

@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Light:
-    """Hold the light of a scene: colours as RGB of about 0..1, `to_sun` a unit vector in camera coordinates."""
+    """Hold the light of a scene: RGB colours of about 0..1, `to_sun` a unit vector in camera coordinates."""
 
     name: str
     to_sun: np.ndarray
@@ -57,27 +57,27 @@ _WEATHERS = {
     "clear": _Weather(
         share=0.36, sun=(0.62, 0.58, 0.50), ambient=(0.50, 0.54, 0.60), zenith=(0.25, 0.45, 0.78),
         horizon=(0.70, 0.82, 0.93), cloud=(0.98, 0.98, 0.98),
-        elevation_deg=(30, 62), cloudiness=(-0.2, 0.7), haze_m=(250, 600),
+        elevation_deg=(30.0, 62.0), cloudiness=(-0.2, 0.7), haze_m=(250.0, 600.0),
     ),
     "overcast": _Weather(
         share=0.24, sun=(0.07, 0.07, 0.07), ambient=(0.76, 0.78, 0.80), zenith=(0.62, 0.65, 0.70),
         horizon=(0.80, 0.82, 0.84), cloud=(0.90, 0.90, 0.91),
-        elevation_deg=(40, 65), cloudiness=(0.6, 1.4), haze_m=(110, 260),
+        elevation_deg=(40.0, 65.0), cloudiness=(0.6, 1.4), haze_m=(110.0, 260.0),
     ),
     "sunset": _Weather(
         share=0.16, sun=(0.66, 0.42, 0.22), ambient=(0.44, 0.41, 0.47), zenith=(0.33, 0.38, 0.62),
         horizon=(0.97, 0.70, 0.47), cloud=(0.98, 0.66, 0.52),
-        elevation_deg=(9, 20), cloudiness=(-0.2, 0.8), haze_m=(180, 420),
+        elevation_deg=(9.0, 20.0), cloudiness=(-0.2, 0.8), haze_m=(180.0, 420.0),
     ),
     "morning": _Weather(
         share=0.16, sun=(0.46, 0.42, 0.34), ambient=(0.56, 0.58, 0.60), zenith=(0.56, 0.70, 0.84),
         horizon=(0.92, 0.90, 0.84), cloud=(0.97, 0.95, 0.92),
-        elevation_deg=(16, 35), cloudiness=(-0.3, 0.5), haze_m=(80, 180),
+        elevation_deg=(16.0, 35.0), cloudiness=(-0.3, 0.5), haze_m=(80.0, 180.0),
     ),
     "dusk": _Weather(
         share=0.08, sun=(0.08, 0.07, 0.09), ambient=(0.42, 0.46, 0.56), zenith=(0.16, 0.21, 0.42),
         horizon=(0.62, 0.56, 0.62), cloud=(0.46, 0.44, 0.54),
-        elevation_deg=(25, 45), cloudiness=(-0.2, 0.8), haze_m=(150, 350),
+        elevation_deg=(25.0, 45.0), cloudiness=(-0.2, 0.8), haze_m=(150.0, 350.0),
     ),
 }  # fmt: skip
 

@@ -52,10 +52,10 @@ def _hills(canvas, camera, light, rng, distance_m: float, height_m: float) -> No
     profile = sample_noise(noise_table(2, 8, 0.6), (np.arange(num) * 4.0 + phase[0])[None], phase[1:][None])[
         0
     ]
-    heights = np.maximum(height_m * (0.6 + 0.3 * profile), 0.1 * height_m)
+    heights = np.maximum(height_m * (0.6 + 0.3 * profile.astype(np.float64)), 0.1 * height_m)
     base = camera.horizon_px + camera.focal_px * camera.height_m / distance_m + 1
     tops = base - camera.focal_px * heights / distance_m
-    patch = Patch(size, 0, tops.min() - 1, size, base + 1)
+    patch = Patch(size, 0.0, tops.min() - 1, float(size), base + 1)
     if patch.is_empty:
         return
     green = vary([(0.20, 0.34, 0.17), (0.30, 0.38, 0.18), (0.16, 0.28, 0.20)][int(rng.integers(3))], rng)
@@ -70,7 +70,7 @@ def _city(canvas, camera, light, rng, distance_m: float) -> None:
     size = canvas.size_px
     base = camera.horizon_px + camera.focal_px * camera.height_m / distance_m + 1
     scale = camera.focal_px / distance_m
-    patch = Patch(size, 0, base - 48 * scale, size, base + 1)
+    patch = Patch(size, 0.0, base - 48 * scale, float(size), base + 1)
     if patch.is_empty:
         return
     x = -rng.uniform(0, 10) * scale

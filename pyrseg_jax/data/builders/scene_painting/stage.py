@@ -42,7 +42,7 @@ class Stage:
         """Say whether the point (3,) lies within these distances before the camera and inside the picture."""
         x, _, z = point
         half = 0.5 * self.camera.size_px / self.camera.focal_px
-        return near_m < z < far_m and abs(x) < half * z + margin_m
+        return bool(near_m < z < far_m and abs(x) < half * z + margin_m)
 
     def ground_class(self, s: float, t: float) -> int:
         """Give the class of the ground at (s, t), the rough shore of a pond counted as water."""

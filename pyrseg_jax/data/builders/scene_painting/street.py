@@ -10,7 +10,7 @@ class Street:
     """Describe the ground plan of a scene.
 
     `bands` are (upper end in s, class), sorted from left to right; the last one ends at infinity. The middle
-    line bends by `bend` * t² / 2. The camera stands at (camera_s, 0) and is turned by `yaw` radians to the right.
+    line bends by `bend` * t² / 2. The camera stands at (camera_s, 0), turned by `yaw` radians to the right.
     """
 
     kind: str

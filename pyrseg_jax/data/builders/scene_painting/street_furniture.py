@@ -1,4 +1,4 @@
-"""Paint what stands along a street: lamp posts, traffic lights, bollards, signs, and clutter without a class."""
+"""Paint street furniture: lamp posts, traffic lights, bollards, signs, and clutter without a class."""
 
 import numpy as np
 
