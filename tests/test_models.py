@@ -140,7 +140,7 @@ def test_attention_equals_the_formula(rng):
     def project(name, v, is_normalised):
         p = variables["params"][name]
         if not is_normalised:
-            return v @ p["kernel"][0, 0] + p["bias"]
+            return v @ p["kernel"][0, 0]
         stats = variables["batch_stats"][name]["bn"]
         y = v @ p["conv"]["kernel"][0, 0]
         y = (y - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * p["bn"]["scale"] + p["bn"]["bias"]

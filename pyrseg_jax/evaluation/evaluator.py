@@ -71,10 +71,13 @@ class Evaluator:
             raise UserError("there is no image to evaluate: the split is empty")
         totals = _add(totals, pending)
         result = scores(totals["confusion"], self._label_space.names)
+        level_counts = totals["level_counts"]
+        # A cell of level index i covers 4^(L-1-i) positions of the finest level.
+        cells = level_counts / 4.0 ** np.arange(len(level_counts))[::-1]
         result |= {
             "best_constant_miou": best_constant_miou(totals["confusion"]) if totals["confusion"].sum() else None,
-            "level_share": (totals["level_counts"] / totals["level_counts"].sum()).tolist(),
-            "cells_per_image": float(totals["cells"] / num_images),
+            "level_share": (level_counts / level_counts.sum()).tolist(),
+            "cells_per_image": float(cells.sum() / num_images),
             "pixels_per_image": num_pixels / num_images,
             "images": num_images,
             "compiled_programs": self._step._cache_size(),
@@ -110,13 +113,7 @@ def _make_step(model: nn.Module, num_classes: int, threshold: float, mesh: Mesh)
         num_levels = len(outputs.semantic)
         is_level = outputs.level[..., None] == jnp.arange(num_levels)
         level_counts = (is_level & is_real[:, None, None, None]).sum((0, 1, 2))
-        # A cell of level index i covers 4^(L-1-i) positions of the finest level.
-        cells = sum(level_counts[i] // 4 ** (num_levels - 1 - i) for i in range(num_levels))
-        return {
-            "confusion": confusion_matrix(labels, predicted, num_classes),
-            "level_counts": level_counts,
-            "cells": cells,
-        }
+        return {"confusion": confusion_matrix(labels, predicted, num_classes), "level_counts": level_counts}
 
     whole, rows = parallel.replicated(mesh), parallel.rows_sharding(mesh)
     return jax.jit(step, in_shardings=(whole, rows), out_shardings=whole)

@@ -50,7 +50,7 @@ def _draw(path: tuple[str, ...], shape: tuple[int, ...], has_bias: bool, seed: i
             f"no rule to initialise {'/'.join(path)}: add one beside those of kernel, bias, scale, mean, var"
         )
     # A bias beside a kernel tells that no normalisation follows: see `layers.output_conv` and `layers.conv`.
-    fan_out = shape[0] * shape[1] * shape[3]
-    std = OUTPUT_INIT_STD if has_bias else np.sqrt(2 / fan_out)
+    fan_in = shape[0] * shape[1] * shape[2]
+    std = OUTPUT_INIT_STD if has_bias else np.sqrt(2 / fan_in)
     generator = np.random.default_rng([seed, zlib.crc32("/".join(path).encode())])
     return generator.standard_normal(shape, np.float32) * np.float32(std)

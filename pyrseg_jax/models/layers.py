@@ -13,9 +13,10 @@ from jaxtyping import Array, Float
 BATCH_NORM_MOMENTUM = 0.9  # Flax's sense: the share of the old value that is kept; PyTorch calls this 0.1
 BATCH_NORM_EPSILON = 1e-5
 
-# Before a normalisation and ReLU: He et al. 2015, by outgoing connections.
-hidden_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-# Where no normalisation follows (logits, the attention's value): near zero, so that training starts from even odds.
+# Before a normalisation and ReLU: He et al. 2015, by incoming connections. By outgoing ones the first layer, which has few
+# inputs, starts twenty times smaller than its gradient: the first steps throw it far away.
+hidden_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+# Where logits come out: near zero, so that training starts from even odds.
 OUTPUT_INIT_STD = 0.01
 output_init = nn.initializers.normal(OUTPUT_INIT_STD)
 
@@ -36,6 +37,7 @@ def conv(features: int, kernel: int, stride: int = 1, *, dtype: DTypeLike, name:
         padding=((pad, pad), (pad, pad)),
         use_bias=False,
         kernel_init=hidden_init,
+        conv_general_dilated=_as_matrix_product if kernel == stride == 1 else None,
         dtype=dtype,
         name=name,
     )
@@ -44,7 +46,30 @@ def conv(features: int, kernel: int, stride: int = 1, *, dtype: DTypeLike, name:
 def output_conv(features: int, kernel: int = 1, *, dtype: DTypeLike, name: str | None = None) -> nn.Conv:
     """Make a convolution without overlap (stride = kernel) that no normalisation follows, so it has a bias."""
     size = (kernel, kernel)
-    return nn.Conv(features, size, size, padding="VALID", kernel_init=output_init, dtype=dtype, name=name)
+    return nn.Conv(
+        features,
+        size,
+        size,
+        padding="VALID",
+        kernel_init=output_init,
+        conv_general_dilated=_as_matrix_product,
+        dtype=dtype,
+        name=name,
+    )
+
+
+def _as_matrix_product(x, kernel, strides, padding, **_):
+    """Convolve without overlap (kernel = stride): the pixels of each cell, as one long vector, times the kernel.
+
+    The same numbers as `jax.lax.conv_general_dilated`; XLA's gradient of that for a 1×1 kernel takes many times longer on
+    CPU (`docs/performance.md`).
+    """
+    size = kernel.shape[0]
+    n, h, w, c = x.shape
+    if size > 1:
+        x = x.reshape(n, h // size, size, w // size, size, c).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(n, h // size, w // size, size * size * c)
+    return x @ kernel.reshape(size * size * c, -1)
 
 
 def batch_norm(train: bool, *, dtype: DTypeLike, name: str | None = None) -> nn.BatchNorm:
@@ -149,8 +174,12 @@ def _align_corners_weights(size: int, new_size: int) -> np.ndarray:
 
 def halve(x: Float[Array, "n h w c"], times: int) -> Float[Array, "n _ _ c"]:
     """Average over blocks of 2^times × 2^times positions."""
+    if not times:
+        return x
+    n, h, w, c = x.shape
     block = 1 << times
-    return nn.avg_pool(x, (block, block), (block, block)) if times else x
+    # Not `nn.avg_pool`: the gradient of its window takes six times longer on CPU.
+    return x.reshape(n, h // block, block, w // block, block, c).mean((2, 4))
 
 
 PYRAMID_SAMPLING_SIZES = (1, 3, 6, 8)  # 110 tokens; Sec. 3.3
@@ -164,11 +193,16 @@ def pyramid_sampling(
     Source: Sec. 3.3, PyramidSampling; the bins are those of adaptive average pooling: bin i of n covers positions
     ⌊i·h/n⌋ … ⌈(i+1)·h/n⌉ - 1, so that maps smaller than n × n work, too.
     """
-    tokens = []
+    n, h, w, c = x.shape
+    # The large map is read once, for the rows of all bins; the columns of each size are then small.
+    all_rows = jnp.asarray(np.concatenate([_bin_weights(h, size) for size in sizes]), x.dtype)
+    strips = (all_rows @ x.reshape(n, h, w * c)).reshape(n, -1, w, c)
+    tokens, first = [], 0
     for size in sizes:
-        rows, columns = (jnp.asarray(_bin_weights(side, size), x.dtype) for side in x.shape[1:3])
-        pooled = jnp.einsum("nhwc,ih,jw->nijc", x, rows, columns)
-        tokens.append(pooled.reshape(x.shape[0], size * size, x.shape[3]))
+        columns = jnp.asarray(_bin_weights(w, size), x.dtype)
+        pooled = jnp.einsum("nhwc,jw->nhjc", strips[:, first : first + size], columns)
+        tokens.append(pooled.reshape(n, size * size, c))
+        first += size
     return jnp.concatenate(tokens, axis=1)
 
 

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from pyrseg_jax.training.step import Metrics, StepFunction, TrainState
 log = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Recorder(Protocol):
     """Where the loop writes to; `reporting.logbook.Logbook` is one."""
 

@@ -1,6 +1,7 @@
 """One training step: pure, jitted, sharded over the mesh, its old state donated to the new one."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float
 
 from pyrseg_jax import parallel
 from pyrseg_jax.models.inputs import normalize
@@ -25,7 +26,7 @@ class TrainState:
       opt_state: of the optimizer.
     """
 
-    step: Int32[Array, ""]
+    step: Any  # not annotated closer: jax also builds this class from shapes, shardings and host arrays
     params: dict
     batch_stats: dict
     opt_state: optax.OptState
