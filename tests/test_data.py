@@ -146,7 +146,9 @@ def test_folder_lists_pairs_by_name(folder):
 
 
 def break_folder(folder, what):
-    image, label = (folder / kind / "training" / f"training_3.{end}" for kind, end in (("images", "jpg"), ("annotations", "png")))
+    image, label = (
+        folder / kind / "training" / f"training_3.{end}" for kind, end in (("images", "jpg"), ("annotations", "png"))
+    )
     if what == "no label":
         label.unlink()
     elif what == "no image":
@@ -217,7 +219,10 @@ def test_survey_counts_and_collects_every_problem(folder):
     assert found.num_images == 4
     np.testing.assert_array_equal(found.pixels, [(kept == value).sum() for value in (1, 2, 3)])
     assert found.num_void == (kept == 0).sum()
-    assert [name in problem for name, problem in zip(("training_1.jpg", "training_4.png"), found.problems)] == [True, True]
+    assert [name in problem for name, problem in zip(("training_1.jpg", "training_4.png"), found.problems)] == [
+        True,
+        True,
+    ]
 
 
 def test_files_are_checked_once_and_again_when_they_change(folder, tmp_path, monkeypatch):
@@ -291,7 +296,9 @@ def test_crop_covers_the_image_and_pads_with_void(rng):
     for _ in range(20):
         found = transforms.Augmentation(crop_px=16)(small, rng)
         assert 70 <= (found.label == 1).sum() <= 80  # at most one row or column is lost to rounding
-        assert (found.image[found.label == VOID] == transforms.PADDING_COLOR).all(-1).mean() > 0.8  # the rest is interpolated
+        assert (found.image[found.label == VOID] == transforms.PADDING_COLOR).all(
+            -1
+        ).mean() > 0.8  # the rest is interpolated
 
 
 def test_scale_is_what_it_says(rng):

@@ -85,7 +85,7 @@ def tiny():
     variables = initial_variables(model, seed=1)
     rng = np.random.default_rng(0)
     for head in ("semantic_head", "unity_head"):
-        for name, layer in variables["params"][head].items():
+        for layer in variables["params"][head].values():
             if "bias" in layer:
                 layer["kernel"] = layer["kernel"] * 60
     # Centred, so that cells fall on both sides of the threshold.
@@ -143,9 +143,7 @@ def test_scores_are_those_of_the_predictions(tmp_path):
         levels += counts
         cells += (counts / [64, 16, 4, 1]).sum()
         pixels += pair.label.size
-        probs, level = twins.fuse(
-            [np.eye(3)[s][None] for s in found.semantic], [u[None] for u in found.unity], 0.5
-        )
+        probs, level = twins.fuse([np.eye(3)[s][None] for s in found.semantic], [u[None] for u in found.unity], 0.5)
         np.testing.assert_array_equal(level[0], found.level)
         np.testing.assert_array_equal(probs[0].argmax(-1), found.probs.argmax(-1))
     assert (levels > 0).sum() >= 2, levels

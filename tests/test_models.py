@@ -182,7 +182,7 @@ def test_context_passes_from_coarse_to_fine(rng):
 
 
 def test_stride_two_convolution_is_centred():
-    """"SAME" would pad on one side only: position 0 would see pixels 0, 1, 2 in place of -1, 0, 1."""
+    """ "SAME" would pad on one side only: position 0 would see pixels 0, 1, 2 in place of -1, 0, 1."""
     layer = layers.conv(1, 3, 2, dtype=jnp.float32)
     x = jnp.arange(1.0, 9)[None, None, :, None] * jnp.ones((1, 8, 1, 1))
     kernel = jnp.zeros((3, 3, 1, 1)).at[1].set(jnp.asarray([1.0, 10, 100])[:, None, None])

@@ -137,7 +137,9 @@ def test_dont_care_cells_change_neither_loss_nor_gradient(rng):
     targets = specialize(build_targets(label_map), unity)
     value_and_grad = jax.value_and_grad(lambda s, u: pyramid_loss(s, u, targets)[0], argnums=(0, 1))
     loss, gradients = value_and_grad(semantic, unity)
-    changed_semantic = [np.where((t == 255)[..., None], s * 100 - 7, s) for s, t in zip(semantic, targets.semantic, strict=True)]
+    changed_semantic = [
+        np.where((t == 255)[..., None], s * 100 - 7, s) for s, t in zip(semantic, targets.semantic, strict=True)
+    ]
     changed_unity = [np.where(t == 255, -50 * u, u) for u, t in zip(unity, targets.unity, strict=True)]
     changed_loss, changed_gradients = value_and_grad(changed_semantic, changed_unity)
     assert loss == changed_loss

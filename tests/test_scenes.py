@@ -152,9 +152,7 @@ def test_labels_lie_on_what_was_painted(sample):
     """Where labels change, colours change; labels of another scene, or moved by 3 pixels, fit worse."""
     own = np.median([edge_contrast(image, labels) for image, labels in sample])
     others = [labels for _, labels in sample[1:] + sample[:1]]
-    foreign = np.median(
-        [edge_contrast(image, other) for (image, _), other in zip(sample, others, strict=True)]
-    )
+    foreign = np.median([edge_contrast(image, other) for (image, _), other in zip(sample, others, strict=True)])
     moved = np.median([edge_contrast(image, np.roll(labels, 3, axis=1)) for image, labels in sample])
     assert own > 4 * max(foreign, moved), (own, foreign, moved)
 

@@ -100,9 +100,7 @@ def draw_cell_edges(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return pixels
 
 
-def check_pyramid(
-    pyramid: PyramidLike, image_shape: tuple[int, int], num_classes: int, threshold: float
-) -> None:
+def check_pyramid(pyramid: PyramidLike, image_shape: tuple[int, int], num_classes: int, threshold: float) -> None:
     """Raise ValueError, saying what was found and expected, unless all parts of `pyramid` fit together."""
     num_levels = len(pyramid.semantic)
     if num_levels < 1 or len(pyramid.unity) != num_levels - 1 or len(pyramid.strides) != num_levels:
@@ -111,9 +109,7 @@ def check_pyramid(
             "strides; expected L, L-1 and L of them with L >= 1, as the finest level has no unity map"
         )
     if any(coarse != 2 * fine for coarse, fine in zip(pyramid.strides, pyramid.strides[1:])):
-        raise ValueError(
-            f"strides are {tuple(pyramid.strides)}; expected each to be half of the one before it"
-        )
+        raise ValueError(f"strides are {tuple(pyramid.strides)}; expected each to be half of the one before it")
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold}; expected a probability in 0..1")
     check_labels("labels", pyramid.labels, image_shape, num_classes)
@@ -133,14 +129,10 @@ def check_pyramid(
 def _check_level(pyramid: PyramidLike, threshold: float) -> None:
     finest = pyramid.semantic[-1].shape
     if pyramid.level.shape != finest:
-        raise ValueError(
-            f"level has shape {pyramid.level.shape}; expected {finest}, that of the finest level"
-        )
+        raise ValueError(f"level has shape {pyramid.level.shape}; expected {finest}, that of the finest level")
     lowest, highest, num_levels = pyramid.level.min(), pyramid.level.max(), len(pyramid.semantic)
     if lowest < 0 or highest >= num_levels:
-        raise ValueError(
-            f"level holds {lowest}..{highest}; expected 0..{num_levels - 1}, 0 being the coarsest"
-        )
+        raise ValueError(f"level holds {lowest}..{highest}; expected 0..{num_levels - 1}, 0 being the coarsest")
     recomputed, is_close = np.zeros(finest, int), np.zeros(finest, bool)
     for index, cells in enumerate(cells_taken(pyramid.unity, threshold, finest)):
         recomputed[stretch(cells, finest)] = index

@@ -47,9 +47,7 @@ class _Scene:
         palette.check_image(self.image)
         palette.check_colors(self.colors)
         if len(self.class_names) != num_classes:
-            raise ValueError(
-                f"found {len(self.class_names)} class names for {num_classes} colors; expected as many"
-            )
+            raise ValueError(f"found {len(self.class_names)} class names for {num_classes} colors; expected as many")
         check_pyramid(self.pyramid, size, num_classes, self.threshold)
         if self.truth is not None:
             palette.check_labels("truth", self.truth, size, num_classes)

@@ -32,8 +32,8 @@ class Logbook:
         self._file = self._path.open("a", encoding="utf-8")
         # Without an image or audio in it, so that nothing else is imported; events after first_step are hidden.
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
-        self._num_steps, self._first_step = num_steps, first_step
-        self._start = time.perf_counter()
+        self._num_steps = num_steps
+        self._last_line = (first_step, time.perf_counter())
         self._miou: float | None = None
         is_terminal = sys.stderr.isatty()
         self._bar = tqdm(total=num_steps, initial=first_step, unit="step", dynamic_ncols=True) if is_terminal else None
@@ -97,7 +97,10 @@ class Logbook:
         return "–" if self._miou is None else f"{100 * self._miou:.2f}"
 
     def _time_left(self, step: int) -> str:
-        seconds = (time.perf_counter() - self._start) / max(step - self._first_step, 1) * (self._num_steps - step)
+        # From the pace since the last line: the first steps wait for compilation and tell nothing about the rest.
+        (last_step, then), now = self._last_line, time.perf_counter()
+        self._last_line = (step, now)
+        seconds = (now - then) / max(step - last_step, 1) * (self._num_steps - step)
         minutes, seconds = divmod(round(seconds), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"

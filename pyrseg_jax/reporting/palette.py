@@ -110,9 +110,7 @@ def paint_labels(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
 def check_labels(name: str, labels: np.ndarray, shape: tuple[int, int], num_classes: int) -> None:
     """Raise ValueError unless `labels` is uint8, of this shape, and holds class ids or void only."""
     if labels.shape != tuple(shape) or labels.dtype != np.uint8:
-        raise ValueError(
-            f"{name} has shape {labels.shape} and type {labels.dtype}; expected {tuple(shape)} and uint8"
-        )
+        raise ValueError(f"{name} has shape {labels.shape} and type {labels.dtype}; expected {tuple(shape)} and uint8")
     strange = labels[(labels >= num_classes) & (labels != VOID)]
     if strange.size:
         raise ValueError(
@@ -124,9 +122,7 @@ def check_labels(name: str, labels: np.ndarray, shape: tuple[int, int], num_clas
 def check_image(image: np.ndarray) -> None:
     """Raise ValueError unless `image` is a non-empty (H, W, 3) uint8 array."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise ValueError(
-            f"image has shape {image.shape} and type {image.dtype}; expected (H, W, 3) and uint8"
-        )
+        raise ValueError(f"image has shape {image.shape} and type {image.dtype}; expected (H, W, 3) and uint8")
 
 
 def check_colors(colors: np.ndarray) -> None:

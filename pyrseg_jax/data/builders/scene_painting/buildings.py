@@ -11,9 +11,7 @@ from pyrseg_jax.data.builders.scene_painting.solids import DOWN, UP, Face, roof_
 from pyrseg_jax.data.builders.scene_painting.textures import vary
 
 
-def paint_building(
-    canvas: Canvas, camera: Camera, light: Light, rng, base, height_m: float, is_urban: bool
-) -> None:
+def paint_building(canvas: Canvas, camera: Camera, light: Light, rng, base, height_m: float, is_urban: bool) -> None:
     """Paint a house on the base (4, 3); side 0 is its front."""
     if camera.is_beside(base):
         return
@@ -38,9 +36,7 @@ def paint_building(
             _paint_shop_signs(canvas, camera, light, rng, face, height_m)
 
 
-def _paint_side(
-    canvas, camera, light, rng, face: Face, height_m: float, peak_m: float, style: FacadeStyle
-) -> None:
+def _paint_side(canvas, camera, light, rng, face: Face, height_m: float, peak_m: float, style: FacadeStyle) -> None:
     if not canvas.shows(camera, face.corners(height_m + peak_m, peak_m)):
         return
     texels_per_m = face.texels_per_m(camera, height_m)

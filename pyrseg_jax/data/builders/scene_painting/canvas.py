@@ -149,9 +149,7 @@ class Canvas:
         low, high = outline.min(axis=0), outline.max(axis=0)
         height, width = texture.shape[:2]
         scale = (high - low) / (width, height)
-        to_plane = np.array(
-            [[scale[0], 0, low[0] + scale[0] / 2], [0, scale[1], low[1] + scale[1] / 2], [0, 0, 1]]
-        )
+        to_plane = np.array([[scale[0], 0, low[0] + scale[0] / 2], [0, scale[1], low[1] + scale[1] / 2], [0, 0, 1]])
         to_patch = np.array([[1, 0, -patch.x0 - 0.5], [0, 1, -patch.y0 - 0.5], [0, 0, 1]])
         size = (patch.x1 - patch.x0, patch.y1 - patch.y0)
         try:

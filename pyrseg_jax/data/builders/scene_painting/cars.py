@@ -85,9 +85,7 @@ def _wheel(patch: Patch, body: _Body, axle: float, side: float, has_rim: bool) -
     circle = ellipse_corners(18)
 
     def ring(radius, sideways):
-        points = np.stack(
-            [axle + radius * circle[:, 0], np.full(18, sideways), 0.32 + radius * circle[:, 1]], 1
-        )
+        points = np.stack([axle + radius * circle[:, 0], np.full(18, sideways), 0.32 + radius * circle[:, 1]], 1)
         return body.pixels(points)
 
     dark = (0.07, 0.07, 0.08)
@@ -126,9 +124,7 @@ def _strips(patch, body: _Body, light, profile, paint, waist) -> None:
             strips.append((world.mean(axis=0)[2], kind, corners, normal))
     for _, kind, corners, normal in sorted(strips, key=lambda strip: -strip[0]):
         shade = light.shade(normal)
-        colour = {"glass": _glass_colour(light, normal), "bumper": paint * 0.62 * shade}.get(
-            kind, paint * shade
-        )
+        colour = {"glass": _glass_colour(light, normal), "bumper": paint * 0.62 * shade}.get(kind, paint * shade)
         patch.polygon(body.pixels(corners), colour, CAR)
         if kind == "glass":
             middle = corners.mean(axis=0)
@@ -146,9 +142,7 @@ def _lamps(patch, body: _Body, kind: str, corners, shade) -> None:
 
     def part(left, right, bottom, top):
         points = [(left, bottom), (right, bottom), (right, top), (left, top)]
-        return body.pixels(
-            [(*(low + (high - low) * v)[[0]], u, (low + (high - low) * v)[2]) for u, v in points]
-        )
+        return body.pixels([(*(low + (high - low) * v)[[0]], u, (low + (high - low) * v)[2]) for u, v in points])
 
     patch.polygon(part(-0.4, 0.4, -0.2, 0.35), np.array((0.16, 0.16, 0.17)) * shade, CAR)
     patch.polygon(part(-0.26, 0.26, -0.1, 0.25), np.array((0.88, 0.87, 0.78)) * shade, CAR)
@@ -172,11 +166,7 @@ def _side(patch, body: _Body, light, profile, paint, waist, near_side) -> None:
     top = max(z for _, z in outline) - 0.1
     glass = _glass_colour(light, normal) * 1.05
     patch.polygon(flank([(rear - 0.17, waist), (-0.25, waist), (-0.25, top), (rear + 0.28, top)]), glass, CAR)
-    patch.polygon(
-        flank([(-0.15, waist), (front + 0.45, waist), (front - 0.12, top), (-0.15, top)]), glass, CAR
-    )
-    patch.polygon(
-        flank([(-0.22, 0.42), (-0.17, 0.42), (-0.17, waist), (-0.22, waist)]), paint * shade * 0.72, CAR
-    )
+    patch.polygon(flank([(-0.15, waist), (front + 0.45, waist), (front - 0.12, top), (-0.15, top)]), glass, CAR)
+    patch.polygon(flank([(-0.22, 0.42), (-0.17, 0.42), (-0.17, waist), (-0.22, waist)]), paint * shade * 0.72, CAR)
     for axle in (-1.24, 1.24):
         _wheel(patch, body, axle, near_side, True)

@@ -28,9 +28,7 @@ def encode_scene(split: str, index: int) -> tuple[int, bytes, bytes]:
     return index, as_jpeg.getvalue(), as_png.getvalue()
 
 
-def encode_scenes(
-    split: str, num_scenes: int, num_workers: int | None = None
-) -> Iterator[tuple[int, bytes, bytes]]:
+def encode_scenes(split: str, num_scenes: int, num_workers: int | None = None) -> Iterator[tuple[int, bytes, bytes]]:
     """Yield `encode_scene` of 0 .. num_scenes - 1 in order.
 
     Args:
@@ -42,11 +40,7 @@ def encode_scenes(
         num_workers = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     num_done = 0
     # A daemonic process, such as a worker of a data loader, may not have children.
-    if (
-        num_workers > 1
-        and num_scenes >= _MIN_SCENES_FOR_POOL
-        and not multiprocessing.current_process().daemon
-    ):
+    if num_workers > 1 and num_scenes >= _MIN_SCENES_FOR_POOL and not multiprocessing.current_process().daemon:
         try:
             for encoded in _encode_in_pool(split, num_scenes, num_workers):
                 yield encoded

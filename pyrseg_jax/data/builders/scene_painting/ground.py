@@ -43,9 +43,7 @@ class Ground:
         self.along_m = self.z**2 / np.float32(camera.focal_px * camera.height_m)
         self.labels = _label_ground(street, *_full_rays(camera_full, street, 2 * self.first_row))
 
-    def noise(
-        self, first_octave: int, last_octave: int, texels_per_m: float, stretch: float = 1.0
-    ) -> np.ndarray:
+    def noise(self, first_octave: int, last_octave: int, texels_per_m: float, stretch: float = 1.0) -> np.ndarray:
         """Sample noise (h, w) on the ground, faded out where its texels are finer than the pixels."""
         table = noise_table(first_octave, last_octave)
         fade = 1 / (1 + self.along_m * (texels_per_m * 0.2))
@@ -190,9 +188,7 @@ def _grass(ground: Ground, street: Street, base, rng) -> np.ndarray:
     surface = base * (1 + 0.2 * blades + 0.10 * patches)[..., None]
     surface = surface + dry * (np.array([0.56, 0.54, 0.27], np.float32) - surface)
     if rng.random() < 0.5:
-        flowers = (sample_noise(noise_table(8, 8), ground.s * 22.0, ground.t * 22.0) > 2.6) & (
-            ground.along_m < 0.1
-        )
+        flowers = (sample_noise(noise_table(8, 8), ground.s * 22.0, ground.t * 22.0) > 2.6) & (ground.along_m < 0.1)
         petals = np.array([(0.95, 0.93, 0.9), (0.93, 0.82, 0.3)][int(rng.integers(2))], np.float32)
         surface = np.where(flowers[..., None], petals, surface)
     return surface.astype(np.float32)

@@ -22,9 +22,7 @@ def expose(image: np.ndarray, canvas: Canvas, ground: Ground, light: Light, rng)
     # The sky has its own colours already; a pixel on its edge is as far away as the part that is not sky.
     is_land = (canvas.labels != SKY).astype(np.float32)
     land = cv2.resize(is_land, (size, size), interpolation=cv2.INTER_AREA)
-    nearness = cv2.resize(canvas.nearness, (size, size), interpolation=cv2.INTER_AREA) / np.maximum(
-        land, 0.25
-    )
+    nearness = cv2.resize(canvas.nearness, (size, size), interpolation=cv2.INTER_AREA) / np.maximum(land, 0.25)
     rows = slice(ground.first_row, None)
     nearness[rows] = np.maximum(nearness[rows], 1 / ground.z)
     clear = cv2.exp(-1 / (np.maximum(nearness, 1e-3) * light.haze_m))

@@ -94,9 +94,7 @@ def draw_light(rng: np.random.Generator) -> Light:
     def jitter(colour, amount=0.05):
         # Warmer or cooler, brighter or darker: green daylight looks wrong.
         warmth, brightness = rng.uniform(-amount, amount, 2)
-        return np.clip(
-            np.asarray(colour) * (1 + brightness) * np.array([1 + warmth, 1.0, 1 - warmth]), 0.0, 1.0
-        )
+        return np.clip(np.asarray(colour) * (1 + brightness) * np.array([1 + warmth, 1.0, 1 - warmth]), 0.0, 1.0)
 
     return Light(
         name=name,

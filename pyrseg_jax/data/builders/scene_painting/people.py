@@ -47,8 +47,7 @@ def paint_person(canvas: Canvas, camera: Camera, light: Light, rng, foot, height
 
 def _dress(patch: Patch, place, rng, lit, scale: float) -> None:
     skin, hair, top, legs = (
-        vary(choices[int(rng.integers(len(choices)))], rng, 0.12) * lit
-        for choices in (_SKIN, _HAIR, _TOPS, _TROUSERS)
+        vary(choices[int(rng.integers(len(choices)))], rng, 0.12) * lit for choices in (_SKIN, _HAIR, _TOPS, _TROUSERS)
     )
     stride = rng.uniform(0.02, 0.13)
     has_skirt = rng.random() < 0.22

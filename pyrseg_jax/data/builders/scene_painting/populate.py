@@ -85,9 +85,7 @@ def _trees(stage: Stage, line: TreeLine) -> None:
         height = rng.uniform(*line.height_m)
         # Streets are planted with broad-leaved trees; elsewhere any kind may grow.
         shape = "round" if line.spread_m < 0.5 else None if rng.random() < 0.85 else "bush"
-        _tree(
-            stage, line.s + rng.uniform(-1, 1) * line.spread_m, t, 1.6 if shape == "bush" else height, shape
-        )
+        _tree(stage, line.s + rng.uniform(-1, 1) * line.spread_m, t, 1.6 if shape == "bush" else height, shape)
         t += line.every_m * rng.uniform(0.7, 1.5)
 
 
@@ -137,9 +135,7 @@ def _furniture(stage: Stage) -> None:
             for t in np.arange(start - 14, 40, every):
                 _upright(stage, s, t, (4.0, 27.0), 5.0, paint_lamp_post, side)
         for _ in range(int(rng.integers(0, 4))):
-            _upright(
-                stage, s + rng.uniform(-0.1, 0.1), rng.uniform(-10, 26), (3.6, 19.0), 2.6, paint_sign_post
-            )
+            _upright(stage, s + rng.uniform(-0.1, 0.1), rng.uniform(-10, 26), (3.6, 19.0), 2.6, paint_sign_post)
         if stage.layout.road and rng.random() < 0.3:
             _upright(stage, s, rng.uniform(4, 18), (4.0, 20.0), 3.6, paint_traffic_light)
         if rng.random() < 0.3:

@@ -49,9 +49,7 @@ def _hills(canvas, camera, light, rng, distance_m: float, height_m: float) -> No
     num = 72
     xs = np.linspace(-4, size + 4, num)
     phase = rng.uniform(0, 512, 2)
-    profile = sample_noise(noise_table(2, 8, 0.6), (np.arange(num) * 4.0 + phase[0])[None], phase[1:][None])[
-        0
-    ]
+    profile = sample_noise(noise_table(2, 8, 0.6), (np.arange(num) * 4.0 + phase[0])[None], phase[1:][None])[0]
     heights = np.maximum(height_m * (0.6 + 0.3 * profile.astype(np.float64)), 0.1 * height_m)
     base = camera.horizon_px + camera.focal_px * camera.height_m / distance_m + 1
     tops = base - camera.focal_px * heights / distance_m
@@ -77,9 +75,7 @@ def _city(canvas, camera, light, rng, distance_m: float) -> None:
     while x < size:
         width = rng.uniform(9, 26) * scale
         height = rng.uniform(8, 20) * scale * (1.9 if rng.random() < 0.15 else 1.0)
-        colour = vary(
-            [(0.62, 0.55, 0.48), (0.55, 0.57, 0.60), (0.58, 0.42, 0.36)][int(rng.integers(3))], rng, 0.12
-        )
+        colour = vary([(0.62, 0.55, 0.48), (0.55, 0.57, 0.60), (0.58, 0.42, 0.36)][int(rng.integers(3))], rng, 0.12)
         colour = colour * light.shade((0, 0.0, -1.0))
         patch.box(x, base - height, x + width, base + 1, colour, BUILDING)
         if rng.random() < 0.4:

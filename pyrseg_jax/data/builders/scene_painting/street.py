@@ -27,9 +27,7 @@ class Street:
 
     def to_camera(self, s, t, height_m=0.0) -> np.ndarray:
         """Give the camera coordinates (n, 3) of the points (s, t, height)."""
-        s, t, height_m = np.broadcast_arrays(
-            np.asarray(s, float), np.asarray(t, float), np.asarray(height_m, float)
-        )
+        s, t, height_m = np.broadcast_arrays(np.asarray(s, float), np.asarray(t, float), np.asarray(height_m, float))
         ahead = s + self.offset_m(t) - self.camera_s
         x = ahead * np.cos(self.yaw) - t * np.sin(self.yaw)
         z = ahead * np.sin(self.yaw) + t * np.cos(self.yaw)

@@ -15,15 +15,11 @@ _MIN_POLE_PX = 5.6  # on the double-sized canvas: nearly three pixels in the pic
 class _Upright:
     """Draw flat parts, in metres right of and above the foot, on a patch that stands at `foot`."""
 
-    def __init__(
-        self, canvas: Canvas, camera: Camera, light: Light, foot, half_width_m: float, height_m: float
-    ):
+    def __init__(self, canvas: Canvas, camera: Camera, light: Light, foot, half_width_m: float, height_m: float):
         self.scale = camera.focal_px / foot[2]
         self.x, self.ground = camera.project(foot[None])[0]
         left, right = self.x - half_width_m * self.scale - 6, self.x + half_width_m * self.scale + 6
-        self.patch = Patch(
-            canvas.size_px, left, self.ground - height_m * self.scale - 4, right, self.ground + 3
-        )
+        self.patch = Patch(canvas.size_px, left, self.ground - height_m * self.scale - 4, right, self.ground + 3)
         self.lit = light.shade(np.array([0.0, 0.25, -0.97]))
         self.sun_side = float(np.sign(light.to_sun[0])) or 1.0
 
@@ -39,11 +35,7 @@ class _Upright:
         top = self.ground - height_m * self.scale
         colour = np.asarray(colour) * self.lit
         self.patch.box(self.x - half, top, self.x + half, self.ground + 0.5, colour * 0.8, label)
-        edges = (
-            (self.x - 0.1 * half, self.x + half)
-            if self.sun_side > 0
-            else (self.x - half, self.x + 0.1 * half)
-        )
+        edges = (self.x - 0.1 * half, self.x + half) if self.sun_side > 0 else (self.x - half, self.x + 0.1 * half)
         self.patch.box(edges[0], top, edges[1], self.ground + 0.5, colour * 1.15, label)
 
 
@@ -114,9 +106,7 @@ def _round_sign(draw: _Upright, rng, centre, radius: float) -> None:
     draw.part(centre + corners * radius * (0.9 if is_blue else 0.7), blue if is_blue else white, SIGN)
     if is_blue or rng.random() < 0.5:
         mark = white if is_blue else np.array((0.12, 0.12, 0.13))
-        draw.part(
-            centre + np.array([(-0.12, -0.5), (0.12, -0.5), (0.12, 0.5), (-0.12, 0.5)]) * radius, mark, SIGN
-        )
+        draw.part(centre + np.array([(-0.12, -0.5), (0.12, -0.5), (0.12, 0.5), (-0.12, 0.5)]) * radius, mark, SIGN)
     else:
         bar = np.array([(-0.6, -0.16), (0.6, -0.16), (0.6, 0.16), (-0.6, 0.16)])
         draw.part(centre + corners * radius, red, SIGN)

@@ -20,13 +20,9 @@ def noise_table(first_octave: int, last_octave: int, roughness: float = 0.5) -> 
         cells = 2**octave
         grid = np.pad(rng.standard_normal((cells, cells)).astype(np.float32), 2, mode="wrap")
         scale = TABLE_PX // cells
-        smooth = (
-            cv2.resize(grid, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else grid
-        )
+        smooth = cv2.resize(grid, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else grid
         start = 2 * scale
-        total += (
-            roughness ** (octave - first_octave) * smooth[start : start + TABLE_PX, start : start + TABLE_PX]
-        )
+        total += roughness ** (octave - first_octave) * smooth[start : start + TABLE_PX, start : start + TABLE_PX]
     total -= total.mean()
     total /= total.std()
     total.setflags(write=False)
@@ -51,9 +47,7 @@ def sample_noise(table: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return cv2.remap(table, wrapped[0], wrapped[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
-def noise_patch(
-    rng, height: int, width: int, cell_px: float, octaves: tuple[int, int] = (5, 8)
-) -> np.ndarray:
+def noise_patch(rng, height: int, width: int, cell_px: float, octaves: tuple[int, int] = (5, 8)) -> np.ndarray:
     """Cut a piece (height, width, 1) of noise whose coarsest cell is about `cell_px` pixels wide."""
     step = TABLE_PX / 2 ** octaves[0] / max(cell_px, 1e-3)
     rows, columns = (min(max(int(np.ceil(length * step)) + 1, 2), TABLE_PX) for length in (height, width))
@@ -85,9 +79,7 @@ def bricks(rng, colour, height: int, width: int, texels_per_m: float, course_m: 
     offset = (np.floor(rows) % 2) * 0.5
     columns = np.arange(width)[None] / (2.4 * course) + offset[:, None]
     table = noise_table(8, 8)
-    per_brick = table[
-        np.floor(rows).astype(int)[:, None] % TABLE_PX, (np.floor(columns) * 3).astype(int) % TABLE_PX
-    ]
+    per_brick = table[np.floor(rows).astype(int)[:, None] % TABLE_PX, (np.floor(columns) * 3).astype(int) % TABLE_PX]
     in_joint = (np.mod(rows, 1)[:, None] < 0.2) | (np.mod(columns, 1) < 0.09)
     faces = np.asarray(colour, np.float32) * (1 + 0.09 * per_brick.astype(np.float32))[..., None]
     joints = np.asarray(colour, np.float32) * 0.45 + 0.36
@@ -101,9 +93,7 @@ def stones(rng, colour, height: int, width: int, texels_per_m: float, stone_m: f
     """Make rubble masonry (h, w, 3): cells of a jittered grid, dark joints."""
     if texels_per_m > 14.0:  # stones are coarse: draw them small, then enlarge
         small = (max(int(length * 14.0 / texels_per_m), 2) for length in (height, width))
-        return cv2.resize(
-            stones(rng, colour, *small, 14.0, stone_m), (width, height), interpolation=cv2.INTER_LINEAR
-        )
+        return cv2.resize(stones(rng, colour, *small, 14.0, stone_m), (width, height), interpolation=cv2.INTER_LINEAR)
     rows, columns = (max(int(round(length / (stone_m * texels_per_m))), 1) for length in (height, width))
     points = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).astype(np.float32)
     points += 0.5 + rng.uniform(-0.33, 0.33, points.shape).astype(np.float32)
@@ -119,9 +109,7 @@ def stones(rng, colour, height: int, width: int, texels_per_m: float, stone_m: f
             centre = points[row, column]
             distance = (centre[..., 0] - x) ** 2 + (centre[..., 1] - y) ** 2
             is_nearest = distance < best
-            second = np.where(
-                is_nearest, best, np.where(distance > best, np.minimum(second, distance), second)
-            )
+            second = np.where(is_nearest, best, np.where(distance > best, np.minimum(second, distance), second))
             chosen = np.where(is_nearest, tone[row, column], chosen)
             best = np.minimum(best, distance)
     joint = np.clip((np.sqrt(second) - np.sqrt(best)) / 0.22, 0, 1)
@@ -136,9 +124,7 @@ def planks(rng, colour, height: int, width: int, texels_per_m: float, plank_m: f
     rails = np.ones(height)
     rails[int(height * 0.22) : max(int(height * 0.3), int(height * 0.22) + 1)] = 0.85
     grain = 1 + 0.05 * noise_patch(rng, height, width, 3.0, (6, 8))
-    return (np.asarray(colour, np.float32) * (tone * gap * rails[:, None])[..., None] * grain).astype(
-        np.float32
-    )
+    return (np.asarray(colour, np.float32) * (tone * gap * rails[:, None])[..., None] * grain).astype(np.float32)
 
 
 MATERIALS = {"plain": plain, "bricks": bricks, "stones": stones, "planks": planks}

@@ -32,8 +32,7 @@ def paint_tree(canvas: Canvas, camera: Camera, light: Light, rng, foot, height_m
     centre = np.array([x, ground - height * trunk_ratio - radii[1]])
     depth, wide = foot[2], 0.63 * width_ratio * height_m
     card = [
-        (foot[0] + dx, y, depth)
-        for dx, y in ((-wide, 0), (wide, 0), (wide, 1.1 * height_m), (-wide, 1.1 * height_m))
+        (foot[0] + dx, y, depth) for dx, y in ((-wide, 0), (wide, 0), (wide, 1.1 * height_m), (-wide, 1.1 * height_m))
     ]
     if not canvas.shows(camera, np.array(card)):
         return

@@ -47,6 +47,4 @@ def _paint_top(canvas, camera, light, base, height_m: float, colour) -> None:
     lengths = np.linalg.norm(long), np.linalg.norm(short)
     texture = np.full((4, 4, 3), colour * light.shade(UP), np.float32)
     outline = [(0, 0), (lengths[0], 0), (lengths[0], lengths[1]), (0, lengths[1])]
-    canvas.paint_plane(
-        camera, base[0] + height_m * UP, long / lengths[0], short / lengths[1], outline, texture, WALL
-    )
+    canvas.paint_plane(camera, base[0] + height_m * UP, long / lengths[0], short / lengths[1], outline, texture, WALL)

@@ -1,0 +1,81 @@
+"""Time the layers that are written otherwise than one would first write them, against that first way.
+
+    python benchmarks/layers.py
+
+Prints, for forward and gradient together, milliseconds of both and their ratio, measured in turn in one run.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pyrseg_jax.models import layers
+
+ROUNDS = 15
+
+
+def plain_1x1(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def plain_patches(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, kernel.shape[:2], "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def product(x, kernel):
+    return layers._as_matrix_product(x, kernel, None, None)
+
+
+def plain_sampling(x, _):
+    parts = []
+    for size in layers.PYRAMID_SAMPLING_SIZES:
+        rows, columns = (jnp.asarray(layers._bin_weights(side, size)) for side in x.shape[1:3])
+        parts.append(jnp.einsum("nhwc,ih,jw->nijc", x, rows, columns).reshape(len(x), size * size, -1))
+    return jnp.concatenate(parts, axis=1)
+
+
+def cases(rng):
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    x = normal(8, 56, 56, 240)
+    yield "1×1, 240 → 64, as a matrix product", product, plain_1x1, x, normal(1, 1, 240, 64)
+    yield "8×8 patches, 32 → 1, as a matrix product", product, plain_patches, normal(8, 56, 56, 32), normal(8, 8, 32, 1)
+    y = normal(8, 56, 56, 64)
+    yield "averages of 8×8, by reshaping", lambda x, _: layers.halve(x, 3), lambda x, _: nn.avg_pool(x, (8, 8), (8, 8)), y, y
+    yield "pyramid sampling, rows first", lambda x, _: layers.pyramid_sampling(x), plain_sampling, y, y
+
+
+def median_ms(functions, arguments):
+    """Time functions in turn, so that a drift of the machine meets them alike."""
+    compiled = [jax.jit(jax.grad(lambda x, k, f=f: (f(x, k) ** 2).sum(), argnums=(0, 1))) for f in functions]
+    for run in compiled:
+        jax.block_until_ready(run(*arguments))
+    times = np.zeros((ROUNDS, len(compiled)))
+    for i in range(ROUNDS):
+        for j, run in enumerate(compiled):
+            start = time.perf_counter()
+            jax.block_until_ready(run(*arguments))
+            times[i, j] = time.perf_counter() - start
+    return 1000 * np.median(times, axis=0)
+
+
+def main():
+    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}")
+    print(f"{'':<44}{'ours ms':>9}{'plain ms':>10}{'ratio':>8}")
+    for name, ours, plain, *arguments in cases(np.random.default_rng(0)):
+        difference = jnp.abs(ours(*arguments) - plain(*arguments)).max()
+        assert difference < 1e-2, f"{name}: the two differ by {difference}"
+        a, b = median_ms((ours, plain), arguments)
+        print(f"{name:<44}{a:>9.1f}{b:>10.1f}{b / a:>8.2f}")
+
+
+if __name__ == "__main__":
+    main()

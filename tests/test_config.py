@@ -1,0 +1,141 @@
+"""Configuration: what is refused and how, and that every experiment of configs/ fits together."""
+
+import ast
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from pyrseg_jax import config as config_lib
+from pyrseg_jax import experiment, parallel
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.models.initial import abstract_variables
+from pyrseg_jax.training.step import initial_state, make_train_step
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = [("scenes", None), ("camvid", ""), ("camvid", "cpu")]
+
+
+def load(name, variant):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return config_lib.resolve(module.get_config() if variant is None else module.get_config(variant))
+
+
+def test_every_config_is_listed_here():
+    assert {name for name, _ in EXPERIMENTS} == {path.stem for path in (ROOT / "configs").glob("*.py")}
+
+
+@pytest.mark.parametrize(("name", "variant"), EXPERIMENTS)
+def test_a_full_step_of_every_config_fits_together(name, variant):
+    """Shapes and types alone: nothing is computed, so the full sizes are tried."""
+    config = load(name, variant)
+    model = experiment.make_model(config.model, num_classes=11)
+    optimizer = experiment.make_sgd(config)
+    step = make_train_step(model, optimizer, experiment.make_objective(config), parallel.make_mesh(data=1))
+    state = jax.eval_shape(lambda v: initial_state(v, optimizer), abstract_variables(model))
+    n, side = config.training.batch_size, config.data.crop_px
+    batch = {
+        "image": jax.ShapeDtypeStruct((n, side, side, 3), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((n, side, side), jnp.uint8),
+    }
+    after, metrics = jax.eval_shape(step, state, batch)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert metrics["loss"].shape == ()
+    assert metrics["loss"].dtype == jnp.float32
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(ValueError, match="camvid.py:gpu: expected"):
+        load("camvid", "gpu")
+
+
+def test_defaults_survive_the_round_trip():
+    config = config_lib.resolve(config_lib.defaults())
+    assert config == config_lib.Config()
+    assert config_lib.from_json(config_lib.to_json(config)) == config
+
+
+def changed(**changes):
+    config = config_lib.defaults()
+    with config.unlocked():
+        for key, value in changes.items():
+            group, _, name = key.rpartition("__")
+            target = config[group] if group else config
+            with target.ignore_type():
+                target[name] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__rot": "x"}, r"config\.data\.rot is not a configuration key: did you mean config\.data\.root\?"),
+        ({"trainings": 3}, r"config\.trainings is not a configuration key: did you mean config\.training\?"),
+        (
+            {"data__crop_px": 500},
+            r"config\.data\.crop_px=500 is not divisible by the coarsest stride 32: take 480 or 512",
+        ),
+        ({"data__crop_px": 20}, r"take 32 or 64"),
+        ({"model__backbone": "resnet"}, r"config\.model\.backbone='resnet': expected one of hrnet_w18"),
+        ({"training__procedure": "TP"}, r"config\.training\.procedure='TP': expected one of tp, gt, raw"),
+        ({"training__steps": "many"}, r"config\.training\.steps='many': expected int, found str"),
+        ({"training__batch_size": 0}, r"config\.training\.batch_size=0: expected at least 1"),
+        ({"training__learning_rate": float("nan")}, r"config\.training\.learning_rate=nan: expected at least 0"),
+        ({"evaluation__threshold": 1.5}, r"config\.evaluation\.threshold=1\.5: expected at most 1"),
+        ({"training__warmup_steps": 10**9}, r"config\.training\.warmup_steps=1000000000 is more than"),
+        ({"data__scale_min": 3.0}, r"config\.data\.scale_min=3\.0 is larger than config\.data\.scale_max=2\.0"),
+        ({"model__strides": (32, 16)}, r"config\.model\.strides=\(32, 16\): the finest must be 4"),
+        ({"model__strides": (32, 4)}, r"config\.model\.strides: strides=\(32, 4\): expected .* each twice the next"),
+        ({"parallel__data": 0}, r"config\.parallel\.data=0"),
+        ({"data": 3}, r"config\.data=3: expected a group of keys: name, root"),
+        ({"seed": True}, r"config\.seed=True: expected int"),
+    ],
+)
+def test_what_does_not_fit_is_named(changes, message):
+    with pytest.raises(UserError, match=message):
+        config_lib.resolve(changed(**changes))
+
+
+def test_differences_name_the_keys_that_matter():
+    old = config_lib.resolve(config_lib.defaults())
+    new = config_lib.resolve(
+        changed(training__steps=7, data__workers=0, training__stop_after=5, model__backbone="hrnet_tiny")
+    )
+    assert config_lib.differences(old, new) == [
+        "config.model.backbone: 'hrnet_w48' → 'hrnet_tiny'",
+        "config.training.steps: 150000 → 7",
+    ]
+
+
+def test_every_key_is_read_somewhere():
+    """A key that nothing reads is a promise that is not kept."""
+    read = set()
+    for path in (ROOT / "pyrseg_jax").rglob("*.py"):
+        if path.name != "config.py":
+            read |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+
+    def leaves(cls):
+        for field in dataclasses.fields(cls):
+            if dataclasses.is_dataclass(field.default):
+                yield from leaves(type(field.default))
+            else:
+                yield field.name
+
+    assert set(leaves(config_lib.Config)) - read == set()
+
+
+@pytest.mark.parametrize("data", [3, 8])
+def test_a_mesh_that_does_not_fit_is_refused(data):
+    with pytest.raises(UserError, match=f"config.parallel.data={data} .* 4 devices"):
+        parallel.make_mesh(data=data)
+
+
+def test_a_batch_that_does_not_split_is_refused():
+    mesh = parallel.make_mesh(data=4)
+    with pytest.raises(UserError, match="config.training.batch_size=6 cannot be split over 4 .*: take 4 or 8"):
+        parallel.check_batch(mesh, 6, "config.training.batch_size")

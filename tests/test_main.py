@@ -1,0 +1,276 @@
+"""The command line as a user meets it: each mode as a program of its own, and each mistake as one line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CLASSES, draw_pair, write_folder
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "--config.data.name=folder",
+    "--config.data.crop_px=64",
+    "--config.model.backbone=hrnet_tiny",
+    "--config.model.semantic_width=16",
+    "--config.model.key_width=8",
+    "--config.model.unity_width=8",
+    "--config.training.batch_size=4",
+    "--config.training.steps=6",
+    "--config.training.log_every=2",
+    "--config.training.evaluate_every=3",
+    "--config.training.save_every=2",
+    "--config.evaluation.batch_size=2",
+    "--config.evaluation.num_pictures=1",
+]
+
+
+def run(*arguments, cwd=ROOT, check=None):
+    # One device, as on a laptop; the import path as if the user stood in the project.
+    flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=1")
+    env = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pyrseg_jax.main", *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    if check is not None:
+        assert done.returncode == check, done.stderr
+    return done
+
+
+def error_of(done) -> str:
+    """The one line that a failed command may print, after its log lines."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    assert done.stderr.rstrip().splitlines()[-1] == lines[0]
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A data set and a run on it, trained by the command line."""
+    place = tmp_path_factory.mktemp("trained")
+    folder = write_folder(place / "data", {"training": 6, "validation": 3}, size=(60, 64))
+    workdir = place / "run"
+    done = run("--config=configs/scenes.py", *TINY, f"--config.data.root={folder}", f"--workdir={workdir}", check=0)
+    return folder, workdir, done
+
+
+def test_train_leaves_what_the_contract_says(trained):
+    _, workdir, done = trained
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert {"loss", "semantic", "unity_3", "learning_rate", "images_per_second", "data_wait_share"} <= lines[0].keys()
+    result = json.loads((workdir / "evaluation" / "validation-6.json").read_text())
+    assert set(result["iou"]) == set(CLASSES)
+    assert result["step"] == 6
+    assert result["images"] == 3
+    assert len(result["level_share"]) == 4
+    assert sum(result["level_share"]) == pytest.approx(1)
+    assert result["protocol"]["scales"] == [1.0]
+    for key in ("boundary_miou", "boundary_px", "level_miou", "level_iou", "miou_all_classes", "classes_averaged"):
+        assert key in result
+    assert json.loads((workdir / "environment.json").read_text())["packages"]["jax"]
+    assert json.loads((workdir / "config.json").read_text())["training"]["steps"] == 6
+    assert list((workdir / "tensorboard").iterdir())
+    assert sorted(p.name for p in (workdir / "figures").iterdir()) == [
+        "validation_0.png",
+        "validation_0_overlay.jpg",
+        "validation_0_pyramid.png",
+    ]
+    assert "mIoU" in done.stdout
+
+
+def test_the_same_command_finds_nothing_left_to_do(trained):
+    folder, workdir, _ = trained
+    before = (workdir / "metrics.jsonl").read_text()
+    done = run("--config=configs/scenes.py", *TINY, f"--config.data.root={folder}", f"--workdir={workdir}", check=0)
+    assert "nothing to train" in done.stderr
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_an_interrupted_run_continues_to_the_same_scores(trained, tmp_path):
+    folder, workdir, _ = trained
+    arguments = ["--config=configs/scenes.py", *TINY, f"--config.data.root={folder}", f"--workdir={tmp_path / 'run'}"]
+    run(*arguments, "--config.training.stop_after=3", check=0)
+    # What a killed run can leave behind: lines of steps after the last checkpoint, the last one cut off.
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "loss": 9}\n{"step": 5, "lo')
+    done = run(*arguments, check=0)
+    assert "continuing from the checkpoint of step 3" in done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 3, 4, 6]
+    final, straight = (
+        json.loads((w / "evaluation" / "validation-6.json").read_text()) for w in (tmp_path / "run", workdir)
+    )
+    for result in (final, straight):
+        del result["seconds"]
+    assert final == straight
+
+
+def test_evaluate_needs_only_the_workdir(trained):
+    _, workdir, _ = trained
+    before = json.loads((workdir / "evaluation" / "validation-6.json").read_text())
+    done = run("--mode=evaluate", f"--workdir={workdir}", check=0)
+    after = json.loads((workdir / "evaluation" / "validation-6.json").read_text())
+    assert after["iou"] == before["iou"]
+    assert "over the" in done.stdout
+    run("--mode=evaluate", f"--workdir={workdir}", "--step=4", "--config.evaluation.split=training", check=0)
+    assert json.loads((workdir / "evaluation" / "training-4.json").read_text())["images"] == 6
+    assert "has no checkpoint of step 5" in error_of(run("--mode=evaluate", f"--workdir={workdir}", "--step=5"))
+
+
+def test_predict_segments_any_photograph(trained, tmp_path, rng):
+    _, workdir, _ = trained
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    image, _ = draw_pair(rng, 50, 71)
+    Image.fromarray(image).save(photos / "colour.jpg")
+    Image.fromarray(image[..., 0]).save(photos / "grey.png")
+    Image.fromarray(image).convert("CMYK").save(photos / "print.jpeg")
+    Image.fromarray(np.dstack([image, image[..., 0]])).save(photos / "see through.webp")
+    Image.fromarray(image[:1, :1]).save(photos / "pixel.png")
+    (photos / "notes.txt").write_text("no image")
+    run("--mode=predict", f"--workdir={workdir}", f"--input={photos}", f"--output={tmp_path / 'out'}", check=0)
+    for name, size in (
+        ("colour", (71, 50)),
+        ("grey", (71, 50)),
+        ("print", (71, 50)),
+        ("see through", (71, 50)),
+        ("pixel", (1, 1)),
+    ):
+        label = Image.open(tmp_path / "out" / f"{name}.png")
+        assert label.mode == "L"
+        assert label.size == size
+        assert set(np.unique(np.asarray(label))) <= {1, 2, 3}
+        assert Image.open(tmp_path / "out" / f"{name}_overlay.jpg").size == size
+        assert Image.open(tmp_path / "out" / f"{name}_pyramid.png").size[0] > 1000
+    assert len(list((tmp_path / "out").iterdir())) == 15
+
+
+def test_predict_finishes_the_others_when_one_image_is_broken(trained, tmp_path, rng):
+    _, workdir, _ = trained
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(b"broken")
+    Image.fromarray(draw_pair(rng, 40, 40)[0]).save(photos / "b.jpg")
+    done = run("--mode=predict", f"--workdir={workdir}", f"--input={photos}", f"--output={tmp_path / 'out'}")
+    assert (tmp_path / "out" / "b_pyramid.png").is_file()
+    assert "1 of 2 images could not be read, the first: " in done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+
+
+def test_predict_draws_the_truth_that_lies_beside_the_image(trained, tmp_path):
+    folder, workdir, _ = trained
+    image = folder / "images" / "validation" / "validation_1.jpg"
+    run("--mode=predict", f"--workdir={workdir}", f"--input={image}", f"--output={tmp_path / 'with'}", check=0)
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "validation_1.jpg").write_bytes(image.read_bytes())
+    alone = tmp_path / "alone" / "validation_1.jpg"
+    run("--mode=predict", f"--workdir={workdir}", f"--input={alone}", f"--output={tmp_path / 'without'}", check=0)
+    pictures = [np.asarray(Image.open(tmp_path / d / "validation_1_pyramid.png")) for d in ("with", "without")]
+    assert pictures[0].shape != pictures[1].shape or (pictures[0] != pictures[1]).any()
+
+
+def test_validate_lists_every_problem(folder):
+    done = run(
+        "--mode=validate",
+        "--config=configs/scenes.py",
+        "--config.data.name=folder",
+        f"--config.data.root={folder}",
+        check=0,
+    )
+    assert "ground" in done.stdout
+    (folder / "images" / "training" / "training_1.jpg").write_bytes(b"")
+    Image.fromarray(np.full((48, 64), 77, np.uint8)).save(folder / "annotations" / "validation" / "validation_2.png")
+    done = run(
+        "--mode=validate", "--config=configs/scenes.py", "--config.data.name=folder", f"--config.data.root={folder}"
+    )
+    problems = [line for line in done.stdout.splitlines() if line.startswith("problem: ")]
+    assert len(problems) == 2
+    assert "training_1.jpg" in problems[0]
+    assert "value 77 at row 0, column 0" in problems[1]
+    assert "2 problem(s)" in error_of(done)
+
+
+def break_data(folder, what):
+    label = folder / "annotations" / "training" / "training_3.png"
+    if what == "no label":
+        label.unlink()
+    elif what == "sizes":
+        Image.fromarray(np.ones((48, 63), np.uint8)).save(label)
+    elif what == "rgb label":
+        Image.fromarray(np.ones((48, 64, 3), np.uint8)).save(label)
+    elif what == "above":
+        Image.fromarray(np.full((48, 64), 4, np.uint8)).save(label)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("no label", "training_3.jpg has no label: expected"),
+        ("sizes", "training_3.jpg is 64 × 48 pixels, but its label"),
+        ("rgb label", "training_3.png has the channels RGB"),
+        ("above", "training_3.png: value 4 at row 0, column 0"),
+    ],
+)
+def test_bad_data_ends_training_before_it_begins(folder, tmp_path, what, message):
+    break_data(folder, what)
+    done = run("--config=configs/scenes.py", *TINY, f"--config.data.root={folder}", f"--workdir={tmp_path / 'run'}")
+    assert message in error_of(done)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--config=configs/scenes.py", "--config.data.rot=x"],
+            "config.data.rot is not a configuration key: did you mean config.data.root?",
+        ),
+        (["--config=configs/scenes.py", "--config.training.steps=abc"], "config.training.steps"),
+        (["--config=configs/nothing.py"], "--config=configs/nothing.py: there is no such file"),
+        (["--config=configs/camvid.py:gpu"], "camvid.py:gpu: expected"),
+        (
+            ["--config=configs/camvid.py", "--config.data.root=/nonexistent"],
+            "config.data.root=/nonexistent: there is no such folder",
+        ),
+        (
+            ["--config=configs/scenes.py", "--config.data.crop_px=100"],
+            "config.data.crop_px=100 is not divisible by the coarsest stride 32",
+        ),
+        (["--mode=training"], "should be one of <train|evaluate"),
+        (["--confg=x"], "--help lists the flags"),
+        (["evaluate"], "'evaluate' is not a flag"),
+        (["--mode=evaluate", "--workdir=/nonexistent/run"], "/nonexistent/run holds no run"),
+        (["--mode=predict", "--workdir=/nonexistent/run", "--input=a", "--output=b"], "/nonexistent/run holds no run"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(arguments, message, tmp_path):
+    assert message in error_of(run(*arguments, cwd=ROOT))
+
+
+def test_predict_says_what_it_needs(trained, tmp_path):
+    _, workdir, _ = trained
+    base = ["--mode=predict", f"--workdir={workdir}"]
+    assert "needs --input=FILE_OR_FOLDER and --output=FOLDER" in error_of(run(*base))
+    assert "there is no such file or folder" in error_of(run(*base, "--input=/nonexistent.jpg", f"--output={tmp_path}"))
+
+
+def test_a_workdir_of_another_run_is_refused(trained):
+    folder, workdir, _ = trained
+    arguments = ["--config=configs/scenes.py", *TINY, f"--config.data.root={folder}", f"--workdir={workdir}"]
+    done = run(*arguments, "--config.training.learning_rate=0.5", "--config.seed=4")
+    message = error_of(done)
+    assert "holds a run of another config: config.seed: 0 → 4; config.training.learning_rate: " in message
+    assert "→ 0.5" in message
+
+
+def test_help_names_modes_and_keys():
+    done = run("--help", check=0)
+    for word in ("train", "evaluate", "predict", "validate", "--config.KEY=VALUE"):
+        assert word in done.stdout
