@@ -26,7 +26,9 @@ def plain_1x1(x, kernel):
 
 
 def plain_patches(x, kernel):
-    return jax.lax.conv_general_dilated(x, kernel, kernel.shape[:2], "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return jax.lax.conv_general_dilated(
+        x, kernel, kernel.shape[:2], "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def product(x, kernel):
@@ -49,7 +51,13 @@ def cases(rng):
     yield "1×1, 240 → 64, as a matrix product", product, plain_1x1, x, normal(1, 1, 240, 64)
     yield "8×8 patches, 32 → 1, as a matrix product", product, plain_patches, normal(8, 56, 56, 32), normal(8, 8, 32, 1)
     y = normal(8, 56, 56, 64)
-    yield "averages of 8×8, by reshaping", lambda x, _: layers.halve(x, 3), lambda x, _: nn.avg_pool(x, (8, 8), (8, 8)), y, y
+    yield (
+        "averages of 8×8, by reshaping",
+        lambda x, _: layers.halve(x, 3),
+        lambda x, _: nn.avg_pool(x, (8, 8), (8, 8)),
+        y,
+        y,
+    )
     yield "pyramid sampling, rows first", lambda x, _: layers.pyramid_sampling(x), plain_sampling, y, y
 
 

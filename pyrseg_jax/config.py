@@ -147,8 +147,8 @@ def from_json(text: str) -> Config:
     return resolve(ml_collections.ConfigDict(json.loads(text)))
 
 
-def differences(old: Config, new: Config, prefix: str = "config") -> list[str]:
-    """List the keys in which two runs differ so that their numbers do, as `key: old → new`; free keys do not count."""
+def differences(old: Any, new: Any, prefix: str = "config") -> list[str]:
+    """List as `key: old → new` where two configurations, or groups of keys, differ; free keys do not count."""
     found = []
     for field in dataclasses.fields(old):
         before, after = getattr(old, field.name), getattr(new, field.name)
@@ -197,6 +197,12 @@ def _read(cls: type, values: Any, prefix: str) -> Any:
     return cls(**read)
 
 
+def check_key(name: str) -> None:
+    """Raise UserError if there is no key of this full name, like `config.data.rot`."""
+    if name not in _all_keys(Config, "config"):
+        raise UserError(describe_unknown_key(name))
+
+
 def describe_unknown_key(name: str) -> str:
     """Word the error for a key like `config.data.rot` that does not exist, with the nearest one that does."""
     known = _all_keys(Config, "config")
@@ -243,7 +249,7 @@ def _check(name: str, value: Any, kind: Any, check: typing.Mapping[str, Any]) ->
 
 
 def _check_together(config: Config) -> None:
-    data, model, training = config.data, config.model, config.training
+    data, model = config.data, config.model
     try:
         check_strides(model.strides)
     except (ValueError, TypeError) as error:
@@ -261,9 +267,5 @@ def _check_together(config: Config) -> None:
         )
     if data.scale_min > data.scale_max:
         raise UserError(f"config.data.scale_min={data.scale_min} is larger than config.data.scale_max={data.scale_max}")
-    if training.warmup_steps > training.steps:
-        raise UserError(
-            f"config.training.warmup_steps={training.warmup_steps} is more than config.training.steps={training.steps}"
-        )
     if config.parallel.data == 0:
         raise UserError("config.parallel.data=0: expected a number of groups, or -1 for all devices")

@@ -82,10 +82,11 @@ def _parse(argv: list[str]) -> str | None:
     chosen = _value_of_config(argv)
     if chosen is not None and not os.path.isfile(chosen.partition(":")[0]):
         raise UserError(f"--config={chosen}: there is no such file; the experiments of this project are in configs/")
+    _check_keys(argv)
     try:
         remaining = flags.FLAGS(argv)[1:]
     except flags.UnrecognizedFlagError as error:
-        raise UserError(_describe_unknown(error)) from error
+        raise UserError(f"{str(error).rstrip(' ?')}; --help lists the flags") from error
     # A config file is a program: it can fail in any way.
     except Exception as error:
         reason = str(error).strip().split("\n")[-1].strip()
@@ -106,13 +107,17 @@ def _value_of_config(argv: list[str]) -> str | None:
     return None
 
 
-def _describe_unknown(error: flags.UnrecognizedFlagError) -> str:
-    from pyrseg_jax import config as config_lib
+def _check_keys(argv: list[str]) -> None:
+    names = [
+        argument.lstrip("-").partition("=")[0]
+        for argument in argv[1:]
+        if argument.startswith(("-config.", "--config."))
+    ]
+    if names:
+        from pyrseg_jax import config as config_lib
 
-    name = error.flagname
-    if name.startswith("config."):
-        return config_lib.describe_unknown_key(name)
-    return f"{str(error).rstrip(' ?')}; --help lists the flags"
+        for name in names:
+            config_lib.check_key(name)
 
 
 def _read_config(chosen: str | None, workdir):

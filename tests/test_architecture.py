@@ -18,10 +18,10 @@ FLOORS = {
     "training": 3,
     "reporting": 3,
     "config": 4,
-    "experiment": 4,
-    "workdir": 4,
-    "modes": 5,
-    "main": 6,
+    "experiment": 5,
+    "workdir": 5,
+    "modes": 6,
+    "main": 7,
 }
 
 
