@@ -104,8 +104,7 @@ class Evaluation:
 class Parallel:
     """The mesh: which devices share the work, and how."""
 
-    data: int = _key(-1, _at_least(-1), free=True)  # groups that the batch is split over; -1: all devices
-    spatial: int = _key(1, _at_least(1), free=True)  # devices that share one image, split along its height
+    data: int = _key(-1, _at_least(-1), free=True)  # devices that the batch is split over; -1: all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,4 +267,4 @@ def _check_together(config: Config) -> None:
     if data.scale_min > data.scale_max:
         raise UserError(f"config.data.scale_min={data.scale_min} is larger than config.data.scale_max={data.scale_max}")
     if config.parallel.data == 0:
-        raise UserError("config.parallel.data=0: expected a number of groups, or -1 for all devices")
+        raise UserError("config.parallel.data=0: expected a number of devices, or -1 for all")

@@ -185,6 +185,14 @@ def test_validate_lists_every_problem(folder):
         check=0,
     )
     assert "ground" in done.stdout
+    prepared = run(
+        "--mode=prepare",
+        "--config=configs/scenes.py",
+        "--config.data.name=folder",
+        f"--config.data.root={folder}",
+        check=0,
+    )
+    assert prepared.stdout == done.stdout
     (folder / "images" / "training" / "training_1.jpg").write_bytes(b"")
     Image.fromarray(np.full((48, 64), 77, np.uint8)).save(folder / "annotations" / "validation" / "validation_2.png")
     done = run(

@@ -182,7 +182,7 @@ def test_a_sharded_batch_gives_the_same_numbers(rng):
         return targets, loss, fused.level
 
     mesh = parallel.make_mesh(data=4)
-    place = functools.partial(jax.device_put, device=parallel.rows_sharding(mesh))
+    place = functools.partial(jax.device_put, device=parallel.batch_sharding(mesh))
     whole = run(label_map, semantic, unity)
     split = run(*jax.tree.map(place, (label_map, semantic, unity)))
     np.testing.assert_allclose(whole[1], split[1], rtol=1e-6)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.source import Record
@@ -100,7 +100,12 @@ def _open(data: bytes, name: str) -> Image.Image:
 
 
 def _undecodable(name: str, data: bytes, error: Exception) -> UserError:
-    reason = "it is empty" if not data else f"{type(error).__name__}: {str(error).replace(chr(10), ' ')}"
+    if not data:
+        reason = "it is empty"
+    elif isinstance(error, UnidentifiedImageError):  # its own text names an object in memory
+        reason = f"it begins with {data[:8]!r}, as no image format does"
+    else:
+        reason = f"{type(error).__name__}: {str(error).replace(chr(10), ' ')}"
     return UserError(
         f"{name} cannot be decoded as an image ({reason}): replace the file or remove it from the data set"
     )

@@ -1,6 +1,9 @@
 """Data sets that TFDS prepares once and keeps as ArrayRecord files."""
 
+import contextlib
+import io
 import logging
+import sys
 
 import tensorflow_datasets as tfds
 
@@ -22,8 +25,12 @@ def prepare(builder_class: type, data_dir: str | None) -> tfds.core.DatasetBuild
     builder = builder_class(data_dir=data_dir, file_format="array_record")
     if not builder.is_prepared():
         log.info("preparing the data set %s in %s (once)", builder.name, builder.data_dir)
+        if not sys.stderr.isatty():  # in a log file its bars are noise
+            tfds.disable_progress_bar()
         try:
-            builder.download_and_prepare(file_format="array_record")
+            # What TFDS prints is said in the line above; standard output is for results.
+            with contextlib.redirect_stdout(io.StringIO()):
+                builder.download_and_prepare(file_format="array_record")
         except OSError as error:
             raise UserError(
                 f"{builder.data_dir}: the data set {builder.name} cannot be prepared there ({error}); "

@@ -62,7 +62,7 @@ class Evaluator:
         pending: dict[str, jax.Array] = {}
         num_images, num_pixels = 0, 0
         for batch in self._batches():
-            sums = self._step(variables, parallel.rows_to_devices(self._mesh, _as_arrays(batch)))
+            sums = self._step(variables, parallel.to_devices(self._mesh, _as_arrays(batch)))
             num_images += batch.num_images
             num_pixels += int(batch.sizes[: batch.num_images].astype(np.int64).prod(1).sum())
             # Fetched one batch late, so that the device never waits.
@@ -115,5 +115,5 @@ def _make_step(model: nn.Module, num_classes: int, threshold: float, mesh: Mesh)
         level_counts = (is_level & is_real[:, None, None, None]).sum((0, 1, 2))
         return {"confusion": confusion_matrix(labels, predicted, num_classes), "level_counts": level_counts}
 
-    whole, rows = parallel.replicated(mesh), parallel.rows_sharding(mesh)
+    whole, rows = parallel.replicated(mesh), parallel.batch_sharding(mesh)
     return jax.jit(step, in_shardings=(whole, rows), out_shardings=whole)

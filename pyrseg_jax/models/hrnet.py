@@ -15,7 +15,6 @@ from jaxtyping import Array, Float
 from pyrseg_jax.models.layers import BasicBlock, Bottleneck, ConvNormAct, resize
 
 OUTPUT_STRIDE = 4
-COARSEST_STRIDE = 32  # of the fourth branch: inputs that are not a multiple of it work, but waste a border
 
 Branches = tuple[Float[Array, "n _ _ _"], ...]
 

@@ -32,7 +32,7 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
         )
     source = dataset.open_split(config.evaluation.split)
     check_once(source, dataset.label_space, f"{dataset.place} ({config.evaluation.split})")
-    mesh = parallel.make_mesh(config.parallel.data, config.parallel.spatial)
+    mesh = parallel.make_mesh(config.parallel.data)
     model = experiment.make_model(config.model, label_space.num_classes)
     state = restore(config, model, workdir, parallel.replicated(mesh), step)
     step = int(state.step)

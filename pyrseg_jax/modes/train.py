@@ -1,5 +1,7 @@
 """`--mode=train`: prepare, train, evaluate at intervals, draw; or continue where the run was left."""
 
+import contextlib
+import functools
 import logging
 
 import jax
@@ -11,6 +13,7 @@ from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.pipeline import training_batches
 from pyrseg_jax.data.survey import check_once
 from pyrseg_jax.data.transforms import Augmentation
+from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.models.initial import abstract_variables, initial_variables, num_parameters
 from pyrseg_jax.modes.evaluate import make_evaluator, with_context
 from pyrseg_jax.reporting.logbook import Logbook
@@ -26,7 +29,7 @@ SPLIT = "training"
 
 def train(config: Config, workdir: Workdir) -> dict:
     """Train to the last step, from the newest checkpoint if there is one, and return the last evaluation."""
-    mesh = parallel.make_mesh(config.parallel.data, config.parallel.spatial)
+    mesh = parallel.make_mesh(config.parallel.data)
     parallel.check_batch(mesh, config.training.batch_size, "config.training.batch_size")
     workdir.check_config(config)
     dataset = open_dataset(config.data.name, config.data.root, config.data.prepared)
@@ -49,38 +52,23 @@ def train(config: Config, workdir: Workdir) -> dict:
         first_step,
         last_step,
     )
-
     logbook = Logbook(workdir.path, last_step, first_step)
-    evaluator = make_evaluator(config, model, dataset, mesh)
-    results: list[dict] = []
-
-    def evaluate(step: int, state: TrainState) -> float | None:
-        logbook.say(f"evaluating step {step} on {config.evaluation.split}")
-        result = with_context(evaluator(state.variables), config, step)
-        workdir.write_evaluation(config.evaluation.split, step, result)
-        logbook.write_evaluation(step, result)
-        results.append(result)
-        return result["miou"]
-
+    evaluate = _Evaluation(config, workdir, logbook, make_evaluator(config, model, dataset, mesh))
     try:
         if first_step < last_step:
-            state = run_loop(
-                state,
-                make_train_step(model, optimizer, experiment.make_objective(config), mesh),
-                _open_batches(config, dataset, first_step),
-                to_devices=lambda batch: parallel.to_devices(mesh, batch),
-                evaluate=evaluate,
-                checkpoints=checkpoints,
-                recorder=logbook,
-                learning_rate=experiment.make_schedule(config),
-                schedule=Schedule(
-                    last_step,
-                    config.training.batch_size,
-                    config.training.log_every,
-                    config.training.evaluate_every,
-                    config.training.save_every,
-                ),
-            )
+            step = make_train_step(model, optimizer, experiment.make_objective(config), mesh)
+            with contextlib.closing(_open_batches(config, dataset, first_step)) as batches:
+                state = run_loop(
+                    state,
+                    step,
+                    batches,
+                    to_devices=functools.partial(parallel.to_devices, mesh),
+                    evaluate=evaluate,
+                    checkpoints=checkpoints,
+                    recorder=logbook,
+                    learning_rate=experiment.make_schedule(config),
+                    schedule=_make_schedule(config, last_step),
+                )
         else:
             log.info("step %d was reached before: nothing to train", first_step)
             evaluate(first_step, state)
@@ -88,7 +76,28 @@ def train(config: Config, workdir: Workdir) -> dict:
     finally:
         checkpoints.close()
         logbook.close()
-    return results[-1]
+    return evaluate.last_result
+
+
+class _Evaluation:
+    """Evaluates a state, writes the result down and keeps it."""
+
+    def __init__(self, config: Config, workdir: Workdir, logbook: Logbook, evaluator: Evaluator):
+        self._config, self._workdir, self._logbook, self._evaluator = config, workdir, logbook, evaluator
+        self.last_result: dict = {}
+
+    def __call__(self, step: int, state: TrainState) -> float | None:
+        split = self._config.evaluation.split
+        self._logbook.say(f"evaluating step {step} on {split}")
+        self.last_result = with_context(self._evaluator(state.variables), self._config, step)
+        self._workdir.write_evaluation(split, step, self.last_result)
+        self._logbook.write_evaluation(step, self.last_result)
+        return self.last_result["miou"]
+
+
+def _make_schedule(config: Config, last_step: int) -> Schedule:
+    training = config.training
+    return Schedule(last_step, training.batch_size, training.log_every, training.evaluate_every, training.save_every)
 
 
 def _restore_or_initialise(config: Config, model, optimizer, checkpoints: Checkpoints, mesh) -> TrainState:

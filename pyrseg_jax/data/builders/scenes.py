@@ -21,12 +21,12 @@ FEATURES = {
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder):
-    """Paint 320 training and 80 validation scenes of 256×256 pixels with twelve classes."""
+    """Paint 256 training and 64 validation scenes of 256×256 pixels with twelve classes."""
 
     name = "scenes"
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version: twelve classes, five kinds of places, five kinds of weather."}
-    NUM_SCENES = {"training": 320, "validation": 80}
+    NUM_SCENES = {"training": 256, "validation": 64}
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
