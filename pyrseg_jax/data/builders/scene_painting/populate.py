@@ -134,8 +134,8 @@ def _furniture(stage: Stage) -> None:
         if rng.random() < 0.85:
             for t in np.arange(start - 14, 40, every):
                 _upright(stage, s, t, (4.0, 27.0), 5.0, paint_lamp_post, side)
-        for _ in range(int(rng.integers(0, 4))):
-            _upright(stage, s + rng.uniform(-0.1, 0.1), rng.uniform(-10, 26), (3.6, 19.0), 2.6, paint_sign_post)
+        for _ in range(int(rng.integers(1, 5))):
+            _upright(stage, s + rng.uniform(-0.1, 0.1), rng.uniform(-10, 20), (3.2, 13.0), 2.6, paint_sign_post)
         if stage.layout.road and rng.random() < 0.3:
             _upright(stage, s, rng.uniform(4, 18), (4.0, 20.0), 3.6, paint_traffic_light)
         if rng.random() < 0.3:
@@ -164,7 +164,7 @@ def _people(stage: Stage) -> None:
         low, high = stage.layout.walks[int(rng.integers(len(stage.layout.walks)))]
         if rng.random() < 0.08 and stage.layout.road:
             low, high = stage.layout.road
-        depth = rng.uniform(4.5, 26.0)
+        depth = rng.uniform(4.0, 17.0)
         s = rng.uniform(low, high)
         # Choose a depth first: chosen along the street, most would be far away or outside the picture.
         t = _t_at_depth(street, s, depth, rng)

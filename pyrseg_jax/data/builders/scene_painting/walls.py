@@ -11,12 +11,10 @@ from pyrseg_jax.data.builders.scene_painting.textures import MATERIALS, vary
 
 # material, colour, range of heights in metres
 WALL_KINDS = [
-    ("bricks", (0.62, 0.36, 0.28), (1.0, 2.6)),
-    ("stones", (0.62, 0.58, 0.52), (0.9, 2.2)),
-    ("stones", (0.70, 0.62, 0.50), (0.8, 1.8)),
-    ("planks", (0.55, 0.40, 0.26), (1.1, 2.0)),
-    ("planks", (0.78, 0.77, 0.73), (0.9, 1.4)),
-    ("bricks", (0.72, 0.60, 0.46), (0.9, 2.4)),
+    ("stones", (0.62, 0.58, 0.52), (1.3, 2.6)),
+    ("stones", (0.70, 0.62, 0.50), (1.3, 2.4)),
+    ("planks", (0.55, 0.40, 0.26), (1.3, 2.4)),
+    ("planks", (0.62, 0.48, 0.34), (1.3, 2.2)),
 ]
 
 
