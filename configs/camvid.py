@@ -35,6 +35,6 @@ def _fit_two_cores(config):
     config.data.scale_min, config.data.scale_max, config.data.color_jitter = 0.8, 1.25, 0.1
     config.model.backbone, config.model.dtype = "hrnet_small", "float32"
     config.model.semantic_width, config.model.key_width, config.model.unity_width = 64, 32, 32
-    config.training.batch_size, config.training.steps = 4, 1_300  # many small steps learn more than few large ones
+    config.training.batch_size, config.training.steps = 4, 1_000  # many small steps learn more than few large ones
     config.training.learning_rate, config.training.warmup_steps = 0.1, 30
-    config.training.log_every, config.training.evaluate_every, config.training.save_every = 50, 1_300, 200
+    config.training.log_every, config.training.evaluate_every, config.training.save_every = 50, 500, 200
