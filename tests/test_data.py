@@ -16,7 +16,7 @@ from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.label_space import LabelSpace, ade_layout
 from pyrseg_jax.data.survey import check_once, survey
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.evaluation.inference import make_network_size
+from pyrseg_jax.evaluation.inference import canvas_of, make_network_size
 
 SPACE = ade_layout(CLASSES)
 
@@ -383,7 +383,7 @@ def test_evaluation_batches_hold_each_image_once_with_its_own_label(tmp_path):
             path.rename(root / kind / "validation" / f"other_{path.name}")
     dataset = open_dataset("folder", str(root), None)
     source = dataset.open_split("validation")
-    batches = list(pipeline.evaluation_batches(source, SPACE, make_network_size(32, None, 2048), batch_size=2))
+    batches = list(pipeline.evaluation_batches(source, SPACE, make_network_size(32, None, 2048), 2, canvas_of))
     assert sum(batch.num_images for batch in batches) == 7
     assert {batch.images.shape for batch in batches} == {(2, 64, 64, 3), (2, 64, 32, 3)}
     found = []

@@ -111,7 +111,7 @@ def evaluation_batches(
     label_space: LabelSpace,
     network_size: Callable[[int, int], tuple[int, int]],
     batch_size: int,
-    canvas_multiple: int = 64,
+    canvas_of: Callable[[int, int], tuple[int, int]],
 ) -> Iterator[EvaluationBatch]:
     """Iterate once over a whole split, batched by the size that the network sees.
 
@@ -120,16 +120,15 @@ def evaluation_batches(
       label_space: of their label files.
       network_size: (height, width) of an image → those of the network's input.
       batch_size: B; the last batch of each size is filled up with void images.
-      canvas_multiple: label maps are put on canvases whose sides are multiples of this, so that few sizes occur.
+      canvas_of: (height, width) of a label map → those of the canvas that it is put on, so that few sizes occur.
     """
     waiting: dict[tuple, list] = collections.defaultdict(list)
 
     def load(index: int) -> tuple:
         pair = decode_pair(source[index], label_space)
         height, width = pair.label.shape
-        canvas = tuple(-(-side // canvas_multiple) * canvas_multiple for side in (height, width))
         size = network_size(height, width)
-        return (size, canvas), resize_image(pair.image, size), pair.label
+        return (size, canvas_of(height, width)), resize_image(pair.image, size), pair.label
 
     for group, image, label in ordered_map(load, range(len(source)), THREADS):
         waiting[group].append((image, label))

@@ -16,7 +16,7 @@ from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pipeline import EvaluationBatch, evaluation_batches
 from pyrseg_jax.data.source import Source
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.evaluation.inference import CANVAS_MULTIPLE, run_network, upsample_argmax
+from pyrseg_jax.evaluation.inference import canvas_of, run_network, upsample_argmax
 from pyrseg_jax.evaluation.metrics import best_constant_miou, confusion_matrix, scores
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,8 @@ class Evaluator:
         totals: dict[str, np.ndarray] = {}
         pending: dict[str, jax.Array] = {}
         num_images, num_pixels = 0, 0
-        for batch in self._batches():
+        batches = evaluation_batches(self._source, self._label_space, self._network_size, self._batch_size, canvas_of)
+        for batch in batches:
             sums = self._step(variables, parallel.to_devices(self._mesh, _as_arrays(batch)))
             num_images += batch.num_images
             num_pixels += int(batch.sizes[: batch.num_images].astype(np.int64).prod(1).sum())
@@ -84,11 +85,6 @@ class Evaluator:
             "seconds": time.perf_counter() - start,
         }
         return result
-
-    def _batches(self):
-        return evaluation_batches(
-            self._source, self._label_space, self._network_size, self._batch_size, CANVAS_MULTIPLE
-        )
 
 
 def _as_arrays(batch: EvaluationBatch) -> dict[str, np.ndarray]:

@@ -52,7 +52,7 @@ def train(config: Config, workdir: Workdir) -> dict:
         first_step,
         last_step,
     )
-    logbook = Logbook(workdir.path, last_step, first_step)
+    logbook = Logbook(workdir.path, last_step, config.training.batch_size, first_step)
     evaluate = _Evaluation(config, workdir, logbook, make_evaluator(config, model, dataset, mesh))
     try:
         if first_step < last_step:

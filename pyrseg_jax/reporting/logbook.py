@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,18 +21,18 @@ class Logbook:
 
     Args:
       workdir: gets `metrics.jsonl` and `tensorboard/`.
-      num_steps: of the whole run, for the estimate of the time left.
+      num_steps: of the whole run, and
+      batch_size: of each, for the estimate of the time left.
       first_step: steps that were taken before.
     """
 
-    def __init__(self, workdir: Path, num_steps: int, first_step: int = 0):
+    def __init__(self, workdir: Path, num_steps: int, batch_size: int, first_step: int = 0):
         self._path = workdir / "metrics.jsonl"
         _drop_after(self._path, first_step)
         self._file = self._path.open("a", encoding="utf-8")
         # Without an image or audio in it, so that nothing else is imported; events after first_step are hidden.
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
-        self._num_steps = num_steps
-        self._last_line = (first_step, time.perf_counter())
+        self._num_steps, self._batch_size = num_steps, batch_size
         self._miou: float | None = None
         is_terminal = sys.stderr.isatty()
         self._bar = tqdm(total=num_steps, initial=first_step, unit="step", dynamic_ncols=True) if is_terminal else None
@@ -60,7 +59,7 @@ class Logbook:
                 self._miou_text(),
                 values["images_per_second"],
                 100 * values["data_wait_share"],
-                self._time_left(step),
+                self._time_left(step, values["images_per_second"]),
             )
         else:
             self._bar.set_description_str(f"{values['images_per_second']:.1f} images/s", refresh=False)
@@ -96,11 +95,8 @@ class Logbook:
     def _miou_text(self) -> str:
         return "–" if self._miou is None else f"{100 * self._miou:.2f}"
 
-    def _time_left(self, step: int) -> str:
-        # From the pace since the last line: the first steps wait for compilation and tell nothing about the rest.
-        (last_step, then), now = self._last_line, time.perf_counter()
-        self._last_line = (step, now)
-        seconds = (now - then) / max(step - last_step, 1) * (self._num_steps - step)
+    def _time_left(self, step: int, images_per_second: float) -> str:
+        seconds = (self._num_steps - step) * self._batch_size / images_per_second
         minutes, seconds = divmod(round(seconds), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
