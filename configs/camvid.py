@@ -5,7 +5,9 @@ Two CPU cores:
 One accelerator:
     python -m pyrseg_jax.main --config=configs/camvid.py --config.data.root=data/camvid
 
-Result: RESULT
+Result of camvid.py:cpu: mIoU 36.13 on validation, 1000 steps, 11 min 52 s from launch to pictures while the machine was also
+running tests (Intel Xeon, 2 cores, Python 3.11, jax 0.10.2, 2026-11-22); the thin classes stay at 0, see docs/results.md. The
+full size has not been run yet.
 """
 
 from pyrseg_jax import config as config_lib

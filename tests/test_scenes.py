@@ -180,8 +180,10 @@ def test_nothing_floats(sample):
     for _, labels in sample:
         is_ground = np.isin(labels, (ROAD, PAVEMENT, GRASS, WATER))
         assert not (np.maximum.accumulate(is_ground, axis=0) & (labels == SKY)).any()
-        stands = np.isin(labels, (CAR, PERSON, WALL))
+        stands = np.isin(labels, (CAR, WALL))
         assert not (np.maximum.accumulate(stands, axis=0) & (labels == SKY)).any()
+        # Between an arm and the body a little sky may show.
+        assert (np.maximum.accumulate(labels == PERSON, axis=0) & (labels == SKY)).sum() < 20
 
 
 def test_halving_takes_the_majority_and_voids_what_is_mixed_with_a_thing():
