@@ -14,7 +14,7 @@ BATCH_NORM_MOMENTUM = 0.9  # Flax's sense: the share of the old value that is ke
 BATCH_NORM_EPSILON = 1e-5
 
 # Before a normalisation and ReLU: He et al. 2015, by incoming connections. By outgoing ones the first layer, which has few
-# inputs, starts twenty times smaller than its gradient: the first steps throw it far away.
+# inputs, starts many times smaller than its gradient, and the first steps throw it far away.
 hidden_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 # Where logits come out: near zero, so that training starts from even odds.
 OUTPUT_INIT_STD = 0.01
