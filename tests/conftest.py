@@ -4,7 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
-# Programs here run a few times only: quick compilation matters, not speed. Four devices on any machine.  Only flags that every supported version of XLA knows: it ends the process at any other.
+# Programs here run a few times only: quick compilation matters, not speed. Four devices on any machine. Only flags that every
+# supported version of XLA knows: at any other it ends the process.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         "--xla_backend_optimization_level=0",
