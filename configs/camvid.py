@@ -2,6 +2,8 @@
 
 Two CPU cores:
     python -m pyrseg_jax.main --config=configs/camvid.py:cpu --config.data.root=data/camvid
+Rows of the paper's Table 2a, at either size:
+    python -m pyrseg_jax.main --config=configs/camvid.py:cpu,A --config.data.root=data/camvid
 One accelerator:
     python -m pyrseg_jax.main --config=configs/camvid.py --config.data.root=data/camvid
 
@@ -11,10 +13,12 @@ full size has not been run yet.
 """
 
 from pyrseg_jax import config as config_lib
+from pyrseg_jax import paper
 
 
 def get_config(variant: str = ""):
-    """Return experiment H of the paper's Table 2a; the variant `cpu` has a small backbone and budget."""
+    """Return row H of the paper's Table 2a; `cpu` has a small backbone and budget, a letter A … I is another row."""
+    words = paper.read_variant("camvid.py", variant, ("cpu",), paper.ROWS)
     config = config_lib.defaults()
     config.data.name, config.data.root = "folder", "data/camvid"
     config.data.crop_px = 352
@@ -24,10 +28,9 @@ def get_config(variant: str = ""):
     config.training.learning_rate, config.training.warmup_steps = 0.05, 500
     config.training.weight_decay = 5e-4  # there is no pre-training: 367 images alone must not be learned by heart
     config.training.evaluate_every, config.training.save_every = 1_000, 500
-    if variant == "cpu":
+    paper.choose_row(config, words)
+    if "cpu" in words:
         _fit_two_cores(config)
-    elif variant:
-        raise ValueError(f"camvid.py:{variant}: expected camvid.py or camvid.py:cpu")
     return config
 
 

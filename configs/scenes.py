@@ -7,10 +7,12 @@ Result: mIoU 55.19 on validation, 660 steps, 6 min 49 s from launch to pictures 
 """
 
 from pyrseg_jax import config as config_lib
+from pyrseg_jax import paper
 
 
-def get_config():
-    """Return the configuration: experiment H of the paper's Table 2a with a small backbone."""
+def get_config(variant: str = ""):
+    """Return the configuration: row H of the paper's Table 2a with a small backbone; a variant A … I is another row."""
+    words = paper.read_variant("scenes.py", variant, paper.ROWS)
     config = config_lib.defaults()
     config.data.name = "scenes"
     config.data.crop_px = 192
@@ -28,4 +30,5 @@ def get_config():
     config.training.log_every = 20
     config.training.evaluate_every = 330
     config.training.save_every = 110
+    paper.choose_row(config, words)
     return config

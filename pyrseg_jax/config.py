@@ -17,9 +17,10 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.models import hrnet
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.layers import RESIZE_CONVENTIONS
-from pyrseg_jax.models.segmenter import DTYPES
+from pyrseg_jax.models.segmenter import DTYPES, REPRESENTATIONS
 from pyrseg_jax.pyramid import PROCEDURES, VOID_RULES
 from pyrseg_jax.pyramid.levels import check_strides
+from pyrseg_jax.training.objective import SUPERVISIONS
 
 
 def _one_of(*choices: str):
@@ -56,6 +57,7 @@ class Model:
 
     backbone: str = _key("hrnet_w48", _one_of(*hrnet.BACKBONES))
     context: str = _key("coarse_to_fine", _one_of(*CONTEXTS))
+    representation: str = _key("pyramid", _one_of(*REPRESENTATIONS))  # what is predicted: see models/segmenter.py
     strides: tuple[int, ...] = _key((32, 16, 8, 4))  # of the pyramid's levels, coarse to fine
     semantic_width: int = _key(512, _at_least(1))  # D_s
     key_width: int = _key(256, _at_least(1))  # queries and keys of the attention
@@ -79,6 +81,12 @@ class Training:
     procedure: str = _key("tp", _one_of(*PROCEDURES))  # how targets are relabelled
     threshold: float = _key(0.5, {"minimum": 0, "maximum": 1})  # τ while training
     void: str = _key("agree", _one_of(*VOID_RULES))  # what void pixels do to a cell
+    # Without a pyramid: whether the loss is taken at the finest level's positions or at the label map's size.
+    supervision: str = _key("finest", _one_of(*SUPERVISIONS))
+    auxiliary_weight: float = _key(0.4, _at_least(0))  # of the loss of the classifier beside anl, ccnet and ocr
+    # Without a pyramid: leave out pixels that are predicted right with this probability, but keep so many of a batch.
+    ohem_threshold: float | None = _key(None, {"minimum": 0, "maximum": 1})
+    ohem_min_kept: int = _key(0, _at_least(0))
     log_every: int = _key(50, _at_least(1), free=True)  # steps between two lines of metrics.jsonl
     evaluate_every: int = _key(10_000, _at_least(1), free=True)
     save_every: int = _key(1_000, _at_least(1), free=True)
@@ -264,6 +272,13 @@ def _check_together(config: Config) -> None:
             f"config.data.crop_px={data.crop_px} is not divisible by the coarsest stride {coarsest}: "
             f"take {near} or {near + coarsest}"
         )
+    if model.representation == "pyramid":
+        for key, unset in (("ohem_threshold", None), ("supervision", "finest")):
+            if getattr(config.training, key) != unset:
+                raise UserError(
+                    f"config.training.{key}={getattr(config.training, key)!r} is for config.model.representation='per_pixel' "
+                    f"or 'auxiliary': with a pyramid it is the relabelling that decides what is learned; leave it at {unset!r}"
+                )
     if data.scale_min > data.scale_max:
         raise UserError(f"config.data.scale_min={data.scale_min} is larger than config.data.scale_max={data.scale_max}")
     if config.parallel.data == 0:

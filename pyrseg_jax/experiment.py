@@ -1,7 +1,7 @@
 """The parts of an experiment, built from its configuration: what training, evaluation and prediction share."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -9,8 +9,9 @@ import optax
 
 from pyrseg_jax.config import Config, Evaluation, Model
 from pyrseg_jax.evaluation.inference import Predictor, make_network_size
+from pyrseg_jax.models.baselines import BASELINES
 from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
-from pyrseg_jax.training.objective import PyramidObjective
+from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, WithAuxiliary
 from pyrseg_jax.training.optimizer import make_optimizer, poly_schedule
 
 
@@ -20,6 +21,7 @@ def make_model(model: Model, num_classes: int) -> Segmenter:
         num_classes,
         backbone=model.backbone,
         context=model.context,
+        representation=model.representation,
         strides=model.strides,
         semantic_width=model.semantic_width,
         key_width=model.key_width,
@@ -29,10 +31,16 @@ def make_model(model: Model, num_classes: int) -> Segmenter:
     )
 
 
-def make_objective(config: Config) -> PyramidObjective:
+def make_objective(config: Config) -> Callable:
     """Build what is minimised."""
     training = config.training
-    return PyramidObjective(config.model.strides, training.procedure, training.threshold, training.void)
+    if config.model.representation == "pyramid":
+        objective = PyramidObjective(config.model.strides, training.procedure, training.threshold, training.void)
+    else:
+        objective = PerPixelObjective(training.supervision, training.ohem_threshold, training.ohem_min_kept)
+    if config.model.context in BASELINES and training.auxiliary_weight:
+        return WithAuxiliary(objective, training.auxiliary_weight, training.supervision)
+    return objective
 
 
 def make_schedule(config: Config) -> optax.Schedule:

@@ -146,7 +146,7 @@ def _read_config(chosen: str | None, workdir):
 
 def _default_workdir(chosen: str) -> str:
     file, _, variant = chosen.partition(":")
-    name = Path(file).stem + (f"-{variant}" if variant else "")
+    name = "-".join([Path(file).stem, *filter(None, variant.split(","))])
     return str(Path("runs") / name)
 
 

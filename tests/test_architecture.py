@@ -16,6 +16,7 @@ FLOORS = {
     "data": 2,
     "evaluation": 3,
     "training": 3,
+    "paper": 3,
     "reporting": 3,
     "config": 4,
     "experiment": 5,

@@ -11,7 +11,7 @@ import twins
 
 from pyrseg_jax import parallel
 from pyrseg_jax.models import hrnet, layers
-from pyrseg_jax.models.contexts import TokenAttention
+from pyrseg_jax.models.attention import TokenAttention
 from pyrseg_jax.models.heads import UnityHead
 from pyrseg_jax.models.initial import abstract_variables, initial_variables, num_parameters
 from pyrseg_jax.models.inputs import normalize
@@ -39,12 +39,12 @@ def test_semantic_head_costs_about_one_convolution():
     segmenter = build_segmenter(150, backbone="hrnet_w48")
     features = jax.ShapeDtypeStruct((1, 128, 128, 720), jnp.float32)
 
-    def flops_of(module, x):
-        variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, False), x)
-        run = jax.jit(lambda v, x: module.apply(v, x, False))
+    def flops_of(module, x, *more):
+        variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, *more, False), x)
+        run = jax.jit(lambda v, x: module.apply(v, x, *more, False))
         return run.lower(variables, x).cost_analysis()["flops"], jax.eval_shape(run, variables, x)
 
-    context_flops, levels = flops_of(segmenter.context, features)
+    context_flops, levels = flops_of(segmenter.context, features, None)
     head_flops, logits = flops_of(segmenter.semantic_head, levels)
     assert [x.shape for x in logits] == [(1, 512 // s, 512 // s, 150) for s in (32, 16, 8, 4)]
     convolution = 2 * 9 * 512 * 512 * 128 * 128
@@ -87,6 +87,7 @@ def test_size_that_does_not_divide_is_refused():
     [
         ({"backbone": "hrnet_w47"}, "backbone='hrnet_w47'"),
         ({"context": "ocr!"}, "context='ocr!'"),
+        ({"representation": "voxels"}, "representation='voxels'"),
         ({"dtype": "float16"}, "dtype='float16'"),
         ({"strides": (16, 8)}, "the finest must be the backbone's output stride, 4"),
     ],
@@ -168,12 +169,12 @@ def test_context_passes_from_coarse_to_fine(rng):
     """Eq. (4): changing what level 1 aggregated changes the finer levels, and never the other way round."""
     model = tiny_segmenter().context
     features = jnp.asarray(rng.normal(size=(1, 16, 16, 12)), jnp.float32)
-    variables = model.init(jax.random.key(0), features, False)
+    variables = model.init(jax.random.key(0), features, None, False)
 
     def changed_levels(name):
         params = dict(variables["params"])
         params[name] = jax.tree.map(lambda a: a * 1.5 + 0.1, params[name])
-        before, after = (model.apply(v, features, False) for v in (variables, {**variables, "params": params}))
+        before, after = (model.apply(v, features, None, False) for v in (variables, {**variables, "params": params}))
         return [bool(np.abs(a - b).max() > 1e-7) for a, b in zip(before, after, strict=True)]
 
     assert changed_levels("aggregate_1") == [True, True, True, True]

@@ -1,6 +1,7 @@
 """Context modules: from the backbone's features to one feature map per level, coarse → fine.
 
-Each is called as `context(features, train)` with (N, h, w, D) and returns L maps (N, h/2^(L-l), w/2^(L-l), D_s).
+Each is called as `context(features, auxiliary, train)` with features (N, h, w, D) and the class logits (N, h, w, C) of the
+auxiliary classifier, or None where there is none; it returns L maps (N, h/2^(L-l), w/2^(L-l), channels).
 """
 
 import functools
@@ -10,25 +11,32 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.layers import BasicBlock, ConvNormAct, conv, halve, pyramid_sampling
+from pyrseg_jax.models.attention import TokenAttention
+from pyrseg_jax.models.baselines import BASELINES
+from pyrseg_jax.models.layers import BasicBlock, ConvNormAct, halve, pyramid_sampling
 
+Features = Float[Array, "n h w d"]
+Logits = Float[Array, "n h w c"]
 Levels = tuple[Float[Array, "n _ _ _"], ...]
 
 
 class Pooled(nn.Module):
-    """No context: the backbone's features, averaged to the size of each level.
+    """One map, averaged to the size of each level.
 
-    Source: Sec. 3.3, "A naive way …"; the rows A, D, E and F of Table 2a.
+    Attributes:
+      num_levels: L.
+      context: (features, auxiliary, train) → the map; None: the backbone's features as they are.
+
+    Source: Sec. 3.3, "A naive way …"; without a context the rows A, D, E and F of Table 2a, with ANL the rows B and G.
     """
 
     num_levels: int
-    width: int
-    key_width: int
-    dtype: DTypeLike = jnp.float32
+    context: nn.Module | None = None
 
     @nn.compact
-    def __call__(self, features: Float[Array, "n h w d"], train: bool) -> Levels:
-        return tuple(halve(features, times) for times in reversed(range(self.num_levels)))
+    def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> Levels:
+        x = features if self.context is None else self.context(features, auxiliary, train)
+        return tuple(halve(x, times) for times in reversed(range(self.num_levels)))
 
 
 class CoarseToFine(nn.Module):
@@ -53,7 +61,7 @@ class CoarseToFine(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, features: Float[Array, "n h w d"], train: bool) -> Levels:
+    def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> Levels:
         project = functools.partial(ConvNormAct, self.width, dtype=self.dtype)
         finest = project(name="reduce")(features, train)
         context = pyramid_sampling(finest)  # θ^(0)
@@ -74,27 +82,19 @@ class CoarseToFine(nn.Module):
         return tuple(outputs)
 
 
-class TokenAttention(nn.Module):
-    """Attention of every position to a few tokens: query 1×1 of the map, key and value 1×1 of the tokens."""
-
-    width: int
-    key_width: int
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "n h w c"], tokens: Float[Array, "n s c"], train: bool
-    ) -> Float[Array, "n h w {self.width}"]:
-        row = tokens[:, None]  # (N, 1, S, C), so that tokens go through the same 1×1 convolutions as maps
-        query = ConvNormAct(self.key_width, dtype=self.dtype, name="query")(x, train)
-        key = ConvNormAct(self.key_width, dtype=self.dtype, name="key")(row, train)[:, 0]
-        # Without a bias: attention weights sum to 1, so it would add a constant, which the normalisation of F_agg removes.
-        value = conv(self.width, 1, dtype=self.dtype, name="value")(row)[:, 0]
-        n, h, w, _ = query.shape
-        rows = query.reshape(n, h * w, self.key_width)  # explicit: on CPU twice as fast as an einsum over (h, w)
-        scores = jnp.matmul(rows, key.swapaxes(1, 2), preferred_element_type=jnp.float32)
-        weights = nn.softmax(scores * self.key_width**-0.5, axis=-1).astype(value.dtype)
-        return (weights @ value).reshape(n, h, w, self.width)
+CONTEXTS = ("none", *BASELINES, "coarse_to_fine")
 
 
-CONTEXTS = {"none": Pooled, "coarse_to_fine": CoarseToFine}
+def build_context(name: str, num_levels: int, width: int, key_width: int, dtype: DTypeLike) -> nn.Module:
+    """Build one of `CONTEXTS`.
+
+    Args:
+      name: `"none"`, a published module by its name in `BASELINES`, or `"coarse_to_fine"`, the paper's own.
+      num_levels: L.
+      width: channels of its output; `"none"` keeps the backbone's.
+      key_width: channels of queries and keys.
+      dtype: of the computation.
+    """
+    if name == "coarse_to_fine":
+        return CoarseToFine(num_levels, width, key_width, dtype)
+    return Pooled(num_levels, BASELINES[name](width, key_width, dtype) if name in BASELINES else None)

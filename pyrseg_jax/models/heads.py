@@ -5,24 +5,32 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.layers import ConvNormAct, output_conv
+from pyrseg_jax.models.layers import ConvNormAct, biased_conv
 
 
 class SemanticHead(nn.Module):
-    """A non-linear projection and a classifier per level: L maps (N, h, w, D_s) → L maps (N, h, w, C), in float32.
+    """A classifier per level: maps (N, h, w, D_s) → maps of logits (N, h, w, C), in float32.
+
+    Attributes:
+      num_classes: C.
+      num_levels: L. Given fewer maps than that, they are those of the finest levels.
+      is_projected: a non-linear projection stands before each classifier.
 
     Source: Sec. 3.3, "a 1×1 convolutional non-linear projection layer to get the segmentation prediction".
     """
 
     num_classes: int
+    num_levels: int
+    is_projected: bool = True
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, levels: tuple[Float[Array, "n _ _ _"], ...], train: bool) -> tuple[Float[Array, "n _ _ c"], ...]:
         logits = []
-        for level, x in enumerate(levels, 1):
-            x = ConvNormAct(x.shape[-1], dtype=self.dtype, name=f"project_{level}")(x, train)
-            x = output_conv(self.num_classes, dtype=self.dtype, name=f"classify_{level}")(x)
+        for level, x in enumerate(levels, self.num_levels - len(levels) + 1):
+            if self.is_projected:
+                x = ConvNormAct(x.shape[-1], dtype=self.dtype, name=f"project_{level}")(x, train)
+            x = biased_conv(self.num_classes, dtype=self.dtype, name=f"classify_{level}")(x)
             logits.append(x.astype(jnp.float32))
         return tuple(logits)
 
@@ -48,6 +56,6 @@ class UnityHead(nn.Module):
         logits = []
         for level in range(1, self.num_levels):
             cell = 1 << (self.num_levels - level)
-            x = output_conv(1, cell, dtype=self.dtype, name=f"unity_{level}")(reduced)
+            x = biased_conv(1, cell, dtype=self.dtype, name=f"unity_{level}")(reduced)
             logits.append(x[..., 0].astype(jnp.float32))
         return tuple(logits)

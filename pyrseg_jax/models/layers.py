@@ -19,6 +19,8 @@ hidden_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 # Where logits come out: near zero, so that training starts from even odds.
 OUTPUT_INIT_STD = 0.01
 output_init = nn.initializers.normal(OUTPUT_INIT_STD)
+# What is added to something else, and shall add nothing at first.
+zero_init = nn.initializers.zeros
 
 RESIZE_CONVENTIONS = ("half_pixel", "align_corners", "nearest")
 
@@ -43,15 +45,20 @@ def conv(features: int, kernel: int, stride: int = 1, *, dtype: DTypeLike, name:
     )
 
 
-def output_conv(features: int, kernel: int = 1, *, dtype: DTypeLike, name: str | None = None) -> nn.Conv:
-    """Make a convolution without overlap (stride = kernel) that no normalisation follows, so it has a bias."""
+def biased_conv(
+    features: int, kernel: int = 1, *, kernel_init=output_init, dtype: DTypeLike, name: str | None = None
+) -> nn.Conv:
+    """Make a convolution without overlap (stride = kernel) that no normalisation follows, so it has a bias.
+
+    By default its kernel starts as that of a layer of logits does.
+    """
     size = (kernel, kernel)
     return nn.Conv(
         features,
         size,
         size,
         padding="VALID",
-        kernel_init=output_init,
+        kernel_init=kernel_init,
         conv_general_dilated=_as_matrix_product,
         dtype=dtype,
         name=name,

@@ -56,7 +56,7 @@ def train(config: Config, workdir: Workdir) -> dict:
     evaluate = _Evaluation(config, workdir, logbook, make_evaluator(config, model, dataset, mesh))
     try:
         if first_step < last_step:
-            step = make_train_step(model, optimizer, experiment.make_objective(config), mesh)
+            step = make_train_step(model, optimizer, experiment.make_objective(config), mesh, config.seed)
             with contextlib.closing(_open_batches(config, dataset, first_step)) as batches:
                 state = run_loop(
                     state,

@@ -48,7 +48,7 @@ StepFunction = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Me
 
 
 def make_train_step(
-    model: nn.Module, optimizer: optax.GradientTransformation, objective: Callable, mesh: Mesh
+    model: nn.Module, optimizer: optax.GradientTransformation, objective: Callable, mesh: Mesh, seed: int = 0
 ) -> StepFunction:
     """Make the jitted step `(state, batch) -> (state, metrics)`.
 
@@ -57,6 +57,7 @@ def make_train_step(
       optimizer: of its parameters.
       objective: (prediction, labels (N, H, W)) → (loss, terms); means are over the global batch.
       mesh: the batch is split over it, the state is on all of its devices.
+      seed: of the channels that dropout leaves out, together with the step.
 
     Returns:
       A function of the state, whose memory it takes over, and a batch of `image` (N, H, W, 3) and `label` (N, H, W), both
@@ -70,6 +71,7 @@ def make_train_step(
                 normalize(batch["image"]),
                 True,
                 mutable=["batch_stats"],
+                rngs={"dropout": jax.random.fold_in(jax.random.key(seed), state.step)},
             )
             loss, terms = objective(predicted, batch["label"])
             return loss, (terms, updates["batch_stats"])
