@@ -43,6 +43,8 @@ class Data:
     name: str = _key("scenes")  # a key of data.catalog.DATASETS
     root: str | None = _key(None, free=True)  # folder with the user's files, for data sets that are read from files
     prepared: str | None = _key(None, free=True)  # where prepared data sets are kept; None: TFDS's own place
+    holdout: int = _key(0, _at_least(0))  # this many training images form the split "holdout" instead
+    holdout_seed: int = _key(0, _at_least(0))  # which ones
     crop_px: int = _key(512, _at_least(1))  # height and width of a training image, a multiple of the coarsest stride
     scale_min: float = _key(0.5, _at_least(0.05))  # random scale, uniform between these two
     scale_max: float = _key(2.0, _at_least(0.05))

@@ -7,12 +7,18 @@ from pathlib import Path
 import jax
 import optax
 
-from pyrseg_jax.config import Config, Evaluation, Model
+from pyrseg_jax.config import Config, Data, Evaluation, Model
+from pyrseg_jax.data.catalog import Dataset, open_dataset
 from pyrseg_jax.evaluation.inference import Predictor, make_network_size
 from pyrseg_jax.models.baselines import BASELINES
 from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
 from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, WithAuxiliary
 from pyrseg_jax.training.optimizer import make_optimizer, poly_schedule
+
+
+def open_data(data: Data) -> Dataset:
+    """Open the data set, after preparing it where it is one that is prepared."""
+    return open_dataset(data.name, data.root, data.prepared, holdout=data.holdout, holdout_seed=data.holdout_seed)
 
 
 def make_model(model: Model, num_classes: int) -> Segmenter:

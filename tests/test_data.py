@@ -13,6 +13,7 @@ from PIL import Image
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data import decode, pipeline, transforms
 from pyrseg_jax.data.catalog import open_dataset
+from pyrseg_jax.data.holdout import draw_holdout
 from pyrseg_jax.data.label_space import LabelSpace, ade_layout
 from pyrseg_jax.data.survey import check_once, survey
 from pyrseg_jax.errors import UserError
@@ -204,6 +205,60 @@ def test_a_folder_that_is_not_laid_out_is_explained(folder, what, message):
 def test_a_data_set_that_cannot_be_opened_is_explained(name, root, message):
     with pytest.raises(UserError, match=message):
         open_dataset(name, root, None)
+
+
+# --- the held-out split
+
+
+def names_of(source) -> list[str]:
+    return [source[i]["name"] for i in range(len(source))]
+
+
+def test_the_holdout_and_the_rest_are_the_training_split(tmp_path):
+    root = write_folder(tmp_path / "data", {"training": 12, "validation": 2}, size=(8, 8))
+    whole = names_of(open_dataset("folder", str(root), None).open_split("training"))
+    draws = []
+    for seed in range(4):
+        dataset = open_dataset("folder", str(root), None, holdout=5, holdout_seed=seed)
+        kept, held_out = (names_of(dataset.open_split(split)) for split in ("training", "holdout"))
+        assert len(held_out) == 5
+        assert sorted(kept + held_out) == sorted(whole)
+        draws.append(tuple(held_out))
+        assert names_of(dataset.open_split("validation")) == ["validation_0", "validation_1"]
+    assert len(set(draws)) == 4
+    # The paper's numbers depend on the draw: it must never change.
+    assert draw_holdout(12, 5, 0)[1] == [3, 4, 7, 9, 10]
+
+
+def test_the_holdout_is_spread_over_the_training_split():
+    training, held_out = draw_holdout(20_210, 4_042, 0)
+    assert sorted(training + held_out) == list(range(20_210))
+    shares = np.histogram(held_out, 10, (0, 20_210))[0] / 2021
+    assert shares.min() > 0.17 and shares.max() < 0.23
+
+
+def test_a_held_out_file_that_changes_is_checked_again(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    dataset = open_dataset("folder", str(folder), None, holdout=2)
+    kept, held_out = dataset.open_split("training"), dataset.open_split("holdout")
+    for source in (kept, held_out):
+        check_once(source, dataset.label_space, "x")
+    (folder / "annotations" / "training" / f"{held_out[1]['name']}.png").write_bytes(b"")
+    check_once(kept, dataset.label_space, "training")
+    with pytest.raises(UserError, match=rf"{held_out[1]['name']}\.png cannot be decoded as an image \(it is empty\)"):
+        check_once(held_out, dataset.label_space, "holdout")
+
+
+@pytest.mark.parametrize(
+    ("holdout", "message"),
+    [
+        (6, r"config\.data\.holdout=6: the training split has 6 images.*take at most 5"),
+        (0, r"the split 'holdout' is empty: say with config\.data\.holdout=N"),
+    ],
+)
+def test_a_holdout_that_cannot_be_is_explained(folder, holdout, message):
+    with pytest.raises(UserError, match=message):
+        open_dataset("folder", str(folder), None, holdout=holdout).open_split("holdout")
 
 
 # --- the survey

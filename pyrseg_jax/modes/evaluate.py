@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from pyrseg_jax import experiment, parallel
 from pyrseg_jax.config import Config
-from pyrseg_jax.data.catalog import Dataset, open_dataset
+from pyrseg_jax.data.catalog import Dataset
 from pyrseg_jax.data.survey import check_once
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.evaluator import Evaluator
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
     """Evaluate a checkpoint, by default the newest, on `config.evaluation.split`; write and return the result."""
     label_space = workdir.read_label_space()
-    dataset = open_dataset(config.data.name, config.data.root, config.data.prepared)
+    dataset = experiment.open_data(config.data)
     if dataset.label_space.names != label_space.names:
         raise UserError(
             f"the run in {workdir.path} knows {label_space.num_classes} classes ({', '.join(label_space.names[:4])}, …), the data "

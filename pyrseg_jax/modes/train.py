@@ -8,7 +8,7 @@ import jax
 
 from pyrseg_jax import experiment, parallel
 from pyrseg_jax.config import Config
-from pyrseg_jax.data.catalog import Dataset, open_dataset
+from pyrseg_jax.data.catalog import TRAINING, Dataset
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.pipeline import training_batches
 from pyrseg_jax.data.survey import check_once
@@ -24,7 +24,7 @@ from pyrseg_jax.training.step import TrainState, initial_state, make_train_step
 from pyrseg_jax.workdir import Workdir
 
 log = logging.getLogger(__name__)
-SPLIT = "training"
+SPLIT = TRAINING
 
 
 def train(config: Config, workdir: Workdir) -> dict:
@@ -32,7 +32,7 @@ def train(config: Config, workdir: Workdir) -> dict:
     mesh = parallel.make_mesh(config.parallel.data)
     parallel.check_batch(mesh, config.training.batch_size, "config.training.batch_size")
     workdir.check_config(config)
-    dataset = open_dataset(config.data.name, config.data.root, config.data.prepared)
+    dataset = experiment.open_data(config.data)
     for split in (SPLIT, config.evaluation.split):  # before anything slow: a bad file should not cost an hour
         check_once(dataset.open_split(split), dataset.label_space, f"{dataset.place} ({split})")
     workdir.open_for_training(config, dataset.label_space)

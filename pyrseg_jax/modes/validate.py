@@ -2,8 +2,8 @@
 
 import logging
 
+from pyrseg_jax import experiment
 from pyrseg_jax.config import Config
-from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.survey import survey
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.modes.train import SPLIT
@@ -17,7 +17,7 @@ def validate(config: Config) -> None:
     Raises:
       UserError: at the end, if there is any problem; each is printed on a line of its own.
     """
-    dataset = open_dataset(config.data.name, config.data.root, config.data.prepared)
+    dataset = experiment.open_data(config.data)
     problems = []
     for split in dict.fromkeys((SPLIT, config.evaluation.split)):
         try:
