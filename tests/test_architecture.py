@@ -20,6 +20,7 @@ FLOORS = {
     "reporting": 3,
     "config": 4,
     "experiment": 5,
+    "ablation": 5,
     "workdir": 5,
     "modes": 6,
     "main": 7,

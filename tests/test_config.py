@@ -10,20 +10,26 @@ import jax.numpy as jnp
 import pytest
 
 from pyrseg_jax import config as config_lib
-from pyrseg_jax import experiment, parallel
+from pyrseg_jax import experiment, paper, parallel
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.initial import abstract_variables
 from pyrseg_jax.training.step import initial_state, make_train_step
 
 ROOT = Path(__file__).parents[1]
-EXPERIMENTS = [("scenes", None), ("camvid", ""), ("camvid", "cpu")]
+EXPERIMENTS = [
+    ("scenes", ""),
+    *(("camvid", variant) for variant in ("", "cpu,B")),
+    *(("ablation", variant) for variant in ("A", "I")),
+    *(("ade20k", variant) for variant in ("", "hrnet", "anl,pyramid", "ccnet", "ocr")),
+    ("coco_stuff10k", ""),
+]
 
 
 def load(name, variant):
     spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return config_lib.resolve(module.get_config() if variant is None else module.get_config(variant))
+    return config_lib.resolve(module.get_config(variant))
 
 
 def test_every_config_is_listed_here():
@@ -50,8 +56,35 @@ def test_a_full_step_of_every_config_fits_together(name, variant):
 
 
 def test_an_unknown_variant_is_refused():
-    with pytest.raises(ValueError, match="camvid.py:gpu: expected"):
+    with pytest.raises(ValueError, match=r"camvid.py:gpu: 'gpu' is not known; expected .*: cpu; A \| B"):
         load("camvid", "gpu")
+    with pytest.raises(ValueError, match=r"camvid.py:A,cpu,B: A and B exclude each other"):
+        load("camvid", "A,cpu,B")
+
+
+def test_words_of_a_variant_combine_in_any_order():
+    assert load("camvid", "cpu,F") == load("camvid", "F,cpu")
+    small = load("camvid", "cpu,F")
+    assert (small.model.backbone, small.model.context, small.training.procedure) == ("hrnet_small", "none", "tp")
+
+
+@pytest.mark.parametrize("letter", paper.ROWS)
+def test_rows_differ_in_the_three_choices_alone(letter):
+    """And in the auxiliary loss, which only ANL has."""
+    row, default = load("ablation", letter), load("ablation", "")
+    keys = {d.partition(":")[0].rpartition(".")[2] for d in config_lib.differences(default, row)}
+    assert keys <= {"context", "representation", "procedure", "auxiliary_weight"}
+    assert (row.model.context, row.model.representation) == (
+        paper.TABLE_2A[letter].context,
+        paper.TABLE_2A[letter].representation,
+    )
+
+
+def test_methods_of_table_1_learn_from_hard_pixels_unless_a_pyramid_decides():
+    alone, levels = load("ade20k", "anl"), load("ade20k", "anl,pyramid")
+    assert (alone.training.ohem_threshold, alone.training.supervision) == (0.9, "full_size")
+    assert (levels.training.ohem_threshold, levels.training.supervision) == (None, "finest")
+    assert alone.model.context == levels.model.context == "anl"
 
 
 def test_defaults_survive_the_round_trip():
@@ -90,6 +123,11 @@ def changed(**changes):
         ({"data__scale_min": 3.0}, r"config\.data\.scale_min=3\.0 is larger than config\.data\.scale_max=2\.0"),
         ({"model__strides": (32, 16)}, r"config\.model\.strides=\(32, 16\): the finest must be 4"),
         ({"model__strides": (32, 4)}, r"config\.model\.strides: strides=\(32, 4\): expected .* each twice the next"),
+        (
+            {"training__ohem_threshold": 0.9},
+            r"config\.training\.ohem_threshold=0\.9 is for config\.model\.representation='per_pixel'",
+        ),
+        ({"training__supervision": "full_size"}, r"config\.training\.supervision='full_size' is for config\.model"),
         ({"parallel__data": 0}, r"config\.parallel\.data=0"),
         ({"data": 3}, r"config\.data=3: expected a group of keys: name, root"),
         ({"seed": True}, r"config\.seed=True: expected int"),

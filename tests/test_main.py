@@ -242,7 +242,7 @@ def test_bad_data_ends_training_before_it_begins(folder, tmp_path, what, message
         ),
         (["--config=configs/scenes.py", "--config.training.steps=abc"], "config.training.steps"),
         (["--config=configs/nothing.py"], "--config=configs/nothing.py: there is no such file"),
-        (["--config=configs/camvid.py:gpu"], "camvid.py:gpu: expected"),
+        (["--config=configs/camvid.py:gpu"], "camvid.py:gpu: 'gpu' is not known"),
         (
             ["--config=configs/camvid.py", "--config.data.root=/nonexistent"],
             "config.data.root=/nonexistent: there is no such folder",

@@ -209,6 +209,41 @@ def test_every_step_is_recorded_once_and_evaluation_comes_before_saving(tmp_path
     json.dumps(record.lines)
 
 
+@pytest.mark.parametrize("log_every", [1, 2, 5])
+def test_speed_is_that_of_the_steps_between_two_lines(tmp_path, monkeypatch, log_every):
+    """With a clock of its own: the first step takes 50 s, the others 2 s, of these ½ s for data; an evaluation takes 100 s."""
+    now = [0.0]
+    monkeypatch.setattr("pyrseg_jax.training.loop.time.perf_counter", lambda: now[0])
+    state = jax.device_put(fresh_state(sgd()), parallel.replicated(parallel.make_mesh(data=1)))
+
+    def pass_time(seconds, result):
+        now[0] += seconds
+        return result
+
+    def step(state, batch):
+        metrics = {"loss": jnp.float32(1), "gradient_norm": jnp.float32(1)}
+        return state.replace(step=state.step + 1), pass_time(1.5 if state.step else 49.5, metrics)
+
+    record = Record()
+    checkpoints = Checkpoints(tmp_path / "run", keep_last=1)
+    run_loop(
+        state,
+        step,
+        (pass_time(0.5, {}) for _ in range(100)),
+        to_devices=lambda batch: batch,
+        evaluate=lambda step, state: pass_time(100, 0.5),
+        checkpoints=checkpoints,
+        recorder=record,
+        learning_rate=lambda step: 0.1,
+        schedule=Schedule(12, batch_size=4, log_every=log_every, evaluate_every=6, save_every=12),
+    )
+    checkpoints.close()
+    assert len(record.lines) == -(-12 // log_every)
+    for line in record.lines:
+        assert line["images_per_second"] == pytest.approx(4 / 2)
+        assert line["data_wait_share"] == pytest.approx(0.25)
+
+
 def test_a_non_finite_loss_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
     def poisoned(seed):
         return make_batch(seed)

@@ -75,7 +75,7 @@ def run_loop(
       UserError: naming the step, if the loss or the gradient is not finite. Nothing is saved from that step on.
     """
     first_step = int(state.step)
-    clock = _Clock(schedule.batch_size)
+    clock = _Clock(schedule.batch_size, first_step)
     pending: tuple[int, Metrics] | None = None
     for step in range(first_step + 1, schedule.last_step + 1):
         with clock.waiting():
@@ -85,13 +85,15 @@ def run_loop(
         state, metrics = train_step(state, batch)
         # Fetched one step late: while the host reads a step's metrics, the device already works on the next.
         if pending is not None:
-            _record(*pending, clock, recorder, learning_rate, schedule)
+            num_done = step if metrics["loss"].is_ready() else step - 1
+            _record(*pending, num_done, clock, recorder, learning_rate, schedule)
         pending = (step, metrics)
         if step == first_step + 1:
-            clock.restart_after(metrics)  # compilation is not speed
+            jax.block_until_ready(metrics)
+            clock.read(step)  # compilation is not speed
         is_evaluated, is_saved = (schedule.is_due(step, n) for n in (schedule.evaluate_every, schedule.save_every))
         if is_evaluated or is_saved:
-            _record(*pending, clock, recorder, learning_rate, schedule)  # raises before a bad state is saved
+            _record(step, metrics, step, clock, recorder, learning_rate, schedule)  # raises before a bad state is saved
             pending = None
             with clock.paused():
                 miou = evaluate(step, state) if is_evaluated else None
@@ -101,10 +103,15 @@ def run_loop(
 
 
 def _record(
-    step: int, metrics: Metrics, clock: "_Clock", recorder: Recorder, learning_rate: Callable, schedule: Schedule
+    step: int,
+    metrics: Metrics,
+    num_done: int,
+    clock: "_Clock",
+    recorder: Recorder,
+    learning_rate: Callable,
+    schedule: Schedule,
 ) -> None:
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    clock.num_steps += 1
     for name in ("loss", "gradient_norm"):
         if not math.isfinite(values[name]):
             raise UserError(
@@ -115,33 +122,36 @@ def _record(
     recorder.advance(step, values["loss"])
     if schedule.is_due(step, schedule.log_every):
         rate = {"learning_rate": float(learning_rate(step - 1))}
-        recorder.write_step(step, values | rate | clock.read_and_restart())
+        recorder.write_step(step, values | rate | clock.read(num_done))
 
 
 class _Clock:
     """Measures steps, and of these the time spent waiting for data; pauses are left out."""
 
-    def __init__(self, batch_size: int):
+    def __init__(self, batch_size: int, num_done: int):
         self._batch_size = batch_size
-        self._restart()
+        self._values: dict[str, float] = {}
+        self._restart(num_done)
 
-    def _restart(self) -> None:
-        self.num_steps = 0
+    def _restart(self, num_done: int) -> None:
+        self._num_done = num_done
         self._wait_s = self._pause_s = 0.0
         self._start = time.perf_counter()
 
-    def restart_after(self, metrics: Metrics) -> None:
-        jax.block_until_ready(metrics)
-        self._restart()
+    def read(self, num_done: int) -> dict[str, float]:
+        """Return the speed since it was last read, given how many steps the device has completed by now.
 
-    def read_and_restart(self) -> dict[str, float]:
-        elapsed = max(time.perf_counter() - self._start - self._pause_s, 1e-9)
-        values = {
-            "images_per_second": self.num_steps * self._batch_size / elapsed,
-            "data_wait_share": self._wait_s / elapsed,
-        }
-        self._restart()
-        return values
+        If it has completed none since, these are the values of that time.
+        """
+        num_steps = num_done - self._num_done
+        if num_steps:
+            elapsed = time.perf_counter() - self._start - self._pause_s
+            self._values = {
+                "images_per_second": num_steps * self._batch_size / elapsed,
+                "data_wait_share": self._wait_s / elapsed,
+            }
+            self._restart(num_done)
+        return self._values
 
     def waiting(self):
         return _Span(self, "_wait_s")

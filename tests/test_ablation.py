@@ -1,0 +1,143 @@
+"""The table of an ablation, and the script that trains for it (with a stand-in for the training)."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pyrseg_jax import ablation
+from pyrseg_jax import config as config_lib
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.paper import COMPARISONS, TABLE_2A
+
+ROOT = Path(__file__).parents[1]
+
+
+def write_run(folder: Path, row: str, seed: int, miou: float, boundary: float | None = None, **changes):
+    config = json.loads(config_lib.to_json(config_lib.Config()))
+    chosen = TABLE_2A[row]
+    config["seed"] = seed
+    config["model"] |= {"context": chosen.context, "representation": chosen.representation}
+    config["training"] |= {"procedure": chosen.procedure, "steps": 5} | changes
+    run = folder / f"{row}-{seed}"
+    (run / "evaluation").mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "finished").touch()
+    (run / "evaluation" / "validation-5.json").write_text(json.dumps({"miou": miou, "boundary_miou": boundary}))
+
+
+def test_table_has_means_deviations_and_paired_differences(tmp_path):
+    a, h = [0.30, 0.34, 0.35], [0.40, 0.42, 0.47]
+    for seed in range(3):
+        write_run(tmp_path, "A", seed, a[seed], a[seed] / 2)
+        write_run(tmp_path, "F", seed, h[seed])
+    (tmp_path / "H-0").mkdir()  # not finished
+    table = ablation.write(tmp_path)
+    mean, deviation = 100 * np.mean(a), 100 * np.std(a, ddof=1)
+    assert (
+        f"| A | none, per-pixel | 3 | {mean:.2f} ± {deviation:.2f} | {mean / 2:.2f} ± {deviation / 2:.2f} | 40.42 |"
+        in table
+    )
+    pairs = 100 * (np.array(h) - a)
+    assert f"| A → F | +{pairs.mean():.2f} ± {pairs.std(ddof=1):.2f} | – | +1.65 |" in table
+    assert "| H |" not in table
+    assert (tmp_path / "ablation.md").read_text() == table
+    stored = json.loads((tmp_path / "ablation.json").read_text())
+    assert stored["miou"]["rows"]["A"]["seeds"] == [0, 1, 2]
+    assert stored["miou"]["differences"]["AF"]["mean"] == pytest.approx(pairs.mean())
+    assert np.asarray(Image.open(tmp_path / "ablation.png").convert("L")).std() > 10
+
+
+def test_the_paper_s_text_and_its_table_agree():
+    """The differences that the text states (Sec. 4.1), from the table's rows."""
+    stated = {"AB": 1.60, "AC": 1.58, "AE": 1.12, "EF": 0.53, "AF": 1.65, "BG": 1.05, "CH": 2.31}
+    stated |= {"FG": 1.00, "FH": 2.24, "GH": 1.24, "CI": 0.63, "IH": 1.68}
+    for pair, difference in stated.items():
+        assert TABLE_2A[pair[1]].paper_miou - TABLE_2A[pair[0]].paper_miou == pytest.approx(difference, abs=1e-9)
+    assert stated.keys() < set(COMPARISONS)
+
+
+def test_runs_that_do_not_belong_together_are_refused(tmp_path):
+    write_run(tmp_path, "A", 0, 0.3)
+    write_run(tmp_path, "B", 0, 0.3, learning_rate=0.5)
+    with pytest.raises(UserError, match="A-0 and B-0 differ in more than row and seed"):
+        ablation.read_results(tmp_path)
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match="holds no finished run: expected folders named ROW-SEED"):
+        ablation.read_results(tmp_path)
+
+
+STAND_IN = """#!{python}
+import os, re, sys
+if sys.argv[1:3] != ["-m", "pyrseg_jax.main"]:
+    os.execv("{python}", ["{python}", *sys.argv[1:]])
+sys.path[:0] = ["{root}", "{root}/tests"]
+from pathlib import Path
+from test_ablation import write_run
+values = dict(a[2:].split("=", 1) for a in sys.argv[3:])
+row, seed = values["config"][-1], int(values["config.seed"])
+with open("{log}", "a") as file:
+    file.write(f"{{values['config']}} {{seed}} {{values['config.training.steps']}}\\n")
+if os.environ.get("BREAKS") == f"{{row}}-{{seed}}":
+    sys.exit("error: the disk is full")
+write_run(Path(values["workdir"]).parent, row, seed, 0.3 + seed / 10)
+"""
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Run the script; returns its outcome and the runs that it started."""
+    log, stand_in = tmp_path / "log", tmp_path / "bin" / "python"
+    stand_in.parent.mkdir()
+    stand_in.write_text(STAND_IN.format(python=sys.executable, root=ROOT, log=log))
+    stand_in.chmod(0o755)
+
+    def run(*arguments, breaks=""):
+        log.write_text("")
+        environment = os.environ | {"PATH": f"{stand_in.parent}:{os.environ['PATH']}", "BREAKS": breaks}
+        command = ["bash", str(ROOT / "launch" / "ablation.sh"), f"--output={tmp_path / 'out'}", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return done, sorted(log.read_text().splitlines())
+
+    return run
+
+
+def test_script_runs_every_row_and_seed_once_and_continues(launch, tmp_path):
+    arguments = ["--config=configs/camvid.py:cpu", "--rows=A,H", "--seeds=0,2", "--jobs=2", "--config.training.steps=5"]
+    done, started = launch(*arguments, breaks="H-2")
+    assert started == [f"configs/camvid.py:cpu,{row} {seed} 5" for row in "AH" for seed in (0, 2)]
+    assert done.returncode == 1
+    assert "error: row H, seed 2 failed: error: the disk is full" in done.stderr
+    assert "| A | none, per-pixel | 2 | 40.00 ± 14.14 |" in done.stdout
+    assert "| H | coarse_to_fine, pyramid, tp | 1 | 30.00 |" in done.stdout
+
+    done, started = launch(*arguments)
+    assert started == ["configs/camvid.py:cpu,H 2 5"]
+    assert done.returncode == 0, done.stderr
+    assert "| H | coarse_to_fine, pyramid, tp | 2 | 40.00" in (tmp_path / "out" / "ablation.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--letters=A", "error: --letters=A is not known"),
+        ("--rows=A,K", "error: --rows=A,K: expected letters A … I"),
+        ("--seeds=one", "error: --seeds=one: expected numbers"),
+        ("--jobs=0", "error: --jobs=0: expected a number from 1"),
+        ("--config=", "error: --config=configs/NAME.py is missing"),
+    ],
+)
+def test_script_says_what_is_wrong(launch, argument, message):
+    done, started = launch("--config=configs/scenes.py", argument)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert started == []
+    assert not re.search(r"line \d+:", done.stderr)

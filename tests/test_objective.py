@@ -1,0 +1,153 @@
+"""What is minimised: hard examples, losses per pixel, and every combination of the three choices."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import twins
+from test_training import make_batch
+
+from pyrseg_jax import config as config_lib
+from pyrseg_jax import experiment, parallel
+from pyrseg_jax.evaluation.inference import run_network
+from pyrseg_jax.models.contexts import CONTEXTS
+from pyrseg_jax.models.initial import initial_variables
+from pyrseg_jax.models.layers import ConvNormAct
+from pyrseg_jax.models.segmenter import Pyramids, build_segmenter
+from pyrseg_jax.training.hard_examples import relabel_easy
+from pyrseg_jax.training.objective import PerPixelObjective, WithAuxiliary, fit_to_labels
+from pyrseg_jax.training.optimizer import make_optimizer, poly_schedule
+from pyrseg_jax.training.step import initial_state, make_train_step
+
+
+def draw(rng, n=2, side=6, classes=4, void=0.2):
+    logits = rng.normal(size=(n, side, side, classes)).astype(np.float32) * 2
+    truth = rng.integers(0, classes, (n, side, side))
+    return logits, np.where(rng.random(truth.shape) < void, 255, truth).astype(np.int32)
+
+
+def probability_of_truth(logits, classes):
+    """A flat list, with ∞ where there is no truth."""
+    probs = np.exp(logits - logits.max(-1, keepdims=True)).astype(np.float64)
+    probs /= probs.sum(-1, keepdims=True)
+    picked = np.take_along_axis(probs, np.where(classes == 255, 0, classes)[..., None], -1)[..., 0]
+    return np.where(classes == 255, np.inf, picked)
+
+
+@pytest.mark.parametrize(("threshold", "min_kept"), [(0.5, 3), (0.2, 20), (0.0, 7), (0.3, 10_000), (1.0, 0), (0.0, 0)])
+def test_hard_examples_equal_the_twin(rng, threshold, min_kept):
+    logits, classes = draw(rng)
+    found = jax.jit(relabel_easy, static_argnums=(2, 3))(jnp.asarray(logits), jnp.asarray(classes), threshold, min_kept)
+    probs = probability_of_truth(logits, classes)
+    order = sorted(np.ndindex(probs.shape), key=lambda at: probs[at])
+    hardest = set(order[: min(min_kept, int((classes != 255).sum()))])
+    kept = {at for at in np.ndindex(probs.shape) if probs[at] < threshold} | hardest
+    expected = np.full_like(classes, 255)
+    for at in kept:
+        expected[at] = classes[at]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_equally_hard_examples_are_kept_together():
+    logits, classes = np.zeros((1, 4, 4, 3), np.float32), np.ones((1, 4, 4), np.int32)
+    found = relabel_easy(jnp.asarray(logits), jnp.asarray(classes), 0.0, 3)
+    np.testing.assert_array_equal(found, classes)
+
+
+def test_hard_examples_are_chosen_over_all_devices(rng):
+    logits, classes = draw(rng, n=4)
+    logits[0] += 8 * np.eye(4, dtype=np.float32)[np.where(classes[0] == 255, 0, classes[0])]  # all easy on one device
+    relabel = jax.jit(functools.partial(relabel_easy, threshold=0.1, min_kept=30))
+    rows = parallel.batch_sharding(parallel.make_mesh(data=4))
+    whole = relabel(jnp.asarray(logits), jnp.asarray(classes))
+    split = relabel(jax.device_put(logits, rows), jax.device_put(classes, rows))
+    np.testing.assert_array_equal(whole, split)
+    assert (np.asarray(whole)[0] == 255).mean() > 0.9
+
+
+def test_nothing_labelled_is_no_loss():
+    logits, classes = jnp.ones((1, 4, 4, 3)), jnp.full((1, 4, 4), 255)
+    assert (relabel_easy(logits, classes, 0.5, 5) == 255).all()
+
+
+def mean_cross_entropy(logits, classes):
+    probs = probability_of_truth(logits, classes)
+    return -np.log(probs[classes != 255]).mean()
+
+
+def test_per_pixel_losses_equal_the_twin(rng):
+    labels = rng.integers(0, 4, (2, 16, 16)).astype(np.uint8)
+    labels[:, :3] = 255
+    levels = [rng.normal(size=(2, 16 // s, 16 // s, 4)).astype(np.float32) for s in (8, 4)]
+    at = [labels[:, s // 2 :: s, s // 2 :: s].astype(np.int32) for s in (8, 4)]
+    expected = [mean_cross_entropy(*pair) for pair in zip(levels, at, strict=True)]
+    loss, terms = PerPixelObjective()(Pyramids(tuple(map(jnp.asarray, levels)), ()), jnp.asarray(labels))
+    np.testing.assert_allclose(loss, np.mean(expected), rtol=1e-5)
+    np.testing.assert_allclose([terms["semantic_1"], terms["semantic_2"]], expected, rtol=1e-5)
+
+    full = np.stack([twins.bilinear(x, (16, 16)) for x in levels[1]])
+    auxiliary = rng.normal(size=levels[1].shape).astype(np.float32)
+    objective = WithAuxiliary(PerPixelObjective("full_size"), 0.4, "finest")
+    loss, terms = objective(Pyramids((jnp.asarray(levels[1]),), (), jnp.asarray(auxiliary)), jnp.asarray(labels))
+    np.testing.assert_allclose(terms["semantic"], mean_cross_entropy(full, labels.astype(np.int32)), rtol=1e-4)
+    np.testing.assert_allclose(loss, terms["semantic"] + 0.4 * mean_cross_entropy(auxiliary, at[1]), rtol=1e-5)
+
+
+def test_hard_examples_count_in_the_loss(rng):
+    logits, classes = draw(rng, side=4)
+    labels = np.repeat(np.repeat(classes, 4, 1), 4, 2).astype(np.uint8)
+    probs = probability_of_truth(logits, classes)
+    loss, _ = PerPixelObjective("finest", 0.3, 2)(Pyramids((jnp.asarray(logits),), ()), jnp.asarray(labels))
+    np.testing.assert_allclose(loss, -np.log(probs[probs < 0.3]).mean(), rtol=1e-5)
+
+
+def test_labels_are_never_interpolated(rng):
+    labels = jnp.asarray(rng.integers(0, 4, (1, 8, 8)), jnp.uint8)
+    _, same = fit_to_labels(jnp.zeros((1, 2, 2, 4)), labels, "full_size")
+    np.testing.assert_array_equal(same, labels)
+
+
+class Patches(nn.Module):
+    """A backbone of one convolution: the three choices do not depend on it, and it compiles in no time."""
+
+    @nn.compact
+    def __call__(self, images, train):
+        return ConvNormAct(24, 3, dtype=jnp.float32)(
+            ConvNormAct(16, 3, 2)(ConvNormAct(16, 3, 2)(images, train), train), train
+        )
+
+
+def combination(context, representation, procedure):
+    config = config_lib.defaults()
+    config.model.context, config.model.representation, config.model.strides = context, representation, (8, 4)
+    config.training.procedure = procedure
+    return config_lib.resolve(config)
+
+
+WAYS = [("per_pixel", "raw"), ("auxiliary", "raw"), ("pyramid", "raw"), ("pyramid", "gt"), ("pyramid", "tp")]
+
+
+@pytest.mark.parametrize(("representation", "procedure"), WAYS)
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_every_combination_learns_two_images(context, representation, procedure):
+    """The loss falls by half, and what is learned is what inference finds."""
+    config = combination(context, representation, procedure)
+    widths = {"semantic_width": 16, "key_width": 8, "unity_width": 8, "strides": config.model.strides}
+    model = build_segmenter(3, context=context, representation=representation, **widths).copy(backbone=Patches())
+    num_steps = 60  # to the end of the schedule, so that the running statistics have caught up
+    optimizer = make_optimizer(poly_schedule(0.1, num_steps), momentum=0.9, weight_decay=0.0, head_multiplier=1.0)
+    step = make_train_step(model, optimizer, experiment.make_objective(config), parallel.make_mesh(data=1))
+    state = initial_state(jax.tree.map(jnp.asarray, initial_variables(model, 0)), optimizer)
+    batch = make_batch(5, n=2, side=32)
+    losses = []
+    for _ in range(num_steps):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.5 * losses[0], losses
+    outputs = jax.jit(functools.partial(run_network, model, threshold=0.5))(state.variables, images=batch["image"])
+    assert len(outputs.semantic) == (2 if representation == "pyramid" else 1)
+    labels = batch["label"][:, 2::4, 2::4]
+    assert (outputs.probs.argmax(-1) == labels)[labels != 255].mean() > 0.8
