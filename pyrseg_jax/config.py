@@ -14,6 +14,7 @@ from typing import Any
 import ml_collections
 
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.evaluation.protocols import PROTOCOLS
 from pyrseg_jax.models import hrnet
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.layers import RESIZE_CONVENTIONS
@@ -100,13 +101,18 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How predictions are made and scored; `short_side_px` and `long_side_px` are the sizes of images for predict, too."""
+    """How predictions are made and scored; all but the split and the analysis hold for predict, too."""
 
     split: str = _key("validation", free=True)
+    protocol: str = _key("single", _one_of(*PROTOCOLS), free=True)  # sizes, scales, mirroring: evaluation/protocols.py
     batch_size: int = _key(8, _at_least(1), free=True)
     threshold: float = _key(0.5, {"minimum": 0, "maximum": 1}, free=True)  # τ of the fuser
+    # For the protocols single and multi_scale_flip, at scale 1; the published ones have sizes of their own.
     short_side_px: int | None = _key(None, _at_least(1), free=True)  # resize to this; None: leave the size
     long_side_px: int = _key(2048, _at_least(1), free=True)  # but no side longer than this
+    analysis: bool = _key(
+        True, free=True
+    )  # --mode=evaluate and the end of training: tables and figures about the pyramid
     num_pictures: int = _key(4, _at_least(0), free=True)  # pictures of the split drawn into figures/ after training
 
 

@@ -1,15 +1,16 @@
 """The parts of an experiment, built from its configuration: what training, evaluation and prediction share."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import optax
 
-from pyrseg_jax.config import Config, Data, Evaluation, Model
+from pyrseg_jax.config import Config, Data, Model
 from pyrseg_jax.data.catalog import Dataset, open_dataset
-from pyrseg_jax.evaluation.inference import Predictor, make_network_size
+from pyrseg_jax.evaluation.inference import Predictor
+from pyrseg_jax.evaluation.protocols import Protocol, make_protocol
 from pyrseg_jax.models.baselines import BASELINES
 from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
 from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, WithAuxiliary
@@ -66,28 +67,23 @@ def make_sgd(config: Config) -> optax.GradientTransformation:
     )
 
 
-def make_size_rule(config: Config):
-    """Build (height, width) of an image → (height, width) that the network sees."""
+def make_evaluation_protocol(config: Config) -> Protocol:
+    """Build what says how images are shown to the network."""
     evaluation = config.evaluation
-    return make_network_size(config.model.strides[0], evaluation.short_side_px, evaluation.long_side_px)
+    return make_protocol(
+        evaluation.protocol, evaluation.short_side_px, evaluation.long_side_px, config.model.strides[0]
+    )
 
 
 def make_predictor(config: Config, model: Segmenter, variables: dict) -> Predictor:
     """Build what segments single images."""
-    return Predictor(model, variables, make_size_rule(config), config.model.strides, config.evaluation.threshold)
+    return Predictor(model, variables, make_evaluation_protocol(config), config.evaluation.threshold)
 
 
-def describe_protocol(evaluation: Evaluation, strides: Sequence[int]) -> dict:
+def describe_protocol(config: Config) -> dict:
     """Say how predictions were made, for whoever compares the numbers."""
-    size = "own size" if evaluation.short_side_px is None else f"short side to {evaluation.short_side_px} px"
-    return {
-        "scales": [1.0],
-        "flip": False,
-        "resize": f"{size}, no side above {evaluation.long_side_px} px, each side to the nearest multiple of {strides[0]}; "
-        "probabilities bilinearly to the size of the label map (half-pixel)",
-        "threshold": evaluation.threshold,
-        "initialisation": "random",
-    }
+    described = make_evaluation_protocol(config).describe()
+    return described | {"threshold": config.evaluation.threshold, "initialisation": "random"}
 
 
 def use_compilation_cache() -> None:

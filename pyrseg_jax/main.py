@@ -71,7 +71,9 @@ def _run(chosen: str | None) -> None:
     if mode == "train":
         result = train.train(config, workdir)
         print(evaluate.table(result))
-        print(f"run: {workdir.path}\npictures: {workdir.figures}")
+        print(f"run: {workdir.path}")
+        if workdir.figures.is_dir():
+            print(f"pictures: {workdir.figures}")
     elif mode == "evaluate":
         print(evaluate.table(evaluate.evaluate(config, workdir, _STEP.value)))
     elif mode == "predict":

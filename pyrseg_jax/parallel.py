@@ -4,6 +4,9 @@ The mesh has one axis, `data`, over which a batch is split. Parameters are repli
 the global batch: XLA inserts the sums.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -52,6 +55,19 @@ def to_devices(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]
     """Put each process's share of a batch onto its devices, as global arrays."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+
+
+def sum_over_shards(function: Callable, mesh: Mesh, *batch: Any) -> Any:
+    """Call a function that sums over a batch on each device's share of it, and add up the results; to be used under `jit`.
+
+    For programs that XLA would not split by itself, like loops over the images.
+    """
+
+    def add_up(*share):
+        return jax.tree.map(lambda x: jax.lax.psum(x, "data"), function(*share))
+
+    split = (P("data"),) * len(batch)
+    return jax.shard_map(add_up, mesh=mesh, in_specs=split, out_specs=P(), check_vma=False)(*batch)
 
 
 def describe_devices() -> str:

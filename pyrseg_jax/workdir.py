@@ -28,6 +28,12 @@ class Workdir:
         self._config = self.path / "config.json"
         self._classes = self.path / "classes.json"
 
+    def figures_of(self, split: str, step: int) -> Path:
+        """Return the folder, made if need be, for figures about an evaluation."""
+        folder = self.figures / f"{split}-{step}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def has_run(self) -> bool:
         """Tell whether a run was started here."""
         return self._config.is_file()

@@ -17,7 +17,6 @@ from pyrseg_jax.data.holdout import draw_holdout
 from pyrseg_jax.data.label_space import LabelSpace, ade_layout
 from pyrseg_jax.data.survey import check_once, survey
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.evaluation.inference import canvas_of, make_network_size
 
 SPACE = ade_layout(CLASSES)
 
@@ -428,44 +427,6 @@ def test_every_epoch_sees_every_image_in_another_order(folder):
     epochs = [[image.tobytes() for image in next(stream)["image"][:, :48]] for _ in range(3)]
     # The image is higher than wide here, so the crop holds it whole; where it lies is random.
     assert all(len(set(epoch)) == 6 for epoch in epochs)
-
-
-def test_evaluation_batches_hold_each_image_once_with_its_own_label(tmp_path):
-    root = write_folder(tmp_path / "a", {"validation": 5}, size=(48, 64))
-    other = write_folder(tmp_path / "b", {"validation": 2}, size=(70, 33), seed=1)
-    for kind in ("images", "annotations"):
-        for path in (other / kind / "validation").iterdir():
-            path.rename(root / kind / "validation" / f"other_{path.name}")
-    dataset = open_dataset("folder", str(root), None)
-    source = dataset.open_split("validation")
-    batches = list(pipeline.evaluation_batches(source, SPACE, make_network_size(32, None, 2048), 2, canvas_of))
-    assert sum(batch.num_images for batch in batches) == 7
-    assert {batch.images.shape for batch in batches} == {(2, 64, 64, 3), (2, 64, 32, 3)}
-    found = []
-    for batch in batches:
-        for i in range(batch.num_images):
-            height, width = batch.sizes[i]
-            found.append(batch.labels[i, :height, :width])
-            outside = batch.labels[i].copy()
-            outside[:height, :width] = VOID
-            assert (outside == VOID).all()
-        assert (batch.labels[batch.num_images :] == VOID).all()
-    expected = [decode.decode_pair(source[i], SPACE).label for i in range(7)]
-    assert sorted(x.tobytes() for x in found) == sorted(x.tobytes() for x in expected)
-
-
-@pytest.mark.parametrize(
-    ("size", "rule", "expected"),
-    [
-        ((360, 480), (32, None, 2048), (352, 480)),
-        ((512, 683), (32, 512, 2048), (512, 672)),
-        ((3000, 4000), (32, 512, 2048), (512, 672)),
-        ((100, 5000), (32, 512, 2048), (32, 2048)),
-        ((1, 1), (32, None, 2048), (32, 32)),
-    ],
-)
-def test_network_size(size, rule, expected):
-    assert make_network_size(*rule)(*size) == expected
 
 
 def test_ordered_map_is_ordered_and_lazy():

@@ -3,7 +3,6 @@
 import functools
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,22 +10,19 @@ import twins
 from conftest import CLASSES, draw_pair, write_folder
 
 from pyrseg_jax import parallel
+from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.decode import decode_pair
+from pyrseg_jax.evaluation.batches import evaluation_batches
 from pyrseg_jax.evaluation.evaluator import Evaluator
-from pyrseg_jax.evaluation.inference import Predictor, make_network_size, upsample_argmax
-from pyrseg_jax.evaluation.metrics import best_constant_miou, confusion_matrix, scores
+from pyrseg_jax.evaluation.inference import Predictor
+from pyrseg_jax.evaluation.metrics import best_constant_miou, scores
+from pyrseg_jax.evaluation.pixels import classes_of, room_for_pixels
+from pyrseg_jax.evaluation.protocols import Protocol, make_protocol
+from pyrseg_jax.evaluation.showing import Showing, room_for
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.inputs import normalize
 from pyrseg_jax.models.segmenter import build_segmenter
-
-
-def test_confusion_matrix_equals_the_twin(rng):
-    truth = rng.integers(0, 5, (3, 17, 19)).astype(np.uint8)
-    truth[rng.random(truth.shape) < 0.2] = 255
-    predicted = rng.integers(0, 5, truth.shape).astype(np.uint8)
-    found = jax.jit(confusion_matrix, static_argnums=2)(jnp.asarray(truth), jnp.asarray(predicted), 5)
-    np.testing.assert_array_equal(found, twins.confusion_matrix(truth, predicted, 5))
 
 
 def test_the_three_conventions_of_miou():
@@ -58,24 +54,48 @@ def test_best_constant_prediction(rng):
     assert best_constant_miou(confusion) == pytest.approx(max(candidates))
 
 
-@pytest.mark.parametrize("size", [(40, 70), (33, 64), (7, 5), (64, 128)])
+def showing_of(probs, is_mirrored=False):
+    """A batch of one whose finest level is `probs`, with nothing above it."""
+    height, width, num_classes = probs.shape
+    room = room_for(height * width)
+    cells = np.zeros((1, 4 * room // 3 + 1, num_classes), np.float32)
+    cells[0, : height * width] = probs.reshape(-1, num_classes)
+    at = np.arange(room, dtype=np.int32)[None]
+    zeros = np.zeros_like(at)
+    return Showing(cells, at, zeros, at, zeros, np.array([[height, width]], np.int32), np.array([is_mirrored]))
+
+
+def classes_at(showings, size):
+    found = classes_of(showings, np.array(size, np.int32), room_for_pixels(size[0] * size[1]))
+    return np.asarray(found)[: size[0] * size[1]].reshape(size)
+
+
+@pytest.mark.parametrize("size", [(40, 70), (33, 64), (7, 5), (64, 128), (150, 131)])
 def test_upsampled_classes_equal_the_twin(rng, size):
     probs = rng.random((9, 6, 4)).astype(np.float32)
-    canvas = (64, 128)
-    upsample = jax.jit(upsample_argmax, static_argnums=2)
-    found = upsample(jnp.asarray(probs), jnp.asarray(size), canvas)[: size[0], : size[1]]
     expected = twins.bilinear(probs, size)
     top = np.sort(expected, -1)
     is_clear = top[..., -1] - top[..., -2] > 1e-5
     assert is_clear.mean() > 0.99
-    np.testing.assert_array_equal(np.asarray(found)[is_clear], expected.argmax(-1)[is_clear])
+    np.testing.assert_array_equal(classes_at([showing_of(probs)], size)[is_clear], expected.argmax(-1)[is_clear])
 
 
-def test_sizes_share_one_program(rng):
-    upsample = jax.jit(upsample_argmax, static_argnums=2)
-    for size in ((40, 70), (33, 64), (7, 5)):
-        upsample(jnp.zeros((9, 6, 4)), jnp.asarray(size), (64, 128))
-    assert upsample._cache_size() == 1
+def test_showings_are_averaged_at_the_size_of_the_label_map(rng):
+    """Two scales, the second one mirrored."""
+    first, second = rng.random((4, 5, 3)).astype(np.float32), rng.random((9, 6, 3)).astype(np.float32)
+    size = (31, 40)
+    expected = twins.bilinear(first, size) + twins.bilinear(second, size)[:, ::-1]
+    top = np.sort(expected, -1)
+    is_clear = top[..., -1] - top[..., -2] > 1e-5
+    found = classes_at([showing_of(first), showing_of(second, is_mirrored=True)], size)
+    np.testing.assert_array_equal(found[is_clear], expected.argmax(-1)[is_clear])
+
+
+def test_sizes_share_one_program():
+    before = classes_of._cache_size()
+    for grid, size in (((9, 6), (40, 70)), ((8, 8), (33, 64)), ((2, 31), (7, 5))):
+        classes_at([showing_of(np.zeros((*grid, 7), np.float32))], size)
+    assert classes_of._cache_size() == before + 1
 
 
 @functools.cache
@@ -95,13 +115,13 @@ def tiny():
     return model, variables
 
 
-def evaluate(root, batch_size, data=1):
+def evaluate(root, batch_size, data=1, protocol=Protocol(), is_analysed=True):  # noqa: B008
     model, variables = tiny()
     dataset = open_dataset("folder", str(root), None)
     mesh = parallel.make_mesh(data=data)
     source = dataset.open_split("validation")
-    evaluator = Evaluator(model, source, dataset.label_space, mesh, make_network_size(32, None, 2048), batch_size, 0.5)
-    return evaluator(variables)
+    evaluator = Evaluator(model, source, dataset.label_space, mesh, protocol, batch_size, 0.5)
+    return evaluator(variables, is_analysed)
 
 
 def two_sizes(tmp_path):
@@ -111,6 +131,38 @@ def two_sizes(tmp_path):
         for path in (other / kind / "validation").iterdir():
             path.rename(root / kind / "validation" / f"other_{path.name}")
     return root
+
+
+def test_batches_hold_each_image_once_with_its_own_label(tmp_path):
+    root = two_sizes(tmp_path)
+    dataset = open_dataset("folder", str(root), None)
+    source, space = dataset.open_split("validation"), dataset.label_space
+    protocol = Protocol(scales=(1.0, 2.0))
+    found = []
+    for batch in evaluation_batches(source, space, protocol.sizes, 2):
+        assert [x.shape for x in batch.images] == [(2, 64, 64, 3), (2, *batch.images[1].shape[1:])]
+        assert (batch.labels[~batch.is_real] == VOID).all()
+        for size, labels, near in zip(batch.sizes, batch.labels, batch.is_near_boundary, strict=True):
+            assert (labels[size.prod() :] == VOID).all()
+            assert not near[size.prod() :].any()
+        for i in np.flatnonzero(batch.is_real):
+            found.append(batch.labels[i, : batch.sizes[i].prod()].reshape(batch.sizes[i]))
+    expected = [decode_pair(source[i], space).label for i in range(len(source))]
+    assert sorted(x.tobytes() for x in found) == sorted(x.tobytes() for x in expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "rule", "expected"),
+    [
+        ((360, 480), (None, 2048), (352, 480)),
+        ((512, 683), (512, 2048), (512, 672)),
+        ((3000, 4000), (512, 2048), (512, 672)),
+        ((100, 5000), (512, 2048), (32, 2048)),
+        ((1, 1), (None, 2048), (32, 32)),
+    ],
+)
+def test_network_size(size, rule, expected):
+    assert make_protocol("single", *rule, 32).sizes(*size) == (expected,)
 
 
 def comparable(result):
@@ -132,7 +184,7 @@ def test_scores_are_those_of_the_predictions(tmp_path):
     model, variables = tiny()
     dataset = open_dataset("folder", str(root), None)
     source = dataset.open_split("validation")
-    predict = Predictor(model, variables, make_network_size(32, None, 2048), (32, 16, 8, 4), 0.5)
+    predict = Predictor(model, variables, Protocol(), 0.5)
     confusion, levels, cells, pixels = np.zeros((3, 3), int), np.zeros(4), 0, 0
     for i in range(len(source)):
         pair = decode_pair(source[i], dataset.label_space)
@@ -154,13 +206,3 @@ def test_scores_are_those_of_the_predictions(tmp_path):
     assert result["cells_per_image"] == pytest.approx(cells / 7)
     assert result["pixels_per_image"] == pytest.approx(pixels / 7)
     json.dumps(result)
-
-
-def test_network_sizes_share_programs(tmp_path):
-    root = write_folder(tmp_path, {"validation": 2}, size=(60, 64))
-    for seed, size in enumerate([(61, 63), (62, 60)]):
-        other = write_folder(tmp_path / f"{seed}", {"validation": 1}, size=size, seed=seed)
-        for kind in ("images", "annotations"):
-            for path in (other / kind / "validation").iterdir():
-                path.rename(root / kind / "validation" / f"other_{seed}_{path.name}")
-    assert evaluate(root, batch_size=2)["compiled_programs"] == 1

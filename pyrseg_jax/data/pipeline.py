@@ -1,4 +1,4 @@
-"""Batches for training and evaluation, through Grain.
+"""Batches for training, through Grain.
 
 Order and augmentation of training batches are a function of (seed, step) alone: not of the number of workers or
 processes, nor of where a run was interrupted.
@@ -9,18 +9,15 @@ import concurrent.futures
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import cv2
 import grain
 import numpy as np
-from jaxtyping import Int32, UInt8
 
-from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.decode import Pair, decode_pair
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.source import Source
-from pyrseg_jax.data.transforms import Augmentation, resize_image
+from pyrseg_jax.data.transforms import Augmentation
 
 THREADS = os.cpu_count() or 1
 
@@ -89,64 +86,6 @@ def training_batches(
     if workers:
         batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
     return iter(batches)
-
-
-class EvaluationBatch(NamedTuple):
-    """Images of one network size, with their labels at their own sizes on a common canvas.
-
-    images: (B, H, W, 3) uint8, resized for the network.
-    labels: (B, canvas height, canvas width) uint8 train ids; void outside of `sizes`.
-    sizes: (B, 2) height and width of each label map.
-    num_images: how many are real; the rest of B is void and counts nowhere.
-    """
-
-    images: UInt8[np.ndarray, "b h w 3"]
-    labels: UInt8[np.ndarray, "b ch cw"]
-    sizes: Int32[np.ndarray, "b 2"]
-    num_images: int
-
-
-def evaluation_batches(
-    source: Source,
-    label_space: LabelSpace,
-    network_size: Callable[[int, int], tuple[int, int]],
-    batch_size: int,
-    canvas_of: Callable[[int, int], tuple[int, int]],
-) -> Iterator[EvaluationBatch]:
-    """Iterate once over a whole split, batched by the size that the network sees.
-
-    Args:
-      source: records as `decode.decode_pair` takes them.
-      label_space: of their label files.
-      network_size: (height, width) of an image → those of the network's input.
-      batch_size: B; the last batch of each size is filled up with void images.
-      canvas_of: (height, width) of a label map → those of the canvas that it is put on, so that few sizes occur.
-    """
-    waiting: dict[tuple, list] = collections.defaultdict(list)
-
-    def load(index: int) -> tuple:
-        pair = decode_pair(source[index], label_space)
-        height, width = pair.label.shape
-        size = network_size(height, width)
-        return (size, canvas_of(height, width)), resize_image(pair.image, size), pair.label
-
-    for group, image, label in ordered_map(load, range(len(source)), THREADS):
-        waiting[group].append((image, label))
-        if len(waiting[group]) == batch_size:
-            yield _to_batch(*group, waiting.pop(group), batch_size)
-    for group, pairs in waiting.items():
-        yield _to_batch(*group, pairs, batch_size)
-
-
-def _to_batch(size: tuple[int, int], canvas: tuple[int, int], pairs: list, batch_size: int) -> EvaluationBatch:
-    images = np.zeros((batch_size, *size, 3), np.uint8)
-    labels = np.full((batch_size, *canvas), VOID, np.uint8)
-    sizes = np.ones((batch_size, 2), np.int32)
-    for i, (image, label) in enumerate(pairs):
-        images[i] = image
-        labels[i, : label.shape[0], : label.shape[1]] = label
-        sizes[i] = label.shape
-    return EvaluationBatch(images, labels, sizes, len(pairs))
 
 
 def ordered_map(function: Callable, items: Sequence, num_threads: int) -> Iterator:

@@ -1,7 +1,7 @@
-"""From images to class maps: forward pass, fuse, upsample to the image's own size, argmax."""
+"""From images to class maps: show them to the network as a protocol says, average, upsample, argmax."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -10,14 +10,121 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32, UInt8
 
+from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.transforms import resize_image
+from pyrseg_jax.evaluation.pixels import classes_of, room_for_pixels
+from pyrseg_jax.evaluation.protocols import Protocol, window_starts
+from pyrseg_jax.evaluation.showing import Showing, room_for, show
+from pyrseg_jax.models.hrnet import OUTPUT_STRIDE
 from pyrseg_jax.models.inputs import normalize
 from pyrseg_jax.pyramid import fuse
-from pyrseg_jax.pyramid.levels import nearest_multiple
 
-# Rows of the final map that are interpolated at a time: bounds the memory at 150 classes and 2048 pixels to some 40 MB.
-ROWS_AT_A_TIME = 32
-CANVAS_MULTIPLE = 64
+Images = UInt8[np.ndarray, "_ _ _ 3"]
+
+
+class Presenter:
+    """Show batches of images to a network as a protocol says.
+
+    Args:
+      model: the segmenter.
+      protocol: which sizes, mirrored or not, whole or in windows.
+      threshold: τ of the fuser.
+      replicated, rows: shardings of the variables and of what has an axis of images; None on a single device.
+    """
+
+    def __init__(self, model: nn.Module, protocol: Protocol, threshold: float, replicated=None, rows=None):
+        self._protocol = protocol
+        sharded = {} if rows is None else {"in_shardings": (replicated, rows, rows, rows), "out_shardings": rows}
+        self._show = jax.jit(functools.partial(_show, model, threshold), **sharded)
+        self._join = _join_window
+        self._put = functools.partial(jax.device_put, device=rows)
+
+    @property
+    def is_single(self) -> bool:
+        """Whether an image is shown once and whole, so that each pixel has one pyramid."""
+        protocol = self._protocol
+        return len(protocol.scales) == 1 and not protocol.is_mirrored and protocol.window_px is None
+
+    def num_programs(self) -> int:
+        """Return how many programs were compiled to show images."""
+        return self._show._cache_size()
+
+    def __call__(
+        self, variables: dict, images: Sequence[Images], labels: UInt8[np.ndarray, "_ _ _"]
+    ) -> tuple[list[Showing], dict[str, Array]]:
+        """Show a batch; the first showing is the first scale as it is.
+
+        Args:
+          variables: of the model.
+          images: the batch, per scale of the protocol.
+          labels: label maps at the size of the first scale.
+
+        Returns:
+          The showings, and the sums per image of `showing.show` for the first of them.
+        """
+        first, sums = self._show_scale(variables, images[0], labels, False)
+        showings = [first]
+        for scale, batch in enumerate(images):
+            nothing = np.full(batch.shape[:3], VOID, np.uint8)
+            if scale:
+                showings.append(self._show_scale(variables, batch, nothing, False)[0])
+            if self._protocol.is_mirrored:
+                showings.append(self._show_scale(variables, np.ascontiguousarray(batch[:, :, ::-1]), nothing, True)[0])
+        return showings, sums
+
+    def _show_scale(self, variables, images: Images, labels, is_mirrored: bool) -> tuple[Showing, dict[str, Array]]:
+        height, width = images.shape[1:3]
+        window = self._protocol.window_px or max(height, width)
+        mirrored = np.full(len(images), is_mirrored)
+        if max(height, width) <= window:
+            return self._show(variables, *self._put((images, labels, mirrored)))
+        joined, totals = None, None
+        for top in window_starts(height, window, OUTPUT_STRIDE):
+            for left in window_starts(width, window, OUTPUT_STRIDE):
+                cut = (slice(None), slice(top, top + window), slice(left, left + window))
+                part = (np.ascontiguousarray(images[cut]), np.ascontiguousarray(labels[cut]), mirrored)
+                showing, sums = self._show(variables, *self._put(part))
+                at = np.array([top, left, height, width], np.int32) // OUTPUT_STRIDE
+                joined = self._join(joined or _empty(showing, height, width), showing, at)
+                totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
+        total, times, level = joined
+        showing = showing.replace(
+            cells=total / jnp.maximum(times, 1)[:, None],
+            chosen=jnp.tile(jnp.arange(total.shape[1], dtype=jnp.int32), (len(images), 1)),
+            level=level,
+            true_chosen=level,
+            true_class=level,
+            grid=jnp.tile(jnp.asarray(at[2:]), (len(images), 1)),
+        )
+        return showing, totals
+
+
+def _show(model, threshold, variables, images, labels, is_mirrored):
+    return show(model, variables, images, labels, is_mirrored, threshold)
+
+
+def _empty(showing: Showing, height: int, width: int) -> tuple:
+    """Return sums of probabilities, how often each position was seen, and its level, before the first window."""
+    n, _, num_classes = showing.cells.shape
+    room = room_for(height // OUTPUT_STRIDE * (width // OUTPUT_STRIDE))
+    return jnp.zeros((n, room, num_classes)), jnp.zeros(room), jnp.zeros((n, room), jnp.int32)
+
+
+@jax.jit
+def _join_window(joined: tuple, window: Showing, at: Int32[Array, "4"]) -> tuple:
+    """Add a window's fused probabilities to those of the whole image; `at`: top, left, height and width in positions."""
+    total, times, level = joined
+    top, left, _, width = at
+    height_of_window, width_of_window = window.grid[0]
+    position = jnp.arange(window.chosen.shape[1])
+    to = (top + position // width_of_window) * width + left + position % width_of_window
+    to = jnp.where(position < height_of_window * width_of_window, to, times.size)
+    probs = jnp.take_along_axis(window.cells, window.chosen[..., None], axis=1)
+    return (
+        total.at[:, to].add(probs, mode="drop"),
+        times.at[to].add(1, mode="drop"),
+        level.at[:, to].set(window.level, mode="drop"),
+    )
 
 
 class Outputs(NamedTuple):
@@ -44,68 +151,11 @@ def run_network(model: nn.Module, variables: dict, images: UInt8[Array, "n h w 3
     return Outputs(fused.probs, fused.level, tuple(probs.argmax(-1).astype(jnp.uint8) for probs in semantic), unity)
 
 
-def upsample_argmax(
-    probs: Float[Array, "h w c"], size: Int32[Array, "2"], canvas: tuple[int, int]
-) -> UInt8[Array, "{canvas[0]} {canvas[1]}"]:
-    """Interpolate probabilities to `size` and take the most likely class, on the upper left of a larger canvas.
-
-    Bilinear with half-pixel centres (PyTorch's `align_corners=False`). The size is a traced value, so that images of many
-    sizes share one program; what lies outside of it repeats the border. Only `ROWS_AT_A_TIME` rows of probabilities
-    exist at a time.
-
-    Args:
-      probs: (h, w, C) of one image.
-      size: the height and width that (h, w) stretches over.
-      canvas: height and width of the result, at least `size`.
-    """
-    height, width = canvas
-    num_chunks = -(-height // ROWS_AT_A_TIME)
-    rows = _taps(num_chunks * ROWS_AT_A_TIME, probs.shape[0], size[0])
-    columns = _taps(width, probs.shape[1], size[1])
-
-    def classes_of(chunk):
-        before, after, share = chunk
-        share = share[:, None, None]
-        lines = probs[before] * (1 - share) + probs[after] * share
-        before, after, share = columns
-        share = share[None, :, None]
-        return (lines[:, before] * (1 - share) + lines[:, after] * share).argmax(-1).astype(jnp.uint8)
-
-    chunks = jax.tree.map(lambda x: x.reshape(num_chunks, ROWS_AT_A_TIME), rows)
-    return jax.lax.map(classes_of, chunks).reshape(-1, width)[:height]
-
-
-def _taps(num_out: int, num_in: int, size: Int32[Array, ""]):
-    """Return, per output position, the two input positions around it and the share of the second."""
-    at = (jnp.arange(num_out) + 0.5) * (num_in / size) - 0.5
-    at = jnp.clip(at, 0, num_in - 1)
-    before = jnp.floor(at).astype(jnp.int32)
-    return before, jnp.minimum(before + 1, num_in - 1), at - before
-
-
-def make_network_size(
-    stride: int, short_side_px: int | None, long_side_px: int
-) -> Callable[[int, int], tuple[int, int]]:
-    """Make the rule that turns an image's (height, width) into those that the network sees.
-
-    The short side is brought to `short_side_px` (None: left as it is), but no side above `long_side_px`; then each side is
-    rounded to the nearest multiple of `stride`, the coarsest of the pyramid (Sec. 3.1).
-    """
-
-    def network_size(height: int, width: int) -> tuple[int, int]:
-        short, long = sorted((height, width))
-        scale = 1.0 if short_side_px is None else short_side_px / short
-        scale = min(scale, long_side_px / long)
-        return nearest_multiple(round(height * scale), stride), nearest_multiple(round(width * scale), stride)
-
-    return network_size
-
-
 class Segmentation(NamedTuple):
     """The prediction for one image, as NumPy arrays.
 
-    labels: (H, W) uint8 train ids at the image's own size.
-    probs: (h, w, C) fused probabilities at the finest level.
+    labels: (H, W) uint8 train ids at the image's own size, by the whole protocol.
+    probs: (h, w, C) fused probabilities at the finest level, of the image shown once and whole, like all below.
     level: (h, w) which level was taken; 0 is the coarsest.
     semantic: L maps (h_l, w_l) uint8, coarse → fine.
     unity: L-1 maps (h_l, w_l) probabilities.
@@ -123,29 +173,24 @@ class Segmentation(NamedTuple):
 class Predictor:
     """Segment single images of any size: `predictor(image)`.
 
-    Compiles once per size that the network sees and once per canvas, not once per image size.
+    Compiles per size that the network sees, not per image size.
     """
 
-    def __init__(
-        self, model: nn.Module, variables: dict, network_size: Callable, strides: Sequence[int], threshold: float
-    ):
-        self._variables = variables
-        self._network_size = network_size
-        self._strides = tuple(strides)
+    def __init__(self, model: nn.Module, variables: dict, protocol: Protocol, threshold: float):
+        self._variables, self._protocol = variables, protocol
+        self._present = Presenter(model, protocol, threshold)
         self._run = jax.jit(functools.partial(run_network, model, threshold=threshold))
-        self._upsample = jax.jit(upsample_argmax, static_argnames="canvas")
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> Segmentation:
         """Segment one RGB image."""
         height, width = image.shape[:2]
-        small = resize_image(image, self._network_size(height, width))
-        outputs = jax.tree.map(lambda x: x[0], self._run(self._variables, images=small[None]))
-        canvas = canvas_of(height, width)
-        labels = self._upsample(outputs.probs, np.array([height, width], np.int32), canvas=canvas)
+        images = [resize_image(image, size)[None] for size in self._protocol.sizes(height, width)]
+        outputs = self._run(self._variables, images=images[0])
+        nothing = np.full(images[0].shape[:3], VOID, np.uint8)
+        showings, _ = self._present(self._variables, images, nothing)
+        labels = classes_of(showings, np.array([height, width], np.int32), room_for_pixels(height * width))
         outputs, labels = jax.device_get((outputs, labels))
-        return Segmentation(labels[:height, :width], *outputs, self._strides)
-
-
-def canvas_of(height: int, width: int) -> tuple[int, int]:
-    """Round a size up, so that few canvases, and programs, are needed."""
-    return tuple(-(-side // CANVAS_MULTIPLE) * CANVAS_MULTIPLE for side in (height, width))
+        outputs = jax.tree.map(lambda x: x[0], outputs)
+        finest = images[0].shape[1] // outputs.level.shape[0]
+        strides = tuple(finest << i for i in reversed(range(len(outputs.semantic))))
+        return Segmentation(labels[: height * width].reshape(height, width), *outputs, strides)

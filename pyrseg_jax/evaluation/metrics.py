@@ -2,26 +2,8 @@
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int32, Integer, UInt8
-
-from pyrseg_jax.conventions import VOID
-
-
-def confusion_matrix(
-    truth: UInt8[Array, "*shape"], predicted: UInt8[Array, "*shape"], num_classes: int
-) -> Int32[Array, "c c"]:
-    """Count pixels by true class (row) and predicted class (column); pixels whose truth is void count nowhere.
-
-    Works on the device, under `jit`. Counts are int32: fewer than 2³¹ pixels a call.
-    """
-    is_labelled = truth != VOID
-    pair = truth.astype(jnp.int32) * num_classes + predicted.astype(jnp.int32)
-    # Void pixels fall into one bin past the end, which is cut off.
-    bins = jnp.where(is_labelled, pair, num_classes * num_classes)
-    counts = jnp.bincount(bins.ravel(), length=num_classes * num_classes + 1)
-    return counts[:-1].reshape(num_classes, num_classes).astype(jnp.int32)
+from jaxtyping import Integer
 
 
 def scores(confusion: Integer[np.ndarray, "c c"], names: Sequence[str]) -> dict:

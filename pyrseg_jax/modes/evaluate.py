@@ -13,6 +13,7 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.models.initial import abstract_variables
 from pyrseg_jax.models.segmenter import Segmenter
+from pyrseg_jax.reporting.analysis_figures import draw_analysis
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 from pyrseg_jax.training.step import TrainState, initial_state
 from pyrseg_jax.workdir import Workdir
@@ -37,10 +38,20 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
     state = restore(config, model, workdir, parallel.replicated(mesh), step)
     step = int(state.step)
     log.info("evaluating step %d on %d images of %s", step, len(source), config.evaluation.split)
-    result = with_context(make_evaluator(config, model, dataset, mesh)(state.variables), config, step)
+    evaluator = make_evaluator(config, model, dataset, mesh)
+    result = with_context(evaluator(state.variables, config.evaluation.analysis), config, step)
     path = workdir.write_evaluation(config.evaluation.split, step, result)
     log.info("written to %s", path)
+    draw(config, workdir, step, result)
     return result
+
+
+def draw(config: Config, workdir: Workdir, step: int, result: dict) -> None:
+    """Draw the figures of an evaluation, where there is an analysis to draw."""
+    if config.evaluation.analysis and sum(map(sum, result["confusion"])):
+        folder = workdir.figures_of(config.evaluation.split, step)
+        draw_analysis(folder, result)
+        log.info("figures of the analysis are in %s", folder)
 
 
 def restore(config: Config, model: Segmenter, workdir: Workdir, sharding, step: int | None) -> TrainState:
@@ -69,20 +80,15 @@ def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mes
         dataset.open_split(config.evaluation.split),
         dataset.label_space,
         mesh,
-        experiment.make_size_rule(config),
+        experiment.make_evaluation_protocol(config),
         config.evaluation.batch_size,
         config.evaluation.threshold,
     )
 
 
 def with_context(result: dict, config: Config, step: int) -> dict:
-    """Add what makes a result comparable, and null for the analyses that were not made."""
-    unmade = dict.fromkeys(("boundary_miou", "boundary_px", "level_miou", "level_iou"))
-    return (
-        result
-        | unmade
-        | {"step": step, "protocol": experiment.describe_protocol(config.evaluation, config.model.strides)}
-    )
+    """Add what makes a result comparable."""
+    return result | {"step": step, "protocol": experiment.describe_protocol(config)}
 
 
 def table(result: dict) -> str:
@@ -97,11 +103,31 @@ def table(result: dict) -> str:
         f"mIoU {_percent(result['miou'])} over the {result['classes_averaged']} classes present "
         f"({_percent(result['miou_all_classes'])} over all {len(result['iou'])}); "
         f"the best constant prediction has {_percent(result['best_constant_miou'])}",
-        f"pixel accuracy {_percent(result['pixel_accuracy'])}, mean accuracy {_percent(result['mean_accuracy'])}",
+        f"pixel accuracy {_percent(result['pixel_accuracy'])}, mean accuracy {_percent(result['mean_accuracy'])}; "
+        f"within {result['boundary_px']} px of a boundary mIoU {_percent(result['boundary_miou'])}",
         f"share of positions that each level decides, coarse to fine: {shares}; "
         f"{result['cells_per_image']:.0f} cells for {result['pixels_per_image']:.0f} pixels an image",
     ]
+    if result["level_miou"] is not None and len(result["level_miou"]) > 1:
+        lines += ["", *_analysis_lines(result)]
     return "\n".join(lines)
+
+
+def _analysis_lines(result: dict) -> list[str]:
+    """Lay out Table 2c, the unity pyramid and the oracles."""
+    levels = range(1, len(result["level_miou"]) + 1)
+    lines = ["mIoU of each level alone (rows), on the pixels that each level decides (columns), coarse to fine"]
+    lines += ["       " + "".join(f"{level:>8}" for level in levels)]
+    for level, row in zip(levels, result["level_miou"], strict=True):
+        lines.append(f"level {level}" + "".join(f"{_percent(value):>8}" for value in row))
+    for name, values in result["unity"].items():
+        lines.append(f"unit-cells found, {name} by level: {', '.join(map(_percent, values))}")
+    oracle = result["oracle"]
+    lines.append(
+        f"mIoU with the true unity pyramid {_percent(oracle['true_unity_miou'])}, with the true semantic pyramid "
+        f"{_percent(oracle['true_semantic_miou'])}"
+    )
+    return lines
 
 
 def _percent(share: float | None) -> str:

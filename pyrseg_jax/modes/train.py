@@ -15,7 +15,7 @@ from pyrseg_jax.data.survey import check_once
 from pyrseg_jax.data.transforms import Augmentation
 from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.models.initial import abstract_variables, initial_variables, num_parameters
-from pyrseg_jax.modes.evaluate import make_evaluator, with_context
+from pyrseg_jax.modes.evaluate import draw, make_evaluator, with_context
 from pyrseg_jax.reporting.logbook import Logbook
 from pyrseg_jax.reporting.pictures import save_pictures
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
@@ -53,7 +53,9 @@ def train(config: Config, workdir: Workdir) -> dict:
         last_step,
     )
     logbook = Logbook(workdir.path, last_step, config.training.batch_size, first_step)
-    evaluate = _Evaluation(config, workdir, logbook, make_evaluator(config, model, dataset, mesh))
+    evaluate = _Evaluation(
+        config, workdir, logbook, make_evaluator(config, model, dataset, mesh), max(first_step, last_step)
+    )
     try:
         if first_step < last_step:
             step = make_train_step(model, optimizer, experiment.make_objective(config), mesh, config.seed)
@@ -72,7 +74,8 @@ def train(config: Config, workdir: Workdir) -> dict:
         else:
             log.info("step %d was reached before: nothing to train", first_step)
             evaluate(first_step, state)
-        _draw(config, model, state, dataset, workdir)
+        draw(config, workdir, int(state.step), evaluate.last_result)
+        _draw_predictions(config, model, state, dataset, workdir)
     finally:
         checkpoints.close()
         logbook.close()
@@ -82,14 +85,16 @@ def train(config: Config, workdir: Workdir) -> dict:
 class _Evaluation:
     """Evaluates a state, writes the result down and keeps it."""
 
-    def __init__(self, config: Config, workdir: Workdir, logbook: Logbook, evaluator: Evaluator):
+    def __init__(self, config: Config, workdir: Workdir, logbook: Logbook, evaluator: Evaluator, last_step: int):
         self._config, self._workdir, self._logbook, self._evaluator = config, workdir, logbook, evaluator
+        self._last_step = last_step  # only then is the pyramid analysed: it takes longer
         self.last_result: dict = {}
 
     def __call__(self, step: int, state: TrainState) -> float | None:
         split = self._config.evaluation.split
         self._logbook.say(f"evaluating step {step} on {split}")
-        self.last_result = with_context(self._evaluator(state.variables), self._config, step)
+        is_analysed = self._config.evaluation.analysis and step == self._last_step
+        self.last_result = with_context(self._evaluator(state.variables, is_analysed), self._config, step)
         self._workdir.write_evaluation(split, step, self.last_result)
         self._logbook.write_evaluation(step, self.last_result)
         return self.last_result["miou"]
@@ -125,14 +130,14 @@ def _open_batches(config: Config, dataset: Dataset, first_step: int):
     )
 
 
-def _draw(config: Config, model, state: TrainState, dataset: Dataset, workdir: Workdir) -> None:
+def _draw_predictions(config: Config, model, state: TrainState, dataset: Dataset, workdir: Workdir) -> None:
     """Draw predictions for some images spread over the split, with their ground truth."""
     source = dataset.open_split(config.evaluation.split)
     num_pictures = min(config.evaluation.num_pictures, len(source))
     if not num_pictures:
         return
     predict = experiment.make_predictor(config, model, state.variables)
-    workdir.figures.mkdir(exist_ok=True)
+    workdir.figures.mkdir(parents=True, exist_ok=True)
     for i in range(num_pictures):
         record = source[i * len(source) // num_pictures]
         pair = decode_pair(record, dataset.label_space)

@@ -1,0 +1,101 @@
+"""Batches for evaluation: images that the network sees at the same sizes, each label map at its own."""
+
+import collections
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int32, UInt8
+
+from pyrseg_jax.conventions import VOID
+from pyrseg_jax.data.decode import decode_pair
+from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.pipeline import THREADS, ordered_map
+from pyrseg_jax.data.source import Source
+from pyrseg_jax.data.transforms import resize_image
+from pyrseg_jax.evaluation.analysis import near_boundary
+from pyrseg_jax.evaluation.pixels import room_for_pixels
+
+Sizes = tuple[tuple[int, int], ...]
+
+
+class EvaluationBatch(NamedTuple):
+    """Images of one tuple of network sizes; label maps of any size, row by row in flat arrays with the same room.
+
+    images: per scale (B, H, W, 3) uint8.
+    shown_labels: (B, H, W) uint8 train ids, by nearest neighbour at the size of the first scale.
+    labels: (B, A) uint8 train ids; void past the end.
+    is_near_boundary: (B, A).
+    sizes: (B, 2) height and width of each label map.
+    is_real: (B,) false for what fills the last batch up; that is void and counts nowhere.
+    """
+
+    images: tuple[UInt8[np.ndarray, "b _ _ 3"], ...]
+    shown_labels: UInt8[np.ndarray, "b h w"]
+    labels: UInt8[np.ndarray, "b a"]
+    is_near_boundary: Bool[np.ndarray, "b a"]
+    sizes: Int32[np.ndarray, "b 2"]
+    is_real: Bool[np.ndarray, "b"]
+
+
+class _Item(NamedTuple):
+    images: tuple[np.ndarray, ...]
+    shown_label: np.ndarray
+    label: np.ndarray
+    is_near_boundary: np.ndarray
+
+
+def evaluation_batches(
+    source: Source, label_space: LabelSpace, sizes_of: Callable[[int, int], Sizes], batch_size: int
+) -> Iterator[EvaluationBatch]:
+    """Iterate once over a whole split.
+
+    Args:
+      source: records as `decode.decode_pair` takes them.
+      label_space: of their label files.
+      sizes_of: (height, width) of an image → those that the network sees, per scale.
+      batch_size: B; the last batch of each group of sizes is filled up.
+
+    Chosen: a group's last batch is filled up rather than given a program of its own. Of ADE20K's 2,000 validation images in 35
+      shapes this wastes some 6 % of the network's work at B = 8, and saves 35 compilations.
+    """
+
+    def load(index: int) -> tuple[tuple, _Item]:
+        pair = decode_pair(source[index], label_space)
+        sizes = sizes_of(*pair.label.shape)
+        images = tuple(resize_image(pair.image, size) for size in sizes)
+        shown = _nearest(pair.label, sizes[0])
+        return (sizes, room_for_pixels(pair.label.size)), _Item(images, shown, pair.label, near_boundary(pair.label))
+
+    waiting: dict[tuple, list[_Item]] = collections.defaultdict(list)
+    for group, item in ordered_map(load, range(len(source)), THREADS):
+        waiting[group].append(item)
+        if len(waiting[group]) == batch_size:
+            yield _to_batch(*group, waiting.pop(group), batch_size)
+    for group, items in waiting.items():
+        yield _to_batch(*group, items, batch_size)
+
+
+def _to_batch(sizes: Sizes, room: int, items: list[_Item], batch_size: int) -> EvaluationBatch:
+    batch = EvaluationBatch(
+        tuple(np.zeros((batch_size, *size, 3), np.uint8) for size in sizes),
+        np.full((batch_size, *sizes[0]), VOID, np.uint8),
+        np.full((batch_size, room), VOID, np.uint8),
+        np.zeros((batch_size, room), bool),
+        np.ones((batch_size, 2), np.int32),
+        np.arange(batch_size) < len(items),
+    )
+    for i, item in enumerate(items):
+        for images, image in zip(batch.images, item.images, strict=True):
+            images[i] = image
+        batch.shown_labels[i] = item.shown_label
+        batch.labels[i, : item.label.size] = item.label.ravel()
+        batch.is_near_boundary[i, : item.label.size] = item.is_near_boundary.ravel()
+        batch.sizes[i] = item.label.shape
+    return batch
+
+
+def _nearest(labels: UInt8[np.ndarray, "h w"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2"]:
+    """Take the label at the centre of each new pixel."""
+    rows, columns = ((2 * np.arange(to) + 1) * fro // (2 * to) for to, fro in zip(size, labels.shape, strict=True))
+    return labels[rows[:, None], columns]

@@ -1,0 +1,75 @@
+"""The figures of an evaluation hold the numbers of its result."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pyrseg_jax.evaluation.analysis import summarise
+from pyrseg_jax.reporting import analysis_figures
+
+
+def draw_result(num_classes, num_levels=4, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (num_classes, num_classes)
+    truth = rng.integers(1, 1000, num_classes)[:, None]
+    sums = {
+        "fused": rng.integers(0, 9, (2, num_levels, *shape)) * truth,
+        "level_counts": rng.integers(1, 100, num_levels),
+        "alone": rng.integers(0, 9, (num_levels, num_levels, *shape)),
+        "oracle": rng.integers(0, 9, (2, *shape)),
+        "unit_cells": rng.integers(0, 50, (num_levels - 1, num_classes)),
+        "unity_both": rng.integers(1, 50, num_levels - 1),
+        "unity_true": np.full(num_levels - 1, 60),
+        "unity_predicted": np.full(num_levels - 1, 70),
+    }
+    return summarise(sums, [f"class {i}" for i in range(num_classes)])
+
+
+@pytest.mark.parametrize("num_classes", [3, 150])
+def test_every_figure_is_written(tmp_path, num_classes):
+    paths = analysis_figures.draw_analysis(tmp_path, draw_result(num_classes))
+    assert {p.stem for p in paths} == {
+        "confusion",
+        "levels_by_class",
+        "level_by_level",
+        "boundary_and_oracles",
+        "unity",
+    }
+    for path in paths:
+        pixels = np.asarray(Image.open(path).convert("L"))
+        assert pixels.std() > 10
+        assert max(pixels.shape) < 4000
+        assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_map_without_a_pyramid_has_its_confusion_alone(tmp_path):
+    paths = analysis_figures.draw_analysis(tmp_path, draw_result(4, num_levels=1))
+    assert [p.stem for p in paths] == ["confusion"]
+
+
+def test_level_by_level_shows_the_table():
+    result = draw_result(5)
+    result["level_miou"][2][1] = None
+    _, figure = analysis_figures._level_by_level(result)
+    found = [text.get_text() for text in figure.axes[0].texts]
+    assert found == ["–" if v is None else f"{100 * v:.1f}" for row in result["level_miou"] for v in row]
+
+
+def test_levels_by_class_shows_differences_of_the_largest_classes():
+    result = draw_result(60)
+    _, figure = analysis_figures._levels_by_class(result)
+    largest = np.argsort(-np.asarray(result["confusion"]).sum(1), kind="stable")[: analysis_figures.MOST_CLASSES]
+    for level, axes in enumerate(figure.axes):
+        heights = [bar.get_height() for bar in axes.patches]
+        names = [f"class {i}" for i in largest]
+        np.testing.assert_allclose(heights, [100 * (result["level_iou"][n][level] - result["iou"][n]) for n in names])
+
+
+def test_confusion_is_in_shares_of_the_true_class():
+    result = draw_result(4)
+    _, figure = analysis_figures._confusion(result)
+    shown = figure.axes[0].images[0].get_array()
+    np.testing.assert_allclose(shown.sum(1), 100)
+    order = np.argsort(-np.asarray(result["confusion"]).sum(1), kind="stable")
+    expected = np.asarray(result["confusion"])[order[1], order[2]] / np.asarray(result["confusion"])[order[1]].sum()
+    assert shown[1, 2] == pytest.approx(100 * expected)
