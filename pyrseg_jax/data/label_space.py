@@ -25,6 +25,7 @@ class LabelSpace:
       void_file_id: the value in label files of pixels that belong to no class.
       colors: an (R, G, B) per class, or None.
       is_stuff: whether a class is stuff (without countable instances), or None where the data set does not say.
+      also: (value in label files, train id or 255) of further values that files hold; predictions never use them.
     """
 
     names: tuple[str, ...]
@@ -32,6 +33,7 @@ class LabelSpace:
     void_file_id: int = 0
     colors: tuple[tuple[int, int, int], ...] | None = None
     is_stuff: tuple[bool, ...] | None = None
+    also: tuple[tuple[int, int], ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -42,6 +44,8 @@ class LabelSpace:
         table = np.full(256, -1, np.int16)
         table[list(self.file_ids)] = np.arange(self.num_classes)
         table[self.void_file_id] = VOID
+        for value, train_id in self.also:
+            table[value] = train_id
         return table
 
     @functools.cached_property
@@ -65,7 +69,8 @@ class LabelSpace:
             value = file_values[row, column]
             raise UserError(
                 f"{where}: value {value} at row {row}, column {column} ({(file_values == value).sum()} pixels of it) is "
-                f"no class: expected {self.describe_file_ids()}; correct the label file, or add the class to classes.txt"
+                f"no class: expected {self.describe_file_ids()}; correct the label file, or, in a folder of your own, "
+                "add the class to classes.txt or say what the value means with config.data.remap"
             )
         return train_ids.astype(np.uint8)
 
@@ -73,11 +78,17 @@ class LabelSpace:
         """Turn train ids into the values of the data set's own label files."""
         return self._to_file[train_ids]
 
+    def values(self) -> tuple:
+        """Return all that decides which value means which class."""
+        return self.file_ids, self.void_file_id, self.also
+
     def describe_file_ids(self) -> str:
         """Word the values that a label file may hold."""
         first, last = min(self.file_ids), max(self.file_ids)
         has_gaps = last - first + 1 != self.num_classes
-        return f"{self.void_file_id} (void) or {first} … {last}{' with gaps' if has_gaps else ''} ({self.num_classes} classes)"
+        remapped = f", or {', '.join(str(value) for value, _ in self.also)} by config.data.remap" if self.also else ""
+        gaps = " with gaps" if has_gaps else ""
+        return f"{self.void_file_id} (void) or {first} … {last}{gaps} ({self.num_classes} classes){remapped}"
 
 
 def ade_layout(names: tuple[str, ...], **kwargs) -> LabelSpace:
