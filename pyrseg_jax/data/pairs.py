@@ -38,9 +38,13 @@ class ArchiveSource:
 
     def __getitem__(self, index: int) -> Record:
         pair = self._pairs[index]
-        label, label_name = self._archive.read(pair.label), self._archive.place(pair.label)
+        image, label, label_name = (
+            self._archive.read(pair.image),
+            self._archive.read(pair.label),
+            self._archive.place(pair.label),
+        )
         return {
-            "image": self._archive.read(pair.image),
+            "image": image,
             "label": self._read_label(label, label_name) if self._read_label else label,
             "image_name": self._archive.place(pair.image),
             "label_name": label_name,

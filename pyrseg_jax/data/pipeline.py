@@ -51,7 +51,7 @@ class _Load(grain.transforms.Map):
                 if not self._is_skipping:
                     raise
                 problem = problem or str(error)
-        raise UserError(f"none of {MAX_SKIPPED_IN_A_ROW} records in a row can be read, the first: {problem}")
+        raise UserError(f"none of {offset + 1} records in a row can be read, the first: {problem}")
 
 
 class _Augment(grain.transforms.RandomMap):
@@ -85,6 +85,8 @@ class TrainingBatches:
     def __next__(self) -> dict[str, np.ndarray]:
         try:
             batch = next(self._batches)
+        except UserError as error:  # Grain appends where its traceback went
+            raise UserError(str(error).split(f"\n{'-' * 20}")[0]) from None
         except RuntimeError as error:  # what Grain raises when a worker process has ended
             if isinstance(error, NotImplementedError | RecursionError) or "exit" not in str(error):
                 raise

@@ -68,5 +68,5 @@ def hints(found: Survey, label_space: LabelSpace) -> list[str]:
     return lines
 
 
-def _share(part: float, whole: float) -> str:
+def _share(part: int | np.integer, whole: int | np.integer) -> str:
     return f"{part / whole:.2%}" if whole else "–"
