@@ -20,6 +20,7 @@ from jaxtyping import Int32, UInt8
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.decode import Pair, decode_pair
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.memory import keep_freed_memory
 from pyrseg_jax.data.source import Source
 from pyrseg_jax.data.transforms import Augmentation, resize_image
 from pyrseg_jax.errors import UserError
@@ -41,6 +42,7 @@ class _Load(grain.transforms.Map):
     def map(self, index: int) -> tuple[Pair, str]:
         # Every worker has its own work: OpenCV's threads would only fight over the cores.
         cv2.setNumThreads(0)
+        keep_freed_memory()
         problem = ""
         # The next record that can be read takes the place, so that a batch is still a function of seed and step alone.
         for offset in range(min(MAX_SKIPPED_IN_A_ROW, len(self._source)) if self._is_skipping else 1):
