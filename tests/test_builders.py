@@ -494,3 +494,25 @@ def test_damaged_prepared_files_say_so(good, tmp_path):
     shard.write_bytes(data)
     with pytest.raises(UserError, match=r"record \d of ade20k/training in .* cannot be read .*delete that folder"):
         records(open_dataset("ade20k", str(good[0]), str(prepared)).open_split("training"))
+
+
+# --- real files, where there are some
+
+
+@pytest.mark.skipif("PYRSEG_SAMPLES" not in os.environ, reason="PYRSEG_SAMPLES names no folder with real samples")
+@pytest.mark.parametrize(
+    ("name", "folder", "splits"),
+    [
+        ("ade20k", "ade20k_sample", ("training", "validation")),
+        ("coco_stuff10k", "coco_stuff10k_sample", ("training", "test")),
+        ("camvid", "camvid", ("training", "validation")),
+    ],
+)
+def test_real_samples_are_read_without_a_problem(tmp_path, name, folder, splits):
+    root = Path(os.environ["PYRSEG_SAMPLES"]) / folder
+    raw = open_dataset(name, str(root), str(tmp_path / "prepared"), is_raw=True)
+    dataset = open_dataset(name, str(root), str(tmp_path / "prepared"))
+    for split in splits:
+        found = survey(raw.open_split(split), raw.label_space, split)
+        assert found.problems == [] and found.num_images == len(dataset.open_split(split)) > 0
+        assert found.to_json() == dataset.surveys[split].to_json()

@@ -135,6 +135,33 @@ def test_a_bad_file_is_named(image, label, message):
         decode.decode_pair(record(image, label), SPACE)
 
 
+def test_the_quick_decoders_give_what_pil_gives(rng):
+    image, label = draw_pair(rng, 33, 47)
+    for data in (jpeg(image), jpeg(image, subsampling=2, progressive=True), jpeg(image[..., 0])):
+        assert decode._decode_plain_jpeg(data) is not None
+        expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        np.testing.assert_array_equal(decode.decode_image(data, "x"), expected)
+    assert decode._decode_plain_png(png(label)) is not None
+    np.testing.assert_array_equal(decode._decode_plain_png(png(label)), label)
+    cmyk = io.BytesIO()
+    Image.fromarray(image).convert("CMYK").save(cmyk, "JPEG")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for data in (cmyk.getvalue(), jpeg(image, exif=exif), jpeg(image)[:-50], jpeg(image) + b"\0", png(image)):
+        assert decode._decode_plain_jpeg(data) is None
+    for data in (png(image), png(label, "P"), png(label, "1"), png(label.astype(np.uint16)), jpeg(label)):
+        assert decode._decode_plain_png(data) is None
+
+
+def test_a_label_with_a_wrong_checksum_is_not_believed(rng):
+    data = bytearray(png(rng.integers(1, 4, (40, 40)).astype(np.uint8)))
+    start = data.index(b"IDAT") + 4
+    length = int.from_bytes(data[start - 8 : start - 4])
+    data[start + length] ^= 1  # the chunk's checksum alone: the values are still right
+    with pytest.raises(UserError, match=r"x\.png is damaged \(a checksum in it is wrong\)|x\.png cannot be decoded"):
+        decode.decode_label(bytes(data), "x.png", SPACE)
+
+
 # --- the folder layout
 
 
