@@ -346,6 +346,20 @@ def test_image_and_label_move_together(rng):
     assert num_void > 5
 
 
+@pytest.mark.parametrize("scale", [0.6, 0.7, 1.0, 1.3, 1.9])
+def test_label_and_image_have_the_same_pixel_centres(rng, scale):
+    """A ramp tells where each pixel comes from: nearest and linear may differ by half a pixel at most, and by none on average."""
+    ramp = np.add.outer(np.zeros(60), np.arange(60)).astype(np.uint8)
+    for axes in ((0, 1), (1, 0)):
+        label = ramp.transpose(axes)
+        pair = decode.Pair(np.repeat(4 * label[..., None], 3, -1), label)
+        for _ in range(5):
+            image, found = transforms.Augmentation(24, scale, scale, is_flipped=True)(pair, rng)
+            difference = (image[..., 0] / 4 - found)[2:-2, 2:-2]
+            assert np.abs(difference).max() <= 0.5 + 0.2
+            assert abs(difference.mean()) < 0.15
+
+
 def test_without_randomness_nothing_changes(rng):
     pair = decode.Pair(*draw_pair(rng, 32, 32))
     found = transforms.Augmentation(crop_px=32)(pair, rng)

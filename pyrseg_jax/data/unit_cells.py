@@ -43,7 +43,7 @@ def count_cells(label: UInt8[np.ndarray, "h w"], strides: Sequence[int], num_cla
         smallest = _pool(np.minimum, smallest, factor)
         largest = _pool(np.maximum, largest, factor)
         labelled = _pool(np.add, labelled.astype(np.int32), factor)
-        is_unit = (labelled > 0) & (smallest.astype(np.int32) + 1 == largest)
+        is_unit = smallest.astype(np.int32) + 1 == largest  # not where all is void: 255 + 1 against 0
         cells[level] = is_unit.sum(), (labelled > 0).sum() - is_unit.sum()
         unit_pixels[level] = np.bincount(smallest[is_unit], labelled[is_unit], num_classes)[:num_classes]
     return CellCounts(cells, unit_pixels, np.bincount(label[is_labelled], minlength=num_classes)[:num_classes])
