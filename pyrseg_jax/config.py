@@ -13,6 +13,7 @@ from typing import Any
 
 import ml_collections
 
+from pyrseg_jax.data.catalog import ON_ERROR
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.protocols import PROTOCOLS
 from pyrseg_jax.models import hrnet
@@ -44,6 +45,12 @@ class Data:
     name: str = _key("scenes")  # a key of data.catalog.DATASETS
     root: str | None = _key(None, free=True)  # folder with the user's files, for data sets that are read from files
     prepared: str | None = _key(None, free=True)  # where prepared data sets are kept; None: TFDS's own place
+    first_value: int = _key(1, _at_least(0))  # folder: value of the first line of classes.txt in label files
+    void_value: int = _key(0, {"minimum": 0, "maximum": 255})  # folder: value of pixels without a class
+    remap: str = _key("")  # folder: further values in label files, as "7:1,9:void"
+    on_error: str = _key(
+        "stop", _one_of(*ON_ERROR), free=True
+    )  # a pair that cannot be used: end, or leave it out and count
     holdout: int = _key(0, _at_least(0))  # this many training images form the split "holdout" instead
     holdout_seed: int = _key(0, _at_least(0))  # which ones
     crop_px: int = _key(512, _at_least(1))  # height and width of a training image, a multiple of the coarsest stride

@@ -9,6 +9,7 @@ import optax
 
 from pyrseg_jax.config import Config, Data, Model
 from pyrseg_jax.data.catalog import Dataset, open_dataset
+from pyrseg_jax.data.own_values import OwnValues
 from pyrseg_jax.evaluation.inference import Predictor
 from pyrseg_jax.evaluation.protocols import Protocol, make_protocol
 from pyrseg_jax.models.baselines import BASELINES
@@ -17,9 +18,18 @@ from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, W
 from pyrseg_jax.training.optimizer import make_optimizer, poly_schedule
 
 
-def open_data(data: Data) -> Dataset:
-    """Open the data set, after preparing it where it is one that is prepared."""
-    return open_dataset(data.name, data.root, data.prepared, holdout=data.holdout, holdout_seed=data.holdout_seed)
+def open_data(data: Data, is_raw: bool = False) -> Dataset:
+    """Open the data set, after preparing it where it is one that is prepared; `is_raw`: read its files themselves."""
+    return open_dataset(
+        data.name,
+        data.root,
+        data.prepared,
+        holdout=data.holdout,
+        holdout_seed=data.holdout_seed,
+        own_values=OwnValues(data.first_value, data.void_value, data.remap),
+        on_error=data.on_error,
+        is_raw=is_raw,
+    )
 
 
 def make_model(model: Model, num_classes: int) -> Segmenter:

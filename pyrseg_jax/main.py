@@ -80,6 +80,8 @@ def _run(chosen: str | None) -> None:
         if _INPUT.value is None or _OUTPUT.value is None:
             raise UserError("--mode=predict needs --input=FILE_OR_FOLDER and --output=FOLDER")
         predict.predict(config, workdir, _INPUT.value, _OUTPUT.value, _STEP.value)
+    elif mode == "prepare":
+        validate.prepare(config)
     else:
         validate.validate(config)
 

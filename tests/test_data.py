@@ -134,6 +134,33 @@ def test_a_bad_file_is_named(image, label, message):
         decode.decode_pair(record(image, label), SPACE)
 
 
+def test_the_quick_decoders_give_what_pil_gives(rng):
+    image, label = draw_pair(rng, 33, 47)
+    for data in (jpeg(image), jpeg(image, subsampling=2, progressive=True), jpeg(image[..., 0])):
+        assert decode._decode_plain_jpeg(data) is not None
+        expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        np.testing.assert_array_equal(decode.decode_image(data, "x"), expected)
+    assert decode._decode_plain_png(png(label)) is not None
+    np.testing.assert_array_equal(decode._decode_plain_png(png(label)), label)
+    cmyk = io.BytesIO()
+    Image.fromarray(image).convert("CMYK").save(cmyk, "JPEG")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for data in (cmyk.getvalue(), jpeg(image, exif=exif), jpeg(image)[:-50], jpeg(image) + b"\0", png(image)):
+        assert decode._decode_plain_jpeg(data) is None
+    for data in (png(image), png(label, "P"), png(label, "1"), png(label.astype(np.uint16)), jpeg(label)):
+        assert decode._decode_plain_png(data) is None
+
+
+def test_a_label_with_a_wrong_checksum_is_not_believed(rng):
+    data = bytearray(png(rng.integers(1, 4, (40, 40)).astype(np.uint8)))
+    start = data.index(b"IDAT") + 4
+    length = int.from_bytes(data[start - 8 : start - 4])
+    data[start + length] ^= 1  # the chunk's checksum alone: the values are still right
+    with pytest.raises(UserError, match=r"x\.png is damaged \(a checksum in it is wrong\)|x\.png cannot be decoded"):
+        decode.decode_label(bytes(data), "x.png", SPACE)
+
+
 # --- the folder layout
 
 
@@ -196,7 +223,7 @@ def test_a_folder_that_is_not_laid_out_is_explained(folder, what, message):
 @pytest.mark.parametrize(
     ("name", "root", "message"),
     [
-        ("folders", None, "config.data.name='folders': expected one of folder, scenes"),
+        ("folders", None, "config.data.name='folders': expected one of ade20k, coco_stuff10k, camvid, scenes, folder"),
         ("folder", None, "config.data.root is not set"),
         ("folder", "/nonexistent/place", "config.data.root=/nonexistent/place: there is no such folder"),
     ],
@@ -273,10 +300,8 @@ def test_survey_counts_and_collects_every_problem(folder):
     assert found.num_images == 4
     np.testing.assert_array_equal(found.pixels, [(kept == value).sum() for value in (1, 2, 3)])
     assert found.num_void == (kept == 0).sum()
-    assert [name in problem for name, problem in zip(("training_1.jpg", "training_4.png"), found.problems)] == [
-        True,
-        True,
-    ]
+    assert [index for index, _ in found.problems] == [1, 4]
+    assert "training_1.jpg" in found.problems[0][1] and "training_4.png" in found.problems[1][1]
 
 
 def test_files_are_checked_once_and_again_when_they_change(folder, tmp_path, monkeypatch):
@@ -318,6 +343,20 @@ def test_image_and_label_move_together(rng):
         num_void += (label == VOID).any()
         assert (image[(label == VOID)] != 0).any() or not (label == VOID).any()
     assert num_void > 5
+
+
+@pytest.mark.parametrize("scale", [0.6, 0.7, 1.0, 1.3, 1.9])
+def test_label_and_image_have_the_same_pixel_centres(rng, scale):
+    """A ramp tells where each pixel comes from: nearest and linear may differ by half a pixel at most, and by none on average."""
+    ramp = np.add.outer(np.zeros(60), np.arange(60)).astype(np.uint8)
+    for axes in ((0, 1), (1, 0)):
+        label = ramp.transpose(axes)
+        pair = decode.Pair(np.repeat(4 * label[..., None], 3, -1), label)
+        for _ in range(5):
+            image, found = transforms.Augmentation(24, scale, scale, is_flipped=True)(pair, rng)
+            difference = (image[..., 0] / 4 - found)[2:-2, 2:-2]
+            assert np.abs(difference).max() <= 0.5 + 0.2
+            assert abs(difference.mean()) < 0.15
 
 
 def test_without_randomness_nothing_changes(rng):

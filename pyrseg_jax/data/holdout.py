@@ -30,9 +30,8 @@ class FileSubset(Subset):
 
     def fingerprint(self) -> list[str]:
         """Describe the files of these records such that any change of one shows."""
-        lines = self._source.fingerprint()
-        per_record = len(lines) // len(self._source)
-        return [line for i in self._indices for line in lines[i * per_record : (i + 1) * per_record]]
+        lines = self._source.fingerprint()  # one per record
+        return [lines[i] for i in self._indices]
 
 
 def take(source: Source, indices: Sequence[int]) -> Subset:

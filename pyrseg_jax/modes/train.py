@@ -10,7 +10,7 @@ from pyrseg_jax import experiment, parallel
 from pyrseg_jax.config import Config
 from pyrseg_jax.data.catalog import TRAINING, Dataset
 from pyrseg_jax.data.decode import decode_pair
-from pyrseg_jax.data.pipeline import training_batches
+from pyrseg_jax.data.pipeline import TrainingBatches, training_batches
 from pyrseg_jax.data.survey import check_once
 from pyrseg_jax.data.transforms import Augmentation
 from pyrseg_jax.evaluation.evaluator import Evaluator
@@ -67,7 +67,7 @@ def train(config: Config, workdir: Workdir) -> dict:
                     to_devices=functools.partial(parallel.to_devices, mesh),
                     evaluate=evaluate,
                     checkpoints=checkpoints,
-                    recorder=logbook,
+                    recorder=_CountingSkipped(logbook, batches),
                     learning_rate=experiment.make_schedule(config),
                     schedule=_make_schedule(config, last_step),
                 )
@@ -80,6 +80,19 @@ def train(config: Config, workdir: Workdir) -> dict:
         checkpoints.close()
         logbook.close()
     return evaluate.last_result
+
+
+class _CountingSkipped:
+    """A logbook whose lines also say how many records were skipped, since the start of this process."""
+
+    def __init__(self, logbook: Logbook, batches: TrainingBatches):
+        self._logbook, self._batches = logbook, batches
+
+    def advance(self, step: int, loss: float) -> None:
+        self._logbook.advance(step, loss)
+
+    def write_step(self, step: int, values: dict[str, float]) -> None:
+        self._logbook.write_step(step, values | {"skipped_records": self._batches.num_skipped})
 
 
 class _Evaluation:
@@ -127,6 +140,7 @@ def _open_batches(config: Config, dataset: Dataset, first_step: int):
         seed=config.seed,
         first_step=first_step,
         workers=data.workers,
+        on_error=data.on_error,
     )
 
 

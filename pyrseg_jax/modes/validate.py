@@ -4,37 +4,50 @@ import logging
 
 from pyrseg_jax import experiment
 from pyrseg_jax.config import Config
-from pyrseg_jax.data.survey import survey
+from pyrseg_jax.data.catalog import TRAINING, Dataset
+from pyrseg_jax.data.survey import Survey, survey
+from pyrseg_jax.data.survey_table import hints, table
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.modes.train import SPLIT
 
 log = logging.getLogger(__name__)
 
 
+def prepare(config: Config) -> None:
+    """Prepare the data set if it is one that is prepared, and print what its splits hold; raises UserError as `validate`."""
+    _report(config, experiment.open_data(config.data))
+
+
 def validate(config: Config) -> None:
-    """Prepare the data set if it is one that is prepared, read every image and label of it, and print what they hold.
+    """Read every image and label of a data set, where it has files of its own these, and print what they hold.
 
     Raises:
       UserError: at the end, if there is any problem; each is printed on a line of its own.
     """
-    dataset = experiment.open_data(config.data)
+    _report(config, experiment.open_data(config.data, is_raw=True))
+
+
+def _report(config: Config, dataset: Dataset) -> None:
     problems = []
-    for split in dict.fromkeys((SPLIT, config.evaluation.split)):
+    for split in dict.fromkeys((TRAINING, config.evaluation.split)):
         try:
-            source = dataset.open_split(split)
+            found = _survey(config, dataset, split)
         except UserError as error:
             problems.append(str(error))
             continue
-        found = survey(source, dataset.label_space, split)
-        print(f"{split} ({dataset.place})\n{found.table(dataset.label_space)}\n")
-        problems += found.problems
-        absent = [name for name, pixels in zip(dataset.label_space.names, found.pixels, strict=True) if not pixels]
-        if absent and not found.problems:
-            log.warning(
-                "classes without a single pixel in %s: %s; are the label values shifted?", split, ", ".join(absent)
-            )
+        print(f"{split} ({dataset.place})\n{table(found, dataset.label_space)}\n")
+        problems += [message for _, message in found.problems]
+        for hint in hints(found, dataset.label_space):
+            print(f"hint ({split}): {hint}")
     for problem in problems:
         print(f"problem: {problem}")
     if problems:
         raise UserError(f"{len(problems)} problem(s) in {dataset.place}, the first: {problems[0]}")
     log.info("no problem found in %s", dataset.place)
+
+
+def _survey(config: Config, dataset: Dataset, split: str) -> Survey:
+    strides = config.model.strides[:-1]  # at the finest level nothing says whether a cell is a unit-cell
+    known = dataset.surveys.get(split)
+    if known is not None and known.strides == strides:
+        return known
+    return survey(dataset.open_split(split), dataset.label_space, split, strides, dataset.checksums(split))

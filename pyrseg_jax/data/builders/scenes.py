@@ -9,8 +9,10 @@ import tensorflow_datasets as tfds
 
 from pyrseg_jax.data.builders.scene_painting.classes import CLASS_COLORS, CLASS_NAMES, IS_STUFF
 from pyrseg_jax.data.builders.scene_painting.encode import encode_scenes
+from pyrseg_jax.data.label_space import ade_layout
 
-__all__ = ["CLASS_COLORS", "CLASS_NAMES", "FEATURES", "IS_STUFF", "Scenes"]
+LABEL_SPACE = ade_layout(CLASS_NAMES, colors=CLASS_COLORS, is_stuff=IS_STUFF)
+__all__ = ["CLASS_COLORS", "CLASS_NAMES", "FEATURES", "IS_STUFF", "LABEL_SPACE", "Scenes"]
 
 # A label is 0 where void, else 1 + the index into CLASS_NAMES.
 FEATURES = {

@@ -1,0 +1,167 @@
+"""Prepare and read a stand-in for ADE20K with as many images, of the same sizes: time, memory, bytes on disk.
+
+    python benchmarks/preparation.py --sizes=SIZES.csv [--images=22210] [--folder=FOLDER]
+
+SIZES.csv has the columns split, name, width, height. Images are cut from painted street scenes, JPEG of quality 90; those
+of one size are one file under several names. FOLDER, by default a temporary one, gets the files and the prepared data set.
+"""
+
+import argparse
+import csv
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import cv2
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from pyrseg_jax.data import pipeline
+from pyrseg_jax.data import prepared as store
+from pyrseg_jax.data.builders.ade20k import Ade20k
+from pyrseg_jax.data.builders.scene_painting.compose import paint_scene
+from pyrseg_jax.data.catalog import open_dataset
+from pyrseg_jax.data.transforms import Augmentation
+
+NUM_SCENES, BATCH, BATCHES, WORKERS = 8, 16, 60, 2
+
+
+def write_stand_ins(sizes: list[dict], base: Path) -> int:
+    """Write the files in ADE20K's layout and return their bytes."""
+    scenes = [paint_scene("training", i, size_px=768) for i in range(NUM_SCENES)]
+    first: dict[tuple, tuple[Path, Path]] = {}
+    num_bytes = 0
+    for split in {row["split"] for row in sizes}:
+        for kind in ("images", "annotations"):
+            (base / kind / split).mkdir(parents=True, exist_ok=True)
+    for row in sizes:
+        size = int(row["width"]), int(row["height"])
+        paths = tuple(
+            base / kind / row["split"] / f"{row['name']}.{end}"
+            for kind, end in (("images", "jpg"), ("annotations", "png"))
+        )
+        if size in first:
+            for old, new in zip(first[size], paths):
+                os.link(old, new)
+        else:
+            image, label = scenes[len(first) % NUM_SCENES]
+            # Enlarged by whole numbers where it must be, so that no detail is made up that a photograph would not have.
+            factor = max(-(-size[0] // 768), -(-size[1] // 768))
+            whole = cv2.resize(image, None, fx=factor, fy=factor)[: size[1], : size[0]]
+            values = np.kron(label, np.ones((factor, factor), np.uint8))[: size[1], : size[0]]
+            Image.fromarray(whole).save(paths[0], quality=90)
+            Image.fromarray(values).save(paths[1])
+            first[size] = paths
+        num_bytes += sum(path.stat().st_size for path in paths)
+    return num_bytes
+
+
+class PeakMemory:
+    """Samples the memory of this process and those below it, twice a second (Linux)."""
+
+    def __enter__(self) -> "PeakMemory":
+        self.largest_mib = self.sum_mib = 0.0
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(0.5):
+            sizes = [_resident_mib(number) for number in _family()]
+            self.largest_mib, self.sum_mib = max(self.largest_mib, *sizes), max(self.sum_mib, sum(sizes))
+
+
+def _family() -> set[int]:
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has just ended
+            continue
+    family = {os.getpid()}
+    while more := {number for number, parent in parents.items() if parent in family} - family:
+        family |= more
+    return family
+
+
+def _resident_mib(number: int) -> float:
+    """Memory of a process, what it shares with others divided among them."""
+    try:
+        lines = Path(f"/proc/{number}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def report(name: str, start: float, count: int, memory: PeakMemory) -> None:
+    seconds = time.perf_counter() - start
+    print(
+        f"{name}: {seconds:.1f} s, {count / seconds:.0f} images/s; memory at most {memory.largest_mib:.0f} MiB in one process, "
+        f"{memory.sum_mib:.0f} MiB in all",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=Path, required=True)
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--folder", type=Path)
+    args = parser.parse_args()
+    flags.FLAGS.mark_as_parsed()  # Grain's workers read flags
+    with args.sizes.open(newline="") as file:
+        sizes = list(csv.DictReader(file))
+    if args.images:  # spread over both splits
+        sizes = [sizes[i * len(sizes) // args.images] for i in range(args.images)]
+    with tempfile.TemporaryDirectory() as temporary:
+        run(sizes, args.folder or Path(temporary))
+
+
+def run(sizes: list[dict], folder: Path) -> None:
+    start = time.perf_counter()
+    num_bytes = write_stand_ins(sizes, folder / "ADEChallengeData2016")
+    print(
+        f"{len(sizes)} pairs, {num_bytes / 2**20:.0f} MiB, written in {time.perf_counter() - start:.0f} s", flush=True
+    )
+    root, target = str(folder / "ADEChallengeData2016"), str(folder / "prepared")
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        place = store.prepare_files(Ade20k, root, target)
+    report("prepared", start, len(sizes), memory)
+    files = [path for path in place.rglob("*") if path.is_file()]
+    print(f"on disk: {sum(path.stat().st_size for path in files) / 2**20:.0f} MiB in {len(files)} files")
+    start = time.perf_counter()
+    dataset = open_dataset("ade20k", root, target)
+    source = dataset.open_split("training")
+    print(f"opened again: {time.perf_counter() - start:.1f} s")
+    order = np.random.default_rng(0).permutation(len(source))[:2000]
+    start = time.perf_counter()
+    for index in order:
+        source[int(index)]
+    print(f"records read in random order: {1e3 * (time.perf_counter() - start) / len(order):.2f} ms each")
+    stream = pipeline.training_batches(
+        source, dataset.label_space, Augmentation(512, 0.5, 2.0, True), batch_size=BATCH, seed=0, workers=WORKERS
+    )
+    with PeakMemory() as memory:
+        for _ in range(2 * WORKERS):
+            next(stream)
+        start = time.perf_counter()
+        for _ in range(BATCHES):
+            next(stream)
+    report(f"training batches, {WORKERS} workers, 512×512", start, BATCHES * BATCH, memory)
+    stream.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""Read the tables of classes in `classes/`: value in label files, name, stuff or thing, colour."""
+
+import csv
+from pathlib import Path
+
+from pyrseg_jax.data.label_space import LabelSpace
+
+
+def read_class_table(name: str) -> LabelSpace:
+    """Read `classes/NAME.csv`; the classes' train ids are their order."""
+    with (Path(__file__).parent / "classes" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return LabelSpace(
+        names=tuple(row["name"] for row in rows),
+        file_ids=tuple(int(row["value"]) for row in rows),
+        void_file_id=0,
+        colors=tuple((int(row["red"]), int(row["green"]), int(row["blue"])) for row in rows),
+        is_stuff=tuple(row["is_stuff"] == "1" for row in rows),
+    )

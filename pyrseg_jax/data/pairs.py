@@ -1,0 +1,115 @@
+"""Images with their label maps in an archive: random access to the bytes, as `source.Source` asks for."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from pyrseg_jax.data.archive import Archive
+from pyrseg_jax.data.source import Record
+from pyrseg_jax.errors import UserError
+
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+
+
+@dataclasses.dataclass(frozen=True)
+class PairFiles:
+    """Where an image and its label map lie in an archive, and what to call results about them."""
+
+    name: str
+    image: str
+    label: str
+
+
+class ArchiveSource:
+    """The pairs of one split.
+
+    Args:
+      archive: where the files are.
+      pairs: which, in order.
+      read_label: (bytes of a label file, what to call it in messages) → bytes of a PNG; None where the files are PNGs.
+    """
+
+    def __init__(
+        self, archive: Archive, pairs: Sequence[PairFiles], read_label: Callable[[bytes, str], bytes] | None = None
+    ):
+        self._archive, self._pairs, self._read_label = archive, pairs, read_label
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Record:
+        pair = self._pairs[index]
+        image, label, label_name = (
+            self._archive.read(pair.image),
+            self._archive.read(pair.label),
+            self._archive.place(pair.label),
+        )
+        return {
+            "image": image,
+            "label": self._read_label(label, label_name) if self._read_label else label,
+            "image_name": self._archive.place(pair.image),
+            "label_name": label_name,
+            "name": pair.name,
+        }
+
+    def __repr__(self) -> str:  # Grain puts this into its messages
+        return f"ArchiveSource({self._archive!r}, {len(self)} pairs)"
+
+    def place(self) -> str:
+        """Word where the archive is."""
+        return self._archive.place()
+
+    def fingerprint(self) -> list[str]:
+        """Describe every file such that any change of one shows; one line for each pair."""
+        return [f"{self._archive.stamp(pair.image)}; {self._archive.stamp(pair.label)}" for pair in self._pairs]
+
+
+def list_pairs(archive: Archive, image_folder: str, label_folder: str, layout: str) -> list[PairFiles]:
+    """List the images of a folder with the label maps of the same names in another, sorted by name.
+
+    Args:
+      archive: where both are.
+      image_folder, label_folder: names in it.
+      layout: how the data set should lie, for messages.
+
+    Raises:
+      UserError: for a missing or empty folder, an image without a label, a label without an image, or two images of one
+        name.
+    """
+    for folder in (image_folder, label_folder):
+        if not archive.has_folder(folder):
+            raise UserError(f"{archive.place(folder)} is missing: the folder layout is {layout}")
+    images = _by_stem(archive, image_folder, IMAGE_SUFFIXES)
+    labels = _by_stem(archive, label_folder, (".png",))
+    if not images:
+        raise UserError(
+            f"{archive.place(image_folder)} holds no image: expected files ending in {', '.join(IMAGE_SUFFIXES)}"
+        )
+    _check_partners(archive, images, labels, label_folder, "{} has no label: expected {}.png")
+    _check_partners(archive, labels, images, image_folder, "{} has no image: expected {}.jpg or .png")
+    return [PairFiles(stem, images[stem], labels[stem]) for stem in sorted(images)]
+
+
+def _check_partners(
+    archive: Archive, files: dict[str, str], partners: dict[str, str], partner_folder: str, message: str
+) -> None:
+    missing = sorted(files.keys() - partners.keys())
+    if missing:
+        first = message.format(archive.place(files[missing[0]]), archive.place(f"{partner_folder}/{missing[0]}"))
+        others = f" ({len(missing) - 1} more such files)" if len(missing) > 1 else ""
+        raise UserError(f"{first}{others}: add the missing file, or move this one away")
+
+
+def _by_stem(archive: Archive, folder: str, suffixes: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in archive.files_in(folder):
+        stem, dot, suffix = name.rpartition(".")
+        # A name that starts with a dot is the system's own (macOS puts a ._NAME.jpg beside every NAME.jpg).
+        if dot + suffix.lower() not in suffixes or name.startswith("."):
+            continue
+        if stem in found:
+            raise UserError(
+                f"{archive.place(f'{folder}/{name}')} and {found[stem].rpartition('/')[2]} have the same name but for the "
+                "ending: keep one of them"
+            )
+        found[stem] = f"{folder}/{name}"
+    return found

@@ -1,0 +1,91 @@
+"""Small stand-ins for published data sets, in their native formats."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import scipy.io
+from PIL import Image
+
+ABSENT_IN_COCO = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
+
+
+def draw(rng: np.random.Generator, values, size=(40, 56)) -> tuple[np.ndarray, np.ndarray]:
+    """Draw stripes of some of the values: (H, W, 3) image, (H, W) label."""
+    stripes = rng.choice(values, 4)
+    label = np.repeat(np.repeat(stripes, size[1] // 4)[None], size[0], 0).astype(np.uint8)
+    image = np.clip(label[..., None] + rng.normal(0, 6, (*size, 3)), 0, 255).astype(np.uint8)
+    return image, label
+
+
+def write_ade20k(root: Path, num_training=5, num_validation=3, seed=0) -> Path:
+    """Write ADEChallengeData2016/ below `root` and return it."""
+    rng = np.random.default_rng(seed)
+    base = root / "ADEChallengeData2016"
+    for split, short, count in (("training", "train", num_training), ("validation", "val", num_validation)):
+        for kind in ("images", "annotations"):
+            (base / kind / split).mkdir(parents=True)
+        for i in range(1, count + 1):
+            image, label = draw(rng, np.arange(151), (40 + i, 56))
+            Image.fromarray(image).save(base / "images" / split / f"ADE_{short}_{i:08}.jpg", quality=90)
+            Image.fromarray(label).save(base / "annotations" / split / f"ADE_{short}_{i:08}.png")
+    return base
+
+
+def mat(values: np.ndarray | None, **others) -> bytes:
+    """Write a MATLAB file of version 5 with `S` and other variables."""
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, ({} if values is None else {"S": values}) | others, do_compression=True)
+    return buffer.getvalue()
+
+
+def mat_73(values: np.ndarray) -> bytes:
+    """Write what MATLAB writes as version 7.3: HDF5 behind a header of 512 bytes, columns first."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", userblock_size=512) as file:
+        file.create_dataset("S", data=values.T)
+        file.create_dataset("names", data=np.zeros(3))
+    header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
+    return header + buffer.getvalue()[len(header) :]
+
+
+def write_coco_stuff10k(root: Path, num_training=4, num_test=2, seed=0) -> Path:
+    """Write the layout of cocostuff-10k-v1.1.zip into `root` and return it."""
+    rng = np.random.default_rng(seed)
+    values = [value for value in range(183) if value not in ABSENT_IN_COCO]
+    for folder in ("images", "annotations", "imageLists"):
+        (root / folder).mkdir(parents=True)
+    names = [f"COCO_train2014_{1000 - 7 * i:012}" for i in range(num_training + num_test)]  # not in the order of names
+    for i, name in enumerate(names):
+        image, label = draw(rng, values)
+        Image.fromarray(image).save(root / "images" / f"{name}.jpg", quality=90)
+        others = {"captions": np.array(["a photograph"], object), "regionLabelsStuff": np.zeros((3, 1))}
+        data = mat_73(label) if i == 1 else mat(label.astype((np.uint8, np.uint16, np.float64)[i % 3]), **others)
+        (root / "annotations" / f"{name}.mat").write_bytes(data)
+    for list_name, part in (("train", names[:num_training]), ("test", names[num_training:]), ("all", names)):
+        (root / "imageLists" / f"{list_name}.txt").write_text("\n".join(part) + "\n")
+    return root
+
+
+def write_camvid_tutorial(root: Path, seed=0) -> Path:
+    """Write CamVid/ as SegNet's tutorial has it and return it: two frames in each split."""
+    rng = np.random.default_rng(seed)
+    base = root / "CamVid"
+    for split in ("train", "val", "test"):
+        for folder in (split, f"{split}annot"):
+            (base / folder).mkdir(parents=True)
+        for i in range(2):
+            image, label = draw(rng, np.arange(12))
+            Image.fromarray(image).save(base / split / f"{split}_{i}.png")
+            Image.fromarray(label).save(base / f"{split}annot" / f"{split}_{i}.png")
+    return base
+
+
+def zip_folder(folder: Path, target: Path, with_parent=True) -> Path:
+    """Pack a folder as publishers do, with an entry for each folder, too."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in sorted(folder.rglob("*")):
+            file.write(path, path.relative_to(folder.parent if with_parent else folder))
+    return target

@@ -1,0 +1,138 @@
+"""Downloads: continued, checked, and explained when they fail. From servers on this machine only."""
+
+import hashlib
+import http.server
+import threading
+
+import pytest
+
+from pyrseg_jax.data import download
+from pyrseg_jax.data.download import Published, fetch
+from pyrseg_jax.errors import UserError
+
+CONTENT = bytes(range(256)) * 5000
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves CONTENT; how is set by its attributes."""
+
+    cut_after: int | None = None  # the next answer ends after this many bytes
+    has_ranges = True
+    status: int | None = None  # answer with this error
+    content = CONTENT
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        server.asked.append(self.headers.get("Range"))
+        if server.status:
+            return self.send_error(server.status)
+        start = 0
+        if server.has_ranges and (asked := self.headers.get("Range")):
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            if start >= len(server.content):
+                return self.send_error(416)
+        rest = server.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        cut, server.cut_after = server.cut_after, None
+        self.wfile.write(rest[:cut])
+        return None
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.asked = []
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        server.url = f"http://127.0.0.1:{server.server_port}/a.zip"
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_file_arrives_whole_and_is_not_fetched_twice(server, tmp_path):
+    published = Published(server.url, "a.zip", MD5)
+    for _ in range(2):
+        assert fetch(published, tmp_path / "deep" / "down").read_bytes() == CONTENT
+    assert server.asked == [None]
+    assert sorted(p.name for p in (tmp_path / "deep" / "down").iterdir()) == ["a.zip", "a.zip.checksum"]
+    assert MD5 in (tmp_path / "deep" / "down" / "a.zip.checksum").read_text()
+
+
+@pytest.mark.parametrize("has_ranges", [True, False])
+def test_an_interrupted_download_continues(server, tmp_path, has_ranges):
+    server.cut_after, server.has_ranges = 700_000, has_ranges
+    path = fetch(Published(server.url, "a.zip", MD5), tmp_path, pause_s=0)
+    assert path.read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=700000-"]
+
+
+def test_another_run_continues_what_a_killed_one_left(server, tmp_path):
+    (tmp_path / "a.zip.partial").write_bytes(CONTENT[:1000])
+    assert fetch(Published(server.url, "a.zip", MD5), tmp_path).read_bytes() == CONTENT
+    assert server.asked == ["bytes=1000-"]
+    (tmp_path / "a.zip").rename(tmp_path / "a.zip.partial")  # killed between the last byte and the renaming
+    assert fetch(Published(server.url, "a.zip", MD5), tmp_path).read_bytes() == CONTENT
+
+
+def test_a_file_that_is_not_the_published_one_is_refused_and_removed(server, tmp_path):
+    server.content = CONTENT[:-1] + b"!"
+    with pytest.raises(
+        UserError, match=rf"the file has the md5 \w+, but {MD5} is published: it is damaged .*try again"
+    ):
+        fetch(Published(server.url, "a.zip", MD5), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_published_checksum_the_first_one_is_held_against_later_ones(server, tmp_path, caplog):
+    published = Published(server.url, "a.zip")
+    fetch(published, tmp_path).unlink()
+    assert "no checksum of a.zip was published; its sha256" in caplog.text
+    assert fetch(published, tmp_path).read_bytes() == CONTENT
+    (tmp_path / "a.zip").unlink()
+    server.content = CONTENT + b"!"
+    with pytest.raises(UserError, match=r"sha256 \w+, but \w+ is recorded in .*a\.zip\.checksum"):
+        fetch(published, tmp_path)
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_refusal_says_what_to_put_where(server, tmp_path, status):
+    server.status = status
+    message = (
+        rf"a\.zip cannot be downloaded from .*{status}.*put it into {tmp_path}, or name .*--config\.data\.root=PLACE"
+    )
+    with pytest.raises(UserError, match=message):
+        fetch(Published(server.url, "a.zip"), tmp_path, pause_s=0)
+
+
+def test_without_network_it_says_what_to_put_where(tmp_path):
+    with pytest.raises(UserError, match=r"a\.zip cannot be downloaded from .*download it on a machine with network"):
+        fetch(Published("http://nowhere.invalid/a.zip", "a.zip"), tmp_path, pause_s=0)
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_a_server_that_never_finishes_is_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "NUM_TRIES", 2)
+    server.has_ranges = False
+    real = Handler.do_GET
+
+    def cut_always(handler):
+        server.cut_after = 10
+        return real(handler)
+
+    monkeypatch.setattr(Handler, "do_GET", cut_always)
+    with pytest.raises(UserError, match="10 of 1280000 bytes arrived"):
+        fetch(Published(server.url, "a.zip"), tmp_path, pause_s=0)
+
+
+def test_a_file_on_this_machine_can_be_the_published_one(tmp_path):
+    (tmp_path / "web").write_bytes(CONTENT)
+    assert fetch(Published((tmp_path / "web").as_uri(), "a.zip", MD5), tmp_path / "d").read_bytes() == CONTENT
