@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import cv2
 import grain
 import numpy as np
+from jaxtyping import UInt8
 
 from pyrseg_jax.data.decode import Pair, decode_pair
 from pyrseg_jax.data.label_space import LabelSpace
