@@ -1,5 +1,6 @@
 """Test the painted scenes: reproducible, balanced, labelled as painted, prepared without TensorFlow."""
 
+import concurrent.futures
 import hashlib
 import io
 import subprocess
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pyrseg_jax.data.builders import scenes
 from pyrseg_jax.data.builders.scene_painting import encode
 from pyrseg_jax.data.builders.scene_painting.classes import CLASS_COLORS, CLASS_NAMES, IS_STUFF
 from pyrseg_jax.data.builders.scene_painting.compose import paint_scene
 from pyrseg_jax.data.builders.scene_painting.lens import halve_labels
+from pyrseg_jax.data.catalog import open_dataset
 
 NUM_CLASSES = 12
 SKY, BUILDING, ROAD, PAVEMENT, GRASS, WATER, WALL, TREE, CAR, PERSON, POLE, SIGN = range(1, 13)
@@ -240,3 +243,23 @@ def test_neither_jax_nor_tensorflow_is_needed():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_of_two_that_need_it_one_prepares_it(tmp_path, monkeypatch):
+    """Two runs that are started together must not fail at each other's files."""
+    monkeypatch.setattr(scenes.Scenes, "NUM_SCENES", {"training": 2, "validation": 1})
+    prepared = []
+    original = scenes.Scenes._generate_examples
+
+    def count(self, split, num_scenes):
+        prepared.append(split)
+        return original(self, split, num_scenes)
+
+    monkeypatch.setattr(scenes.Scenes, "_generate_examples", count)
+
+    def open_it(_):
+        return len(open_dataset("scenes", None, str(tmp_path)).open_split("training"))
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(open_it, range(2))) == [2, 2]
+    assert sorted(prepared) == ["training", "validation"]
