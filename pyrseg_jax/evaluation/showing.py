@@ -15,8 +15,8 @@ from pyrseg_jax.models.inputs import normalize
 from pyrseg_jax.pyramid import build_targets, fuse
 from pyrseg_jax.pyramid.levels import DONT_CARE, to_children
 
-# How many positions of the finest level the arrays have room for: images of up to 256², 1024², 4096², … pixels.
-GRID_ROOMS = tuple(4**i for i in (6, 8, 10, 12))
+# How many positions of the finest level the arrays have room for: images of up to 256² and 1024² pixels, then of twice as many.
+GRID_ROOMS = (4**6, *(2**i for i in range(16, 25)))
 
 
 @flax.struct.dataclass
