@@ -71,9 +71,14 @@ class Exchange(nn.Module):
 
 
 class HRNet(nn.Module):
-    def __init__(self, width, num_modules=(1, 4, 3), num_blocks=4, num_bottlenecks=4, convention="half_pixel"):
+    """The backbone; as a stub its features are the pixels of each 4 × 4 cell."""
+
+    def __init__(self, width, num_modules=(1, 4, 3), num_blocks=4, num_bottlenecks=4, convention="half_pixel", is_stub=False):
         super().__init__()
-        self.convention = convention
+        self.convention, self.is_stub = convention, is_stub
+        if is_stub:
+            self.width = 48
+            return
         self.conv1, self.bn1 = conv(3, 64, 3, 2), nn.BatchNorm2d(64)
         self.conv2, self.bn2 = conv(64, 64, 3, 2), nn.BatchNorm2d(64)
         kernels = (1, 3, 1)
@@ -95,6 +100,8 @@ class HRNet(nn.Module):
         self.width = sum(widths)
 
     def features(self, x):
+        if self.is_stub:
+            return F.pixel_unshuffle(x, 4)
         x = torch.relu(self.bn1(self.conv1(x)))
         x = torch.relu(self.bn2(self.conv2(x)))
         x = self.layer1(x)
@@ -210,7 +217,7 @@ class CrissCross(nn.Module):
 
         column, row = (0, 3, 2, 1), (0, 2, 3, 1)
         vertical = lines(query, column) @ lines(key, column).transpose(1, 2)
-        vertical = vertical - torch.diag(torch.full((h,), float("inf"))).nan_to_num(0.0, float("inf"))
+        vertical = vertical - torch.diag(torch.full((h,), float("inf")))
         horizontal = lines(query, row) @ lines(key, row).transpose(1, 2)
         vertical, horizontal = vertical.reshape(n, w, h, h).transpose(1, 2), horizontal.reshape(n, h, w, w)
         weights = torch.softmax(torch.cat([vertical, horizontal], -1), -1)

@@ -7,7 +7,7 @@ to (rows, columns, in, out); normalisations keep their numbers.
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -125,7 +125,7 @@ def to_state_dict(variables: Mapping) -> dict[str, np.ndarray]:
       UserError: naming the first array without an official name.
     """
     flat = _flatten(variables)
-    is_backbone = not any(path[1] == "backbone" for path in flat)
+    is_backbone = not any(path[1] == "semantic_head" for path in flat)
     head = None if is_backbone else _official_head(flat)
     result = {}
     for path, array in flat.items():
@@ -153,7 +153,7 @@ def unflatten(flat: Mapping[Path, np.ndarray]) -> dict:
     return tree
 
 
-def _flatten(tree: Mapping, path: Path = ()) -> dict[Path, np.ndarray]:
+def _flatten(tree: Mapping, path: Path = ()) -> dict[Path, Any]:
     flat = {}
     for name, value in tree.items():
         flat |= _flatten(value, (*path, name)) if isinstance(value, Mapping) else {(*path, name): value}
