@@ -18,6 +18,9 @@ from pyrseg_jax.errors import UserError
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "pillow")
 
 
+RANDOM = "random"  # the initialisation of a run that started from no weights
+
+
 class Workdir:
     """Paths and records of one run."""
 
@@ -27,12 +30,17 @@ class Workdir:
         self.figures = self.path / "figures"
         self._config = self.path / "config.json"
         self._classes = self.path / "classes.json"
+        self._initialisation = self.path / "initialisation.json"
 
     def figures_of(self, split: str, step: int) -> Path:
         """Return the folder, made if need be, for figures about an evaluation."""
         folder = self.figures / f"{split}-{step}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def has_checkpoint(self) -> bool:
+        """Tell whether there is a checkpoint to continue from."""
+        return self.checkpoints.is_dir() and any(entry.name.isdigit() for entry in self.checkpoints.iterdir())
 
     def has_run(self) -> bool:
         """Tell whether a run was started here."""
@@ -94,6 +102,19 @@ class Workdir:
             return LabelSpace(**as_tuples)
         except (OSError, json.JSONDecodeError, TypeError) as error:
             raise UserError(f"{self._classes} cannot be read ({error}): restore it, or train again") from error
+
+    def write_initialisation(self, origin: str | dict) -> None:
+        """Keep what the run starts from, for every result of it."""
+        write_atomically(self._initialisation, json.dumps(origin, indent=1) + "\n")
+
+    def read_initialisation(self) -> str | dict:
+        """Return what the run started from: `"random"`, or `file`, `sha256` and `source` of the weights."""
+        try:
+            return json.loads(self._initialisation.read_text())
+        except FileNotFoundError:  # as in runs older than this file
+            return RANDOM
+        except (OSError, json.JSONDecodeError) as error:
+            raise UserError(f"{self._initialisation} cannot be read ({error}): restore it") from error
 
     def write_evaluation(self, split: str, step: int, result: dict) -> Path:
         """Write `evaluation/SPLIT-STEP.json` and return its path."""

@@ -20,7 +20,14 @@ def prepare(context="none", resize="half_pixel", size=(64, 96), **kwargs):
 
 
 @pytest.mark.parametrize(
-    ("context", "resize"), [("none", "align_corners"), ("none", "nearest"), ("ocr", "half_pixel"), ("anl", "half_pixel"), ("ccnet", "half_pixel")],
+    ("context", "resize"),
+    [
+        ("none", "align_corners"),
+        ("none", "nearest"),
+        ("ocr", "half_pixel"),
+        ("anl", "half_pixel"),
+        ("ccnet", "half_pixel"),
+    ],
 )
 def test_logits_equal_the_twins(context, resize):
     backbone = "hrnet_tiny" if context == "none" else None

@@ -65,7 +65,9 @@ class Exchange(nn.Module):
     def forward(self, maps):
         maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
         return [
-            torch.relu(sum(resize(layer(x), maps[to].shape[2:], self.convention) for layer, x in zip(row, maps, strict=True)))
+            torch.relu(
+                sum(resize(layer(x), maps[to].shape[2:], self.convention) for layer, x in zip(row, maps, strict=True))
+            )
             for to, row in enumerate(self.fuse_layers)
         ]
 
@@ -73,7 +75,9 @@ class Exchange(nn.Module):
 class HRNet(nn.Module):
     """The backbone; as a stub its features are the pixels of each 4 × 4 cell."""
 
-    def __init__(self, width, num_modules=(1, 4, 3), num_blocks=4, num_bottlenecks=4, convention="half_pixel", is_stub=False):
+    def __init__(
+        self, width, num_modules=(1, 4, 3), num_blocks=4, num_bottlenecks=4, convention="half_pixel", is_stub=False
+    ):
         super().__init__()
         self.convention, self.is_stub = convention, is_stub
         if is_stub:
@@ -125,7 +129,9 @@ class HRNetHead(HRNet):
     def __init__(self, classes, width, **kwargs):
         super().__init__(width, **kwargs)
         d = self.width
-        self.last_layer = nn.Sequential(conv(d, d, 1, bias=True), nn.BatchNorm2d(d), nn.ReLU(), conv(d, classes, 1, bias=True))
+        self.last_layer = nn.Sequential(
+            conv(d, d, 1, bias=True), nn.BatchNorm2d(d), nn.ReLU(), conv(d, classes, 1, bias=True)
+        )
 
     def forward(self, x):
         return self.last_layer(self.features(x)), None
@@ -145,7 +151,9 @@ class ObjectContext(nn.Module):
         self.f_up = nn.Sequential(conv(key_width, width, 1), norm_relu(width))
 
     def forward(self, x, regions):
-        query, key, value = (f(y).flatten(2) for f, y in ((self.f_pixel, x), (self.f_object, regions), (self.f_down, regions)))
+        query, key, value = (
+            f(y).flatten(2) for f, y in ((self.f_pixel, x), (self.f_object, regions), (self.f_down, regions))
+        )
         weights = torch.softmax(query.transpose(1, 2) @ key * query.shape[1] ** -0.5, -1)
         return self.f_up((weights @ value.transpose(1, 2)).transpose(1, 2).reshape(len(x), -1, *x.shape[2:]))
 

@@ -170,7 +170,9 @@ def _split(state_dict: State) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
     if any(name.startswith("backbone.") for name in state):
         is_head = {name: not name.startswith("backbone.") for name in state}
     else:
-        parts = tuple(f"{name.partition('.')[0]}." for head in HEADS for pair in head.names.values() for name in pair if name)
+        parts = tuple(
+            f"{name.partition('.')[0]}." for head in HEADS for pair in head.names.values() for name in pair if name
+        )
         is_head = {name: name.startswith(parts) for name in state}
     backbone = {name.removeprefix("backbone."): state[name] for name in state if not is_head[name]}
     backbone = {n: a for n, a in backbone.items() if not n.startswith(CLASSIFIER_PARTS)}
@@ -275,7 +277,9 @@ def _convert(state: State, names: Mapping[Path, tuple[str, str | None]], abstrac
 def _to_ours(path: Path, array: np.ndarray) -> np.ndarray:
     array = np.asarray(array, np.float32)
     if not np.isfinite(array).all() or (path[-1] == "var" and (array < 0).any()):
-        raise UserError(f"the weights of {'/'.join(path[1:])} are not finite or a variance is negative: the file is damaged")
+        raise UserError(
+            f"the weights of {'/'.join(path[1:])} are not finite or a variance is negative: the file is damaged"
+        )
     return array.transpose(2, 3, 1, 0) if path[-1] == "kernel" and array.ndim == 4 else array
 
 

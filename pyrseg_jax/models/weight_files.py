@@ -54,7 +54,7 @@ def sha256_of(path: Path) -> str:
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: it is no dict
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except (SafetensorError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read as safetensors ({_line(error)}): it is cut off or of another format; fetch it again"
