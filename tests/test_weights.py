@@ -1,6 +1,9 @@
 """Weights from files: names of every release, what does not fit, what must not be read, and what training takes of them."""
 
+import functools
 import hashlib
+import json
+import logging
 import pickle
 from pathlib import Path
 
@@ -9,13 +12,23 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from pyrseg_jax import config as config_lib
+from pyrseg_jax import experiment
+from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models import hrnet, torch_weights
 from pyrseg_jax.models.initial import abstract_variables, initial_variables
 from pyrseg_jax.models.segmenter import build_segmenter
 from pyrseg_jax.models.weight_files import read_weights
+from pyrseg_jax.modes.evaluate import with_context
+from pyrseg_jax.modes.initialise import initialise
+from pyrseg_jax.modes.train import train
+from pyrseg_jax.training.checkpoint import Checkpoints
+from pyrseg_jax.training.step import initial_state
+from pyrseg_jax.workdir import Workdir
 
 
+@functools.cache
 def tiny_backbone(seed=0):
     """Variables of a tiny backbone and its state dict, with every array different from the others."""
     rng = np.random.default_rng(seed)
@@ -107,8 +120,10 @@ def test_what_does_not_fit_is_named(change, message):
 
 def test_another_width_is_named():
     _, state = tiny_backbone()
-    abstract = abstract_variables(build_segmenter(3, backbone="hrnet_w18", representation="per_pixel", context="none"))
-    with pytest.raises(UserError, match="of HRNet-W8, config.model.backbone is of width 18"):
+    abstract = abstract_variables(
+        build_segmenter(3, backbone="hrnet_small", representation="per_pixel", context="none")
+    )
+    with pytest.raises(UserError, match="of HRNet-W8, config.model.backbone is of width 16"):
         torch_weights.import_weights(state, abstract)
 
 
@@ -257,3 +272,88 @@ def test_pytorch_files_are_read(tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(UserError, match="list.pth holds a list: expected the state dict"):
         read_weights(tmp_path / "list.pth")
+
+
+def tiny_config(init=None, **model):
+    config = config_lib.defaults()
+    config.data.name, config.data.crop_px = "folder", 64
+    widths = {"backbone": "hrnet_tiny", "semantic_width": 16, "key_width": 8, "unity_width": 8}
+    config.model.update(widths | model)
+    if init is not None:
+        config.model.init = str(init)
+    return config_lib.resolve(config)
+
+
+def start_of(config, classes, caplog):
+    """What `initialise` gives, flat, and its log line."""
+    with caplog.at_level(logging.INFO):
+        start = initialise(config, experiment.make_model(config.model, len(classes)), ade_layout(classes))
+    return start, caplog.records[-1].getMessage() if caplog.records else ""
+
+
+def test_training_starts_from_a_file(weight_file, caplog):
+    variables, _ = tiny_backbone()
+    start, line = start_of(tiny_config(weight_file), ("sky", "ground"), caplog)
+    for collection in ("params", "batch_stats"):
+        jax.tree.map(np.testing.assert_array_equal, start.variables[collection]["backbone"], variables[collection])
+    random, _ = start_of(tiny_config(), ("sky", "ground"), caplog)
+    assert random.origin == "random"
+    for part in ("context", "semantic_head", "unity_head"):
+        jax.tree.map(np.testing.assert_array_equal, start.variables["params"][part], random.variables["params"][part])
+    assert start.origin == {"file": str(weight_file), "sha256": read_weights(weight_file).sha256, "source": "HRNet"}
+    assert line.endswith("at random: context, semantic_head, unity_head; not taken: nothing")
+
+
+def write_run(path, config, classes, seed=0):
+    """A run with one checkpoint, of which nothing was trained; returns its variables."""
+    run = Workdir(str(path))
+    run.open_for_training(config, ade_layout(classes))
+    variables = initialise(config, experiment.make_model(config.model, len(classes)), ade_layout(classes)).variables
+    checkpoints = Checkpoints(run.checkpoints)
+    checkpoints.save(7, initial_state(variables, experiment.make_sgd(config)), None)
+    checkpoints.wait()
+    checkpoints.close()
+    return variables
+
+
+def test_training_starts_from_a_run_with_other_classes(tmp_path, caplog):
+    theirs = write_run(tmp_path / "first", tiny_config(), ("sky", "ground", "post"))
+    config = tiny_config(tmp_path / "first", context="none")
+    start, line = start_of(config, ("cat", "dog", "fish"), caplog)
+    for part in ("backbone", "unity_head"):
+        jax.tree.map(np.testing.assert_array_equal, start.variables["params"][part], theirs["params"][part])
+    ours, head = start.variables["params"]["semantic_head"], theirs["params"]["semantic_head"]
+    assert (ours["classify_1"]["kernel"].shape[-1], head["classify_1"]["kernel"].shape[-1]) == (3, 3)
+    assert line.endswith("at random: semantic_head; not taken: context, semantic_head")
+    same, line = start_of(tiny_config(tmp_path / "first"), ("sky", "ground", "post"), caplog)
+    jax.tree.map(np.testing.assert_array_equal, same.variables, theirs)
+    assert "at random: nothing; not taken: nothing" in line
+    assert len(same.origin["sha256"]) == 64
+    with pytest.raises(UserError, match=r"the run has the backbone hrnet_tiny, which is not the one of"):
+        start_of(tiny_config(tmp_path / "first", backbone="hrnet_small"), ("sky", "ground"), caplog)
+
+
+def test_results_say_what_the_run_started_from(tmp_path):
+    run = Workdir(str(tmp_path))
+    assert with_context({}, tiny_config(), run, 3)["protocol"]["initialisation"] == "random"
+    origin = {"file": "w.pth", "sha256": "0" * 64, "source": "HRNet"}
+    run.write_initialisation(origin)
+    assert with_context({}, tiny_config(), run, 3)["protocol"]["initialisation"] == origin
+
+
+def test_weights_that_do_not_fit_leave_no_run_behind(folder, tmp_path, weight_file):
+    """So that the same command with other weights is not a run of another config."""
+    config = tiny_config(weight_file, backbone="hrnet_small")
+    config = config_lib.from_json(
+        config_lib.to_json(config).replace('"root": null', f'"root": {json.dumps(str(folder))}')
+    )
+    with pytest.raises(UserError, match=r"config\.model\.init=.*tiny\.safetensors: the weights are of HRNet-W8"):
+        train(config, Workdir(str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+    for wrong, message in (
+        (tmp_path, "this folder holds no run"),
+        (tmp_path / "w.pth", "there is no such file of weights"),
+    ):
+        config = tiny_config(wrong)
+        with pytest.raises(UserError, match=message):
+            initialise(config, experiment.make_model(config.model, 3), ade_layout(("a", "b", "c")))

@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,9 +52,7 @@ def initialise(config: Config, model: nn.Module, label_space: LabelSpace) -> Sta
     except UserError as error:
         raise UserError(f"config.model.init={config.model.init}: {error}") from error
     flat = flatten_dict(drawn)
-    fresh = dict.fromkeys(
-        "/".join(path[1:-1]).removesuffix("/conv").removesuffix("/bn") for path in flat if path not in given
-    )
+    fresh = _name([at for at in flat if at not in given], flat)
     log.info(
         "starting from %s (%s, SHA-256 %s…): %d of %d arrays; at random: %s; not taken: %s",
         path,
@@ -100,5 +99,13 @@ def _of_run(path: Path, label_space: LabelSpace, drawn: dict) -> tuple[Arrays, d
     for at in sorted(given):
         digest.update("/".join(at).encode() + np.ascontiguousarray(given[at]).tobytes())
     source = f"a run's step {int(state.step)}, its {len(given)} arrays taken"
-    left = tuple(dict.fromkeys("/".join(at[1:-1]) for at in theirs if at not in given))
+    left = _name([at for at in theirs if at not in given], theirs)
     return given, {"file": str(path), "sha256": digest.hexdigest(), "source": source}, left
+
+
+def _name(some: Sequence[tuple[str, ...]], every: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """Name the layers that arrays belong to; a part of the network that is among them as a whole, once."""
+    sizes = Counter(at[1] for at in every)
+    whole = {part for part, count in Counter(at[1] for at in some).items() if count == sizes[part]}
+    layers = (at[1] if at[1] in whole else "/".join(at[1:-1]).removesuffix("/conv").removesuffix("/bn") for at in some)
+    return tuple(dict.fromkeys(layers))
