@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypeAlias
 
 from pyrseg_jax import config as config_lib
 from pyrseg_jax import parallel
@@ -18,6 +19,7 @@ from pyrseg_jax.errors import UserError
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "pillow")
 
 
+Buffer: TypeAlias = bytes | memoryview
 RANDOM = "random"  # the initialisation of a run that started from no weights
 
 
@@ -97,9 +99,7 @@ class Workdir:
     def read_label_space(self) -> LabelSpace:
         """Read the classes that the run was trained on; raises UserError if the file is missing or damaged."""
         try:
-            values = json.loads(self._classes.read_text())
-            as_tuples = {name: _to_tuple(value) for name, value in values.items()}
-            return LabelSpace(**as_tuples)
+            return LabelSpace.from_json(json.loads(self._classes.read_text()))
         except (OSError, json.JSONDecodeError, TypeError) as error:
             raise UserError(f"{self._classes} cannot be read ({error}): restore it, or train again") from error
 
@@ -126,8 +126,13 @@ class Workdir:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file such that a reader, or a crash, sees either the old one or the new one whole."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: Buffer) -> None:
+    """Write bytes as `write_atomically` does text."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content)
     os.replace(partial, path)
 
 
@@ -148,7 +153,3 @@ def environment() -> dict:
         "git_commit": commit,
         "command": sys.argv,
     }
-
-
-def _to_tuple(value):
-    return tuple(_to_tuple(item) for item in value) if isinstance(value, list) else value

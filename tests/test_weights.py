@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from runs import tiny_config, write_run
 from safetensors.numpy import save_file
 
 from pyrseg_jax import config as config_lib
@@ -23,8 +24,6 @@ from pyrseg_jax.models.weight_files import read_weights
 from pyrseg_jax.modes.evaluate import with_context
 from pyrseg_jax.modes.initialise import initialise
 from pyrseg_jax.modes.train import train
-from pyrseg_jax.training.checkpoint import Checkpoints
-from pyrseg_jax.training.step import initial_state
 from pyrseg_jax.workdir import Workdir
 
 
@@ -274,16 +273,6 @@ def test_pytorch_files_are_read(tmp_path):
         read_weights(tmp_path / "list.pth")
 
 
-def tiny_config(init=None, **model):
-    config = config_lib.defaults()
-    config.data.name, config.data.crop_px = "folder", 64
-    widths = {"backbone": "hrnet_tiny", "semantic_width": 16, "key_width": 8, "unity_width": 8}
-    config.model.update(widths | model)
-    if init is not None:
-        config.model.init = str(init)
-    return config_lib.resolve(config)
-
-
 def start_of(config, classes, caplog):
     """What `initialise` gives, flat, and its log line."""
     with caplog.at_level(logging.INFO):
@@ -302,18 +291,6 @@ def test_training_starts_from_a_file(weight_file, caplog):
         jax.tree.map(np.testing.assert_array_equal, start.variables["params"][part], random.variables["params"][part])
     assert start.origin == {"file": str(weight_file), "sha256": read_weights(weight_file).sha256, "source": "HRNet"}
     assert line.endswith("at random: context, semantic_head, unity_head; not taken: nothing")
-
-
-def write_run(path, config, classes, seed=0):
-    """A run with one checkpoint, of which nothing was trained; returns its variables."""
-    run = Workdir(str(path))
-    run.open_for_training(config, ade_layout(classes))
-    variables = initialise(config, experiment.make_model(config.model, len(classes)), ade_layout(classes)).variables
-    checkpoints = Checkpoints(run.checkpoints)
-    checkpoints.save(7, initial_state(variables, experiment.make_sgd(config)), None)
-    checkpoints.wait()
-    checkpoints.close()
-    return variables
 
 
 def test_training_starts_from_a_run_with_other_classes(tmp_path, caplog):

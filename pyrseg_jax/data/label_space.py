@@ -33,6 +33,11 @@ class LabelSpace:
     colors: tuple[tuple[int, int, int], ...] | None = None
     is_stuff: tuple[bool, ...] | None = None
 
+    @classmethod
+    def from_json(cls, values: dict) -> "LabelSpace":
+        """Build one from what `dataclasses.asdict` became in JSON: lists in place of tuples."""
+        return cls(**{name: _to_tuple(value) for name, value in values.items()})
+
     @property
     def num_classes(self) -> int:
         return len(self.names)
@@ -78,6 +83,10 @@ class LabelSpace:
         first, last = min(self.file_ids), max(self.file_ids)
         has_gaps = last - first + 1 != self.num_classes
         return f"{self.void_file_id} (void) or {first} … {last}{' with gaps' if has_gaps else ''} ({self.num_classes} classes)"
+
+
+def _to_tuple(value):
+    return tuple(_to_tuple(item) for item in value) if isinstance(value, list) else value
 
 
 def ade_layout(names: tuple[str, ...], **kwargs) -> LabelSpace:
