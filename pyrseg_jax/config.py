@@ -73,6 +73,9 @@ class Model:
     key_width: int = _key(256, _at_least(1))  # queries and keys of the attention
     unity_width: int = _key(128, _at_least(1))  # D_u
     resize: str = _key("half_pixel", _one_of(*RESIZE_CONVENTIONS))  # upsampling inside the backbone
+    init: str | None = _key(
+        None
+    )  # start from these weights: a file (docs/weights.md) or another run's folder; None: random
     dtype: str = _key("bfloat16", _one_of(*DTYPES))  # of the computation; parameters and loss are float32
 
 

@@ -93,7 +93,7 @@ def make_predictor(config: Config, model: Segmenter, variables: dict) -> Predict
 def describe_protocol(config: Config) -> dict:
     """Say how predictions were made, for whoever compares the numbers."""
     described = make_evaluation_protocol(config).describe()
-    return described | {"threshold": config.evaluation.threshold, "initialisation": "random"}
+    return described | {"threshold": config.evaluation.threshold}
 
 
 def use_compilation_cache() -> None:

@@ -18,6 +18,7 @@ MODES = {
     "predict": "segment --input (an image or a folder of them) into the folder --output",
     "prepare": "build and check the data set, print its table",
     "validate": "read every image and label of the data set, name each bad file",
+    "export": "write the trained model as one portable file, --output (by default model.zip in the workdir)",
 }
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -28,10 +29,15 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "the folder of the run; by default runs/NAME, with the VARIANT if there is one"
 )
 _STEP = flags.DEFINE_integer(
-    "step", None, "evaluate, predict: the step of the checkpoint; by default the newest", lower_bound=0
+    "step", None, "evaluate, predict, export: the step of the checkpoint; by default the newest", lower_bound=0
 )
 _INPUT = flags.DEFINE_string("input", None, "predict: an image or a folder of images")
-_OUTPUT = flags.DEFINE_string("output", None, "predict: the folder to write to")
+_OUTPUT = flags.DEFINE_string("output", None, "predict: the folder to write to; export: the file")
+_SIZES = flags.DEFINE_list(
+    "sizes",
+    [],
+    "export: HEIGHTxWIDTH of the images that the model shall take, with commas; by default the training crop",
+)
 _DEBUG = flags.DEFINE_bool("debug", False, "show the traceback of errors")
 
 
@@ -62,7 +68,7 @@ def main(argv: list[str]) -> int:
 
 def _run(chosen: str | None) -> None:
     from pyrseg_jax import experiment
-    from pyrseg_jax.modes import evaluate, predict, train, validate
+    from pyrseg_jax.modes import evaluate, export, predict, train, validate
     from pyrseg_jax.workdir import Workdir
 
     experiment.use_compilation_cache()
@@ -82,6 +88,8 @@ def _run(chosen: str | None) -> None:
         predict.predict(config, workdir, _INPUT.value, _OUTPUT.value, _STEP.value)
     elif mode == "prepare":
         validate.prepare(config)
+    elif mode == "export":
+        export.export(config, workdir, _OUTPUT.value, _SIZES.value, _STEP.value)
     else:
         validate.validate(config)
 
@@ -142,7 +150,7 @@ def _read_config(chosen: str | None, workdir):
         config = config_lib.resolve(values)
     else:
         config = config_lib.resolve(_CONFIG.value)
-    if _MODE.value in ("evaluate", "predict"):
+    if _MODE.value in ("evaluate", "predict", "export"):
         workdir.read_config()  # says what to do if there is no run
         workdir.check_config(config)
     return config
@@ -163,7 +171,8 @@ def _configure_logging() -> None:
 
 def _usage() -> str:
     flag_lines = [
-        f"  --{name:<9} {flags.FLAGS[name].help}" for name in ("config", "workdir", "step", "input", "output", "debug")
+        f"  --{name:<9} {flags.FLAGS[name].help}"
+        for name in ("config", "workdir", "step", "input", "output", "sizes", "debug")
     ]
     return "\n".join(
         [

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypeAlias
 
 from pyrseg_jax import config as config_lib
 from pyrseg_jax import parallel
@@ -16,6 +17,10 @@ from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "pillow")
+
+
+Buffer: TypeAlias = bytes | memoryview
+RANDOM = "random"  # the initialisation of a run that started from no weights
 
 
 class Workdir:
@@ -27,12 +32,17 @@ class Workdir:
         self.figures = self.path / "figures"
         self._config = self.path / "config.json"
         self._classes = self.path / "classes.json"
+        self._initialisation = self.path / "initialisation.json"
 
     def figures_of(self, split: str, step: int) -> Path:
         """Return the folder, made if need be, for figures about an evaluation."""
         folder = self.figures / f"{split}-{step}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def has_checkpoint(self) -> bool:
+        """Tell whether there is a checkpoint to continue from."""
+        return self.checkpoints.is_dir() and any(entry.name.isdigit() for entry in self.checkpoints.iterdir())
 
     def has_run(self) -> bool:
         """Tell whether a run was started here."""
@@ -89,11 +99,22 @@ class Workdir:
     def read_label_space(self) -> LabelSpace:
         """Read the classes that the run was trained on; raises UserError if the file is missing or damaged."""
         try:
-            values = json.loads(self._classes.read_text())
-            as_tuples = {name: _to_tuple(value) for name, value in values.items()}
-            return LabelSpace(**as_tuples)
+            return LabelSpace.from_json(json.loads(self._classes.read_text()))
         except (OSError, json.JSONDecodeError, TypeError) as error:
             raise UserError(f"{self._classes} cannot be read ({error}): restore it, or train again") from error
+
+    def write_initialisation(self, origin: str | dict) -> None:
+        """Keep what the run starts from, for every result of it."""
+        write_atomically(self._initialisation, json.dumps(origin, indent=1) + "\n")
+
+    def read_initialisation(self) -> str | dict:
+        """Return what the run started from: `"random"`, or `file`, `sha256` and `source` of the weights."""
+        try:
+            return json.loads(self._initialisation.read_text())
+        except FileNotFoundError:  # as in runs older than this file
+            return RANDOM
+        except (OSError, json.JSONDecodeError) as error:
+            raise UserError(f"{self._initialisation} cannot be read ({error}): restore it") from error
 
     def write_evaluation(self, split: str, step: int, result: dict) -> Path:
         """Write `evaluation/SPLIT-STEP.json` and return its path."""
@@ -105,8 +126,13 @@ class Workdir:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file such that a reader, or a crash, sees either the old one or the new one whole."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: Buffer) -> None:
+    """Write bytes as `write_atomically` does text."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content)
     os.replace(partial, path)
 
 
@@ -127,7 +153,3 @@ def environment() -> dict:
         "git_commit": commit,
         "command": sys.argv,
     }
-
-
-def _to_tuple(value):
-    return tuple(_to_tuple(item) for item in value) if isinstance(value, list) else value

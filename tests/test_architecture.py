@@ -22,8 +22,10 @@ FLOORS = {
     "experiment": 5,
     "ablation": 5,
     "workdir": 5,
-    "modes": 6,
-    "main": 7,
+    "export": 6,
+    "modes": 7,
+    "api": 8,
+    "main": 8,
 }
 
 

@@ -64,6 +64,11 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     return plain if plain is not None else _to_rgb(ImageOps.exif_transpose(_open(data, name)))
 
 
+def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    """Turn a photograph that is open already to upright RGB, as `decode_image` does."""
+    return _to_rgb(ImageOps.exif_transpose(image))
+
+
 def decode_label(data: bytes, name: str, label_space: LabelSpace) -> UInt8[np.ndarray, "h w"]:
     """Decode a label file to train ids; raises UserError as `decode_pair` does."""
     plain = _decode_plain_png(data)

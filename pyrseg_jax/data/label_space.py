@@ -36,6 +36,11 @@ class LabelSpace:
     is_stuff: tuple[bool, ...] | None = None
     also: tuple[tuple[int, int], ...] = ()
 
+    @classmethod
+    def from_json(cls, values: dict) -> "LabelSpace":
+        """Build one from what `dataclasses.asdict` became in JSON: lists in place of tuples."""
+        return cls(**{name: _to_tuple(value) for name, value in values.items()})
+
     @property
     def num_classes(self) -> int:
         return len(self.names)
@@ -105,6 +110,10 @@ class LabelSpace:
         remapped = f", or {', '.join(str(value) for value, _ in self.also)} by config.data.remap" if self.also else ""
         gaps = " with gaps" if has_gaps else ""
         return f"{self.void_file_id} (void) or {first} … {last}{gaps} ({self.num_classes} classes){remapped}"
+
+
+def _to_tuple(value):
+    return tuple(_to_tuple(item) for item in value) if isinstance(value, list) else value
 
 
 def ade_layout(names: tuple[str, ...], **kwargs) -> LabelSpace:

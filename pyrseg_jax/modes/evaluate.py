@@ -39,7 +39,7 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
     step = int(state.step)
     log.info("evaluating step %d on %d images of %s", step, len(source), config.evaluation.split)
     evaluator = make_evaluator(config, model, dataset, mesh)
-    result = with_context(evaluator(state.variables, config.evaluation.analysis), config, step)
+    result = with_context(evaluator(state.variables, config.evaluation.analysis), config, workdir, step)
     path = workdir.write_evaluation(config.evaluation.split, step, result)
     log.info("written to %s", path)
     draw(config, workdir, step, result)
@@ -86,9 +86,10 @@ def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mes
     )
 
 
-def with_context(result: dict, config: Config, step: int) -> dict:
+def with_context(result: dict, config: Config, workdir: Workdir, step: int) -> dict:
     """Add what makes a result comparable."""
-    return result | {"step": step, "protocol": experiment.describe_protocol(config)}
+    protocol = experiment.describe_protocol(config) | {"initialisation": workdir.read_initialisation()}
+    return result | {"step": step, "protocol": protocol}
 
 
 def table(result: dict) -> str:

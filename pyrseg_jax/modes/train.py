@@ -14,8 +14,9 @@ from pyrseg_jax.data.pipeline import TrainingBatches, training_batches
 from pyrseg_jax.data.survey import check_once
 from pyrseg_jax.data.transforms import Augmentation
 from pyrseg_jax.evaluation.evaluator import Evaluator
-from pyrseg_jax.models.initial import abstract_variables, initial_variables, num_parameters
+from pyrseg_jax.models.initial import abstract_variables, num_parameters
 from pyrseg_jax.modes.evaluate import draw, make_evaluator, with_context
+from pyrseg_jax.modes.initialise import Start, initialise
 from pyrseg_jax.reporting.logbook import Logbook
 from pyrseg_jax.reporting.pictures import save_pictures
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
@@ -35,12 +36,16 @@ def train(config: Config, workdir: Workdir) -> dict:
     dataset = experiment.open_data(config.data)
     for split in (SPLIT, config.evaluation.split):  # before anything slow: a bad file should not cost an hour
         check_once(dataset.open_split(split), dataset.label_space, f"{dataset.place} ({split})")
-    workdir.open_for_training(config, dataset.label_space)
-
     model = experiment.make_model(config.model, dataset.label_space.num_classes)
+    # Before the folder is written to: weights that do not fit should leave nothing behind.
+    start = None if workdir.has_checkpoint() else initialise(config, model, dataset.label_space)
+    workdir.open_for_training(config, dataset.label_space)
+    if start is not None:
+        workdir.write_initialisation(start.origin)
+
     optimizer = experiment.make_sgd(config)
     checkpoints = Checkpoints(workdir.checkpoints, config.training.keep_last)
-    state = _restore_or_initialise(config, model, optimizer, checkpoints, mesh)
+    state = _restore_or_start(config, model, optimizer, checkpoints, mesh, start)
     first_step = int(state.step)
     last_step = min(config.training.steps, config.training.stop_after or config.training.steps)
     log.info(
@@ -107,7 +112,9 @@ class _Evaluation:
         split = self._config.evaluation.split
         self._logbook.say(f"evaluating step {step} on {split}")
         is_analysed = self._config.evaluation.analysis and step == self._last_step
-        self.last_result = with_context(self._evaluator(state.variables, is_analysed), self._config, step)
+        self.last_result = with_context(
+            self._evaluator(state.variables, is_analysed), self._config, self._workdir, step
+        )
         self._workdir.write_evaluation(split, step, self.last_result)
         self._logbook.write_evaluation(step, self.last_result)
         return self.last_result["miou"]
@@ -118,16 +125,18 @@ def _make_schedule(config: Config, last_step: int) -> Schedule:
     return Schedule(last_step, training.batch_size, training.log_every, training.evaluate_every, training.save_every)
 
 
-def _restore_or_initialise(config: Config, model, optimizer, checkpoints: Checkpoints, mesh) -> TrainState:
+def _restore_or_start(
+    config: Config, model, optimizer, checkpoints: Checkpoints, mesh, start: Start | None
+) -> TrainState:
     sharding = parallel.replicated(mesh)
-    side = config.model.strides[0] * 2
-    abstract = jax.eval_shape(lambda v: initial_state(v, optimizer), abstract_variables(model, side))
+    if start is not None:
+        return jax.device_put(initial_state(start.variables, optimizer), sharding)
+    abstract_start = abstract_variables(model, config.model.strides[0] * 2)
+    abstract = jax.eval_shape(lambda v: initial_state(v, optimizer), abstract_start)
     state = checkpoints.restore(abstract_on(abstract, sharding))
-    if state is not None:
-        log.info("continuing from the checkpoint of step %d", int(state.step))
-        checkpoints.delete_after(int(state.step))
-        return state
-    return jax.device_put(initial_state(initial_variables(model, config.seed, side), optimizer), sharding)
+    log.info("continuing from the checkpoint of step %d", int(state.step))
+    checkpoints.delete_after(int(state.step))
+    return state
 
 
 def _open_batches(config: Config, dataset: Dataset, first_step: int):

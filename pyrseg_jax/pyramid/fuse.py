@@ -51,7 +51,7 @@ def fuse(
     return Fused(probs, level)
 
 
-def _check_pyramids(semantic: list[tuple[int, ...]], unity: list[tuple[int, ...]]) -> None:
+def _check_pyramids(semantic: list[tuple], unity: list[tuple]) -> None:
     if not semantic or any(len(shape) != 4 for shape in semantic):
         raise ValueError(f"semantic_probs have shapes {semantic}: expected at least one map (N, h, w, C)")
     n, h, w, c = semantic[0]

@@ -1,0 +1,91 @@
+"""Published names of the layers in trained heads: HRNet's own and OCR's, of the releases that have the layers we have."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+CONTEXT = "context/context"  # where our segmenter keeps a published context module
+CLASSIFIER = "semantic_head/classify_4"
+AUXILIARY = "auxiliary_head"
+
+
+class Head(NamedTuple):
+    """The layers of one release's head.
+
+    Attributes:
+      source: whose it is.
+      marker: an array that only this head has.
+      names: our module → (convolution, normalisation or None) there.
+      biased: convolutions there that have a bias although a normalisation follows; ours have none.
+    """
+
+    source: str
+    marker: str
+    names: Mapping[str, tuple[str, str | None]]
+    biased: frozenset[str] = frozenset()
+
+
+def _ocr(reduce: str, auxiliary: bool) -> dict[str, tuple[str, str | None]]:
+    block = "ocr_distri_head.object_context_block"
+    names = {
+        "reduce": (f"{reduce}.0", f"{reduce}.1.0"),
+        "query_1": (f"{block}.f_pixel.0", f"{block}.f_pixel.1.0"),
+        "query_2": (f"{block}.f_pixel.2", f"{block}.f_pixel.3.0"),
+        "key_1": (f"{block}.f_object.0", f"{block}.f_object.1.0"),
+        "key_2": (f"{block}.f_object.2", f"{block}.f_object.3.0"),
+        "value_1": (f"{block}.f_down.0", f"{block}.f_down.1.0"),
+        "out": (f"{block}.f_up.0", f"{block}.f_up.1.0"),
+        "merge": ("ocr_distri_head.conv_bn_dropout.0", "ocr_distri_head.conv_bn_dropout.1.0"),
+    }
+    names = {f"{CONTEXT}/{ours}": theirs for ours, theirs in names.items()} | {CLASSIFIER: ("cls_head", None)}
+    if auxiliary:
+        names[f"{AUXILIARY}/project_1"] = ("aux_head.0", "aux_head.1.0")
+        names[f"{AUXILIARY}/classify_1"] = ("aux_head.2", None)
+    return names
+
+
+def _mmsegmentation_ocr() -> dict[str, tuple[str, str | None]]:
+    head, block = "decode_head.1", "decode_head.1.object_context_block"
+    layers = {
+        "reduce": f"{head}.bottleneck",
+        "query_1": f"{block}.query_project.0",
+        "query_2": f"{block}.query_project.1",
+        "key_1": f"{block}.key_project.0",
+        "key_2": f"{block}.key_project.1",
+        "value_1": f"{block}.value_project",
+        "out": f"{block}.out_project",
+        "merge": f"{block}.bottleneck",
+    }
+    return {f"{CONTEXT}/{ours}": (f"{theirs}.conv", f"{theirs}.bn") for ours, theirs in layers.items()} | {
+        CLASSIFIER: (f"{head}.conv_seg", None),
+        f"{AUXILIARY}/project_1": ("decode_head.0.convs.0.conv", "decode_head.0.convs.0.bn"),
+        f"{AUXILIARY}/classify_1": ("decode_head.0.conv_seg", None),
+    }
+
+
+PROJECTION = "semantic_head/project_4"
+# The first two are the official ones. In openseg's OCR the auxiliary classifier begins with a 3×3 convolution, which ours does
+# not, so it is left.
+HEADS = (
+    Head(
+        "HRNet, official segmentation release",
+        "last_layer.3.weight",
+        {PROJECTION: ("last_layer.0", "last_layer.1"), CLASSIFIER: ("last_layer.3", None)},
+        frozenset({"last_layer.0"}),
+    ),
+    Head(
+        "HRNet + OCR, official release",
+        "conv3x3_ocr.0.weight",
+        _ocr("conv3x3_ocr", auxiliary=True),
+        frozenset({"conv3x3_ocr.0", "aux_head.0"}),
+    ),
+    Head("HRNet + OCR, openseg", "conv3x3.0.weight", _ocr("conv3x3", auxiliary=False), frozenset({"conv3x3.0"})),
+    Head("HRNet + OCR, mmsegmentation", "decode_head.1.bottleneck.conv.weight", _mmsegmentation_ocr()),
+    Head(
+        "HRNet, mmsegmentation",
+        "decode_head.convs.0.conv.weight",
+        {
+            PROJECTION: ("decode_head.convs.0.conv", "decode_head.convs.0.bn"),
+            CLASSIFIER: ("decode_head.conv_seg", None),
+        },
+    ),
+)

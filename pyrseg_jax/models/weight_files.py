@@ -1,0 +1,94 @@
+"""Read files of weights, without running anything that is in them."""
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from pyrseg_jax.errors import UserError
+
+SAFETENSORS, PICKLED = (".safetensors",), (".pth", ".pt", ".bin", ".tar", ".ckpt")
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training programs keep the weights
+
+
+class WeightFile(NamedTuple):
+    """The arrays of a file by name, float32 or as stored, and the SHA-256 of its bytes."""
+
+    state_dict: dict[str, np.ndarray]
+    sha256: str
+
+
+def read_weights(path: Path) -> WeightFile:
+    """Read `.safetensors`, or PyTorch's `.pth` (`.pt`, `.bin`, `.tar`), for which PyTorch must be installed.
+
+    A `.pth` file is a program for Python's unpickler. It is read with `weights_only`, which knows tensors and containers
+    only: whatever else is in it ends the reading, and is not run.
+
+    Raises:
+      UserError: naming the file, if it is missing, damaged, of another kind, or holds more than weights.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file of weights ({path.absolute()})")
+    suffix = path.suffix.lower()
+    if suffix in SAFETENSORS:
+        state = _read_safetensors(path)
+    elif suffix in PICKLED:
+        state = _read_pickled(path)
+    else:
+        raise UserError(f"{path} is no file of weights: expected one ending in {', '.join(SAFETENSORS + PICKLED)}")
+    if not state:
+        raise UserError(f"{path} holds no tensors: expected the state dict of a network")
+    return WeightFile(state, sha256_of(path))
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (SafetensorError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read as safetensors ({_line(error)}): it is cut off or of another format; fetch it again"
+        ) from error
+
+
+def _read_pickled(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"{path} is in PyTorch's own format: `pip install torch` to read it, or use a .safetensors file"
+        ) from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is refused: it is damaged, or holds more than weights, and reading that would run code from the file "
+            f"({_line(error)}); where you trust it, save its state dict alone, as .safetensors"
+        ) from error
+    # PyTorch raises these and others for files that are cut off or of another format.
+    except Exception as error:
+        raise UserError(f"{path} cannot be read as PyTorch weights ({_line(error)}): fetch it again") from error
+    for name in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds a {type(content).__name__}: expected the state dict of a network")
+    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    return {
+        name: (value.float() if value.is_floating_point() else value).numpy(force=True)
+        for name, value in tensors.items()
+    }
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()}".split("\n")[0][:160]

@@ -1,0 +1,139 @@
+"""The exported file: run by jax alone, and the same numbers as the model."""
+
+import json
+import subprocess
+import sys
+import textwrap
+import zipfile
+
+import jax
+import numpy as np
+import pytest
+from conftest import CLASSES, draw_pair
+from runs import STEP, tiny_config, write_run
+
+import pyrseg_jax
+from pyrseg_jax import experiment
+from pyrseg_jax.api import _ExportedPredictor
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.evaluation.inference import run_network
+from pyrseg_jax.export import PLATFORMS, Exported
+from pyrseg_jax.modes.export import export
+from pyrseg_jax.workdir import Workdir
+
+OURS = ("pyrseg_jax", "flax", "optax", "orbax", "grain", "ml_collections", "jaxtyping", "cv2", "safetensors", "absl")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A run, its variables, the file, and what the export measured."""
+    place = tmp_path_factory.mktemp("export")
+    config = tiny_config()
+    variables = write_run(place / "run", config, CLASSES, is_vivid=True)
+    path = place / "out" / "model.zip"
+    measured = export(config, Workdir(str(place / "run")), str(path), ["64x96"])
+    return place / "run", config, variables, path, measured
+
+
+def test_the_file_is_measured(exported):
+    *_, path, measured = exported
+    assert measured["megabytes"] == pytest.approx(path.stat().st_size / 1e6)
+    assert measured["same_labels"] > 0.999
+    assert measured["largest_difference"] < 1e-5
+    assert measured["load_seconds"] > 0
+
+
+def test_jax_alone_runs_it_as_its_readme_says(exported, tmp_path, rng):
+    """Without this package and all that it needs beside jax and NumPy, in another folder and process."""
+    _, config, variables, path, _ = exported
+    images = np.stack([draw_pair(rng, 64, 96)[0] for _ in range(3)])
+    np.save(tmp_path / "images.npy", images)
+    with zipfile.ZipFile(path) as file:
+        readme = file.read("README.txt").decode()
+    lines = [line for line in readme.splitlines() if line.startswith("    ")]
+    code = textwrap.dedent("\n".join(lines)).replace('"model.zip"', repr(str(path)))
+    blocked = f"import sys\nfor name in {OURS}: sys.modules[name] = None\n"
+    data = f"import numpy\nimages = numpy.load({str(tmp_path / 'images.npy')!r})\n"
+    flat = "flat = {'labels': result['labels'], 'level': result['level'], 'probs': result['probs']}\n"
+    save = f"np.savez({str(tmp_path / 'result.npz')!r}, **flat)\nprint(json.dumps(about))\n"
+    # -I: neither PYTHONPATH nor the current folder are searched.
+    command = [sys.executable, "-I", "-c", blocked + data + code + "\n" + flat + save]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    about = json.loads(done.stdout)
+    assert about["classes"] == list(CLASSES)
+    assert about["step"] == STEP
+    assert about["initialisation"] == "random"
+    found = np.load(tmp_path / "result.npz")
+    assert found["labels"].shape == (3, 64, 96)
+    assert len(np.unique(found["labels"])) > 1
+    model = experiment.make_model(config.model, 3)
+    expected = jax.jit(lambda v, x: run_network(model, v, x, 0.5))(variables, images)
+    np.testing.assert_allclose(found["probs"], expected.probs, atol=1e-5)
+    assert (found["level"] == expected.level).mean() > 0.99
+
+
+def test_the_file_is_for_every_platform_and_any_number_of_images(exported):
+    with zipfile.ZipFile(exported[3]) as file:
+        program = jax.export.deserialize(bytearray(file.read("64x96.stablehlo")))
+    assert program.platforms == PLATFORMS == ("cpu", "cuda", "tpu")
+    assert str(program.in_avals[-1].shape) == "(n, 64, 96, 3)"
+
+
+def test_the_file_and_the_run_segment_alike(exported, rng):
+    run, _, _, path, _ = exported
+    from_run, from_file = pyrseg_jax.load(run), pyrseg_jax.load(path)
+    assert from_file.class_names == CLASSES
+    image, _ = draw_pair(rng, 60, 100)  # shown to the network at 64 × 96 by both
+    a, b = from_run(image), from_file(image)
+    assert (a.labels == b.labels).mean() > 0.999
+    np.testing.assert_allclose(a.probs, b.probs, atol=1e-5)
+    assert a.strides == b.strides
+    assert b.show_pyramid().size == a.show_pyramid().size
+
+
+@pytest.mark.parametrize(
+    ("target", "sizes", "message"),
+    [
+        ("m.onnx", [], r"--output=m.onnx: an exported model is a file that ends in .zip"),
+        (None, ["512"], r"--sizes=512: expected HEIGHTxWIDTH in pixels"),
+        (None, ["64x50"], r"--sizes=64x50: expected multiples of 32, the coarsest stride"),
+    ],
+)
+def test_what_cannot_be_exported_is_named(exported, target, sizes, message):
+    run, config, *_ = exported
+    with pytest.raises(UserError, match=message):
+        export(config, Workdir(str(run)), target, sizes)
+
+
+def test_a_damaged_file_is_named(exported, tmp_path):
+    (tmp_path / "cut.zip").write_bytes(exported[3].read_bytes()[:1000])
+    with pytest.raises(UserError, match="cut.zip is no exported model, or a damaged one"):
+        pyrseg_jax.load(tmp_path / "cut.zip")
+
+
+def test_an_image_is_shown_at_the_size_nearest_in_shape_then_in_area(rng):
+    shown = []
+
+    def program(size):
+        def run(weights, images):
+            shown.append(images.shape[1:3])
+            h, w = size[0] // 4, size[1] // 4
+            probs = np.stack([np.ones((1, h, w)), np.zeros((1, h, w))], -1).astype(np.float32)
+            level = np.zeros((1, h, w), np.uint8)
+            return {"probs": probs, "level": level, "semantic": (level,), "unity": ()}
+
+        return run
+
+    sizes = [(64, 64), (128, 128), (64, 128)]
+    predict = _ExportedPredictor(Exported({}, None, {}, {size: program(size) for size in sizes}))
+    for image, size in (
+        ((60, 60), (64, 64)),
+        ((120, 130), (128, 128)),
+        ((300, 500), (64, 128)),
+        ((500, 470), (128, 128)),
+    ):
+        found = predict(rng.integers(0, 256, (*image, 3), np.uint8))
+        assert shown[-1] == size
+        assert found.labels.shape == image
+        assert not found.labels.any()
