@@ -2,11 +2,13 @@
 
     python benchmarks/parity.py [--backbones=hrnet_w18,hrnet_w32,hrnet_w48] [--gradients=hrnet_w18] [--json=FILE]
 
-Random weights and statistics, the same in both; the twins (tests/torch_twins.py) compute in float64, so the figures are our own
-rounding. A difference is the largest one, relative to the largest value; of gradients, see `tests/parity.py::far_gradients`.
+Random weights and statistics, the same in both; the twins (tests/torch_twins.py) compute in float64, so the figures are rounding in
+float32, ours and, for comparison, PyTorch's. A difference is the largest one, relative to the largest value; of gradients, see
+`tests/parity.py::far_gradients`.
 """
 
 import argparse
+import copy
 import json
 import os
 import sys
@@ -25,42 +27,51 @@ import parity  # noqa: E402
 from pyrseg_jax import experiment  # noqa: E402
 
 SMALL, LARGE = (64, 64), (256, 192)
+NUMBERS = ("logits", "pytorch", "gradients", "pytorch_gradients")
 WIDTHS = {"width": 512, "key_width": 256}  # of the published heads
 
 
 def inference(backbone, context, resize, size) -> dict:
     """Logits of both classifiers at inference, and the share of positions with the same class in bfloat16."""
-    model, twin, variables = load(backbone, context, resize)
+    model, twin, reference, variables = load(backbone, context, resize)
     images = parity.images_of(*size, count=1)
-    expected = parity.run_twin(twin, images, train=False)
+    expected = parity.run_twin(reference, images, train=False)
     found = parity.make_run(model, train=False)(variables, images)
-    pairs = zip(found[:2], expected, strict=True)
-    result = {"logits": max(parity.far(a, b) for a, b in pairs if b is not None)}
+    theirs = [None if y is None else y.detach() for y in parity.run_twin(twin, images, train=False)]
     half = parity.build(backbone, context, resize, dtype="bfloat16", **WIDTHS)[0]
     classes = np.argmax(parity.make_run(half, train=False)(variables, images)[0], -1)
-    return result | {"bfloat16": float((classes == expected[0].detach().numpy().argmax(-1)).mean())}
+    same = float((classes == expected[0].detach().numpy().argmax(-1)).mean())
+    return {"logits": far(found[:2], expected), "pytorch": far(theirs, expected), "bfloat16": same}
 
 
 def training(backbone, context, resize, size) -> dict:
     """Logits with the batch's statistics, and gradients."""
-    model, twin, variables = load(backbone, context, resize)
+    model, twin, reference, variables = load(backbone, context, resize)
     images, rng = parity.images_of(*size), np.random.default_rng(2)
     shapes = jax.eval_shape(parity.make_run(model, True), variables, images)[:2]
     weights = [None if y is None else rng.normal(size=y.shape).astype(np.float32) for y in shapes]
     gradients, *found, _ = parity.make_training(model, weights)(variables, images)
-    expected = parity.train_twin(twin, images, weights)
-    pairs = zip(found, expected, strict=True)
+    expected = parity.train_twin(reference, images, weights)
+    theirs = [None if y is None else y.detach() for y in parity.train_twin(twin, images, weights)]
     return {
-        "logits": max(parity.far(a, b) for a, b in pairs if b is not None),
-        "gradients": parity.far_gradients(gradients, twin, variables, context),
+        "logits": far(found, expected),
+        "pytorch": far(theirs, expected),
+        "gradients": parity.far_gradients(gradients, reference, variables, context),
+        "pytorch_gradients": parity.far_twins(twin, reference),
     }
 
 
+def far(found, expected) -> float:
+    """The larger difference of both classifiers."""
+    return max(parity.far(a, b) for a, b in zip(found, expected, strict=True) if b is not None)
+
+
 def load(backbone, context, resize):
+    """Our model, its twin in float32 and in float64, and the variables that all have."""
     model, twin = parity.build(backbone, context, resize, **WIDTHS)
     variables = parity.draw(model)
     parity.load(twin, variables, context)
-    return model, twin.double(), variables
+    return model, twin, copy.deepcopy(twin).double(), variables
 
 
 def main() -> None:
@@ -75,26 +86,23 @@ def main() -> None:
     first = arguments.backbones.split(",")[0]
     cases += [(inference, first, "none", "align_corners", LARGE)]
     cases += [(inference, first, context, "half_pixel", LARGE) for context in ("ocr", "anl", "ccnet")]
-    cases += [(training, b, "none", "half_pixel", SMALL) for b in arguments.gradients.split(",") if b]
+    cases += [(training, b, "none", "half_pixel", LARGE) for b in arguments.gradients.split(",") if b]
     cases += [(training, None, context, "half_pixel", SMALL) for context in ("none", "ocr", "anl", "ccnet")]
     rows = []
     print(
-        "| backbone | head | resize | images | mode | logits | gradients | bfloat16, same class |"
-        "\n|---|---|---|---|---|---|---|---|"
+        "| backbone | head | resize | images | mode | logits | PyTorch's | gradients | PyTorch's | bfloat16, same class |"
     )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for measure, backbone, context, resize, size in cases:
         start = time.perf_counter()
         found = measure(backbone, context, resize, size)
         rows.append(
             {"backbone": backbone, "head": context, "resize": resize, "size": size, "mode": measure.__name__} | found
         )
+        texts = [f"{found[key]:.1e}" if key in found else "–" for key in NUMBERS]
         half = f"{100 * found['bfloat16']:.1f} %" if "bfloat16" in found else "–"
-        gradients = f"{found['gradients']:.1e}" if "gradients" in found else "–"
-        print(
-            f"| {backbone or '(none)'} | {context} | {resize} | {size[0]}×{size[1]} | {measure.__name__} | "
-            f"{found['logits']:.1e} | {gradients} | {half} |",
-            flush=True,
-        )
+        place = f"{backbone or '(none)'} | {context} | {resize} | {size[0]}×{size[1]} | {measure.__name__}"
+        print(f"| {place} | {' | '.join(texts)} | {half} |", flush=True)
         print(f"{time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(rows, indent=1) + "\n")

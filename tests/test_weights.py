@@ -246,6 +246,8 @@ def test_no_code_of_a_file_is_run(tmp_path):
         with pytest.raises(UserError, match=f"{name} is refused: it is damaged, or holds more than weights"):
             read_weights(tmp_path / name)
         assert not trace.exists()
+    with pytest.raises(UserError, match="would run code from the file .it asks for [a-z]+"):
+        read_weights(tmp_path / "bad.pth")
     pickle.loads((tmp_path / "old.pth").read_bytes())
     assert trace.exists()  # so the file would have done it
 
@@ -294,19 +296,19 @@ def test_training_starts_from_a_file(weight_file, caplog):
 
 
 def test_training_starts_from_a_run_with_other_classes(tmp_path, caplog):
-    theirs = write_run(tmp_path / "first", tiny_config(), ("sky", "ground", "post"))
-    config = tiny_config(tmp_path / "first", context="none")
+    theirs = write_run(tmp_path / "first", tiny_config(strides=(8, 4)), ("sky", "ground", "post"))
+    config = tiny_config(tmp_path / "first", strides=(8, 4), context="none")
     start, line = start_of(config, ("cat", "dog", "fish"), caplog)
     for part in ("backbone", "unity_head"):
         jax.tree.map(np.testing.assert_array_equal, start.variables["params"][part], theirs["params"][part])
     ours, head = start.variables["params"]["semantic_head"], theirs["params"]["semantic_head"]
     assert (ours["classify_1"]["kernel"].shape[-1], head["classify_1"]["kernel"].shape[-1]) == (3, 3)
     assert line.endswith("at random: semantic_head; not taken: context, semantic_head")
-    same, line = start_of(tiny_config(tmp_path / "first"), ("sky", "ground", "post"), caplog)
+    same, line = start_of(tiny_config(tmp_path / "first", strides=(8, 4)), ("sky", "ground", "post"), caplog)
     jax.tree.map(np.testing.assert_array_equal, same.variables, theirs)
     assert "at random: nothing; not taken: nothing" in line
     assert len(same.origin["sha256"]) == 64
-    with pytest.raises(UserError, match=r"the run has the backbone hrnet_tiny, which is not the one of"):
+    with pytest.raises(UserError, match=r"the run has the backbone hrnet_tiny, this one hrnet_small: choose that one"):
         start_of(tiny_config(tmp_path / "first", backbone="hrnet_small"), ("sky", "ground"), caplog)
 
 

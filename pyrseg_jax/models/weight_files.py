@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -72,8 +73,8 @@ def _read_pickled(path: Path) -> dict[str, np.ndarray]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} is refused: it is damaged, or holds more than weights, and reading that would run code from the file "
-            f"({_line(error)}); where you trust it, save its state dict alone, as .safetensors"
+            f"{path} is refused: it is damaged, or holds more than weights, and reading that would run code from the file"
+            f"{_asked_for(error)}; where you trust it, save its state dict alone, as .safetensors"
         ) from error
     # PyTorch raises these and others for files that are cut off or of another format.
     except Exception as error:
@@ -88,6 +89,12 @@ def _read_pickled(path: Path) -> dict[str, np.ndarray]:
         name: (value.float() if value.is_floating_point() else value).numpy(force=True)
         for name, value in tensors.items()
     }
+
+
+def _asked_for(error: Exception) -> str:
+    """Name what a pickle wanted to call, which PyTorch's message has somewhere in its middle."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f" (it asks for {found[1]})" if found else ""
 
 
 def _line(error: Exception) -> str:

@@ -48,7 +48,7 @@ def initialise(config: Config, model: nn.Module, label_space: LabelSpace) -> Sta
         return Start(drawn, RANDOM)
     path = Path(config.model.init).expanduser()
     try:
-        given, origin, left = _of_run(path, label_space, drawn) if path.is_dir() else _of_file(path, drawn)
+        given, origin, left = _of_run(path, config, label_space, drawn) if path.is_dir() else _of_file(path, drawn)
     except UserError as error:
         raise UserError(f"config.model.init={config.model.init}: {error}") from error
     flat = flatten_dict(drawn)
@@ -72,16 +72,21 @@ def _of_file(path: Path, drawn: dict) -> tuple[Arrays, dict, tuple[str, ...]]:
     return found.variables, {"file": str(path), "sha256": file.sha256, "source": found.source}, found.left
 
 
-def _of_run(path: Path, label_space: LabelSpace, drawn: dict) -> tuple[Arrays, dict, tuple[str, ...]]:
+def _of_run(path: Path, config: Config, label_space: LabelSpace, drawn: dict) -> tuple[Arrays, dict, tuple[str, ...]]:
     """Take from another run's newest checkpoint what has its place here; classifiers only for the same classes."""
     run = Workdir(str(path))
     if not run.has_run():
         raise UserError(
             "this folder holds no run (there is no config.json): name the folder of one, or a file of weights"
         )
-    config, classes = run.read_config(), run.read_label_space()
-    model = experiment.make_model(config.model, classes.num_classes)
-    state = restore(config, model, run, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), None)
+    its_config, classes = run.read_config(), run.read_label_space()
+    if its_config.model.backbone != config.model.backbone:
+        raise UserError(
+            f"the run has the backbone {its_config.model.backbone}, this one {config.model.backbone}: choose that one with "
+            "config.model.backbone"
+        )
+    model = experiment.make_model(its_config.model, classes.num_classes)
+    state = restore(its_config, model, run, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), None)
     theirs = flatten_dict(jax.device_get(state.variables))
     ours = flatten_dict(drawn)
     is_same_task = classes.names == label_space.names
@@ -90,11 +95,6 @@ def _of_run(path: Path, label_space: LabelSpace, drawn: dict) -> tuple[Arrays, d
         for at, array in theirs.items()
         if at in ours and array.shape == ours[at].shape and (is_same_task or not at[-2].startswith("classify"))
     }
-    missing = [at for at in ours if at[1] == "backbone" and at not in given]
-    if missing:
-        raise UserError(
-            f"the run has the backbone {config.model.backbone}, which is not the one of config.model.backbone: choose that one"
-        )
     digest = hashlib.sha256()
     for at in sorted(given):
         digest.update("/".join(at).encode() + np.ascontiguousarray(given[at]).tobytes())
