@@ -25,6 +25,7 @@ import numpy as np  # noqa: E402
 import parity  # noqa: E402
 
 from pyrseg_jax import experiment  # noqa: E402
+from pyrseg_jax.models import segmenter  # noqa: E402
 
 SMALL, LARGE = (64, 64), (256, 192)
 NUMBERS = ("logits", "pytorch", "gradients", "pytorch_gradients")
@@ -44,9 +45,17 @@ def inference(backbone, context, resize, size) -> dict:
     return {"logits": far(found[:2], expected), "pytorch": far(theirs, expected), "bfloat16": same}
 
 
-def training(backbone, context, resize, size) -> dict:
+def training_float64(backbone, context, resize, size) -> dict:
+    """As `training`, with ours in float64, too: what is left is not rounding (but of the logits, which are float32)."""
+    segmenter.DTYPES["float64"] = np.float64
+    with jax.enable_x64(True):
+        return training(backbone, context, resize, size, dtype="float64")
+
+
+def training(backbone, context, resize, size, dtype="float32") -> dict:
     """Logits with the batch's statistics, and gradients."""
-    model, twin, reference, variables = load(backbone, context, resize)
+    model, twin, reference, variables = load(backbone, context, resize, dtype)
+    variables = jax.tree.map(lambda a: np.asarray(a, dtype), variables)
     images, rng = parity.images_of(*size), np.random.default_rng(2)
     shapes = jax.eval_shape(parity.make_run(model, True), variables, images)[:2]
     weights = [None if y is None else rng.normal(size=y.shape).astype(np.float32) for y in shapes]
@@ -66,9 +75,9 @@ def far(found, expected) -> float:
     return max(parity.far(a, b) for a, b in zip(found, expected, strict=True) if b is not None)
 
 
-def load(backbone, context, resize):
+def load(backbone, context, resize, dtype="float32"):
     """Our model, its twin in float32 and in float64, and the variables that all have."""
-    model, twin = parity.build(backbone, context, resize, **WIDTHS)
+    model, twin = parity.build(backbone, context, resize, dtype=dtype, **WIDTHS)
     variables = parity.draw(model)
     parity.load(twin, variables, context)
     return model, twin, copy.deepcopy(twin).double(), variables
@@ -86,7 +95,8 @@ def main() -> None:
     first = arguments.backbones.split(",")[0]
     cases += [(inference, first, "none", "align_corners", LARGE)]
     cases += [(inference, first, context, "half_pixel", LARGE) for context in ("ocr", "anl", "ccnet")]
-    cases += [(training, b, "none", "half_pixel", LARGE) for b in arguments.gradients.split(",") if b]
+    for backbone in filter(None, arguments.gradients.split(",")):
+        cases += [(measure, backbone, "none", "half_pixel", LARGE) for measure in (training, training_float64)]
     cases += [(training, None, context, "half_pixel", SMALL) for context in ("none", "ocr", "anl", "ccnet")]
     rows = []
     print(
