@@ -1,5 +1,7 @@
 """Run a network of ours and its PyTorch twin on the same weights and inputs, and measure how far they are apart."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -7,11 +9,15 @@ import torch
 import torch_twins
 
 from pyrseg_jax.models import torch_weights
-from pyrseg_jax.models.hrnet import BACKBONES
+from pyrseg_jax.models.hrnet import BACKBONES, HRNet
 from pyrseg_jax.models.initial import initial_variables
-from pyrseg_jax.models.segmenter import build_segmenter
+from pyrseg_jax.models.segmenter import DTYPES, build_segmenter
 
 CLASSES = 5
+# Beside the package's own: one with two of everything, in little.
+NETWORKS = BACKBONES | {
+    "hrnet_deep": functools.partial(HRNet, width=4, num_modules=(2, 2, 2), num_blocks=2, num_bottlenecks=2)
+}
 
 
 class Stub(nn.Module):
@@ -49,7 +55,7 @@ def build(backbone="hrnet_tiny", context="none", resize="half_pixel", width=32, 
     is_stub = backbone is None
     ours = build_segmenter(
         CLASSES,
-        backbone=backbone or "hrnet_tiny",
+        backbone="hrnet_tiny",
         context=context,
         representation="per_pixel",
         semantic_width=width,
@@ -57,13 +63,13 @@ def build(backbone="hrnet_tiny", context="none", resize="half_pixel", width=32, 
         resize=resize,
         dtype=dtype,
     )
-    if is_stub:
-        ours = ours.clone(backbone=Stub())
+    net = NETWORKS[backbone or "hrnet_tiny"](resize=resize, dtype=DTYPES[dtype])
+    ours = ours.clone(backbone=Stub() if is_stub else net)
     return ours, make_twin(backbone, context, resize, width, key_width)
 
 
 def make_twin(backbone, context, resize, width, key_width):
-    net = BACKBONES[backbone or "hrnet_tiny"]()
+    net = NETWORKS[backbone or "hrnet_tiny"]()
     shape = {"num_modules": net.num_modules, "num_blocks": net.num_blocks, "num_bottlenecks": net.num_bottlenecks}
     shape |= {"width": net.width, "convention": resize, "is_stub": backbone is None}
     if context == "none":

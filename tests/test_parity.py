@@ -60,8 +60,9 @@ def test_training_equals_the_twins(rng, context, backbone):
             np.testing.assert_allclose(a, b, rtol=tolerance, atol=1e-4, err_msg=str(path))
 
 
-def test_published_width_equals_the_twin():
-    model, twin, variables, images = prepare(resize="align_corners", backbone="hrnet_w18", size=(64, 64))
+def test_a_deep_network_equals_the_twin():
+    """With several modules and blocks; the published widths, which take long to compile, are in benchmarks/parity.py."""
+    model, twin, variables, images = prepare(resize="align_corners", backbone="hrnet_deep", size=(64, 64))
     expected = parity.run_twin(twin, images[:1], train=False)[0]
     assert parity.far(parity.make_run(model, train=False)(variables, images[:1])[0], expected) < 1e-4
 
@@ -70,6 +71,7 @@ def test_half_precision_finds_the_same_classes():
     model, twin, variables, images = prepare(dtype="bfloat16", size=(64, 96))
     expected = parity.run_twin(twin, images, train=False)[0]
     found = parity.make_run(model, train=False)(variables, images)[0]
+    # Random weights leave small margins between classes; docs/results.md has the shares at full size.
     assert (np.argmax(found, -1) == expected.detach().argmax(-1).numpy()).mean() >= 0.97
 
 

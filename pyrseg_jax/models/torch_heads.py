@@ -1,7 +1,12 @@
 """Published names of the layers in trained heads: HRNet's own and OCR's, of the releases that have the layers we have."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+
+from pyrseg_jax.errors import UserError
+
+Path = tuple[str, ...]  # of an array in our variables, such as ("params", "backbone", "stem1", "conv", "kernel")
+KINDS = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 CONTEXT = "context/context"  # where our segmenter keeps a published context module
 CLASSIFIER = "semantic_head/classify_4"
@@ -89,3 +94,21 @@ HEADS = (
         },
     ),
 )
+
+
+def head_name(head: Head, path: Path) -> tuple[str, str | None]:
+    """Return the published names of an array of our head and, for the mean of a normalisation, of the bias before it."""
+    module = "/".join(path[1:-1])
+    is_pair = module.endswith(("/conv", "/bn"))
+    names = head.names.get(module.rpartition("/")[0] if is_pair else module)
+    if names is None:
+        raise UserError(f"{module} has no published name: {head.source} has no such layer")
+    convolution, norm = names
+    name = norm if module.endswith("/bn") else convolution
+    bias = f"{convolution}.bias" if path[-1] == "mean" and convolution in head.biased else None
+    return f"{name}.{KINDS[path[-1]]}", bias
+
+
+def official_head(paths: Iterable[Path]) -> Head:
+    """Return the official release's head of the kind that a segmenter has, by the paths of its arrays."""
+    return HEADS[1] if any(path[1] == "auxiliary_head" for path in paths) else HEADS[0]

@@ -7,17 +7,17 @@ to (rows, columns, in, out); normalisations keep their numbers.
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.hrnet import HRNet
 from pyrseg_jax.models.initial import abstract_variables
-from pyrseg_jax.models.torch_heads import HEADS, Head
+from pyrseg_jax.models.torch_heads import HEADS, KINDS, Head, Path, head_name, official_head
 
 State = Mapping[str, np.ndarray]
-Path = tuple[str, ...]  # of an array in our variables, such as ("params", "backbone", "stem1", "conv", "kernel")
 
 PREFIXES = ("module.", "model.")  # that training programs put before every name
 # Parts of published files that are no part of HRNet's features: ImageNet's classifier, the class weights of a loss.
@@ -38,7 +38,6 @@ BACKBONE_NAMES = tuple(
         (r"stage(\d)/module_(\d+)/fuse_(\d)_(\d)_(\d)/(conv|bn)", r"stage\1.\2.fuse_layers.\3.\4.\5.#"),
     )
 )
-KINDS = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
 class Import(NamedTuple):
@@ -65,8 +64,8 @@ def convert_hrnet(state_dict: State) -> dict:
       UserError: listing the names that are missing or unknown and the shapes that do not fit.
     """
     state, _ = _split(state_dict)
-    abstract = _flatten(abstract_variables(_architecture(state)))
-    return unflatten(_convert(state, {path: (_backbone_name(path), None) for path in abstract}, abstract))
+    abstract = flatten_dict(abstract_variables(_architecture(state)))
+    return unflatten_dict(_convert(state, {path: (_backbone_name(path), None) for path in abstract}, abstract))
 
 
 def convert_segmenter(state_dict: State, abstract: Mapping) -> dict:
@@ -79,7 +78,7 @@ def convert_segmenter(state_dict: State, abstract: Mapping) -> dict:
     Raises:
       UserError: if anything is left over or missing; another number of classes is such a case.
     """
-    flat = _flatten(abstract)
+    flat = flatten_dict(abstract)
     found = import_weights(state_dict, abstract)
     missing = ["/".join(path[1:-1]) for path in flat if path not in found.variables]
     if missing or found.left:
@@ -88,7 +87,7 @@ def convert_segmenter(state_dict: State, abstract: Mapping) -> dict:
             f"missing, {_some(found.left) or 'nothing'} is left over; choose config.model and the data set's classes as they "
             "were trained, or start a training from them with config.model.init, which takes what fits"
         )
-    return unflatten(found.variables)
+    return unflatten_dict(found.variables)
 
 
 def import_weights(state_dict: State, abstract: Mapping) -> Import:
@@ -99,7 +98,7 @@ def import_weights(state_dict: State, abstract: Mapping) -> Import:
     Raises:
       UserError: as `convert_hrnet`, and if the backbone is another one than the network's.
     """
-    flat = _flatten(abstract)
+    flat = flatten_dict(abstract)
     state, head_state = _split(state_dict)
     found_width, width = _width(state), flat["params", "backbone", "transition1_0", "conv", "kernel"].shape[-1]
     if found_width != width:
@@ -124,15 +123,15 @@ def to_state_dict(variables: Mapping) -> dict[str, np.ndarray]:
     Raises:
       UserError: naming the first array without an official name.
     """
-    flat = _flatten(variables)
+    flat = flatten_dict(variables)
     is_backbone = not any(path[1] == "semantic_head" for path in flat)
-    head = None if is_backbone else _official_head(flat)
+    head = None if is_backbone else official_head(flat)
     result = {}
     for path, array in flat.items():
         if is_backbone or path[1] == "backbone":
             name, bias_name = _backbone_name(path if is_backbone else (path[0], *path[2:])), None
         else:
-            name, bias_name = _head_name(head, path)
+            name, bias_name = head_name(head, path)
         array = np.asarray(array)
         result[name] = np.ascontiguousarray(array.transpose(3, 2, 0, 1)) if path[-1] == "kernel" else array
         if path[-1] == "mean":
@@ -140,24 +139,6 @@ def to_state_dict(variables: Mapping) -> dict[str, np.ndarray]:
             if bias_name is not None:
                 result[bias_name] = np.zeros_like(array)
     return result
-
-
-def unflatten(flat: Mapping[Path, np.ndarray]) -> dict:
-    """Turn arrays by path into nested dicts."""
-    tree: dict = {}
-    for path, array in flat.items():
-        node = tree
-        for part in path[:-1]:
-            node = node.setdefault(part, {})
-        node[path[-1]] = array
-    return tree
-
-
-def _flatten(tree: Mapping, path: Path = ()) -> dict[Path, Any]:
-    flat = {}
-    for name, value in tree.items():
-        flat |= _flatten(value, (*path, name)) if isinstance(value, Mapping) else {(*path, name): value}
-    return flat
 
 
 def _split(state_dict: State) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -217,19 +198,6 @@ def _backbone_name(path: Path) -> str:
     raise UserError(f"{module} has no published name: it is no part of an HRNet")
 
 
-def _head_name(head: Head, path: Path) -> tuple[str, str | None]:
-    """Return the published names of an array of our head and, for the mean of a normalisation, of the bias before it."""
-    module = "/".join(path[1:-1])
-    is_pair = module.endswith(("/conv", "/bn"))
-    names = head.names.get(module.rpartition("/")[0] if is_pair else module)
-    if names is None:
-        raise UserError(f"{module} has no published name: {head.source} has no such layer")
-    convolution, norm = names
-    name = norm if module.endswith("/bn") else convolution
-    bias = f"{convolution}.bias" if path[-1] == "mean" and convolution in head.biased else None
-    return f"{name}.{KINDS[path[-1]]}", bias
-
-
 def _take_head(head: Head, state: State, flat: Mapping) -> tuple[dict[Path, np.ndarray], tuple[str, ...]]:
     """Take what fits of a head whose layers are all in the network; returns also, in words, what was not taken."""
     ours = {path: "/".join(path[1:-1]).removesuffix("/conv").removesuffix("/bn") for path in flat}
@@ -238,7 +206,7 @@ def _take_head(head: Head, state: State, flat: Mapping) -> tuple[dict[Path, np.n
         return {}, (f"the head ({head.source}), which fits other values of config.model.context and representation,",)
     taken, used, left = {}, set(), []
     for path in (path for path, module in ours.items() if module in head.names):
-        name, bias_name = _head_name(head, path)
+        name, bias_name = head_name(head, path)
         if name not in state:
             continue
         used |= {name, bias_name}
@@ -281,10 +249,6 @@ def _to_ours(path: Path, array: np.ndarray) -> np.ndarray:
             f"the weights of {'/'.join(path[1:])} are not finite or a variance is negative: the file is damaged"
         )
     return array.transpose(2, 3, 1, 0) if path[-1] == "kernel" and array.ndim == 4 else array
-
-
-def _official_head(flat: Mapping) -> Head:
-    return HEADS[1] if any(path[1] == "auxiliary_head" for path in flat) else HEADS[0]
 
 
 def _modules(names: Iterable[str]) -> tuple[str, ...]:
