@@ -78,10 +78,16 @@ def test_train_leaves_what_the_contract_says(trained):
     assert json.loads((workdir / "config.json").read_text())["training"]["steps"] == 6
     assert list((workdir / "tensorboard").iterdir())
     assert sorted(p.name for p in (workdir / "figures").iterdir()) == [
+        "validation-6",
         "validation_0.png",
         "validation_0_overlay.jpg",
         "validation_0_pyramid.png",
     ]
+    assert {p.suffix for p in (workdir / "figures" / "validation-6").iterdir()} == {".png", ".pdf"}
+    assert len(result["level_miou"]) == 4
+    in_between = json.loads((workdir / "evaluation" / "validation-4.json").read_text())
+    assert in_between["level_miou"] is None
+    assert in_between["boundary_px"] == 8
     assert "mIoU" in done.stdout
 
 
@@ -122,6 +128,18 @@ def test_evaluate_needs_only_the_workdir(trained):
     run("--mode=evaluate", f"--workdir={workdir}", "--step=4", "--config.evaluation.split=training", check=0)
     assert json.loads((workdir / "evaluation" / "training-4.json").read_text())["images"] == 6
     assert "has no checkpoint of step 5" in error_of(run("--mode=evaluate", f"--workdir={workdir}", "--step=5"))
+
+
+def test_evaluate_follows_the_protocol(trained):
+    _, workdir, _ = trained
+    protocol = ["--config.evaluation.protocol=multi_scale_flip", "--config.evaluation.split=training"]
+    run("--mode=evaluate", f"--workdir={workdir}", "--step=2", *protocol, check=0)
+    found = json.loads((workdir / "evaluation" / "training-2.json").read_text())["protocol"]
+    assert found["name"] == "multi_scale_flip"
+    assert found["scales"] == [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+    assert found["flip"] is True
+    message = error_of(run("--mode=evaluate", f"--workdir={workdir}", "--config.evaluation.protocol=hrnett"))
+    assert "config.evaluation.protocol='hrnett': expected one of single" in message
 
 
 def test_predict_segments_any_photograph(trained, tmp_path, rng):

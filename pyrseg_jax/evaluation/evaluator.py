@@ -70,7 +70,7 @@ class Evaluator:
         num_images, num_pixels = 0, 0
         batches = evaluation_batches(self._source, self._label_space, self._protocol.sizes, self._batch_size)
         for batch in batches:
-            showings, sums = self._present(variables, batch.images, batch.shown_labels)
+            showings, sums, _ = self._present(variables, batch.images, batch.shown_labels)
             arrays = {name: getattr(batch, name) for name in ("labels", "is_near_boundary", "sizes", "is_real")}
             arrays = parallel.to_devices(self._mesh, arrays)
             counts = self._count(showings, sums, arrays, is_analysed=is_analysed)

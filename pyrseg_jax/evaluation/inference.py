@@ -51,7 +51,7 @@ class Presenter:
 
     def __call__(
         self, variables: dict, images: Sequence[Images], labels: UInt8[np.ndarray, "_ _ _"]
-    ) -> tuple[list[Showing], dict[str, Array]]:
+    ) -> tuple[list[Showing], dict[str, Array], tuple[Array, ...]]:
         """Show a batch; the first showing is the first scale as it is.
 
         Args:
@@ -60,9 +60,10 @@ class Presenter:
           labels: label maps at the size of the first scale.
 
         Returns:
-          The showings, and the sums per image of `showing.show` for the first of them.
+          The showings, and for the first of them the sums per image and the unity pyramid of `showing.show`; of an image in
+          windows the unity pyramid is that of its last window.
         """
-        first, sums = self._show_scale(variables, images[0], labels, False)
+        first, sums, unity = self._show_scale(variables, images[0], labels, False)
         showings = [first]
         for scale, batch in enumerate(images):
             nothing = np.full(batch.shape[:3], VOID, np.uint8)
@@ -70,9 +71,9 @@ class Presenter:
                 showings.append(self._show_scale(variables, batch, nothing, False)[0])
             if self._protocol.is_mirrored:
                 showings.append(self._show_scale(variables, np.ascontiguousarray(batch[:, :, ::-1]), nothing, True)[0])
-        return showings, sums
+        return showings, sums, unity
 
-    def _show_scale(self, variables, images: Images, labels, is_mirrored: bool) -> tuple[Showing, dict[str, Array]]:
+    def _show_scale(self, variables, images: Images, labels, is_mirrored: bool) -> tuple:
         height, width = images.shape[1:3]
         window = self._protocol.window_px or max(height, width)
         mirrored = np.full(len(images), is_mirrored)
@@ -83,7 +84,7 @@ class Presenter:
             for left in window_starts(width, window, OUTPUT_STRIDE):
                 cut = (slice(None), slice(top, top + window), slice(left, left + window))
                 part = (np.ascontiguousarray(images[cut]), np.ascontiguousarray(labels[cut]), mirrored)
-                showing, sums = self._show(variables, *self._put(part))
+                showing, sums, unity = self._show(variables, *self._put(part))
                 at = np.array([top, left, height, width], np.int32) // OUTPUT_STRIDE
                 joined = self._join(joined or _empty(showing, height, width), showing, at)
                 totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
@@ -96,7 +97,7 @@ class Presenter:
             true_class=level,
             grid=jnp.tile(jnp.asarray(at[2:]), (len(images), 1)),
         )
-        return showing, totals
+        return showing, totals, unity
 
 
 def _show(model, threshold, variables, images, labels, is_mirrored):
@@ -151,6 +152,21 @@ def run_network(model: nn.Module, variables: dict, images: UInt8[Array, "n h w 3
     return Outputs(fused.probs, fused.level, tuple(probs.argmax(-1).astype(jnp.uint8) for probs in semantic), unity)
 
 
+@functools.partial(jax.jit, static_argnames="grid")
+def _outputs_of(showing: Showing, unity: tuple[Array, ...], grid: tuple[int, int]) -> Outputs:
+    """Read from a showing what `run_network` returns; `grid`: height and width of its finest level."""
+    num_levels, (height, width) = len(unity) + 1, grid
+    num_images, _, num_classes = showing.cells.shape
+    chosen = jnp.take_along_axis(showing.cells, showing.chosen[:, : height * width, None], axis=1)
+    semantic, first = [], 0
+    for times in reversed(range(num_levels)):
+        h, w = height >> times, width >> times
+        semantic.append(showing.cells[:, first : first + h * w].argmax(-1).astype(jnp.uint8).reshape(num_images, h, w))
+        first += h * w
+    level = showing.level[:, : height * width].reshape(num_images, height, width)
+    return Outputs(chosen.reshape(num_images, height, width, num_classes), level, tuple(semantic), unity)
+
+
 class Segmentation(NamedTuple):
     """The prediction for one image, as NumPy arrays.
 
@@ -185,12 +201,15 @@ class Predictor:
         """Segment one RGB image."""
         height, width = image.shape[:2]
         images = [resize_image(image, size)[None] for size in self._protocol.sizes(height, width)]
-        outputs = self._run(self._variables, images=images[0])
         nothing = np.full(images[0].shape[:3], VOID, np.uint8)
-        showings, _ = self._present(self._variables, images, nothing)
+        showings, _, unity = self._present(self._variables, images, nothing)
+        if self._protocol.window_px is None:
+            grid = tuple(side // OUTPUT_STRIDE for side in images[0].shape[1:3])
+            outputs = _outputs_of(showings[0], unity, grid)
+        else:  # no window knows the pyramid of the whole image
+            outputs = self._run(self._variables, images=images[0])
         labels = classes_of(showings, np.array([height, width], np.int32), room_for_pixels(height * width))
         outputs, labels = jax.device_get((outputs, labels))
         outputs = jax.tree.map(lambda x: x[0], outputs)
-        finest = images[0].shape[1] // outputs.level.shape[0]
-        strides = tuple(finest << i for i in reversed(range(len(outputs.semantic))))
+        strides = tuple(OUTPUT_STRIDE << i for i in reversed(range(len(outputs.semantic))))
         return Segmentation(labels[: height * width].reshape(height, width), *outputs, strides)

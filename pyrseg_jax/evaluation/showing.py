@@ -54,7 +54,7 @@ def show(
     labels: UInt8[Array, "n h w"],
     is_mirrored: Array,
     threshold: float,
-) -> tuple[Showing, dict[str, Array]]:
+) -> tuple[Showing, dict[str, Array], tuple[Array, ...]]:
     """Predict and fuse a batch, and compare the unity pyramid with the truth.
 
     Args:
@@ -68,7 +68,7 @@ def show(
     Returns:
       The showing, and sums per image: `level_counts` (N, L) finest positions that each level decides; for the levels above the
       finest `unity_true`, `unity_predicted` and `unity_both` (N, L-1) cells, of those that are not don't care, and
-      `unit_cells` (N, L-1, C) true unit-cells of each class.
+      `unit_cells` (N, L-1, C) true unit-cells of each class. And the unity pyramid: L-1 maps (N, h, w) of probabilities.
     """
     predicted = model.apply(variables, normalize(images), False)
     semantic = [jax.nn.softmax(logits) for logits in predicted.semantic]
@@ -93,7 +93,7 @@ def show(
         is_mirrored=is_mirrored,
     )
     sums = {"level_counts": (level[..., None] == jnp.arange(num_levels)).sum((1, 2))}
-    return showing, sums | _compare_unity(unity, targets, threshold, num_classes)
+    return showing, sums | _compare_unity(unity, targets, threshold, num_classes), tuple(unity)
 
 
 def _pad(x: Array, room: int) -> Array:
