@@ -85,7 +85,7 @@ def test_train_leaves_what_the_contract_says(trained):
     ]
     assert {p.suffix for p in (workdir / "figures" / "validation-6").iterdir()} == {".png", ".pdf"}
     assert len(result["level_miou"]) == 4
-    in_between = json.loads((workdir / "evaluation" / "validation-4.json").read_text())
+    in_between = json.loads((workdir / "evaluation" / "validation-3.json").read_text())
     assert in_between["level_miou"] is None
     assert in_between["boundary_px"] == 8
     assert "mIoU" in done.stdout
