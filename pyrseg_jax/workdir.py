@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -120,7 +121,10 @@ class Workdir:
         """Write `evaluation/SPLIT-STEP.json` and return its path."""
         path = self.path / "evaluation" / f"{split}-{step}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(result, indent=2) + "\n")
+        text = json.dumps(result, indent=2)
+        # A list of numbers on one line each: a matrix of 150 classes would be 22,500 lines.
+        text = re.sub(r"\[[^][{}\"]*\]", lambda numbers: " ".join(numbers[0].split()), text)
+        write_atomically(path, text + "\n")
         return path
 
 

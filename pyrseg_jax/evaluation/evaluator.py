@@ -51,7 +51,8 @@ class Evaluator:
         groups = mesh.shape["data"]
         self._batch_size = -(-batch_size // groups) * groups
         self._present = Presenter(model, protocol, threshold, parallel.replicated(mesh), parallel.batch_sharding(mesh))
-        self._count = jax.jit(functools.partial(_count, mesh), static_argnames="is_analysed")
+        # Apart, so that what an evaluation says of its programs does not depend on evaluations of the other kind before it.
+        self._count = {kind: jax.jit(functools.partial(_count, mesh, is_analysed=kind)) for kind in (False, True)}
 
     def __call__(self, variables: dict, is_analysed: bool = False) -> dict:
         """Return the scores, and how the pyramid was used; see `docs/evaluation.md` for the keys.
@@ -64,7 +65,7 @@ class Evaluator:
           UserError: naming the file, if an image or label cannot be read.
         """
         start = time.perf_counter()
-        is_analysed = is_analysed and self._present.is_single
+        count = self._count[is_analysed and self._present.is_single]
         totals: dict[str, np.ndarray] = {}
         pending: dict[str, jax.Array] = {}
         num_images, num_pixels = 0, 0
@@ -73,7 +74,7 @@ class Evaluator:
             showings, sums, _ = self._present(variables, batch.images, batch.shown_labels)
             arrays = {name: getattr(batch, name) for name in ("labels", "is_near_boundary", "sizes", "is_real")}
             arrays = parallel.to_devices(self._mesh, arrays)
-            counts = self._count(showings, sums, arrays, is_analysed=is_analysed)
+            counts = count(showings, sums, arrays)
             num_images += int(batch.is_real.sum())
             num_pixels += int(batch.sizes[batch.is_real].astype(np.int64).prod(1).sum())
             # Fetched one batch late, so that the device never waits.
@@ -90,7 +91,7 @@ class Evaluator:
             "cells_per_image": float(cells.sum() / num_images),
             "pixels_per_image": num_pixels / num_images,
             "images": num_images,
-            "compiled_programs": self._present.num_programs() + self._count._cache_size(),
+            "compiled_programs": self._present.num_programs() + count._cache_size(),
             "seconds": time.perf_counter() - start,
         }
 
@@ -100,7 +101,7 @@ def _add(totals: dict[str, np.ndarray], sums: dict[str, jax.Array]) -> dict[str,
     return totals | {name: totals.get(name, 0) + np.asarray(value).astype(np.int64) for name, value in sums.items()}
 
 
-def _count(mesh: Mesh, showings, sums: dict, batch: dict, *, is_analysed: bool) -> dict[str, jax.Array]:
+def _count(mesh: Mesh, showings, sums: dict, batch: dict, is_analysed: bool) -> dict[str, jax.Array]:
     """Sum up a batch: pixels by `count_pixels`, and what is known per image."""
     num_levels = sums["level_counts"].shape[1]
     count = functools.partial(count_pixels, num_levels=num_levels, is_analysed=is_analysed)
