@@ -17,11 +17,19 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Also for the programs that the tests start. Results of surveys and compiled programs stay out of the user's caches.
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"pyrseg_jax-tests-{os.getuid()}")
 
+import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
 
 CLASSES = ("sky", "ground", "post")
+
+
+def assert_trees_equal(found, expected) -> None:
+    """Assert that two trees of arrays have the same structure and, to the bit, the same arrays; and that there are some."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    assert jax.tree.leaves(found)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 @pytest.fixture(scope="session", autouse=True)

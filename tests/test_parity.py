@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is only needed to compare with it: pip install torch")
 
 import parity  # noqa: E402
+from conftest import assert_trees_equal  # noqa: E402
 
 from pyrseg_jax.models import torch_weights  # noqa: E402
 from pyrseg_jax.models.initial import abstract_variables  # noqa: E402
@@ -83,7 +84,7 @@ def test_weights_go_to_pytorch_and_back(context):
     twin.float().load_state_dict(state, strict=True)
     back = {name: tensor.numpy() for name, tensor in twin.state_dict().items()}
     again = torch_weights.convert_segmenter(back, abstract_variables(model))
-    jax.tree.map(np.testing.assert_array_equal, again, variables)
+    assert_trees_equal(again, variables)
 
 
 def test_a_bias_before_a_normalisation_is_kept_in_its_mean():

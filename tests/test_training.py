@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import draw_pair
+from conftest import assert_trees_equal, draw_pair
 
 from pyrseg_jax import parallel
 from pyrseg_jax.conventions import VOID
@@ -186,7 +186,7 @@ def test_a_resumed_run_equals_the_straight_run(tmp_path):
     straight = loop(tmp_path / "straight", 5)
     for last_step in (1, 3, 5):
         resumed = loop(tmp_path / "parts", last_step)
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(straight), jax.device_get(resumed))
+    assert_trees_equal(jax.device_get(resumed), jax.device_get(straight))
 
 
 def test_every_step_is_recorded_once_and_evaluation_comes_before_saving(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from conftest import assert_trees_equal
 from runs import tiny_config, write_run
 from safetensors.numpy import save_file
 
@@ -84,7 +85,7 @@ def test_every_release_gives_the_same_variables(prefix):
     variables, state = tiny_backbone()
     classifier = {"incre_modules.0.0.conv1.weight": np.ones((2, 2, 1, 1)), "classifier.bias": np.ones(4)}
     found = torch_weights.convert_hrnet({prefix + name: array for name, array in (state | classifier).items()})
-    jax.tree.map(np.testing.assert_array_equal, found, variables)
+    assert_trees_equal(found, variables)
 
 
 def test_kernels_are_turned_and_branches_kept_apart():
