@@ -143,9 +143,10 @@ def _read_config(chosen: str | None, workdir):
     Whoever evaluates a run, uses it or continues it need not repeat its config; single keys may be given, too.
     """
     from pyrseg_jax import config as config_lib
+    from pyrseg_jax import keys
 
     if chosen is None and _WORKDIR.value is not None and workdir.has_run():
-        values = config_lib.to_config_dict(workdir.read_config())
+        values = keys.to_config_dict(workdir.read_config())
         values.update_from_flattened_dict(config_flags.get_override_values(flags.FLAGS["config"]))
         config = config_lib.resolve(values)
     else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pyrseg_jax import config as config_lib
-from pyrseg_jax import parallel
+from pyrseg_jax import keys, parallel
 from pyrseg_jax.config import Config
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
@@ -68,7 +68,7 @@ class Workdir:
         """Raise UserError, naming the keys, if the run that is here was started with other values."""
         if not self.has_run():
             return
-        found = config_lib.differences(self.read_config(), config)
+        found = keys.differences(self.read_config(), config)
         if found:
             raise UserError(
                 f"{self.path} holds a run of another config: {'; '.join(found)}; use another --workdir, or the values of "

@@ -18,6 +18,7 @@ FLOORS = {
     "training": 3,
     "paper": 3,
     "reporting": 3,
+    "keys": 3,
     "config": 4,
     "experiment": 5,
     "ablation": 5,

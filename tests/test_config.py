@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from pyrseg_jax import config as config_lib
-from pyrseg_jax import experiment, paper, parallel
+from pyrseg_jax import experiment, keys, paper, parallel
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.initial import abstract_variables
 from pyrseg_jax.training.step import initial_state, make_train_step
@@ -72,8 +72,8 @@ def test_words_of_a_variant_combine_in_any_order():
 def test_rows_differ_in_the_three_choices_alone(letter):
     """And in the auxiliary loss, which only ANL has."""
     row, default = load("ablation", letter), load("ablation", "")
-    keys = {d.partition(":")[0].rpartition(".")[2] for d in config_lib.differences(default, row)}
-    assert keys <= {"context", "representation", "procedure", "auxiliary_weight"}
+    changed_keys = {d.partition(":")[0].rpartition(".")[2] for d in keys.differences(default, row)}
+    assert changed_keys <= {"context", "representation", "procedure", "auxiliary_weight"}
     assert (row.model.context, row.model.representation) == (
         paper.TABLE_2A[letter].context,
         paper.TABLE_2A[letter].representation,
@@ -143,7 +143,7 @@ def test_differences_name_the_keys_that_matter():
     new = config_lib.resolve(
         changed(training__steps=7, data__workers=0, training__stop_after=5, model__backbone="hrnet_tiny")
     )
-    assert config_lib.differences(old, new) == [
+    assert keys.differences(old, new) == [
         "config.model.backbone: 'hrnet_w48' → 'hrnet_tiny'",
         "config.training.steps: 150000 → 7",
     ]
