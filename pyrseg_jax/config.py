@@ -84,6 +84,8 @@ class Training:
     # Without a pyramid: leave out pixels that are predicted right with this probability, but keep so many of a batch.
     ohem_threshold: float | None = key(None, {"minimum": 0, "maximum": 1})
     ohem_min_kept: int = key(0, at_least(0))
+    # Take the batch as so many micro-batches, one after another: less memory; batch statistics are then of each of these.
+    accumulate: int = key(1, at_least(1))
     log_every: int = key(50, at_least(1), free=True)  # steps between two lines of metrics.jsonl
     evaluate_every: int = key(10_000, at_least(1), free=True)
     save_every: int = key(1_000, at_least(1), free=True)
@@ -110,9 +112,12 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """The mesh: which devices share the work, and how."""
+    """The mesh: which devices share the work, and how; see docs/scaling.md."""
 
-    data: int = key(-1, at_least(-1), free=True)  # devices that the batch is split over; -1: all
+    data: int = key(-1, at_least(-1), free=True)  # devices, or groups of them, that the batch is split over; -1: all
+    spatial: int = key(1, at_least(1), free=True)  # devices that the rows of each training image are split over
+    # Keep a part of the parameters and of the optimizer's state on each device instead of all of them.
+    shard_state: bool = key(False, free=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,5 +192,10 @@ def _check_together(config: Config) -> None:
                 )
     if data.scale_min > data.scale_max:
         raise UserError(f"config.data.scale_min={data.scale_min} is larger than config.data.scale_max={data.scale_max}")
+    if config.training.batch_size % config.training.accumulate:
+        raise UserError(
+            f"config.training.batch_size={config.training.batch_size} cannot be taken as "
+            f"config.training.accumulate={config.training.accumulate} micro-batches: take a divisor of the batch size"
+        )
     if config.parallel.data == 0:
         raise UserError("config.parallel.data=0: expected a number of devices, or -1 for all")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import jax
 import optax
+from jax.sharding import Mesh
 
-from pyrseg_jax.config import Config, Data, Model
+from pyrseg_jax import parallel
+from pyrseg_jax.config import Config, Data, Model, Parallel
 from pyrseg_jax.data.catalog import Dataset, open_dataset
 from pyrseg_jax.data.own_values import OwnValues
 from pyrseg_jax.evaluation.inference import Predictor
@@ -32,6 +34,11 @@ def open_data(data: Data, is_raw: bool = False) -> Dataset:
     )
 
 
+def make_mesh(chosen: Parallel) -> Mesh:
+    """Arrange the devices."""
+    return parallel.make_mesh(chosen.data, chosen.spatial)
+
+
 def make_model(model: Model, num_classes: int) -> Segmenter:
     """Build the network."""
     return build_segmenter(
@@ -54,7 +61,8 @@ def make_objective(config: Config) -> Callable:
     if config.model.representation == "pyramid":
         objective = PyramidObjective(config.model.strides, training.procedure, training.threshold, training.void)
     else:
-        objective = PerPixelObjective(training.supervision, training.ohem_threshold, training.ohem_min_kept)
+        min_kept = training.ohem_min_kept // training.accumulate  # of a whole batch; the objective sees micro-batches
+        objective = PerPixelObjective(training.supervision, training.ohem_threshold, min_kept)
     if config.model.context in BASELINES and training.auxiliary_weight:
         return WithAuxiliary(objective, training.auxiliary_weight, training.supervision)
     return objective

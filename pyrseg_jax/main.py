@@ -20,6 +20,8 @@ MODES = {
     "validate": "read every image and label of the data set, name each bad file",
     "export": "write the trained model as one portable file, --output (by default model.zip in the workdir)",
 }
+DISTRIBUTED_FLAGS = ("distributed", "coordinator", "num_processes", "process_id")
+PARALLEL_MODES = ("train", "evaluate")  # the others are work for one process
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", str(EMBEDDED_CONFIG), "the experiment, as FILE.py or FILE.py:VARIANT"
@@ -38,6 +40,17 @@ _SIZES = flags.DEFINE_list(
     [],
     "export: HEIGHTxWIDTH of the images that the model shall take, with commas; by default the training crop",
 )
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed",
+    "auto",
+    ["auto", "on", "off"],
+    "join the other processes of this run: auto, where Cloud TPU, Slurm or GKE tell of them; on; off",
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where nothing tells of the processes")
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "how many processes there are, with --coordinator", lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
 _DEBUG = flags.DEFINE_bool("debug", False, "show the traceback of errors")
 
 
@@ -49,6 +62,7 @@ def main(argv: list[str]) -> int:
     try:
         chosen = _parse(argv)
         _configure_logging()
+        _join_processes()
         _run(chosen)
     except UserError as error:
         if "--debug" in argv:
@@ -66,6 +80,19 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _join_processes() -> None:
+    from pyrseg_jax import processes
+
+    processes.start(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    mode = _MODE.value
+    if processes.count() > 1 and mode not in PARALLEL_MODES:
+        raise UserError(
+            f"--mode={mode} is work for one process, and there are {processes.count()}: start it once, with --distributed=off"
+        )
+    if not processes.is_first():
+        logging.getLogger().setLevel(logging.WARNING)  # the first speaks for all
+
+
 def _run(chosen: str | None) -> None:
     from pyrseg_jax import experiment
     from pyrseg_jax.modes import evaluate, export, predict, train, validate
@@ -76,12 +103,12 @@ def _run(chosen: str | None) -> None:
     mode, config = _MODE.value, _read_config(chosen, workdir)
     if mode == "train":
         result = train.train(config, workdir)
-        print(evaluate.table(result))
-        print(f"run: {workdir.path}")
+        _say(evaluate.table(result))
+        _say(f"run: {workdir.path}")
         if workdir.figures.is_dir():
-            print(f"pictures: {workdir.figures}")
+            _say(f"pictures: {workdir.figures}")
     elif mode == "evaluate":
-        print(evaluate.table(evaluate.evaluate(config, workdir, _STEP.value)))
+        _say(evaluate.table(evaluate.evaluate(config, workdir, _STEP.value)))
     elif mode == "predict":
         if _INPUT.value is None or _OUTPUT.value is None:
             raise UserError("--mode=predict needs --input=FILE_OR_FOLDER and --output=FOLDER")
@@ -92,6 +119,13 @@ def _run(chosen: str | None) -> None:
         export.export(config, workdir, _OUTPUT.value, _SIZES.value, _STEP.value)
     else:
         validate.validate(config)
+
+
+def _say(text: str) -> None:
+    from pyrseg_jax import processes
+
+    if processes.is_first():
+        print(text)
 
 
 def _parse(argv: list[str]) -> str | None:
@@ -172,8 +206,8 @@ def _configure_logging() -> None:
 
 def _usage() -> str:
     flag_lines = [
-        f"  --{name:<9} {flags.FLAGS[name].help}"
-        for name in ("config", "workdir", "step", "input", "output", "sizes", "debug")
+        f"  --{name:<13} {flags.FLAGS[name].help}"
+        for name in ("config", "workdir", "step", "input", "output", "sizes", *DISTRIBUTED_FLAGS, "debug")
     ]
     return "\n".join(
         [

@@ -11,6 +11,7 @@ FLOORS = {
     "errors": 0,
     "conventions": 0,
     "parallel": 1,
+    "processes": 1,
     "pyramid": 1,
     "models": 2,
     "data": 2,

@@ -3,6 +3,8 @@
 import functools
 import logging
 import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from pyrseg_jax import parallel
+from pyrseg_jax import parallel, processes
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.source import Source
 from pyrseg_jax.errors import UserError
@@ -31,7 +33,7 @@ class Evaluator:
       model: the segmenter.
       source: records of the split.
       label_space: its classes.
-      mesh: each batch is split over its data axis.
+      mesh: each batch is split over its data axis; all of its devices are this process's.
       protocol: how images are shown to the network.
       batch_size: images at a time; rounded up to a multiple of the mesh's data axis.
       threshold: τ of the fuser.
@@ -66,6 +68,26 @@ class Evaluator:
         """
         start = time.perf_counter()
         count = self._count[is_analysed and self._present.is_single]
+        shares = processes.gather(self._count_share(variables, count))
+        totals = functools.reduce(_add, (share.totals for share in shares))
+        num_images = sum(share.num_images for share in shares)
+        if not num_images:
+            raise UserError("there is no image to evaluate: the split is empty")
+        levels = totals["level_counts"]
+        # A cell of level index i covers 4^(L-1-i) positions of the finest level.
+        cells = levels / 4.0 ** np.arange(len(levels))[::-1]
+        confusion = totals["fused"].sum((0, 1))
+        return summarise(totals, self._label_space.names) | {
+            "best_constant_miou": best_constant_miou(confusion) if confusion.sum() else None,
+            "cells_per_image": float(cells.sum() / num_images),
+            "pixels_per_image": sum(share.num_pixels for share in shares) / num_images,
+            "images": num_images,
+            "compiled_programs": max(share.num_programs for share in shares),
+            "seconds": time.perf_counter() - start,
+        }
+
+    def _count_share(self, variables: dict, count: Callable) -> "_Share":
+        """Count this process's images, which needs no other process: each has other sizes, and other numbers of batches."""
         totals: dict[str, np.ndarray] = {}
         pending: dict[str, jax.Array] = {}
         num_images, num_pixels = 0, 0
@@ -79,24 +101,20 @@ class Evaluator:
             num_pixels += int(batch.sizes[batch.is_real].astype(np.int64).prod(1).sum())
             # Fetched one batch late, so that the device never waits.
             totals, pending = _add(totals, pending), counts
-        if not num_images:
-            raise UserError("there is no image to evaluate: the split is empty")
-        totals = _add(totals, pending)
-        levels = totals["level_counts"]
-        # A cell of level index i covers 4^(L-1-i) positions of the finest level.
-        cells = levels / 4.0 ** np.arange(len(levels))[::-1]
-        confusion = totals["fused"].sum((0, 1))
-        return summarise(totals, self._label_space.names) | {
-            "best_constant_miou": best_constant_miou(confusion) if confusion.sum() else None,
-            "cells_per_image": float(cells.sum() / num_images),
-            "pixels_per_image": num_pixels / num_images,
-            "images": num_images,
-            "compiled_programs": self._present.num_programs() + count._cache_size(),
-            "seconds": time.perf_counter() - start,
-        }
+        num_programs = self._present.num_programs() + count._cache_size()
+        return _Share(_add(totals, pending), num_images, num_pixels, num_programs)
 
 
-def _add(totals: dict[str, np.ndarray], sums: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+class _Share(NamedTuple):
+    """What one process counted."""
+
+    totals: dict[str, np.ndarray]
+    num_images: int
+    num_pixels: int
+    num_programs: int
+
+
+def _add(totals: dict[str, np.ndarray], sums: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Add a batch's sums to the totals in 64 bits: a large split has more pixels than 32 can count."""
     return totals | {name: totals.get(name, 0) + np.asarray(value).astype(np.int64) for name, value in sums.items()}
 

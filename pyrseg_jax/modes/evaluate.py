@@ -5,9 +5,10 @@ import logging
 import jax
 from jax.sharding import Mesh
 
-from pyrseg_jax import experiment, parallel
+from pyrseg_jax import experiment, parallel, processes
 from pyrseg_jax.config import Config
 from pyrseg_jax.data.catalog import Dataset
+from pyrseg_jax.data.holdout import take
 from pyrseg_jax.data.survey import check_once
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.evaluator import Evaluator
@@ -33,16 +34,17 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
         )
     source = dataset.open_split(config.evaluation.split)
     check_once(source, dataset.label_space, f"{dataset.place} ({config.evaluation.split})")
-    mesh = parallel.make_mesh(config.parallel.data)
+    mesh = experiment.make_mesh(config.parallel)
     model = experiment.make_model(config.model, label_space.num_classes)
     state = restore(config, model, workdir, parallel.replicated(mesh), step)
+    variables = parallel.whole_on(parallel.local_mesh(mesh), state.variables)
     step = int(state.step)
     log.info("evaluating step %d on %d images of %s", step, len(source), config.evaluation.split)
     evaluator = make_evaluator(config, model, dataset, mesh)
-    result = with_context(evaluator(state.variables, config.evaluation.analysis), config, workdir, step)
-    path = workdir.write_evaluation(config.evaluation.split, step, result)
-    log.info("written to %s", path)
-    draw(config, workdir, step, result)
+    result = with_context(evaluator(variables, config.evaluation.analysis), config, workdir, step)
+    if processes.is_first():
+        log.info("written to %s", workdir.write_evaluation(config.evaluation.split, step, result))
+        draw(config, workdir, step, result)
     return result
 
 
@@ -74,12 +76,14 @@ def restore(config: Config, model: Segmenter, workdir: Workdir, sharding, step: 
 
 
 def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mesh) -> Evaluator:
-    """Build the evaluator of `config.evaluation.split`."""
+    """Build the evaluator of `config.evaluation.split`, of which this process takes its share."""
+    source = dataset.open_split(config.evaluation.split)
+    share = range(len(source))[jax.process_index() :: jax.process_count()]
     return Evaluator(
         model,
-        dataset.open_split(config.evaluation.split),
+        take(source, share) if len(share) < len(source) else source,
         dataset.label_space,
-        mesh,
+        parallel.local_mesh(mesh),
         experiment.make_evaluation_protocol(config),
         config.evaluation.batch_size,
         config.evaluation.threshold,

@@ -5,8 +5,9 @@ import functools
 import logging
 
 import jax
+from jax.sharding import Mesh
 
-from pyrseg_jax import experiment, parallel
+from pyrseg_jax import experiment, parallel, processes
 from pyrseg_jax.config import Config
 from pyrseg_jax.data.catalog import TRAINING, Dataset
 from pyrseg_jax.data.decode import decode_pair
@@ -17,7 +18,7 @@ from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.models.initial import abstract_variables, num_parameters
 from pyrseg_jax.modes.evaluate import draw, make_evaluator, with_context
 from pyrseg_jax.modes.initialise import Start, initialise
-from pyrseg_jax.reporting.logbook import Logbook
+from pyrseg_jax.reporting.logbook import Logbook, Silence
 from pyrseg_jax.reporting.pictures import save_pictures
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 from pyrseg_jax.training.loop import Schedule, run_loop
@@ -30,8 +31,10 @@ SPLIT = TRAINING
 
 def train(config: Config, workdir: Workdir) -> dict:
     """Train to the last step, from the newest checkpoint if there is one, and return the last evaluation."""
-    mesh = parallel.make_mesh(config.parallel.data)
-    parallel.check_batch(mesh, config.training.batch_size, "config.training.batch_size")
+    mesh = experiment.make_mesh(config.parallel)
+    training = config.training
+    parallel.check_batch(mesh, training.batch_size, "config.training.batch_size", training.accumulate)
+    parallel.check_rows(mesh, config.data.crop_px, config.model.strides[0])
     workdir.check_config(config)
     dataset = experiment.open_data(config.data)
     for split in (SPLIT, config.evaluation.split):  # before anything slow: a bad file should not cost an hour
@@ -39,9 +42,11 @@ def train(config: Config, workdir: Workdir) -> dict:
     model = experiment.make_model(config.model, dataset.label_space.num_classes)
     # Before the folder is written to: weights that do not fit should leave nothing behind.
     start = None if workdir.has_checkpoint() else initialise(config, model, dataset.label_space)
-    workdir.open_for_training(config, dataset.label_space)
-    if start is not None:
-        workdir.write_initialisation(start.origin)
+    if processes.is_first():
+        workdir.open_for_training(config, dataset.label_space)
+        if start is not None:
+            workdir.write_initialisation(start.origin)
+    processes.wait_for_all("the folder of the run is there")
 
     optimizer = experiment.make_sgd(config)
     checkpoints = Checkpoints(workdir.checkpoints, config.training.keep_last)
@@ -57,19 +62,26 @@ def train(config: Config, workdir: Workdir) -> dict:
         first_step,
         last_step,
     )
-    logbook = Logbook(workdir.path, last_step, config.training.batch_size, first_step)
-    evaluate = _Evaluation(
-        config, workdir, logbook, make_evaluator(config, model, dataset, mesh), max(first_step, last_step)
-    )
+    is_first = processes.is_first()
+    logbook = Logbook(workdir.path, last_step, training.batch_size, first_step) if is_first else Silence()
+    evaluate = _Evaluation(config, workdir, logbook, make_evaluator(config, model, dataset, mesh), mesh, last_step)
     try:
         if first_step < last_step:
-            step = make_train_step(model, optimizer, experiment.make_objective(config), mesh, config.seed)
+            step = make_train_step(
+                model,
+                optimizer,
+                experiment.make_objective(config),
+                mesh,
+                config.seed,
+                accumulate=training.accumulate,
+                state_sharding=parallel.state_sharding(mesh, state, config.parallel.shard_state),
+            )
             with contextlib.closing(_open_batches(config, dataset, first_step)) as batches:
                 state = run_loop(
                     state,
                     step,
                     batches,
-                    to_devices=functools.partial(parallel.to_devices, mesh),
+                    to_devices=functools.partial(parallel.images_to_devices, mesh),
                     evaluate=evaluate,
                     checkpoints=checkpoints,
                     recorder=_CountingSkipped(logbook, batches),
@@ -79,8 +91,10 @@ def train(config: Config, workdir: Workdir) -> dict:
         else:
             log.info("step %d was reached before: nothing to train", first_step)
             evaluate(first_step, state)
-        draw(config, workdir, int(state.step), evaluate.last_result)
-        _draw_predictions(config, model, state, dataset, workdir)
+        variables = parallel.whole_on(parallel.local_mesh(mesh), state.variables)
+        if is_first:
+            draw(config, workdir, int(state.step), evaluate.last_result)
+            _draw_predictions(config, model, variables, dataset, workdir)
     finally:
         checkpoints.close()
         logbook.close()
@@ -103,19 +117,20 @@ class _CountingSkipped:
 class _Evaluation:
     """Evaluates a state, writes the result down and keeps it."""
 
-    def __init__(self, config: Config, workdir: Workdir, logbook: Logbook, evaluator: Evaluator, last_step: int):
+    def __init__(self, config: Config, workdir: Workdir, logbook, evaluator: Evaluator, mesh: Mesh, last_step: int):
         self._config, self._workdir, self._logbook, self._evaluator = config, workdir, logbook, evaluator
+        self._mesh = parallel.local_mesh(mesh)
         self._last_step = last_step  # only then is the pyramid analysed: it takes longer
         self.last_result: dict = {}
 
     def __call__(self, step: int, state: TrainState) -> float | None:
         split = self._config.evaluation.split
         self._logbook.say(f"evaluating step {step} on {split}")
-        is_analysed = self._config.evaluation.analysis and step == self._last_step
-        self.last_result = with_context(
-            self._evaluator(state.variables, is_analysed), self._config, self._workdir, step
-        )
-        self._workdir.write_evaluation(split, step, self.last_result)
+        variables = parallel.whole_on(self._mesh, state.variables)
+        is_analysed = self._config.evaluation.analysis and step >= self._last_step
+        self.last_result = with_context(self._evaluator(variables, is_analysed), self._config, self._workdir, step)
+        if processes.is_first():
+            self._workdir.write_evaluation(split, step, self.last_result)
         self._logbook.write_evaluation(step, self.last_result)
         return self.last_result["miou"]
 
@@ -128,11 +143,12 @@ def _make_schedule(config: Config, last_step: int) -> Schedule:
 def _restore_or_start(
     config: Config, model, optimizer, checkpoints: Checkpoints, mesh, start: Start | None
 ) -> TrainState:
-    sharding = parallel.replicated(mesh)
     if start is not None:
-        return jax.device_put(initial_state(start.variables, optimizer), sharding)
+        state = initial_state(start.variables, optimizer)
+        return jax.device_put(state, parallel.state_sharding(mesh, state, config.parallel.shard_state))
     abstract_start = abstract_variables(model, config.model.strides[0] * 2)
     abstract = jax.eval_shape(lambda v: initial_state(v, optimizer), abstract_start)
+    sharding = parallel.state_sharding(mesh, abstract, config.parallel.shard_state)
     state = checkpoints.restore(abstract_on(abstract, sharding))
     log.info("continuing from the checkpoint of step %d", int(state.step))
     checkpoints.delete_after(int(state.step))
@@ -149,17 +165,19 @@ def _open_batches(config: Config, dataset: Dataset, first_step: int):
         seed=config.seed,
         first_step=first_step,
         workers=data.workers,
+        process_index=jax.process_index(),
+        num_processes=jax.process_count(),
         on_error=data.on_error,
     )
 
 
-def _draw_predictions(config: Config, model, state: TrainState, dataset: Dataset, workdir: Workdir) -> None:
+def _draw_predictions(config: Config, model, variables: dict, dataset: Dataset, workdir: Workdir) -> None:
     """Draw predictions for some images spread over the split, with their ground truth."""
     source = dataset.open_split(config.evaluation.split)
     num_pictures = min(config.evaluation.num_pictures, len(source))
     if not num_pictures:
         return
-    predict = experiment.make_predictor(config, model, state.variables)
+    predict = experiment.make_predictor(config, model, variables)
     workdir.figures.mkdir(parents=True, exist_ok=True)
     for i in range(num_pictures):
         record = source[i * len(source) // num_pictures]

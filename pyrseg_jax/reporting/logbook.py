@@ -102,6 +102,21 @@ class Logbook:
         return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
+class Silence:
+    """A logbook that writes nothing: that of all processes but the first."""
+
+    def advance(self, step: int, loss: float) -> None:
+        """See `Logbook`, as for all below."""
+
+    def write_step(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def write_evaluation(self, step: int, result: Mapping) -> None: ...
+
+    def say(self, message: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
 def _drop_after(path: Path, last_step: int) -> None:
     """Remove the lines of later steps, and a last line that was cut off, by writing the file anew."""
     if not path.exists():

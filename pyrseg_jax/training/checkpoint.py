@@ -95,6 +95,8 @@ class Checkpoints:
         self._manager.close()
 
 
-def abstract_on(state: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Describe a state whose arrays all have one sharding, for `Checkpoints.restore`."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+def abstract_on(state: Any, sharding: Any) -> Any:
+    """Describe a state with the sharding that its arrays shall have, one for all or a tree of them, for `Checkpoints.restore`."""
+    if isinstance(sharding, jax.sharding.Sharding):
+        sharding = jax.tree.map(lambda _: sharding, state)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, sharding)

@@ -1,5 +1,6 @@
 """One training step: pure, jitted, sharded over the mesh, its old state donated to the new one."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -48,39 +49,81 @@ StepFunction = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Me
 
 
 def make_train_step(
-    model: nn.Module, optimizer: optax.GradientTransformation, objective: Callable, mesh: Mesh, seed: int = 0
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    objective: Callable,
+    mesh: Mesh,
+    seed: int = 0,
+    *,
+    accumulate: int = 1,
+    state_sharding: Any = None,
 ) -> StepFunction:
     """Make the jitted step `(state, batch) -> (state, metrics)`.
 
     Args:
       model: images (N, H, W, 3) → prediction, with batch statistics.
       optimizer: of its parameters.
-      objective: (prediction, labels (N, H, W)) → (loss, terms); means are over the global batch.
-      mesh: the batch is split over it, the state is on all of its devices.
+      objective: (prediction, labels (N, H, W)) → (loss, terms); means are over the batch that the network sees.
+      mesh: the batch is split over it.
       seed: of the channels that dropout leaves out, together with the step.
+      accumulate: k. The batch is taken as k micro-batches one after another, and the gradient is the mean of theirs; batch
+        statistics, means and relabelling are of each micro-batch, so that only activations of one have to be kept.
+      state_sharding: of each leaf of the state, as by `parallel.state_sharding`; None: all are on all devices.
 
     Returns:
       A function of the state, whose memory it takes over, and a batch of `image` (N, H, W, 3) and `label` (N, H, W), both
-      uint8. Its metrics are scalars: `loss`, each term of the objective, and `gradient_norm`.
+      uint8, sharded as `parallel.images_to_devices` does. Its metrics are scalars: `loss`, each term of the objective, and
+      `gradient_norm`.
     """
+    everywhere = parallel.replicated(mesh)
+    state_sharding = everywhere if state_sharding is None else state_sharding
 
-    def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+    def differentiate(params, batch_stats, batch: dict[str, jax.Array], key: jax.Array):
         def loss_of(params):
             predicted, updates = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
+                {"params": params, "batch_stats": batch_stats},
                 normalize(batch["image"]),
                 True,
                 mutable=["batch_stats"],
-                rngs={"dropout": jax.random.fold_in(jax.random.key(seed), state.step)},
+                rngs={"dropout": key},
             )
             loss, terms = objective(predicted, batch["label"])
             return loss, (terms, updates["batch_stats"])
 
-        (loss, (terms, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        (loss, (terms, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+        return batch_stats, gradients, {"loss": loss, **terms}
+
+    def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+        params, batch_stats = parallel.constrain((state.params, state.batch_stats), everywhere)
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        if accumulate == 1:
+            batch_stats, gradients, metrics = differentiate(params, batch_stats, batch, key)
+        else:
+            micro = functools.partial(differentiate, params)
+            batch_stats, gradients, metrics = _accumulate(micro, batch_stats, batch, key, accumulate, mesh)
+        metrics["gradient_norm"] = optax.global_norm(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss, **terms, "gradient_norm": optax.global_norm(gradients)}
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
-    whole, split = parallel.replicated(mesh), parallel.batch_sharding(mesh)
-    return jax.jit(step, in_shardings=(whole, split), out_shardings=(whole, whole), donate_argnums=0)
+    shardings = (state_sharding, parallel.image_sharding(mesh))
+    return jax.jit(step, in_shardings=shardings, out_shardings=(state_sharding, everywhere), donate_argnums=0)
+
+
+def _accumulate(differentiate: Callable, batch_stats: dict, batch: dict, key: jax.Array, accumulate: int, mesh: Mesh):
+    """Take a batch as micro-batches: batch statistics go from one to the next, gradients and metrics are averaged."""
+    # Every accumulate-th image, so that each device's images stay where they are.
+    split = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def add(carry, numbered):
+        batch_stats, sums = carry
+        number, micro = numbered
+        micro = parallel.constrain(micro, parallel.image_sharding(mesh))
+        batch_stats, *found = differentiate(batch_stats, micro, jax.random.fold_in(key, number))
+        return (batch_stats, jax.tree.map(jnp.add, sums, tuple(found))), None
+
+    first = jax.tree.map(lambda x: x[0], split)
+    shapes = jax.eval_shape(differentiate, batch_stats, first, key)[1:]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (batch_stats, sums), _ = jax.lax.scan(add, (batch_stats, zeros), (jnp.arange(accumulate), split))
+    return batch_stats, *jax.tree.map(lambda x: x / accumulate, sums)
