@@ -164,16 +164,3 @@ def test_every_key_is_read_somewhere():
                 yield field.name
 
     assert set(leaves(config_lib.Config)) - read == set()
-
-
-def test_a_mesh_that_does_not_fit_is_refused():
-    with pytest.raises(UserError, match="config.parallel.data=8: there are 4 devices here"):
-        parallel.make_mesh(data=8)
-
-
-def test_a_batch_that_does_not_split_is_refused():
-    mesh = parallel.make_mesh(data=4)
-    with pytest.raises(
-        UserError, match="config.training.batch_size=6 cannot be split evenly over 4 devices: take 4 or 8"
-    ):
-        parallel.check_batch(mesh, 6, "config.training.batch_size")

@@ -1,8 +1,10 @@
 """One run, on different devices and in different numbers of processes: the same numbers."""
 
+import functools
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,12 +13,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import write_folder
+from conftest import CLASSES, write_folder
 from test_main import TINY
 
-from pyrseg_jax import parallel, processes
+from pyrseg_jax import experiment, processes
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.training.checkpoint import Checkpoints
+from pyrseg_jax.modes.evaluate import restore
+from pyrseg_jax.workdir import Workdir
 
 ROOT = Path(__file__).parents[1]
 # Targets must not hang on which side of the threshold an untrained probability of about ½ is rounded to.
@@ -28,19 +31,12 @@ FIVE_STEPS = [
     "--config.training.log_every=1",
     "--config.training.evaluate_every=5",
     "--config.training.save_every=5",
-    "--config.training.learning_rate=0.01",
+    "--config.training.learning_rate=0.002",
     "--config.data.workers=0",
     "--config.evaluation.num_pictures=0",
+    "--config.evaluation.analysis=false",
 ]
-# Name → processes, devices of each, further settings.
-LAYOUTS = {
-    "one": (1, 1, []),
-    "four_devices": (1, 4, []),
-    "two_processes": (2, 2, []),
-    "four_processes": (4, 1, []),
-    "rows_split": (1, 4, ["--config.parallel.data=2", "--config.parallel.spatial=2"]),
-    "state_split": (2, 2, ["--config.parallel.shard_state=true"]),
-}
+LAYOUTS = {"one": (1, 1), "two": (2, 2), "four": (4, 1)}  # processes, devices of each
 
 
 def start_all(num_processes: int, num_devices: int, arguments: list[str]) -> list[subprocess.Popen]:
@@ -87,11 +83,10 @@ def trained(data, tmp_path_factory):
 
     def run(name):
         if name not in done:
-            num_processes, num_devices, settings = LAYOUTS[name]
             workdir = tmp_path_factory.mktemp(name) / "run"
-            arguments = [*FIVE_STEPS, *settings, f"--config.data.root={data}", f"--workdir={workdir}"]
-            done[name] = workdir, finish(start_all(num_processes, num_devices, arguments))
-            assert [status for status, _, _ in done[name][1]] == [0] * num_processes, done[name]
+            arguments = [*FIVE_STEPS, f"--config.data.root={data}", f"--workdir={workdir}"]
+            done[name] = workdir, finish(start_all(*LAYOUTS[name], arguments))
+            assert {status for status, _, _ in done[name][1]} == {0}, done[name]
         return done[name]
 
     return run
@@ -108,12 +103,70 @@ def evaluation_of(workdir):
     return {key: value for key, value in result.items() if key not in ("seconds", "compiled_programs")}
 
 
-def params_of(workdir):
-    return jax.device_get(parallel.restored_params(workdir))
+def state_of(workdir):
+    config = Workdir(str(workdir)).read_config()
+    model = experiment.make_model(config.model, len(CLASSES))
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.device_get(restore(config, model, Workdir(str(workdir)), sharding, 5))
 
 
-@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "one"])
-def test_every_layout_computes_what_one_device_does(trained, layout):
-    (one, _), (other, _) = trained("one"), trained(layout)
-    np.testing.assert_allclose(losses_of(other), losses_of(one), atol=1e-5)
-    assert evaluation_of(other) == evaluation_of(one)
+@pytest.mark.parametrize("layout", ["two", "four"])
+def test_any_number_of_processes_computes_what_one_does(trained, layout):
+    (one, _), (several, outputs) = trained("one"), trained(layout)
+    np.testing.assert_allclose(losses_of(several), losses_of(one), atol=1e-5)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    jax.tree.map(close, state_of(several).params, state_of(one).params)
+    assert evaluation_of(several) == evaluation_of(one)
+    # The first speaks, the others do not.
+    assert "pixel accuracy" in outputs[0][1]
+    assert not any(stdout.strip() for _, stdout, _ in outputs[1:])
+    assert "loss" in outputs[0][2]
+    assert not any("loss" in stderr for _, _, stderr in outputs[1:])
+
+
+def test_a_run_of_two_processes_goes_on_in_one_and_is_evaluated_by_three(trained, data, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained("two")[0], workdir)
+    arguments = [f"--config.data.root={data}", f"--workdir={workdir}"]
+    (result,) = finish(start_all(1, 1, [*FIVE_STEPS, "--config.training.evaluate_every=10", *arguments]))
+    assert result[0] == 0, result
+    assert "step 5 was reached before" in result[2]
+    before = evaluation_of(workdir)
+    (workdir / "evaluation" / "validation-5.json").unlink()
+    results = finish(start_all(3, 1, [*FIVE_STEPS, *arguments, "--mode=evaluate"]))
+    assert [status for status, _, _ in results] == [0, 0, 0], results
+    assert evaluation_of(workdir) == before
+
+
+def test_what_is_for_one_process_is_refused_in_two(trained):
+    workdir, _ = trained("one")
+    for status, _, stderr in finish(start_all(2, 1, ["--mode=validate", f"--workdir={workdir}"])):
+        assert status == 1
+        assert "error: --mode=validate is work for one process, and there are 2" in stderr
+
+
+def test_processes_are_named_whole_or_not_at_all():
+    with pytest.raises(UserError, match="--process_id is missing: --coordinator, --num_processes and --process_id go"):
+        processes.start("auto", "localhost:1", 2, None)
+    with pytest.raises(UserError, match=r"--process_id=2: expected 0 … 1, for --num_processes=2"):
+        processes.start("auto", "localhost:1", 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_cluster"),
+    [
+        ({}, False),
+        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "a"}, False),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "a[1-4]"}, True),
+        ({"SLURM_NTASKS": "4"}, False),  # inside of an allocation, but not started by srun
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "a-0,a-1"}, True),
+    ],
+)
+def test_a_cluster_is_known_by_its_environment(monkeypatch, environment, is_cluster):
+    for name in ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_STEP_NODELIST", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(processes, "TPU_DEVICES", ())
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert processes.is_cluster() == is_cluster

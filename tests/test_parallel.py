@@ -1,0 +1,145 @@
+"""The training step on different meshes: the same numbers; and what a mesh refuses."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_training import fresh_state, make_batch, sgd, tiny_model
+
+from pyrseg_jax import parallel
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.models.initial import initial_variables
+from pyrseg_jax.training.objective import PyramidObjective
+from pyrseg_jax.training.step import initial_state, make_train_step
+
+# With true positives, rounding decides on which side of the threshold an untrained unity probability lies.
+OBJECTIVE = PyramidObjective(procedure="gt")
+# Small: every step multiplies what summing in another order has changed, by ReLUs and batches of four.
+LEARNING_RATE = 0.002
+SIDE = 128  # two rows of the coarsest level for each of two devices
+
+
+@functools.cache
+def five_steps(data, spatial=1, is_sharded=False):
+    """Return the losses of five steps, the norms of the gradients, and the state after them."""
+    mesh, optimizer = parallel.make_mesh(data, spatial), sgd(LEARNING_RATE)
+    state = initial_state(initial_variables(tiny_model(), 0), optimizer)
+    sharding = parallel.state_sharding(mesh, state, is_sharded)
+    step = make_train_step(tiny_model(), optimizer, OBJECTIVE, mesh, state_sharding=sharding)
+    state, recorded = jax.device_put(state, sharding), []
+    for seed in range(5):
+        state, metrics = step(state, parallel.images_to_devices(mesh, make_batch(seed, side=SIDE)))
+        recorded.append((metrics["loss"], metrics["gradient_norm"]))
+    return *np.array(recorded).T, state
+
+
+@pytest.mark.parametrize("layout", [(4, 1), (2, 2), (4, 1, True)], ids=["data", "data_and_rows", "state"])
+def test_every_mesh_computes_what_one_device_does(layout):
+    losses, norms, state = five_steps(*layout)
+    losses_of_one, norms_of_one, state_of_one = five_steps(1)
+    np.testing.assert_allclose(losses, losses_of_one, atol=1e-5)
+    np.testing.assert_allclose(norms, norms_of_one, rtol=1e-2)
+    for part, tolerance in (("params", 1e-5), ("batch_stats", 1e-4)):
+        close = functools.partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance)
+        jax.tree.map(close, jax.device_get(getattr(state, part)), jax.device_get(getattr(state_of_one, part)))
+
+
+def test_a_sharded_state_takes_a_part_of_the_memory_on_each_device():
+    """Parameters and momentum, after the steps: what the step returns must be split as what it was given."""
+    *_, state = five_steps(4, 1, True)
+
+    def share(tree):
+        leaves = jax.tree.leaves(tree)
+        return sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves) / sum(leaf.nbytes for leaf in leaves)
+
+    assert share(state.params) < 0.4
+    assert share(state.opt_state) < 0.4
+
+
+def test_the_rows_of_images_lie_on_different_devices():
+    batch = parallel.images_to_devices(parallel.make_mesh(2, 2), make_batch(side=SIDE))
+    assert {shard.data.shape for shard in batch["image"].addressable_shards} == {(2, SIDE // 2, SIDE, 3)}
+    assert {shard.data.shape for shard in batch["label"].addressable_shards} == {(2, SIDE // 2, SIDE)}
+
+
+@pytest.mark.parametrize("data", [1, 2])
+def test_accumulation_is_the_mean_of_the_gradients_of_its_parts(data):
+    """Batch statistics are of each part, one after the other; a plain loop over the parts is the twin."""
+    mesh, batch = parallel.make_mesh(data), make_batch(n=4)
+    # A learning rate of 1 and nothing else: the step is the gradient.
+    plain = sgd(1.0, steps=10**9, momentum=0.0, weight_decay=0.0)
+    before = jax.device_get(fresh_state(plain))
+    accumulated = make_train_step(tiny_model(), plain, OBJECTIVE, mesh, accumulate=2)
+    place = functools.partial(jax.device_put, device=parallel.replicated(mesh))
+    after, metrics = accumulated(place(before), parallel.images_to_devices(mesh, batch))
+
+    single = parallel.make_mesh(1)
+    step = make_train_step(tiny_model(), plain, OBJECTIVE, single)
+    gradients, losses, state = [], [], before
+    for part in range(2):
+        micro = {name: array[part::2] for name, array in batch.items()}
+        on_device = jax.device_put(state.replace(params=before.params), parallel.replicated(single))
+        state, found = step(on_device, parallel.images_to_devices(single, micro))
+        gradients.append(jax.tree.map(lambda old, new: np.asarray(old) - np.asarray(new), before.params, state.params))
+        losses.append(float(found["loss"]))
+        state = jax.device_get(state)
+
+    expected = jax.tree.map(lambda *parts: np.mean(parts, 0), *gradients)
+    found = jax.tree.map(lambda old, new: np.asarray(old) - np.asarray(new), before.params, after.params)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=2e-5), found, expected)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), after.batch_stats, state.batch_stats
+    )
+    np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-5)
+    assert int(after.step) == 1
+
+
+def test_arrays_of_any_sharding_are_gathered_whole():
+    mesh = parallel.make_mesh(2, 2)
+    tree = {"rows": jnp.arange(32.0).reshape(8, 4), "scalar": jnp.float32(3)}
+    split = jax.device_put(tree, {"rows": parallel.image_sharding(mesh), "scalar": parallel.replicated(mesh)})
+    whole = parallel.whole_on(parallel.local_mesh(mesh), split)
+    assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(whole))
+    jax.tree.map(np.testing.assert_array_equal, whole, tree)
+
+
+@pytest.mark.parametrize(
+    ("data", "spatial", "message"),
+    [
+        (8, 1, "config.parallel.data=8: there are 4 devices here; take at most these, or data=-1 for all"),
+        (4, 2, "config.parallel.data=4 × config.parallel.spatial=2: there are 4 devices here"),
+        (
+            -1,
+            3,
+            "config.parallel.spatial=3: the rows of an image can be split over devices of one process, and each has 4",
+        ),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused(data, spatial, message):
+    with pytest.raises(UserError, match=message):
+        parallel.make_mesh(data, spatial)
+
+
+@pytest.mark.parametrize(
+    ("size", "accumulate", "message"),
+    [
+        (6, 1, "batch_size=6 cannot be split evenly over 4 devices: take 4 or 8"),
+        (
+            12,
+            2,
+            r"batch_size=12 cannot be split evenly over 4 devices in 2 micro-batches \(config.training.accumulate\): take 8",
+        ),
+    ],
+)
+def test_a_batch_that_does_not_split_is_refused(size, accumulate, message):
+    with pytest.raises(UserError, match=message):
+        parallel.check_batch(parallel.make_mesh(4), size, "config.training.batch_size", accumulate)
+
+
+@pytest.mark.parametrize(("spatial", "crop_px"), [(2, 64), (2, 160), (4, 128)])
+def test_rows_that_do_not_split_are_refused(spatial, crop_px):
+    with pytest.raises(UserError, match=f"crop_px={crop_px} cannot be split over config.parallel.spatial={spatial}"):
+        parallel.check_rows(parallel.make_mesh(1, spatial), crop_px, 32)
+    parallel.check_rows(parallel.make_mesh(1, spatial), 64 * spatial, 32)
