@@ -60,6 +60,10 @@ class Model:
     init: str | None = key(
         None
     )  # start from these weights: a file (docs/weights.md) or another run's folder; None: random
+    # Compile equal blocks once and run them in a loop; auto: everywhere but on CPU. See docs/scaling.md.
+    scan: str = key("auto", one_of("auto", "on", "off"), free=True)
+    # Compute the activations inside of blocks again in the backward pass instead of keeping them.
+    remat: bool = key(False, free=True)
     dtype: str = key("bfloat16", one_of(*DTYPES))  # of the computation; parameters and loss are float32
 
 

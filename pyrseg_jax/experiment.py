@@ -15,6 +15,7 @@ from pyrseg_jax.data.own_values import OwnValues
 from pyrseg_jax.evaluation.inference import Predictor
 from pyrseg_jax.evaluation.protocols import Protocol, make_protocol
 from pyrseg_jax.models.baselines import BASELINES
+from pyrseg_jax.models.repeated import Execution
 from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
 from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, WithAuxiliary
 from pyrseg_jax.training.optimizer import make_optimizer, poly_schedule
@@ -39,8 +40,9 @@ def make_mesh(chosen: Parallel) -> Mesh:
     return parallel.make_mesh(chosen.data, chosen.spatial)
 
 
-def make_model(model: Model, num_classes: int) -> Segmenter:
-    """Build the network."""
+def make_model(model: Model, num_classes: int, platform: str | None = None) -> Segmenter:
+    """Build the network, for a platform like "tpu"; None: that of this machine."""
+    is_scanned = model.scan == "on" or (model.scan == "auto" and (platform or jax.default_backend()) != "cpu")
     return build_segmenter(
         num_classes,
         backbone=model.backbone,
@@ -52,6 +54,7 @@ def make_model(model: Model, num_classes: int) -> Segmenter:
         unity_width=model.unity_width,
         resize=model.resize,
         dtype=model.dtype,
+        execution=Execution(is_scanned, model.remat),
     )
 
 

@@ -4,6 +4,7 @@ The module names mirror those of the published weights: `stage3/module_1/branch_
 `stage3.1.branches.0.2.conv1` there.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.layers import BasicBlock, Bottleneck, ConvNormAct, resize
+from pyrseg_jax.models.repeated import UNROLLED, Execution, run_in_a_row
 
 OUTPUT_STRIDE = 4
 
@@ -30,14 +32,15 @@ class HRModule(nn.Module):
     num_blocks: int
     resize: str
     dtype: DTypeLike = jnp.float32
+    execution: Execution = UNROLLED
 
     @nn.compact
     def __call__(self, branches: Branches, train: bool) -> Branches:
         refined = []
         for i, x in enumerate(branches):
-            for k in range(self.num_blocks):
-                x = BasicBlock(self.widths[i], dtype=self.dtype, name=f"branch_{i}_block_{k}")(x, train)
-            refined.append(x)
+            block = functools.partial(BasicBlock, self.widths[i], dtype=self.dtype)
+            names = [f"branch_{i}_block_{k}" for k in range(self.num_blocks)]
+            refined.append(run_in_a_row(self, block, names, x, train, self.execution))
         return tuple(
             nn.relu(
                 sum(
@@ -68,13 +71,17 @@ class Stage(nn.Module):
     num_blocks: int
     resize: str
     dtype: DTypeLike = jnp.float32
+    execution: Execution = UNROLLED
 
     @nn.compact
     def __call__(self, branches: Branches, train: bool) -> Branches:
-        for m in range(self.num_modules):
-            module = HRModule(self.widths, self.num_blocks, self.resize, self.dtype, name=f"module_{m}")
-            branches = module(branches, train)
-        return branches
+        module = functools.partial(
+            HRModule, self.widths, self.num_blocks, self.resize, self.dtype, execution=self.execution
+        )
+        # What is computed again is a block at a time: of a whole module it would be more than fits.
+        loop = dataclasses.replace(self.execution, is_rematerialised=False)
+        names = [f"module_{m}" for m in range(self.num_modules)]
+        return run_in_a_row(self, module, names, branches, train, loop)
 
 
 class HRNet(nn.Module):
@@ -90,6 +97,7 @@ class HRNet(nn.Module):
       stem_width: channels of the two stride-2 convolutions at the input and of stage 1 (a fourth of its output's).
       resize: upsampling convention, see `layers.resize`. Published weights come with different ones.
       dtype: of the computation; parameters and batch statistics are always float32.
+      execution: whether equal blocks are compiled once, and whether their activations are kept.
     """
 
     width: int
@@ -99,6 +107,7 @@ class HRNet(nn.Module):
     stem_width: int = 64
     resize: str = "half_pixel"
     dtype: DTypeLike = jnp.float32
+    execution: Execution = UNROLLED
 
     @nn.compact
     def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Float[Array, "n _ _ d"]:
@@ -106,8 +115,11 @@ class HRNet(nn.Module):
         x = images.astype(self.dtype)
         x = layer(self.stem_width, stride=2, name="stem1")(x, train)
         x = layer(self.stem_width, stride=2, name="stem2")(x, train)
-        for k in range(self.num_bottlenecks):
-            x = Bottleneck(self.stem_width, dtype=self.dtype, name=f"stage1_block_{k}")(x, train)
+        bottleneck = functools.partial(Bottleneck, self.stem_width, dtype=self.dtype)
+        first, *others = [f"stage1_block_{k}" for k in range(self.num_bottlenecks)]
+        x = bottleneck(name=first)(x, train)  # from another number of channels than the others
+        if others:
+            x = run_in_a_row(self, bottleneck, others, x, train, self.execution)
 
         widths = tuple(self.width << i for i in range(4))
         branches = (
@@ -118,8 +130,8 @@ class HRNet(nn.Module):
             if stage > 2:  # stage s has s branches: a new one starts from the coarsest so far
                 new = layer(widths[stage - 1], stride=2, name=f"transition{stage - 1}_{stage - 1}")(branches[-1], train)
                 branches = (*branches, new)
-            run = Stage(widths[:stage], num_modules, self.num_blocks, self.resize, self.dtype, name=f"stage{stage}")
-            branches = run(branches, train)
+            run = functools.partial(Stage, widths[:stage], num_modules, self.num_blocks, self.resize, self.dtype)
+            branches = run(self.execution, name=f"stage{stage}")(branches, train)
         size = branches[0].shape[1:3]
         # The published networks upsample bilinearly here even when they use "nearest" inside their exchange units.
         convention = "half_pixel" if self.resize == "nearest" else self.resize

@@ -11,6 +11,7 @@ from pyrseg_jax.models.baselines import BASELINES
 from pyrseg_jax.models.contexts import CONTEXTS, build_context
 from pyrseg_jax.models.heads import SemanticHead, UnityHead
 from pyrseg_jax.models.hrnet import BACKBONES, OUTPUT_STRIDE
+from pyrseg_jax.models.repeated import UNROLLED, Execution
 from pyrseg_jax.pyramid.levels import check_divisible, check_strides
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -82,6 +83,7 @@ def build_segmenter(
     unity_width: int = 128,
     resize: str = "half_pixel",
     dtype: str = "float32",
+    execution: Execution = UNROLLED,
 ) -> Segmenter:
     """Put a segmenter together from names and widths.
 
@@ -96,6 +98,7 @@ def build_segmenter(
       unity_width: D_u, channels inside the unity head.
       resize: upsampling convention of the backbone, see `layers.resize`.
       dtype: of the computation, a key of `DTYPES`. Parameters, batch statistics, softmax and loss are float32 always.
+      execution: of the backbone's rows of equal blocks.
 
     Raises:
       ValueError: naming the argument, if it is none of these, or if the finest stride is not the backbone's.
@@ -118,7 +121,7 @@ def build_segmenter(
     is_baseline = context in BASELINES
     is_projected = not (is_baseline and representation == "per_pixel")
     return Segmenter(
-        backbone=BACKBONES[backbone](resize=resize, dtype=kind),
+        backbone=BACKBONES[backbone](resize=resize, dtype=kind, execution=execution),
         context=build_context(context, levels, semantic_width, key_width, kind),
         semantic_head=SemanticHead(num_classes, levels, is_projected, dtype=kind),
         unity_head=UnityHead(levels, unity_width, dtype=kind) if representation == "pyramid" else None,

@@ -1,0 +1,78 @@
+"""Rows of equal blocks: unrolled, or compiled once and run in a loop, and their activations kept or computed again.
+
+Whatever is chosen, each block has its own variables under its own name, as published weights and checkpoints have them.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How rows of equal blocks are run; no number changes but by rounding.
+
+    Attributes:
+      is_scanned: compile a block once and run it in a loop. A large network compiles several times as fast. XLA runs loop
+        bodies on one core on CPU, so there steps take about ten times as long.
+      is_rematerialised: keep only what enters a block and compute the rest again in the backward pass: memory for time.
+    """
+
+    is_scanned: bool = False
+    is_rematerialised: bool = False
+
+
+UNROLLED = Execution()
+
+
+def run_in_a_row(
+    parent: nn.Module,
+    make_block: Callable[..., nn.Module],
+    names: Sequence[str],
+    x: Any,
+    train: bool,
+    execution: Execution,
+) -> Any:
+    """Apply blocks one after another: x → … → x, all of one shape.
+
+    Args:
+      parent: the module, inside of its compact method, that the blocks belong to.
+      make_block: takes `name` or `parent` and returns the block, a module that is called with (x, train).
+      names: of the blocks.
+      x: array, or tuple of arrays.
+      train: whether batch statistics are of the batch, and updated.
+      execution: how.
+    """
+    is_plain = execution == UNROLLED or (len(names) == 1 and not execution.is_rematerialised)
+    if parent.is_initializing() or is_plain:
+        for name in names:
+            x = make_block(name=name)(x, train)
+        return x
+
+    block = make_block(parent=None)
+
+    def apply(x, variables):
+        if not train:
+            return block.apply(variables, x, train), {}
+        return block.apply(variables, x, train, mutable=["batch_stats"])
+
+    if execution.is_rematerialised:
+        # In a loop nothing is merged with the forward pass anyway, and the guard against that costs time.
+        apply = jax.checkpoint(apply, prevent_cse=not execution.is_scanned)
+    each = [{kind: tree[name] for kind, tree in parent.variables.items() if name in tree} for name in names]
+    if execution.is_scanned:
+        x, updates = jax.lax.scan(apply, x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *each))
+        updates = [jax.tree.map(lambda leaf, k=k: leaf[k], updates) for k in range(len(names))]
+    else:
+        updates = []
+        for variables in each:
+            x, update = apply(x, variables)
+            updates.append(update)
+    for name, update in zip(names, updates, strict=True):
+        for kind, tree in update.items():
+            parent.put_variable(kind, name, tree)
+    return x

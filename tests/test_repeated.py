@@ -1,0 +1,83 @@
+"""Blocks compiled once, or computed again: the same numbers and variables as the plain network."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pyrseg_jax.models.hrnet import HRNet
+from pyrseg_jax.models.initial import initial_variables
+from pyrseg_jax.models.repeated import Execution
+
+# Every kind of row: bottlenecks, blocks and modules.
+NETWORK = {"width": 4, "num_modules": (1, 1, 2), "num_blocks": 2, "num_bottlenecks": 3, "stem_width": 4}
+
+
+@functools.cache
+def train_once(execution, dtype=jnp.float32):
+    """Return features, the gradient of their weighted sum, and the updated batch statistics."""
+    model = HRNet(**NETWORK, dtype=dtype, execution=execution)
+    variables = initial_variables(HRNet(**NETWORK), 0)
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(2, 64, 96, 3)), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=(2, 16, 24, 60)), jnp.float32)
+
+    def loss_of(params):
+        variables_of = {"params": params, "batch_stats": variables["batch_stats"]}
+        features, updates = model.apply(variables_of, images, True, mutable=["batch_stats"])
+        return (features.astype(jnp.float32) * weights).mean(), (features, updates["batch_stats"])
+
+    (_, (features, stats)), gradient = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(variables["params"])
+    return jax.device_get((features, gradient, stats))
+
+
+EXECUTIONS = [Execution(True, False), Execution(False, True)]
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS, ids=str)
+def test_training_is_that_of_the_plain_network(execution):
+    for found, expected in zip(train_once(execution), train_once(Execution()), strict=True):
+        assert jax.tree.structure(found) == jax.tree.structure(expected)
+        for ours, plain in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            scale = np.abs(plain).max()
+            np.testing.assert_allclose(ours / scale, plain / scale, atol=2e-4)
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS[:1], ids=str)
+def test_inference_is_that_of_the_plain_network(execution):
+    variables = initial_variables(HRNet(**NETWORK), 0)
+    images = jnp.asarray(np.random.default_rng(1).normal(size=(1, 32, 32, 3)), jnp.float32)
+    ours, plain = (
+        jax.jit(HRNet(**NETWORK, execution=e).apply)(variables, images) for e in (execution, Execution())
+    )
+    np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_variables_are_named_the_same():
+    def shapes(execution):
+        model = HRNet(**NETWORK, execution=execution)
+        image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+        return jax.eval_shape(model.init, jax.random.key(0), image)
+
+    assert shapes(Execution(True, True)) == shapes(Execution())
+
+
+def measure(execution):
+    """Return the length of the program of the gradient, and its FLOPs as lowered, in which loop bodies count once."""
+    model = HRNet(**NETWORK, execution=execution)
+    variables = initial_variables(HRNet(**NETWORK), 0)
+
+    def loss_of(params):
+        out = model.apply({**variables, "params": params}, jnp.zeros((1, 64, 64, 3)), True, mutable=["batch_stats"])
+        return out[0].sum()
+
+    lowered = jax.jit(jax.grad(loss_of)).lower(variables["params"])
+    return lowered.as_text().count("stablehlo.convolution"), lowered.cost_analysis()["flops"]
+
+
+def test_scanned_programs_are_smaller_and_rematerialised_ones_compute_more():
+    convolutions, flops = measure(Execution())
+    assert measure(Execution(True, False))[0] < 0.7 * convolutions
+    assert measure(Execution(False, True))[1] > 1.1 * flops
