@@ -4,12 +4,15 @@ import contextlib
 import datetime
 import fcntl
 import json
+import logging
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from pyrseg_jax.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -30,6 +33,8 @@ def locked(path: Path) -> Iterator[None]:
             raise UserError(
                 f"{path.parent} is being trained in by {_holder(file.read())}: wait for its end, end it, or take another --workdir"
             ) from error
+        except OSError as error:  # not every network disk knows locks
+            log.warning("%s cannot be locked (%s): see to it that nothing else trains there", path.parent, error)
         file.truncate()
         now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         file.write(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": now}) + "\n")

@@ -157,6 +157,9 @@ class Record:
     def write_step(self, step, values):
         self.lines.append({"step": step} | values)
 
+    def sync(self):
+        pass
+
 
 def loop(directory, last_step, *, batch_of=make_batch, evaluate=lambda step, state: None, record=None, save_every=2):
     mesh, optimizer, step = step_on(1)
@@ -189,7 +192,7 @@ def test_a_resumed_run_equals_the_straight_run(tmp_path):
     assert_trees_equal(jax.device_get(resumed), jax.device_get(straight))
 
 
-def test_every_step_is_recorded_once_and_evaluation_comes_before_saving(tmp_path):
+def test_every_step_is_recorded_once_and_saved_before_it_is_evaluated(tmp_path):
     record, events = Record(), []
 
     def evaluate(step, state):

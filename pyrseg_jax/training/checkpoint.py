@@ -1,6 +1,5 @@
 """Checkpoints: all that the next step needs, so that a run continues as if it had never stopped."""
 
-import json
 import logging
 from collections.abc import Callable
 from typing import Any

@@ -1,5 +1,6 @@
 """Scores of checkpoints, which are known only after the checkpoint was written, and the rule that keeps the best one."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +16,9 @@ class Scores:
     def __init__(self, path: epath.Path):
         self._path = path
         self._scores: dict[int, float] = {}
-        try:
+        # None yet, or damaged: then the steps to come decide which is best.
+        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
             self._scores = {int(step): float(score) for step, score in json.loads(path.read_text()).items()}
-        except (OSError, ValueError, AttributeError, TypeError):
-            pass  # none yet, or damaged: then the steps to come decide which is best
 
     def __contains__(self, step: int) -> bool:
         return step in self._scores

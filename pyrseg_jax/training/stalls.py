@@ -16,7 +16,7 @@ FIRST_STEP_FACTOR = 6
 
 
 class StallWatch:
-    """Watch from a thread of its own that steps go on, while it is entered as a context.
+    """Watch from a thread of its own that steps go on, while it is entered as a context; evaluations are not watched.
 
     A step that takes longer than `stall_s` is reported on stderr and in a file, with the stack of each thread; again after
     twice the time, and so on. The run goes on waiting: only its user knows whether a slow disk will come back.
@@ -33,18 +33,17 @@ class StallWatch:
         self._doing: str | None = None
         self._next_report_s = self._since = 0.0
 
-    def doing(self, what: str, *, is_first: bool = False) -> None:
-        """Tell what is being done from now on; `is_first`: it may be a compilation."""
-        with self._lock:
-            self._doing, self._since = what, time.monotonic()
-            self._next_report_s = self._stall_s * (FIRST_STEP_FACTOR if is_first else 1)
-
     @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave out what takes as long as it takes."""
+    def watching(self, doing: str, *, is_first: bool = False) -> Iterator[None]:
+        """Watch what is done inside of a `with`; `is_first`: it may be a compilation."""
         with self._lock:
-            self._doing = None
-        yield
+            self._doing, self._since = doing, time.monotonic()
+            self._next_report_s = self._stall_s * (FIRST_STEP_FACTOR if is_first else 1)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._doing = None
 
     def __enter__(self) -> "StallWatch":
         if self._stall_s:
@@ -65,7 +64,7 @@ class StallWatch:
                 self._report(doing, waited_s)
 
     def _report(self, doing: str, waited_s: float) -> None:
-        where = f"; the stack of each thread is in {self._file}" if self._file else ""
+        where = f"; the stack of each thread follows, and is in {self._file}" if self._file else ""
         log.warning(
             "stalled: %s for %.0f s (config.training.stall_s=%g)%s. Still waiting: if it does not go on, look whether the disk of "
             "the data answers and all processes are alive, end this one with Ctrl-C and start the same command again",
@@ -74,8 +73,8 @@ class StallWatch:
             self._stall_s,
             where,
         )
+        _dump(sys.stderr)
         if self._file is None:
-            _dump(sys.stderr)
             return
         try:
             with self._file.open("a", encoding="utf-8") as file:
@@ -85,7 +84,6 @@ class StallWatch:
                 file.write("\n")
         except OSError as error:  # the disk may be what has stalled
             log.warning("%s cannot be written (%s)", self._file, error)
-            _dump(sys.stderr)
 
 
 def _dump(stream) -> None:
