@@ -147,7 +147,7 @@ def _lines_until(path: epath.Path, last_step: int) -> str:
     if not path.exists():
         return ""
     kept = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_bytes().decode(errors="replace").splitlines():
         try:
             step = json.loads(line)["step"]
         except (json.JSONDecodeError, KeyError, TypeError):

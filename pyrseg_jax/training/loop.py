@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.training.checkpoint import Checkpoints
+from pyrseg_jax.training.clock import Clock
 from pyrseg_jax.training.preemption import Phase, Preempted, Preemption
 from pyrseg_jax.training.stalls import StallWatch
 from pyrseg_jax.training.step import Metrics, StepFunction, TrainState
@@ -118,7 +118,7 @@ class _Loop:
 
     def __post_init__(self):
         self.first_step = int(self.state.step)
-        self.clock = _Clock(self.schedule.batch_size, self.first_step)
+        self.clock = Clock(self.schedule.batch_size, self.first_step)
         self.pending: tuple[int, Metrics] | None = None  # of a step whose metrics were not fetched yet
 
     def run(self) -> TrainState:
@@ -201,7 +201,7 @@ def _record(
     step: int,
     metrics: Metrics,
     num_done: int,
-    clock: "_Clock",
+    clock: "Clock",
     recorder: Recorder,
     learning_rate: Callable,
     schedule: Schedule,
@@ -218,51 +218,3 @@ def _record(
     if schedule.is_due(step, schedule.log_every):
         rate = {"learning_rate": float(learning_rate(step - 1))}
         recorder.write_step(step, values | rate | clock.read(num_done))
-
-
-class _Clock:
-    """Measures steps, and of these the time spent waiting for data; pauses are left out."""
-
-    def __init__(self, batch_size: int, num_done: int):
-        self._batch_size = batch_size
-        self._values: dict[str, float] = {}
-        self._restart(num_done)
-
-    def _restart(self, num_done: int) -> None:
-        self._num_done = num_done
-        self._wait_s = self._pause_s = 0.0
-        self._start = time.perf_counter()
-
-    def read(self, num_done: int) -> dict[str, float]:
-        """Return the speed since it was last read, given how many steps the device has completed by now.
-
-        If it has completed none since, these are the values of that time.
-        """
-        num_steps = num_done - self._num_done
-        if num_steps:
-            elapsed = time.perf_counter() - self._start - self._pause_s
-            self._values = {
-                "images_per_second": num_steps * self._batch_size / elapsed,
-                "data_wait_share": self._wait_s / elapsed,
-            }
-            self._restart(num_done)
-        return self._values
-
-    def waiting(self):
-        return _Span(self, "_wait_s")
-
-    def paused(self):
-        return _Span(self, "_pause_s")
-
-
-class _Span:
-    """Adds the time inside of a `with` to one of the clock's sums."""
-
-    def __init__(self, clock: _Clock, name: str):
-        self._clock, self._name = clock, name
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_) -> None:
-        setattr(self._clock, self._name, getattr(self._clock, self._name) + time.perf_counter() - self._start)
