@@ -17,8 +17,6 @@ from pyrseg_jax.training.step import TrainState
 
 log = logging.getLogger(__name__)
 
-# What Orbax and TensorStore raise for a file that is missing, cut off or garbled, on reading; and for a full disk on writing.
-DAMAGE = (ValueError, KeyError, TypeError, OSError, AttributeError, RuntimeError)
 VARIABLES, TRAINING, ABOUT = "variables", "training", "about"  # the parts of a checkpoint
 WHOLE = "state"  # the only part of checkpoints that were written before there were checksums
 
@@ -128,7 +126,8 @@ class Checkpoints:
         for candidate in candidates:
             try:
                 found, problem = read(candidate), None
-            except DAMAGE as error:
+            # Orbax and TensorStore raise anything, bare `Exception`s among it, for files that are missing, cut off or garbled.
+            except Exception as error:
                 found, problem = None, _first_line(error)
             # One that a single process cannot read is no use to the others.
             problem = next((p for p in processes.gather(problem) if p is not None), None)
@@ -189,7 +188,7 @@ class Checkpoints:
     def _writing(self, act: Callable[[], Any]) -> None:
         try:
             act()
-        except DAMAGE as error:
+        except Exception as error:  # as above, for a full disk
             self._has_failed = True
             raise UserError(
                 f"{self._directory}: a checkpoint could not be written ({_first_line(error)}); those before it are whole: make "

@@ -50,6 +50,7 @@ class Preemption:
         self.phase = Phase.STARTING
         self._agreed = agreed
         self._has_come = False
+        self._is_left = threading.Event()
 
     def reached(self, step: int) -> bool:
         """Tell whether to save and end after this step; to be asked after each step, by all processes."""
@@ -87,6 +88,7 @@ class Preemption:
         return self
 
     def __exit__(self, *_) -> None:
+        self._is_left.set()
         signal.set_wakeup_fd(self._previous_fd)
         if self._agreed is None:  # otherwise jax's handler has taken this one's place
             signal.signal(signal.SIGTERM, self._previous)
@@ -102,9 +104,7 @@ class Preemption:
     def _watch(self, reader: int) -> None:
         while received := os.read(reader, 1):
             if received[0] == signal.SIGTERM and self.phase is Phase.STARTING:
-                is_over = threading.Event()
-                is_over.wait(PATIENCE_S)
-                if self.phase is Phase.STARTING:
+                if not self._is_left.wait(PATIENCE_S) and self.phase is Phase.STARTING:
                     self._end()
         os.close(reader)
 
