@@ -44,7 +44,7 @@ class Checkpoints:
             self._directory.mkdir(parents=True, exist_ok=True)
         self._scores = Scores(self._directory / "scores.json")
         self._about = about or {}
-        self._has_failed = False
+        self._is_writing = self._has_failed = False
         if is_reader:
             options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
         else:
@@ -73,6 +73,7 @@ class Checkpoints:
             "processes": processes.count(),
             "checksums": {name: checksums(part) for name, part in _parts_of(state).items()},
         }
+        self._is_writing = True
         arrays = {name: ocp.args.StandardSave(part) for name, part in _parts_of(state).items()}
         self._writing(
             lambda: self._manager.save(step, args=ocp.args.Composite(**arrays, **{ABOUT: ocp.args.JsonSave(about)}))
@@ -173,7 +174,10 @@ class Checkpoints:
 
     def check(self) -> None:
         """Raise UserError if a checkpoint that is being written beside the steps has failed by now."""
-        self._writing(self._manager.check_for_errors)
+        # Orbax's own `check_for_errors` forgets the errors of a thread of its own; waiting for that one raises them.
+        if self._is_writing and not self._manager.is_saving_in_progress():
+            self._is_writing = False
+            self.wait()
 
     def wait(self) -> None:
         """Return when everything is on disk; raises UserError if it could not be written."""

@@ -103,9 +103,10 @@ class Preemption:
 
     def _watch(self, reader: int) -> None:
         while received := os.read(reader, 1):
-            if received[0] == signal.SIGTERM and self.phase is Phase.STARTING:
-                if not self._is_left.wait(PATIENCE_S) and self.phase is Phase.STARTING:
-                    self._end()
+            if received[0] != signal.SIGTERM or self.phase is not Phase.STARTING:
+                continue
+            if not self._is_left.wait(PATIENCE_S) and self.phase is Phase.STARTING:
+                self._end()
         os.close(reader)
 
     def _end(self) -> None:
