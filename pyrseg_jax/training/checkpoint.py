@@ -1,6 +1,7 @@
 """Checkpoints: all that the next step needs, so that a run continues as if it had never stopped."""
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -216,4 +217,7 @@ def _absolute(path: epath.Path) -> epath.Path:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]
+    """Shorten a message; TensorStore's has what the system said, like "No space left on device", after all paths."""
+    text = str(error).strip() or type(error).__name__
+    said = re.search(r"\[OS error [^]]*\]", text)
+    return said[0].strip("[]") if said else text.split("\n")[0][:200]
