@@ -9,15 +9,13 @@ kind, and ends with status 1 if a state came back that is neither.
 
 import collections
 import logging
-import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import kills
@@ -61,6 +59,7 @@ def is_equal(state: TrainState, other: TrainState) -> bool:
 
 def main() -> int:
     """Train, damage, restore, count."""
+    jax.config.update("jax_platforms", "cpu")
     logging.disable(logging.WARNING)
     counts, wrong = collections.Counter(), []
     with tempfile.TemporaryDirectory() as place:

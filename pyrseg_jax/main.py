@@ -210,6 +210,9 @@ def _configure_logging() -> None:
     # Libraries that narrate every file they touch.
     for library in ("absl", "orbax", "jax", "tensorflow_datasets", "etils", "grain"):
         logging.getLogger(library).setLevel(logging.ERROR)
+    if not _DEBUG.value:  # Orbax reports here, with stacks, what reaches the user as one line
+        for library in ("absl", "asyncio"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
 def _usage() -> str:

@@ -11,14 +11,19 @@ import sys
 import time
 from pathlib import Path
 
+import fsspec
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from conftest import assert_trees_equal
+from etils import epath
+from runs import tiny_config
 
 from pyrseg_jax import lock, parallel
+from pyrseg_jax.buckets import written_on_disk
+from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting.logbook import Logbook
 from pyrseg_jax.training import checkpoint, stalls
@@ -26,6 +31,7 @@ from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 from pyrseg_jax.training.checksums import checksums, differing
 from pyrseg_jax.training.preemption import Phase, Preempted, Preemption
 from pyrseg_jax.training.step import initial_state
+from pyrseg_jax.workdir import Workdir
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -368,6 +374,48 @@ def test_a_stall_is_reported_with_stacks_and_an_evaluation_is_none(tmp_path, cap
     assert "test_a_stall_is_reported" in written
     assert "waiting for the data of step 4" in written
     assert "test_a_stall_is_reported" in capfd.readouterr().err
+
+
+# --- buckets
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A bucket in memory: what is written to it as a file of this disk fails."""
+    memory = fsspec.filesystem("memory")
+    monkeypatch.setattr(type(epath.backend.fsspec_backend), "_get_filesystem", lambda self, name: memory)
+    yield "gs://bucket/run"
+    memory.store.clear()
+
+
+def test_a_run_in_a_bucket_is_written_and_read_again(bucket, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Workdir(bucket)
+    assert not run.has_run()
+    with run.lock():
+        run.open_for_training(tiny_config(), ade_layout(("sky", "ground")))
+    run.write_initialisation("random")
+    assert Workdir(bucket).read_config() == tiny_config()
+    assert Workdir(bucket).read_label_space().names == ("sky", "ground")
+    assert Workdir(bucket).read_initialisation() == "random"
+    run.write_evaluation("validation", 4, {"miou": 0.5})
+    run.write_evaluation("validation", 6, {"miou": 0.6})
+    run.drop_evaluations_after(4)
+    assert [file.name for file in (run.path / "evaluation").iterdir()] == ["validation-4.json"]
+    for first_step in (0, 2):
+        logbook = Logbook(run.path, 10, 4, first_step=first_step)
+        for step in range(first_step + 1, first_step + 4):
+            logbook.write_step(step, {"loss": 1.0, "images_per_second": 1.0, "data_wait_share": 0.0})
+        logbook.sync()
+        lines = [json.loads(line)["step"] for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+        assert lines == list(range(1, first_step + 4))
+        logbook.close()
+    assert list((run.path / "tensorboard").iterdir())
+    with written_on_disk(run.figures) as place:
+        (place / "a.png").write_bytes(b"picture")
+    assert (run.figures / "a.png").read_bytes() == b"picture"
+    assert run.stalls(0) is None
+    assert not list(tmp_path.iterdir())
 
 
 # --- the record

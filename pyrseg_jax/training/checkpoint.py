@@ -219,5 +219,5 @@ def _absolute(path: epath.Path) -> epath.Path:
 def _first_line(error: Exception) -> str:
     """Shorten a message; TensorStore's has what the system said, like "No space left on device", after all paths."""
     text = str(error).strip() or type(error).__name__
-    said = re.search(r"\[OS error [^]]*\]", text)
-    return said[0].strip("[]") if said else text.split("\n")[0][:200]
+    said = re.search(r"([^:]+) \[os_error_code", text)
+    return said[1].strip() if said else text.split("\n")[0][:200]
