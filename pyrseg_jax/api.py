@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import jax
 import numpy as np
+from etils import epath
 from PIL import Image
 
 from pyrseg_jax import experiment
@@ -128,9 +129,9 @@ def load(path: str | Path, step: int | None = None) -> Segmenter:
     Raises:
       UserError: if there is no model there, or it cannot be read.
     """
-    path = Path(path).expanduser()
+    path = epath.Path(path).expanduser()
     if path.is_file():
-        exported = read_export(path)
+        exported = read_export(Path(path))
         return Segmenter(_ExportedPredictor(exported), exported.label_space, exported.about["threshold"])
     if path.parent.name == "checkpoints" and path.name.isdigit() and step is None:
         path, step = path.parent.parent, int(path.name)

@@ -93,6 +93,7 @@ class Training:
     log_every: int = key(50, at_least(1), free=True)  # steps between two lines of metrics.jsonl
     evaluate_every: int = key(10_000, at_least(1), free=True)
     save_every: int = key(1_000, at_least(1), free=True)
+    stall_s: float = key(600.0, at_least(0), free=True)  # report a step that takes longer than this; 0: none
     keep_last: int = key(2, at_least(1), free=True)  # checkpoints kept beside the best one
     stop_after: int | None = key(None, at_least(1), free=True)  # end early, at this step, with all schedules unchanged
 

@@ -1,5 +1,6 @@
 """The command line: `python -m pyrseg_jax.main --config=configs/NAME.py [--mode=MODE] [--workdir=DIR] …`."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -10,6 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.training.preemption import STATUS, Preempted, Preemption, say_preempted
 
 EMBEDDED_CONFIG = Path(__file__).parents[1] / "configs" / "scenes.py"
 MODES = {
@@ -55,15 +57,19 @@ _DEBUG = flags.DEFINE_bool("debug", False, "show the traceback of errors")
 
 
 def main(argv: list[str]) -> int:
-    """Run one mode and return the exit status: 0, or 1 after one clear line about what the user can put right."""
+    """Run one mode and return the exit status: 0, 1 after one clear line about what the user can put right, 75 after SIGTERM."""
     if set(argv[1:]) & {"-h", "--help"}:
         print(_usage())
         return 0
     try:
         chosen = _parse(argv)
         _configure_logging()
-        _join_processes()
-        _run(chosen)
+        with Preemption() if _MODE.value == "train" else contextlib.nullcontext() as preemption:
+            _join_processes(preemption)
+            _run(chosen, preemption)
+    except Preempted:
+        say_preempted()
+        return STATUS
     except UserError as error:
         if "--debug" in argv:
             raise
@@ -80,10 +86,12 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _join_processes() -> None:
+def _join_processes(preemption: Preemption | None) -> None:
     from pyrseg_jax import processes
 
     processes.start(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if preemption is not None and processes.is_joined():
+        preemption.hand_over(processes.agree_on_preemption)
     mode = _MODE.value
     if processes.count() > 1 and mode not in PARALLEL_MODES:
         raise UserError(
@@ -93,7 +101,7 @@ def _join_processes() -> None:
         logging.getLogger().setLevel(logging.WARNING)  # the first speaks for all
 
 
-def _run(chosen: str | None) -> None:
+def _run(chosen: str | None, preemption: Preemption | None) -> None:
     from pyrseg_jax import experiment
     from pyrseg_jax.modes import evaluate, export, predict, train, validate
     from pyrseg_jax.workdir import Workdir
@@ -102,7 +110,7 @@ def _run(chosen: str | None) -> None:
     workdir = Workdir(_WORKDIR.value or _default_workdir(chosen or str(EMBEDDED_CONFIG)))
     mode, config = _MODE.value, _read_config(chosen, workdir)
     if mode == "train":
-        result = train.train(config, workdir)
+        result = train.train(config, workdir, preemption)
         _say(evaluate.table(result))
         _say(f"run: {workdir.path}")
         if workdir.figures.is_dir():
@@ -202,6 +210,9 @@ def _configure_logging() -> None:
     # Libraries that narrate every file they touch.
     for library in ("absl", "orbax", "jax", "tensorflow_datasets", "etils", "grain"):
         logging.getLogger(library).setLevel(logging.ERROR)
+    if not _DEBUG.value:  # Orbax reports here, with stacks, what reaches the user as one line
+        for library in ("absl", "asyncio"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
 def _usage() -> str:

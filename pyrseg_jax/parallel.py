@@ -68,6 +68,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
+def replicated_like(array: jax.Array) -> jax.sharding.Sharding:
+    """Return the sharding of what every device of an array holds whole, for results about it."""
+    sharding = array.sharding
+    return replicated(sharding.mesh) if isinstance(sharding, NamedSharding) else sharding
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding of arrays whose first axis counts images: images, label maps, sizes."""
     return NamedSharding(mesh, P("data"))

@@ -66,6 +66,11 @@ def is_cluster() -> bool:
     return has_tpu and "TPU_SKIP_MDS_QUERY" not in environment
 
 
+def is_joined() -> bool:
+    """Tell whether `start` has joined others, or begun alone what others could join: then jax notices SIGTERM."""
+    return jax.distributed.is_initialized()
+
+
 def count() -> int:
     """Return how many processes run this program together."""
     return jax.process_count()
@@ -80,6 +85,11 @@ def wait_for_all(name: str) -> None:
     """Return when all processes have come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def agree_on_preemption(step: int) -> bool:
+    """Tell whether one of the processes was sent SIGTERM, and all of them end after this step; to be asked after each."""
+    return multihost_utils.reached_preemption_sync_point(step)
 
 
 def gather(value: Any) -> list:

@@ -1,5 +1,6 @@
 """The folder of a run: what it was started with, so that it can be continued, evaluated and used without asking again."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -8,11 +9,14 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+from etils import epath
+
+from pyrseg_jax import buckets, keys, lock, parallel
 from pyrseg_jax import config as config_lib
-from pyrseg_jax import keys, parallel
 from pyrseg_jax.config import Config
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
@@ -25,21 +29,37 @@ RANDOM = "random"  # the initialisation of a run that started from no weights
 
 
 class Workdir:
-    """Paths and records of one run."""
+    """Paths and records of one run, on a disk or in a bucket (gs://…)."""
 
     def __init__(self, path: str):
-        self.path = Path(path).expanduser()
+        self.path = epath.Path(path).expanduser()
         self.checkpoints = self.path / "checkpoints"
         self.figures = self.path / "figures"
         self._config = self.path / "config.json"
         self._classes = self.path / "classes.json"
         self._initialisation = self.path / "initialisation.json"
 
-    def figures_of(self, split: str, step: int) -> Path:
-        """Return the folder, made if need be, for figures about an evaluation."""
-        folder = self.figures / f"{split}-{step}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+    def figures_of(self, split: str, step: int) -> epath.Path:
+        """Return the folder for figures about an evaluation."""
+        return self.figures / f"{split}-{step}"
+
+    def lock(self) -> contextlib.AbstractContextManager:
+        """Keep other trainings out of this folder, which is made if need be; in a bucket nothing can.
+
+        Raises:
+          UserError: saying which process trains here.
+        """
+        if buckets.is_bucket(self.path):
+            return contextlib.nullcontext()
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            return lock.locked(Path(self.path) / "lock")
+
+    def stalls(self, process_index: int) -> Path | None:
+        """Return the file for reports of stalls of one process; None where only a terminal can have them."""
+        if buckets.is_bucket(self.path):
+            return None
+        return Path(self.path) / ("stalls.log" if process_index == 0 else f"stalls-{process_index}.log")
 
     def has_checkpoint(self) -> bool:
         """Tell whether there is a checkpoint to continue from."""
@@ -87,14 +107,19 @@ class Workdir:
                 f"{self.path} holds a run with other classes ({found.num_classes}: {', '.join(found.names[:4])}, …) than the "
                 f"data set has now ({label_space.num_classes}: {', '.join(label_space.names[:4])}, …); use another --workdir"
             )
-        try:
+        with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self._config, config_lib.to_json(config))
             write_atomically(self._classes, json.dumps(dataclasses.asdict(label_space), indent=1) + "\n")
             write_atomically(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise UserError(
-                f"{self.path} cannot be written ({error.strerror}): choose another folder with --workdir"
+                f"{self.path} cannot be written ({error.strerror or error}): choose another folder with --workdir"
             ) from error
 
     def read_label_space(self) -> LabelSpace:
@@ -117,7 +142,15 @@ class Workdir:
         except (OSError, json.JSONDecodeError) as error:
             raise UserError(f"{self._initialisation} cannot be read ({error}): restore it") from error
 
-    def write_evaluation(self, split: str, step: int, result: dict) -> Path:
+    def drop_evaluations_after(self, step: int) -> None:
+        """Remove results of later steps, which are going to be taken again and perhaps evaluated at others."""
+        folder = self.path / "evaluation"
+        for file in folder.iterdir() if folder.is_dir() else ():
+            number = file.stem.rpartition("-")[2]
+            if file.suffix == ".json" and number.isdigit() and int(number) > step:
+                file.unlink()
+
+    def write_evaluation(self, split: str, step: int, result: dict) -> epath.Path:
         """Write `evaluation/SPLIT-STEP.json` and return its path."""
         path = self.path / "evaluation" / f"{split}-{step}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,16 +161,19 @@ class Workdir:
         return path
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path | epath.Path, text: str) -> None:
     """Write a file such that a reader, or a crash, sees either the old one or the new one whole."""
     write_bytes_atomically(path, text.encode())
 
 
-def write_bytes_atomically(path: Path, content: Buffer) -> None:
+def write_bytes_atomically(path: Path | epath.Path, content: Buffer) -> None:
     """Write bytes as `write_atomically` does text."""
+    if buckets.is_bucket(path):  # where an object appears whole or not at all
+        path.write_bytes(bytes(content))
+        return
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def environment() -> dict:

@@ -36,7 +36,7 @@ def write_run(path, config, classes, is_vivid=False):
             head |= {n: jax.tree.map(lambda a: np.float32(60) * a, v) for n, v in head.items() if "kernel" in v}
     checkpoints = Checkpoints(run.checkpoints)
     state = initial_state(variables, experiment.make_sgd(config)).replace(step=jnp.int32(STEP))
-    checkpoints.save(STEP, state, None)
+    checkpoints.save(STEP, jax.device_put(state))
     checkpoints.wait()
     checkpoints.close()
     return variables

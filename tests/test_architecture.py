@@ -10,6 +10,8 @@ PACKAGE = ROOT / "pyrseg_jax"
 FLOORS = {
     "errors": 0,
     "conventions": 0,
+    "buckets": 1,
+    "lock": 1,
     "parallel": 1,
     "processes": 1,
     "pyramid": 1,

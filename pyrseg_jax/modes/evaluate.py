@@ -1,11 +1,13 @@
 """`--mode=evaluate`: score a checkpoint on a whole split."""
 
 import logging
+from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
 from pyrseg_jax import experiment, parallel, processes
+from pyrseg_jax.buckets import written_on_disk
 from pyrseg_jax.config import Config
 from pyrseg_jax.data.catalog import Dataset
 from pyrseg_jax.data.holdout import take
@@ -16,7 +18,6 @@ from pyrseg_jax.models.initial import abstract_variables
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.reporting.analysis_figures import draw_analysis
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
-from pyrseg_jax.training.step import TrainState, initial_state
 from pyrseg_jax.workdir import Workdir
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
     model = experiment.make_model(config.model, label_space.num_classes)
     state = restore(config, model, workdir, parallel.replicated(mesh), step)
     variables = parallel.whole_on(parallel.local_mesh(mesh), state.variables)
-    step = int(state.step)
+    step = state.step
     log.info("evaluating step %d on %d images of %s", step, len(source), config.evaluation.split)
     evaluator = make_evaluator(config, model, dataset, mesh)
     result = with_context(evaluator(variables, config.evaluation.analysis), config, workdir, step)
@@ -52,27 +53,36 @@ def draw(config: Config, workdir: Workdir, step: int, result: dict) -> None:
     """Draw the figures of an evaluation, where there is an analysis to draw."""
     if config.evaluation.analysis and sum(map(sum, result["confusion"])):
         folder = workdir.figures_of(config.evaluation.split, step)
-        draw_analysis(folder, result)
+        with written_on_disk(folder) as place:
+            draw_analysis(place, result)
         log.info("figures of the analysis are in %s", folder)
 
 
-def restore(config: Config, model: Segmenter, workdir: Workdir, sharding, step: int | None) -> TrainState:
-    """Restore a trained state onto devices; raises UserError if there is none."""
-    optimizer = experiment.make_sgd(config)
-    abstract = jax.eval_shape(
-        lambda v: initial_state(v, optimizer), abstract_variables(model, 2 * config.model.strides[0])
-    )
+class Trained(NamedTuple):
+    """What a run has learned.
+
+    step: of its checkpoint.
+    variables: parameters and batch statistics, on devices.
+    """
+
+    step: int
+    variables: dict
+
+
+def restore(config: Config, model: Segmenter, workdir: Workdir, sharding, step: int | None) -> Trained:
+    """Restore trained variables onto devices, by default the newest; raises UserError if there are none."""
+    abstract = abstract_variables(model, 2 * config.model.strides[0])
     # A folder without checkpoints must not be made by asking for one.
     if not workdir.checkpoints.is_dir():
         raise UserError(f"{workdir.checkpoints} is missing: train first, or name the folder of a run with --workdir")
-    checkpoints = Checkpoints(workdir.checkpoints, config.training.keep_last)
+    checkpoints = Checkpoints(workdir.checkpoints, is_reader=True)
     try:
-        state = checkpoints.restore(abstract_on(abstract, sharding), step)
+        found = checkpoints.restore_variables(abstract_on(abstract, sharding), step)
     finally:
         checkpoints.close()
-    if state is None:
+    if found is None:
         raise UserError(f"{workdir.checkpoints} holds no checkpoint yet: train first")
-    return state
+    return Trained(*found)
 
 
 def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mesh) -> Evaluator:

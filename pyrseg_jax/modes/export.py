@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from pyrseg_jax import experiment
+from pyrseg_jax.buckets import is_bucket
 from pyrseg_jax.config import Config
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.inference import run_network
@@ -35,7 +36,9 @@ def export(config: Config, workdir: Workdir, target: str | None, sizes: Sequence
     """
     crop = config.data.crop_px
     shapes = [_read_size(text) for text in sizes] or [(crop, crop)]
-    path = Path(target).expanduser() if target else workdir.path / "model.zip"
+    if target is None and is_bucket(workdir.path):
+        raise UserError(f"--mode=export writes to a disk, and {workdir.path} is in a bucket: name a file with --output")
+    path = Path(target).expanduser() if target else Path(workdir.path) / "model.zip"
     if path.suffix != ".zip":
         raise UserError(f"--output={target}: an exported model is a file that ends in .zip")
     label_space = workdir.read_label_space()

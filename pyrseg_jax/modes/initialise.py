@@ -10,6 +10,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pyrseg_jax import experiment
@@ -46,9 +47,11 @@ def initialise(config: Config, model: nn.Module, label_space: LabelSpace) -> Sta
     drawn = initial_variables(model, config.seed, config.model.strides[0] * 2)
     if config.model.init is None:
         return Start(drawn, RANDOM)
-    path = Path(config.model.init).expanduser()
+    path = epath.Path(config.model.init).expanduser()
     try:
-        given, origin, left = _of_run(path, config, label_space, drawn) if path.is_dir() else _of_file(path, drawn)
+        given, origin, left = (
+            _of_run(path, config, label_space, drawn) if path.is_dir() else _of_file(Path(path), drawn)
+        )
     except UserError as error:
         raise UserError(f"config.model.init={config.model.init}: {error}") from error
     flat = flatten_dict(drawn)
@@ -72,7 +75,9 @@ def _of_file(path: Path, drawn: dict) -> tuple[Arrays, dict, tuple[str, ...]]:
     return found.variables, {"file": str(path), "sha256": file.sha256, "source": found.source}, found.left
 
 
-def _of_run(path: Path, config: Config, label_space: LabelSpace, drawn: dict) -> tuple[Arrays, dict, tuple[str, ...]]:
+def _of_run(
+    path: epath.Path, config: Config, label_space: LabelSpace, drawn: dict
+) -> tuple[Arrays, dict, tuple[str, ...]]:
     """Take from another run's newest checkpoint what has its place here; classifiers only for the same classes."""
     run = Workdir(str(path))
     if not run.has_run():

@@ -3,14 +3,20 @@
 import json
 import logging
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from etils import epath
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from pyrseg_jax.buckets import copy_to, is_bucket
+
 log = logging.getLogger(__name__)
+METRICS = "metrics.jsonl"
 
 
 class Logbook:
@@ -26,12 +32,18 @@ class Logbook:
       first_step: steps that were taken before.
     """
 
-    def __init__(self, workdir: Path, num_steps: int, batch_size: int, first_step: int = 0):
-        self._path = workdir / "metrics.jsonl"
-        _drop_after(self._path, first_step)
-        self._file = self._path.open("a", encoding="utf-8")
+    def __init__(self, workdir: epath.PathLike, num_steps: int, batch_size: int, first_step: int = 0):
+        workdir = epath.Path(workdir)
+        self._bucket = workdir if is_bucket(workdir) else None
+        # Nothing can be appended to an object in a bucket: the record grows on this disk, and is copied.
+        self._folder = Path(tempfile.mkdtemp() if self._bucket else workdir)
+        kept = _lines_until(workdir / METRICS, first_step)
+        partial = self._folder / f"{METRICS}.partial"
+        partial.write_text(kept, encoding="utf-8")
+        partial.replace(self._folder / METRICS)
+        self._file = (self._folder / METRICS).open("a", encoding="utf-8")
         # Without an image or audio in it, so that nothing else is imported; events after first_step are hidden.
-        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._tensorboard = SummaryWriter(str(self._folder / "tensorboard"), purge_step=first_step + 1)
         self._num_steps, self._batch_size = num_steps, batch_size
         self._miou: float | None = None
         is_terminal = sys.stderr.isatty()
@@ -85,10 +97,21 @@ class Logbook:
         else:
             self._bar.write(message, file=sys.stderr)
 
+    def sync(self) -> None:
+        """Bring everything to where it stays, before a checkpoint is written that continues from here."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        if self._bucket is not None:
+            self._tensorboard.flush()
+            copy_to(self._folder, self._bucket)
+
     def close(self) -> None:
         """Finish the files and the bar."""
         self._file.close()
         self._tensorboard.close()
+        if self._bucket is not None:
+            copy_to(self._folder, self._bucket)
+            shutil.rmtree(self._folder, ignore_errors=True)
         if self._bar is not None:
             self._bar.close()
 
@@ -112,23 +135,23 @@ class Silence:
 
     def write_evaluation(self, step: int, result: Mapping) -> None: ...
 
+    def sync(self) -> None: ...
+
     def say(self, message: str) -> None: ...
 
     def close(self) -> None: ...
 
 
-def _drop_after(path: Path, last_step: int) -> None:
-    """Remove the lines of later steps, and a last line that was cut off, by writing the file anew."""
+def _lines_until(path: epath.Path, last_step: int) -> str:
+    """Return the lines of a file of metrics without those of later steps and a last line that was cut off."""
     if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+        return ""
+    kept = {}
+    for line in path.read_bytes().decode(errors="replace").splitlines():
         try:
             step = json.loads(line)["step"]
         except (json.JSONDecodeError, KeyError, TypeError):
             continue
         if step <= last_step:
-            kept.append(line + "\n")
-    replacement = path.with_suffix(".partial")
-    replacement.write_text("".join(kept), encoding="utf-8")
-    os.replace(replacement, path)
+            kept[step] = line + "\n"
+    return "".join(kept.values())

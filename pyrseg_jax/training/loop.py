@@ -1,9 +1,8 @@
-"""The loop: next batch → step → (evaluate → save) where they are due, until the last step."""
+"""The loop: next batch → step → (save → evaluate) where they are due, until the last step."""
 
 import dataclasses
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
 
@@ -12,6 +11,9 @@ import numpy as np
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.training.checkpoint import Checkpoints
+from pyrseg_jax.training.clock import Clock
+from pyrseg_jax.training.preemption import Phase, Preempted, Preemption
+from pyrseg_jax.training.stalls import StallWatch
 from pyrseg_jax.training.step import Metrics, StepFunction, TrainState
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,8 @@ class Recorder(Protocol):
     def advance(self, step: int, loss: float) -> None: ...
 
     def write_step(self, step: int, values: dict[str, float]) -> None: ...
+
+    def sync(self) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +61,8 @@ def run_loop(
     recorder: Recorder,
     learning_rate: Callable[[int], float],
     schedule: Schedule,
+    preemption: Preemption | None = None,
+    stalls: StallWatch | None = None,
 ) -> TrainState:
     """Train from the state's step to the schedule's last, and return the final state.
 
@@ -70,43 +76,132 @@ def run_loop(
       recorder: gets the metrics.
       learning_rate: step → the rate that the optimizer used, for the record.
       schedule: when what is due.
+      preemption: asked after each step whether to save and end.
+      stalls: is told what is being done.
 
     Raises:
-      UserError: naming the step, if the loss or the gradient is not finite. Nothing is saved from that step on.
+      UserError: naming the step, if the loss or the gradient is not finite: nothing is saved from that step on; or if a
+        checkpoint cannot be written.
+      Preempted: after SIGTERM, when the state is saved.
     """
-    first_step = int(state.step)
-    clock = _Clock(schedule.batch_size, first_step)
-    pending: tuple[int, Metrics] | None = None
-    for step in range(first_step + 1, schedule.last_step + 1):
-        with clock.waiting():
-            batch = to_devices(next(batches))
-        if step == first_step + 1:
+    loop = _Loop(
+        state,
+        train_step,
+        batches,
+        to_devices,
+        evaluate,
+        checkpoints,
+        recorder,
+        learning_rate,
+        schedule,
+        preemption or Preemption(),
+        stalls or StallWatch(),
+    )
+    return loop.run()
+
+
+@dataclasses.dataclass
+class _Loop:
+    """What `run_loop` works with; the first fields are its arguments."""
+
+    state: TrainState
+    train_step: StepFunction
+    batches: Iterator[dict[str, np.ndarray]]
+    to_devices: Callable[[dict[str, np.ndarray]], dict[str, jax.Array]]
+    evaluate: Callable[[int, TrainState], float | None]
+    checkpoints: Checkpoints
+    recorder: Recorder
+    learning_rate: Callable[[int], float]
+    schedule: Schedule
+    preemption: Preemption
+    stalls: StallWatch
+
+    def __post_init__(self):
+        self.first_step = int(self.state.step)
+        self.clock = Clock(self.schedule.batch_size, self.first_step)
+        self.pending: tuple[int, Metrics] | None = None  # of a step whose metrics were not fetched yet
+
+    def run(self) -> TrainState:
+        """Take all steps."""
+        is_due, schedule, first_step = self.schedule.is_due, self.schedule, self.first_step
+        # The run was ended between saving this state and having evaluated it.
+        if first_step and is_due(first_step, schedule.evaluate_every) and not self.checkpoints.is_scored(first_step):
+            self._score(first_step)
+        for step in range(first_step + 1, schedule.last_step + 1):
+            self._take(step)
+            self.checkpoints.check()
+            is_preempted = self.preemption.reached(step)
+            is_evaluated = is_due(step, schedule.evaluate_every)
+            if is_preempted or is_evaluated or is_due(step, schedule.save_every):
+                # Before it is evaluated, which may take long: an end in the middle of that loses nothing.
+                self._save(step)
+            if is_preempted:
+                self._end()
+            if is_evaluated:
+                self._score(step)
+        self.checkpoints.wait()
+        return self.state
+
+    def _take(self, step: int) -> None:
+        """Take one step: fetch its batch, start it, and read the metrics of the step before."""
+        is_first = step == self.first_step + 1
+        with self.stalls.watching(f"waiting for the data of step {step}"), self.clock.waiting():
+            batch = self._next_batch(step)
+        if is_first:
             log.info("compiling the training step (kept for the next run)")
-        state, metrics = train_step(state, batch)
-        # Fetched one step late: while the host reads a step's metrics, the device already works on the next.
-        if pending is not None:
-            num_done = step if metrics["loss"].is_ready() else step - 1
-            _record(*pending, num_done, clock, recorder, learning_rate, schedule)
-        pending = (step, metrics)
-        if step == first_step + 1:
-            jax.block_until_ready(metrics)
-            clock.read(step)  # compilation is not speed
-        is_evaluated, is_saved = (schedule.is_due(step, n) for n in (schedule.evaluate_every, schedule.save_every))
-        if is_evaluated or is_saved:
-            _record(step, metrics, step, clock, recorder, learning_rate, schedule)  # raises before a bad state is saved
-            pending = None
-            with clock.paused():
-                miou = evaluate(step, state) if is_evaluated else None
-                checkpoints.save(step, state, miou)
-    checkpoints.wait()
-    return state
+        with self.stalls.watching(f"computing step {step}, or the one before", is_first=is_first):
+            self.state, metrics = self.train_step(self.state, batch)
+            # Fetched one step late: while the host reads a step's metrics, the device already works on the next.
+            self._record_pending(step if metrics["loss"].is_ready() else step - 1)
+            self.pending = step, metrics
+            if is_first:
+                jax.block_until_ready(metrics)
+                self.clock.read(step)  # compilation is not speed
+                self.preemption.phase = Phase.TRAINING
+
+    def _next_batch(self, step: int) -> dict[str, jax.Array]:
+        try:
+            return self.to_devices(next(self.batches))
+        except UserError:
+            # Where a whole group of processes gets the signal, those that read the data are gone by now.
+            if not self.preemption.has_come or step == self.first_step + 1:
+                raise
+            self._save(step - 1)
+            self._end()
+            raise
+
+    def _save(self, step: int) -> None:
+        with self.stalls.watching(f"computing step {step}"):
+            self._record_pending(step)  # raises before a bad state is saved
+        with self.clock.paused():
+            self.recorder.sync()
+            self.checkpoints.save(step, self.state)
+
+    def _score(self, step: int) -> None:
+        """Evaluate; a SIGTERM meanwhile ends the run when the state is on disk."""
+        with self.clock.paused():
+            try:
+                with self.preemption.evaluating():
+                    miou = self.evaluate(step, self.state)
+            except Preempted:
+                self._end()
+            self.checkpoints.score(step, miou)
+
+    def _end(self) -> None:
+        self.checkpoints.wait()
+        raise Preempted
+
+    def _record_pending(self, num_done: int) -> None:
+        if self.pending is not None:
+            _record(*self.pending, num_done, self.clock, self.recorder, self.learning_rate, self.schedule)
+            self.pending = None
 
 
 def _record(
     step: int,
     metrics: Metrics,
     num_done: int,
-    clock: "_Clock",
+    clock: "Clock",
     recorder: Recorder,
     learning_rate: Callable,
     schedule: Schedule,
@@ -123,51 +218,3 @@ def _record(
     if schedule.is_due(step, schedule.log_every):
         rate = {"learning_rate": float(learning_rate(step - 1))}
         recorder.write_step(step, values | rate | clock.read(num_done))
-
-
-class _Clock:
-    """Measures steps, and of these the time spent waiting for data; pauses are left out."""
-
-    def __init__(self, batch_size: int, num_done: int):
-        self._batch_size = batch_size
-        self._values: dict[str, float] = {}
-        self._restart(num_done)
-
-    def _restart(self, num_done: int) -> None:
-        self._num_done = num_done
-        self._wait_s = self._pause_s = 0.0
-        self._start = time.perf_counter()
-
-    def read(self, num_done: int) -> dict[str, float]:
-        """Return the speed since it was last read, given how many steps the device has completed by now.
-
-        If it has completed none since, these are the values of that time.
-        """
-        num_steps = num_done - self._num_done
-        if num_steps:
-            elapsed = time.perf_counter() - self._start - self._pause_s
-            self._values = {
-                "images_per_second": num_steps * self._batch_size / elapsed,
-                "data_wait_share": self._wait_s / elapsed,
-            }
-            self._restart(num_done)
-        return self._values
-
-    def waiting(self):
-        return _Span(self, "_wait_s")
-
-    def paused(self):
-        return _Span(self, "_pause_s")
-
-
-class _Span:
-    """Adds the time inside of a `with` to one of the clock's sums."""
-
-    def __init__(self, clock: _Clock, name: str):
-        self._clock, self._name = clock, name
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_) -> None:
-        setattr(self._clock, self._name, getattr(self._clock, self._name) + time.perf_counter() - self._start)

@@ -1,0 +1,430 @@
+"""What survives what: damaged checkpoints, signals, full disks, stalls, a second training."""
+
+import json
+import logging
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import assert_trees_equal
+from etils import epath
+from runs import tiny_config
+
+from pyrseg_jax import lock, parallel
+from pyrseg_jax.buckets import written_on_disk
+from pyrseg_jax.data.label_space import ade_layout
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.reporting.logbook import Logbook
+from pyrseg_jax.training import checkpoint, stalls
+from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
+from pyrseg_jax.training.checksums import checksums, differing
+from pyrseg_jax.training.preemption import Phase, Preempted, Preemption
+from pyrseg_jax.training.step import initial_state
+from pyrseg_jax.workdir import Workdir
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import kills  # noqa: E402
+
+# --- checksums
+
+
+def arrays(rng):
+    return {
+        "float": jnp.asarray(rng.normal(size=(16, 33)), jnp.float32),
+        "half": jnp.asarray(rng.normal(size=(5, 8)), jnp.bfloat16),
+        "count": jnp.int32(7),
+        "bool": jnp.asarray([True, False, True]),
+    }
+
+
+def test_a_checksum_changes_with_any_bit(rng):
+    whole = np.asarray(rng.normal(size=(3, 4)), np.float32)
+    expected = checksums({"a": jnp.asarray(whole)})
+    for bit in range(whole.nbytes * 8):
+        flipped = np.frombuffer(whole.tobytes(), np.uint8).copy()
+        flipped[bit // 8] ^= 1 << bit % 8
+        changed = jax.device_put(flipped.view(np.int32).reshape(whole.shape))
+        assert differing({"a": changed}, expected) == ["a"], bit
+    # The same bits, seen as another type, are the same bits: so the loop above compares like with like.
+    assert differing({"a": jax.device_put(whole.view(np.int32))}, expected) == []
+
+
+@pytest.mark.parametrize("what", ["exchanged", "zeroed", "shifted", "two signs"])
+def test_a_checksum_changes_with_blocks(rng, what):
+    whole = np.asarray(rng.normal(size=(64, 8)), np.float32)
+    changed = whole.copy()
+    if what == "exchanged":
+        changed[:16], changed[16:32] = whole[16:32], whole[:16]
+    elif what == "zeroed":
+        changed[8:24] = 0
+    elif what == "shifted":
+        changed = np.roll(changed, 1)
+    else:
+        changed[3, 3] *= -1
+        changed[40, 1] *= -1
+    assert differing({"a": jnp.asarray(changed)}, checksums({"a": jnp.asarray(whole)})) == ["a"]
+
+
+def test_a_checksum_is_that_of_the_bits_on_any_mesh(rng):
+    tree = arrays(rng)
+    assert len(set(checksums(tree).values())) == len(tree)
+    for mesh in (parallel.make_mesh(data=1), parallel.make_mesh(data=4), parallel.make_mesh(data=2, spatial=2)):
+        sharding = parallel.state_sharding(mesh, {"float": jnp.zeros((4096, 64))}, is_sharded=True)["float"]
+        placed = {name: jax.device_put(array, parallel.replicated(mesh)) for name, array in tree.items()}
+        placed["float"] = jax.device_put(tree["float"], sharding)
+        assert checksums(placed) == checksums(tree)
+
+
+# --- checkpoints
+
+
+def small_state(step, rng=None):
+    rng = rng or np.random.default_rng(step)
+    layer = {"kernel": jnp.asarray(rng.normal(size=(3, 3, 4, 8)), jnp.float32), "bias": jnp.zeros(8)}
+    variables = {"params": {"layer": layer}, "batch_stats": {"layer": {"mean": jnp.ones(8)}}}
+    return initial_state(variables, optax.sgd(0.1, momentum=0.9)).replace(step=jnp.int32(step))
+
+
+def replicated_abstract(num_devices=1):
+    return abstract_on(small_state(0), parallel.replicated(parallel.make_mesh(data=num_devices)))
+
+
+def write_two(directory):
+    checkpoints = Checkpoints(directory)
+    for step in (2, 4):
+        checkpoints.save(step, small_state(step))
+    checkpoints.wait()
+    checkpoints.close()
+
+
+def restore(directory, abstract=None):
+    checkpoints = Checkpoints(directory, is_reader=True)
+    try:
+        return checkpoints.restore(abstract or replicated_abstract())
+    finally:
+        checkpoints.close()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("two") / "checkpoints"
+    write_two(directory)
+    return directory
+
+
+def test_the_state_comes_back_on_another_mesh_and_its_variables_alone(two):
+    assert_trees_equal(restore(two, replicated_abstract(4)), small_state(4))
+    checkpoints = Checkpoints(two, is_reader=True)
+    mesh = parallel.make_mesh(data=2)
+    step, variables = checkpoints.restore_variables(abstract_on(small_state(0).variables, parallel.replicated(mesh)), 2)
+    checkpoints.close()
+    assert step == 2
+    assert_trees_equal(variables, small_state(2).variables)
+
+
+def test_variables_are_read_without_the_optimizers_state(tmp_path, two):
+    directory = copy_of(two, tmp_path)
+    for file in (directory / "4" / "training").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    checkpoints = Checkpoints(directory, is_reader=True)
+    abstract = abstract_on(small_state(0).variables, parallel.replicated(parallel.make_mesh(data=1)))
+    assert checkpoints.restore_variables(abstract)[0] == 4
+    assert int(checkpoints.restore(replicated_abstract()).step) == 2
+    checkpoints.close()
+
+
+def copy_of(directory, place):
+    target = place / "checkpoints"
+    target.mkdir(parents=True)
+    for file in directory.rglob("*"):
+        copy = target / file.relative_to(directory)
+        if file.is_file():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+        else:
+            copy.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def data_files(directory):
+    return sorted(f for f in directory.rglob("*") if f.is_file() and f.parent.name == "d")
+
+
+@pytest.mark.parametrize("what", ["emptied", "truncated", "removed", "bit"])
+def test_a_damaged_file_is_told_and_the_checkpoint_before_is_used(tmp_path, two, caplog, what):
+    """For the files that hold arrays and checksums; all files of a run were tried by `benchmarks/damage.py`."""
+    newest = two / "4"
+    for number, file in enumerate([*data_files(newest), newest / "about" / "metadata"]):
+        directory = copy_of(two, tmp_path / str(number))
+        damage(directory / file.relative_to(two), what)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            found = restore(directory)
+        assert_trees_equal(found, small_state(int(found.step)))
+        is_told = "checkpoint 4 in" in caplog.text
+        assert int(found.step) == (2 if is_told else 4)
+        # Orbax keeps a file or two that restoring does not read; everything that matters is told.
+        assert is_told or file.stat().st_size < 600, file
+
+
+def damage(file, what):
+    content = bytearray(file.read_bytes())
+    if what == "emptied":
+        content = b""
+    elif what == "truncated":
+        content = content[: len(content) // 2]
+    elif what == "bit":
+        content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+    if what == "removed":
+        file.unlink()
+
+
+def test_an_array_that_changed_on_disk_is_named(tmp_path, monkeypatch, caplog):
+    """As if TensorStore had noticed nothing: the state is saved with checksums of another one."""
+    right = checkpoint.checksums
+    checkpoints = Checkpoints(tmp_path / "run")
+    checkpoints.save(2, small_state(2))
+
+    def of_flipped(tree):
+        if "params" in tree:
+            tree = jax.tree.map(lambda x: x, tree)
+            layer = tree["params"]["layer"]
+            layer["bias"] = layer["bias"].at[3].set(-0.0)
+        return right(tree)
+
+    monkeypatch.setattr(checkpoint, "checksums", of_flipped)
+    checkpoints.save(4, small_state(4))
+    checkpoints.wait()
+    assert int(checkpoints.restore(replicated_abstract()).step) == 2
+    assert "checkpoint 4" in caplog.text
+    assert "variables: the bits of params/layer/bias are not those that were saved" in caplog.text
+    with pytest.raises(UserError, match=r"no checkpoint can be read \(tried 4\)"):
+        checkpoints.restore(replicated_abstract(), step=4)
+    checkpoints.close()
+
+
+def test_a_checkpoint_from_before_there_were_checksums_is_read(tmp_path):
+    import orbax.checkpoint as ocp
+
+    manager = ocp.CheckpointManager(tmp_path / "run")
+    manager.save(6, args=ocp.args.Composite(state=ocp.args.StandardSave(small_state(6))))
+    manager.close()
+    assert_trees_equal(restore(tmp_path / "run"), small_state(6))
+    checkpoints = Checkpoints(tmp_path / "run", is_reader=True)
+    step, variables = checkpoints.restore_variables(replicated_abstract().variables)
+    checkpoints.close()
+    assert step == 6
+    assert_trees_equal(variables, small_state(6).variables)
+
+
+def test_the_best_is_known_after_a_restart_and_forgotten_with_its_step(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run", keep_last=1)
+    for step, miou in ((1, 0.3), (2, 0.8), (3, 0.4)):
+        checkpoints.save(step, small_state(step))
+        checkpoints.score(step, miou)
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path / "run", keep_last=1)
+    assert checkpoints.is_scored(2)
+    checkpoints.save(4, small_state(4))
+    checkpoints.wait()
+    assert checkpoints.steps() == [2, 4]
+    checkpoints.delete_after(1)
+    assert not checkpoints.is_scored(2)
+    checkpoints.close()
+
+
+def test_a_disk_that_takes_no_more_is_one_line_and_leaves_the_checkpoints_before(tmp_path):
+    """With a limit of this process on the size of files; the real thing was tried with a small disk."""
+    checkpoints = Checkpoints(tmp_path / "run")
+    checkpoints.save(2, small_state(2))
+    checkpoints.wait()
+    large = small_state(4)
+    large.params["layer"]["kernel"] = jnp.asarray(np.random.default_rng(0).normal(size=(400, 400)), jnp.float32)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        checkpoints.save(4, large)
+        with pytest.raises(UserError, match="a checkpoint could not be written .*those before it are whole"):
+            for _ in range(100):  # as the loop does: it is written in the background
+                checkpoints.check()
+                time.sleep(0.1)
+        checkpoints.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert int(restore(tmp_path / "run").step) == 2
+
+
+# --- signals
+
+
+def test_a_signal_while_training_waits_for_the_step_and_otherwise_ends_at_once():
+    with Preemption() as preemption:
+        preemption.phase = Phase.TRAINING
+        assert not preemption.reached(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert preemption.reached(1)
+        with pytest.raises(Preempted), preemption.evaluating():
+            pytest.fail("an evaluation was begun")
+    with Preemption() as preemption:
+        preemption.phase = Phase.TRAINING
+        with pytest.raises(Preempted), preemption.evaluating():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        assert preemption.phase is Phase.TRAINING
+    with Preemption(), pytest.raises(Preempted):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_long_compilation_does_not_keep_a_machine():
+    program = (
+        "import sys, threading\n"
+        "from pyrseg_jax.training.preemption import Preemption\n"
+        "with Preemption():\n"
+        "    threading.Timer(0.5, lambda: __import__('os').kill(__import__('os').getpid(), 15)).start()\n"
+        "    __import__('hashlib').pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"  # no Python handler runs inside of this call
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 75
+    assert done.stderr.startswith("preempted: ")
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    place = tmp_path_factory.mktemp("kills")
+    kills.write_images(place / "data", 6, 3)
+    run = kills.Run(place / "data", place / "straight", SHORT)
+    run.finish()
+    return run, place
+
+
+SHORT = {"training.steps": 12, "training.save_every": 4, "training.evaluate_every": 6}
+
+
+def test_a_killed_run_ends_with_the_same_bits(straight):
+    run, place = straight
+    killed = kills.Run(place / "data", place / "killed", SHORT)
+    hit = kills.disturb(killed, ("save", "evaluation"), 10, signal.SIGKILL)
+    assert [status for _, status, _ in hit] == [-signal.SIGKILL] * 2
+    assert kills.differences(killed, run) == []
+    assert len(killed.records()["metrics.jsonl"]) == 12
+
+
+def test_a_preempted_run_is_saved_and_ends_with_the_same_bits(straight):
+    run, place = straight
+    preempted = kills.Run(place / "data", place / "preempted", SHORT | {"training.save_every": 1000})
+    status, last = preempted.kill("evaluation", 10, random.Random(0), signal.SIGTERM)
+    assert status == 75
+    assert last.startswith("preempted: ")
+    assert [e.name for e in (preempted.workdir / "checkpoints").iterdir() if e.is_dir()] == ["6"]
+    preempted.finish()
+    assert kills.differences(preempted, run) == []
+
+
+# --- one training at a time
+
+
+def test_a_second_training_is_refused_with_who_holds_the_folder(tmp_path):
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom pyrseg_jax.lock import locked\n"
+        f"with locked(Path({str(tmp_path / 'lock')!r})):\n    print('held', flush=True)\n    time.sleep(60)\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    message = rf"is being trained in by process {holder.pid} on .* since 20"
+    with pytest.raises(UserError, match=message), lock.locked(tmp_path / "lock"):
+        pytest.fail("two hold one lock")
+    holder.kill()
+    holder.wait()
+    with lock.locked(tmp_path / "lock"):  # what a dead process left behind locks nothing
+        assert json.loads((tmp_path / "lock").read_text())["process"] == os.getpid()
+
+
+# --- stalls
+
+
+def test_a_stall_is_reported_with_stacks_and_an_evaluation_is_none(tmp_path, caplog, capfd):
+    with stalls.StallWatch(0.2, tmp_path / "stalls.log") as watch:
+        with watch.watching("waiting for the data of step 3"):
+            time.sleep(0.05)
+        time.sleep(0.6)
+        assert not caplog.text
+        with watch.watching("computing step 3", is_first=True):
+            time.sleep(0.6)
+        assert not caplog.text
+        with watch.watching("waiting for the data of step 4"):
+            time.sleep(0.35)
+    assert caplog.text.count("stalled: waiting for the data of step 4") == 1
+    written = (tmp_path / "stalls.log").read_text()
+    assert "test_a_stall_is_reported" in written
+    assert "waiting for the data of step 4" in written
+    assert "test_a_stall_is_reported" in capfd.readouterr().err
+
+
+# --- buckets
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A bucket in memory: what is written to it as a file of this disk fails."""
+    memory = fsspec.filesystem("memory")
+    monkeypatch.setattr(type(epath.backend.fsspec_backend), "_get_filesystem", lambda self, name: memory)
+    yield "gs://bucket/run"
+    memory.store.clear()
+
+
+def test_a_run_in_a_bucket_is_written_and_read_again(bucket, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Workdir(bucket)
+    assert not run.has_run()
+    with run.lock():
+        run.open_for_training(tiny_config(), ade_layout(("sky", "ground")))
+    run.write_initialisation("random")
+    assert Workdir(bucket).read_config() == tiny_config()
+    assert Workdir(bucket).read_label_space().names == ("sky", "ground")
+    assert Workdir(bucket).read_initialisation() == "random"
+    run.write_evaluation("validation", 4, {"miou": 0.5})
+    run.write_evaluation("validation", 6, {"miou": 0.6})
+    run.drop_evaluations_after(4)
+    assert [file.name for file in (run.path / "evaluation").iterdir()] == ["validation-4.json"]
+    for first_step in (0, 2):
+        logbook = Logbook(run.path, 10, 4, first_step=first_step)
+        for step in range(first_step + 1, first_step + 4):
+            logbook.write_step(step, {"loss": 1.0, "images_per_second": 1.0, "data_wait_share": 0.0})
+        logbook.sync()
+        lines = [json.loads(line)["step"] for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+        assert lines == list(range(1, first_step + 4))
+        logbook.close()
+    assert list((run.path / "tensorboard").iterdir())
+    with written_on_disk(run.figures) as place:
+        (place / "a.png").write_bytes(b"picture")
+    assert (run.figures / "a.png").read_bytes() == b"picture"
+    assert run.stalls(0) is None
+    assert not list(tmp_path.iterdir())
+
+
+# --- the record
+
+
+def test_lines_of_steps_to_come_and_torn_ones_are_removed(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}\n{"step": 2}\n{"step": 3}\n{"step": 4, "l\xc3')
+    logbook = Logbook(tmp_path, 10, 4, first_step=2)
+    logbook.write_step(3, {"loss": 1.0, "images_per_second": 1.0, "data_wait_share": 0.0})
+    logbook.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
