@@ -1,11 +1,15 @@
 """What survives what: damaged checkpoints, signals, full disks, stalls, a second training."""
 
+import contextlib
+import errno
 import json
 import logging
 import os
 import random
+import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -217,6 +221,33 @@ def test_an_array_that_changed_on_disk_is_named(tmp_path, monkeypatch, caplog):
     checkpoints.close()
 
 
+def test_what_one_process_cannot_read_all_take_from_the_checkpoint_before(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "tests/damage_of_one.py", str(process), port, str(tmp_path / "run")],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=120) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    for process, (out, err) in zip(started, said, strict=True):
+        assert process.returncode == 0, err
+        assert "restored 2" in out
+        assert re.search(r"checkpoint 4 in .* cannot be read", err), err
+
+
 def test_a_checkpoint_from_before_there_were_checksums_is_read(tmp_path):
     import orbax.checkpoint as ocp
 
@@ -247,6 +278,16 @@ def test_the_best_is_known_after_a_restart_and_forgotten_with_its_step(tmp_path)
     checkpoints.close()
 
 
+@contextlib.contextmanager
+def files_up_to(num_bytes):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_a_disk_that_takes_no_more_is_one_line_and_leaves_the_checkpoints_before(tmp_path):
     """With a limit of this process on the size of files; the real thing was tried with a small disk."""
     checkpoints = Checkpoints(tmp_path / "run")
@@ -254,17 +295,13 @@ def test_a_disk_that_takes_no_more_is_one_line_and_leaves_the_checkpoints_before
     checkpoints.wait()
     large = small_state(4)
     large.params["layer"]["kernel"] = jnp.asarray(np.random.default_rng(0).normal(size=(400, 400)), jnp.float32)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    try:
+    with files_up_to(100_000):
         checkpoints.save(4, large)
         with pytest.raises(UserError, match="a checkpoint could not be written .*those before it are whole"):
             for _ in range(100):  # as the loop does: it is written in the background
                 checkpoints.check()
                 time.sleep(0.1)
         checkpoints.close()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert int(restore(tmp_path / "run").step) == 2
 
 
@@ -291,17 +328,38 @@ def test_a_signal_while_training_waits_for_the_step_and_otherwise_ends_at_once()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_a_long_compilation_does_not_keep_a_machine():
+def test_a_signal_while_restoring_is_no_damage(two, monkeypatch):
+    """Else the checkpoint that was being read would pass for a damaged one, and be removed."""
+    read, seen = Checkpoints._read, []
+
+    def interrupted(self, step, parts):
+        seen.append(step)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return read(self, step, parts)
+
+    monkeypatch.setattr(Checkpoints, "_read", interrupted)
+    with Preemption(), pytest.raises(Preempted):
+        restore(two)
+    assert seen == [4]
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.EVALUATING])
+def test_a_long_compilation_does_not_keep_a_machine(phase):
+    """Of the training step; or of an evaluation, whose state is on disk 6 s after the signal."""
     program = (
-        "import sys, threading\n"
-        "from pyrseg_jax.training.preemption import Preemption\n"
-        "with Preemption():\n"
-        "    threading.Timer(0.5, lambda: __import__('os').kill(__import__('os').getpid(), 15)).start()\n"
-        "    __import__('hashlib').pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"  # no Python handler runs inside of this call
+        "import hashlib, os, threading, time\n"
+        "from pyrseg_jax.training.preemption import Phase, Preemption\n"
+        "with Preemption() as preemption:\n"
+        f"    preemption.phase, end = {phase}, time.monotonic() + 6.5\n"
+        "    if preemption.phase is Phase.EVALUATING:\n"
+        "        preemption.is_written = lambda: time.monotonic() > end and not print('written', flush=True)\n"
+        "    threading.Timer(0.5, lambda: os.kill(os.getpid(), 15)).start()\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"  # no Python handler runs inside of this call
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 75
     assert done.stderr.startswith("preempted: ")
+    assert done.stdout == ("written\n" if phase is Phase.EVALUATING else "")
 
 
 @pytest.fixture(scope="module")
@@ -428,3 +486,29 @@ def test_lines_of_steps_to_come_and_torn_ones_are_removed(tmp_path):
     logbook.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
+
+
+def test_a_record_that_cannot_be_finished_hides_no_other_error(tmp_path, monkeypatch, caplog):
+    logbook = Logbook(tmp_path, 10, 4)
+
+    def full():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(logbook._tensorboard, "close", full)
+    with pytest.raises(UserError, match="a checkpoint"), contextlib.closing(logbook):
+        raise UserError("a checkpoint could not be written")
+    assert "is lost (No space left on device)" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["lines", "events"])
+def test_a_record_that_the_disk_does_not_take_ends_the_run_with_one_line(tmp_path, what):
+    """TensorBoard's events, too: a thread that wrote them and died would be waited for."""
+    logbook = Logbook(tmp_path, 10, 4)
+    if what == "events":
+        logbook._file = (tmp_path / "elsewhere").open("w")  # so that the lines are not what fails
+        logbook._file.write = lambda text: len(text)
+    values = {"loss": 1.0, "images_per_second": 1.0, "data_wait_share": 0.0}
+    with files_up_to(4000), pytest.raises(UserError, match=r"the record cannot be written \(File too large\)"):
+        for step in range(1000):
+            logbook.write_step(step, values)
+        logbook.sync()
