@@ -208,7 +208,7 @@ train() {
 finish() {
   [ "$is_dry" = no ] || exit 0
   case "$status" in
-    lost) fail "the hosts of $name do not answer, or the run is gone: 'status' shows the slice, 'run' goes on" ;;
+    lost) fail "the hosts of $name do not answer, cannot be set up, or have lost the run: 'status' shows the slice, 'run' goes on" ;;
     0) say "the run is finished; 'delete' gives $name back" ;;
     75 | stopped) status=75; say "the run has saved and stopped; 'run' goes on, 'delete' gives $name back" ;;
     *) say "the run failed with status $status; 'logs' shows why. 'delete' gives $name back, which costs until then" ;;
