@@ -92,7 +92,10 @@ case "$action" in
     if [ "$is_dry" = yes ]; then echo "$text"; fi
     run kubectl create -f - <<< "$text"
     ;;
-  logs) run kubectl logs --follow --selector="jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0" --tail=-1 ;;
+  logs)
+    first="jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0"
+    run kubectl logs --follow --tail=-1 --selector="$first"
+    ;;
   status)
     run kubectl get jobset "$name"
     run kubectl get pods --selector="jobset.sigs.k8s.io/jobset-name=$name"

@@ -4,7 +4,7 @@
 #   bash launch/local.sh [--dry-run] [--logs=DIR] [--grace=SECONDS] N --config=configs/NAME.py [ARGUMENTS of pyrseg_jax.main …]
 #
 # NVIDIA GPUs (those of CUDA_VISIBLE_DEVICES, if it is set) are divided among the processes; without any, or with
-# JAX_PLATFORMS=cpu, the cores are. Process 0 is shown; each writes to DIR/process-I.log (by default WORKDIR-logs, or runs/local-logs).
+# JAX_PLATFORMS=cpu, the cores are. Process 0 is shown; each writes to DIR/process-I.log (DIR: WORKDIR-logs, or runs/local-logs).
 # When one fails, the others are stopped, by SIGKILL if they are still there after --grace (10) seconds. SIGTERM and the first
 # Ctrl-C are handed to all processes as SIGTERM, so that they save; a second Ctrl-C kills them. The exit status is that of the
 # first process that failed; without one, 75 if a process saved and stopped (the same command continues), and 0 otherwise.

@@ -51,7 +51,7 @@ if [ "$action" = run ]; then
   if [ "$is_spot" = yes ] && ! [[ " ${arguments[*]}" == *" --workdir=/share/"* ]]; then
     fail "a spot slice takes its disks along: --share=ADDRESS:/EXPORT and -- … --workdir=/share/… let the run go on"
   fi
-  if [[ " ${arguments[*]}" == *"=/share/"* ]] && [ -z "$share" ]; then fail "/share is named, but --share=ADDRESS:/EXPORT is missing"; fi
+  if [ -z "$share" ] && [[ "${arguments[*]}" == *"=/share/"* ]]; then fail "/share needs --share=ADDRESS:/EXPORT"; fi
 fi
 if [ -z "$runtime" ]; then
   case "$kind" in
@@ -106,7 +106,8 @@ state() { # of the queued resource; ABSENT, if there is none; UNKNOWN, if gcloud
   install_text+='source launch/environment.sh; make_environment requirements-tpu.txt'
   start_text=$in_project"if $is_running; then echo 'it runs already'; exit 0; fi; rm -f exit_status pid stopped; "
   start_text+='export PATH="$PWD/.venv/bin:$PATH"; nohup setsid bash -c '
-  start_text+="$(quoted "$(quoted python -m pyrseg_jax.main ${arguments[@]+"${arguments[@]}"})"'& echo $! > pid; wait $!; echo $? > exit_status')"
+  train_text=$(quoted python -m pyrseg_jax.main ${arguments[@]+"${arguments[@]}"})
+  start_text+=$(quoted "$train_text"'& echo $! > pid; wait $!; echo $? > exit_status')
   start_text+='> train.log 2>&1 < /dev/null &'
 }
 if [ -n "$share" ]; then
@@ -126,7 +127,7 @@ create() { # unless it is there; anew, if it was taken away; and wait
   local last="" now
   if [ "$is_dry" = yes ]; then
     request
-    echo "# until this prints ACTIVE, every $poll_s s; if it prints SUSPENDED, the slice was taken away, is deleted and asked for anew:"
+    echo "# every $poll_s s, until this prints ACTIVE; after SUSPENDED, the slice is deleted and asked for anew:"
     run gcloud compute tpus queued-resources describe "$name" "${where[@]}" '--format=value(state.state)'
     return
   fi
@@ -147,8 +148,9 @@ install() { # fails, with what gcloud says, if a host cannot be reached
   local folder is_done=no
   say "installing on all hosts of $name"
   folder=$(mktemp -d)
-  if run tar -czf "$folder/pyrseg_jax.tar.gz" --exclude=__pycache__ README.md configs launch pyproject.toml pyrseg_jax requirements*.txt &&
-    run gcloud compute tpus tpu-vm scp "$folder/pyrseg_jax.tar.gz" "$name:pyrseg_jax.tar.gz" "${where[@]}" --worker=all &&
+  local file=$folder/pyrseg_jax.tar.gz
+  if run tar -czf "$file" --exclude=__pycache__ README.md configs launch pyproject.toml pyrseg_jax requirements*.txt &&
+    run gcloud compute tpus tpu-vm scp "$file" "$name:pyrseg_jax.tar.gz" "${where[@]}" --worker=all &&
     on_hosts all "$install_text"; then is_done=yes; fi
   rm -rf "$folder"
   [ "$is_done" = yes ]
@@ -187,7 +189,9 @@ train() {
   while true; do
     create
     status=lost
-    if { [ "$is_dry" = no ] && [ "$(run_status)" = running ]; } || { install && on_hosts all "$start_text"; }; then follow; fi
+    if { [ "$is_dry" = no ] && [ "$(run_status)" = running ]; } || { install && on_hosts all "$start_text"; }; then
+      follow
+    fi
     case "$status" in
       75) num_lost=0 ;;
       lost)
@@ -208,7 +212,7 @@ train() {
 finish() {
   [ "$is_dry" = no ] || exit 0
   case "$status" in
-    lost) fail "the hosts of $name do not answer, cannot be set up, or have lost the run: 'status' shows the slice, 'run' goes on" ;;
+    lost) fail "the hosts of $name do not answer, cannot be set up, or have lost the run: see 'status'; 'run' goes on" ;;
     0) say "the run is finished; 'delete' gives $name back" ;;
     75 | stopped) status=75; say "the run has saved and stopped; 'run' goes on, 'delete' gives $name back" ;;
     *) say "the run failed with status $status; 'logs' shows why. 'delete' gives $name back, which costs until then" ;;
