@@ -55,9 +55,11 @@ def test_processes_of_one_machine_are_told_of_each_other(local):
 
 def test_a_process_that_fails_stops_the_others(local):
     start = time.monotonic()
-    done = local.run(*local_command(local), DO_0="exec sleep 50", DO_1="sleep 0.5; echo no such thing; exit 3")
+    leaving = 'trap "echo was asked; exit 75" TERM; for k in $(seq 500); do sleep 0.1; done'
+    done = local.run(*local_command(local), DO_0=leaving, DO_1="sleep 0.5; echo no such thing; exit 3")
     assert done.returncode == 3
     assert "error: process 1 ended with status 3: no such thing (all of it: " in done.stderr
+    assert "was asked" in done.stdout
     assert time.monotonic() - start < 20
     pid = int((local.folder / "pid-0").read_text())
     with pytest.raises(ProcessLookupError):

@@ -20,7 +20,8 @@ GCLOUD = """
 case "$*" in
   *" create "*) echo $(($(cat "$STAGE/slices" 2> /dev/null || echo 0) + 1)) > "$STAGE/slices"
     mkdir -p "$STAGE/host0" "$STAGE/host1"; echo ACTIVE > "$STAGE/state" ;;
-  *" describe "*) cat "$STAGE/state" 2> /dev/null || { echo "ERROR: NOT_FOUND: no pod" >&2; exit 1; } ;;
+  *" describe "*) if [ -e "$STAGE/host0/pyrseg_jax/exit_status" ]; then mv "$STAGE/next_state" "$STAGE/state"; fi 2> /dev/null
+    cat "$STAGE/state" 2> /dev/null || { echo "ERROR: NOT_FOUND: no pod" >&2; exit 1; } ;;
   *" delete "*) rm -rf "$STAGE"/host* "$STAGE/state" ;;
   *" scp "*) [ "$(cat "$STAGE/state")" = ACTIVE ] || exit 1; for h in 0 1; do cp "$5" "$STAGE/host$h/${6#*:}"; done ;;
   *" ssh "*)
@@ -77,16 +78,17 @@ def test_a_run_on_a_slice_from_nothing_to_its_exit_status(pod):
 
 
 def test_a_slice_that_is_taken_away_is_asked_for_anew(pod):
-    # The first is taken after the run has saved, the second without a word: each host is just gone.
+    # The first is taken after the run has saved, the second without a word; of the third the hosts report a crash before.
     (pod.folder / "scenario").write_text(
         "case $slice in 1) sleep 0.5; [ $HOST = 1 ] || echo SUSPENDED > $STAGE/state; exit 75 ;;"
-        " 2) sleep 0.5; echo SUSPENDED > $STAGE/state; sleep 1; exit 134 ;; 3) echo at last; exit 0 ;; esac"
+        " 2) sleep 0.5; echo SUSPENDED > $STAGE/state; sleep 1; exit 134 ;;"
+        " 3) echo SUSPENDED > $STAGE/next_state; exit 134 ;; 4) echo at last; exit 0 ;; esac"
     )
     done = pod.run(*RUN)
     assert done.returncode == 0, done.stderr
     assert "at last" in done.stdout
-    assert len(pod.calls("gcloud compute tpus queued-resources create")) == 3
-    assert len(pod.calls("gcloud compute tpus queued-resources delete pod --zone=us-west4-a --force")) == 2
+    assert len(pod.calls("gcloud compute tpus queued-resources create")) == 4
+    assert len(pod.calls("gcloud compute tpus queued-resources delete pod --zone=us-west4-a --force")) == 3
 
 
 def test_a_run_that_saved_on_a_slice_that_stays_goes_on_there(pod):
