@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # To be sourced: `make_environment REQUIREMENTS` creates the virtual environment .venv in the project's root, or brings it
 # up to date, and puts it first on PATH. Nothing is done when the requirements have not changed since the last time.
 

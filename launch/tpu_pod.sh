@@ -1,0 +1,234 @@
+#!/usr/bin/env bash
+# A run on a Cloud TPU slice: one process on each of its hosts, and a new slice whenever a spot slice is taken away.
+#
+#   bash launch/tpu_pod.sh COMMAND --name=NAME --zone=ZONE --type=v5litepod-256 [--share=ADDRESS:/EXPORT] [OPTIONS]
+#                          [-- --config=configs/NAME.py --workdir=/share/runs/NAME ARGUMENTS of pyrseg_jax.main …]
+#   create   ask for the slice as a queued resource, and wait until it is there
+#   install  copy the project to all hosts, install requirements-tpu.txt, mount the share as /share
+#   run      create and install, start training on all hosts, and follow it; a run that is there is only followed
+#   logs     follow a run that was started
+#   stop     let the run save and end (status 75)
+#   status   state of the slice and exit status on each host
+#   delete   give the slice back
+# Options: --project=ID, --runtime=VERSION of the machines (by default the one of the type), --spot, --poll=SECONDS (30), and
+# --dry-run, which prints the commands. Training needs this script only to start, and to go on after the slice was taken away:
+# `run` then deletes it, asks for a new one, and the run continues from its checkpoint. So the workdir must be on the share, an
+# NFS disk that all hosts mount. The exit status of `run` and `logs` is the run's.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() { sed -n '2,17s/^# \{0,1\}//p' launch/tpu_pod.sh; }
+fail() { echo "error: $1" >&2; exit 1; }
+say() { echo "$(date +%T) $1" >&2; }
+
+is_dry=no name="" zone="" kind="" share="" project="" runtime="" poll_s=30 is_spot=no arguments=()
+case "${1:-}" in
+  create | install | run | logs | stop | status | delete) action=$1; shift ;;
+  -h | --help | "") usage; exit 0 ;;
+  *) fail "$1 is not known; the commands are create, install, run, logs, stop, status, delete (--help)" ;;
+esac
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --name=*) name=${1#*=} ;;
+    --zone=*) zone=${1#*=} ;;
+    --type=*) kind=${1#*=} ;;
+    --share=*) share=${1#*=} ;;
+    --project=*) project=${1#*=} ;;
+    --runtime=*) runtime=${1#*=} ;;
+    --poll=*) poll_s=${1#*=} ;;
+    --spot) is_spot=yes ;;
+    --dry-run) is_dry=yes ;;
+    --) shift; arguments=("$@"); break ;;
+    *) fail "$1 is not known; what is for pyrseg_jax.main comes after -- (--help)" ;;
+  esac
+  shift
+done
+[ -n "$name" ] || fail "--name=NAME is missing"
+[ -n "$zone" ] || fail "--zone=ZONE is missing, as in --zone=us-west4-a"
+case "$action" in create | run) [ -n "$kind" ] || fail "--type=TYPE is missing, as in --type=v5litepod-256" ;; esac
+if [ "$action" = run ]; then
+  [ ${#arguments[@]} -gt 0 ] || fail "-- --config=configs/NAME.py --workdir=/share/runs/NAME is missing"
+  if [ "$is_spot" = yes ] && ! [[ " ${arguments[*]}" == *" --workdir=/share/"* ]]; then
+    fail "a spot slice takes its disks along: --share=ADDRESS:/EXPORT and -- … --workdir=/share/… let the run go on"
+  fi
+  if [ -z "$share" ] && [[ "${arguments[*]}" == *"=/share/"* ]]; then fail "/share needs --share=ADDRESS:/EXPORT"; fi
+fi
+if [ -z "$runtime" ]; then
+  case "$kind" in
+    v5litepod-*) runtime=v2-alpha-tpuv5-lite ;;
+    v5p-*) runtime=v2-alpha-tpuv5 ;;
+    v6e-*) runtime=v2-alpha-tpuv6e ;;
+    *) runtime=tpu-ubuntu2204-base ;;
+  esac
+fi
+where=(--zone="$zone")
+[ -z "$project" ] || where+=(--project="$project")
+
+# ── Commands ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+quoted() { # words …: as one would type them
+  local word
+  for word in "$@"; do
+    if [[ "$word" =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]]; then printf '%s ' "$word"; else printf "'%s' " "${word//\'/\'\\\'\'}"; fi
+  done
+}
+run() { # command …
+  if [ "$is_dry" = yes ]; then quoted "$@"; echo; else "$@"; fi
+}
+on_hosts() { # "all" or a number, shell text
+  run gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker="$1" --command="$2"
+}
+state() { # of the queued resource; ABSENT, if there is none; UNKNOWN, if gcloud fails
+  local answer
+  if answer=$(gcloud compute tpus queued-resources describe "$name" "${where[@]}" '--format=value(state.state)' 2>&1); then
+    echo "$answer" | tail -n 1
+  elif [[ "$answer" == *NOT_FOUND* ]]; then
+    echo ABSENT
+  else
+    echo "$answer" >&2
+    echo UNKNOWN
+  fi
+}
+
+# What the hosts do. Beside the log of a run lie its exit status, the number of its process, and whether it was told to stop.
+# shellcheck disable=SC2016 # the hosts expand it
+{
+  in_project='cd ~/pyrseg_jax || exit 1; '
+  is_running='[ -e pid ] && [ ! -e exit_status ] && kill -0 "$(cat pid)" 2> /dev/null'
+  follow_text=$in_project'for i in 1 2 3 4 5; do [ -e pid ] || sleep 1; done; tail -F --pid="$(cat pid)" train.log -n '
+  # In place of the status: "stopped" by `stop`; "running"; "lost", if it went without one.
+  status_text=$in_project'if [ -e exit_status ]; then if [ -e stopped ]; then echo stopped; else cat exit_status; fi; '
+  status_text+="elif $is_running; then echo running; else echo lost; fi"
+  stop_text=$in_project"if $is_running; then touch stopped; "'kill -TERM "$(cat pid)"; fi'
+  # The Python of these machines is older than what the project needs.
+  install_text='set -e; mkdir -p ~/pyrseg_jax; tar -xzf ~/pyrseg_jax.tar.gz -C ~/pyrseg_jax; cd ~/pyrseg_jax; '
+  install_text+='if [ ! -x .venv/bin/python ]; then python3 -m pip install --quiet --user uv; '
+  install_text+='python3 -m uv venv --quiet --seed --python 3.12 .venv; fi; '
+  install_text+='source launch/environment.sh; make_environment requirements-tpu.txt'
+  start_text=$in_project"if $is_running; then echo 'it runs already'; exit 0; fi; rm -f exit_status pid stopped; "
+  start_text+='export PATH="$PWD/.venv/bin:$PATH"; nohup setsid bash -c '
+  train_text=$(quoted python -m pyrseg_jax.main ${arguments[@]+"${arguments[@]}"})
+  start_text+=$(quoted "$train_text"'& echo $! > pid; wait $!; echo $? > exit_status')
+  start_text+='> train.log 2>&1 < /dev/null &'
+}
+if [ -n "$share" ]; then
+  install_text+='; sudo apt-get -o DPkg::Lock::Timeout=600 -qq install -y nfs-common; sudo mkdir -p /share'
+  install_text+="; mountpoint -q /share || sudo mount -t nfs -o rw,hard $(quoted "$share")/share; sudo chmod 777 /share"
+fi
+
+# ── Steps ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+request() {
+  local options=(--node-id="$name" "${where[@]}" --accelerator-type="$kind" --runtime-version="$runtime")
+  [ "$is_spot" = no ] || options+=(--spot)
+  say "asking for $kind in $zone as $name"
+  run gcloud compute tpus queued-resources create "$name" "${options[@]}"
+}
+delete() { run gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet; }
+create() { # unless it is there; anew, if it was taken away; and wait
+  local last="" now
+  if [ "$is_dry" = yes ]; then
+    request
+    echo "# every $poll_s s, until this prints ACTIVE; after SUSPENDED, the slice is deleted and asked for anew:"
+    run gcloud compute tpus queued-resources describe "$name" "${where[@]}" '--format=value(state.state)'
+    return
+  fi
+  while now=$(state); [ "$now" != ACTIVE ]; do
+    [ "$now" = "$last" ] || say "$name: $now"
+    case "$now" in
+      UNKNOWN) [ -n "$last" ] || fail "gcloud does not answer for $name in $zone" ;;
+      ABSENT) request ;;
+      SUSPENDED) delete; request ;;
+      FAILED) fail "the request for $kind failed: gcloud compute tpus queued-resources describe $name --zone=$zone tells why" ;;
+    esac
+    last=$now
+    sleep "$poll_s"
+  done
+  say "$name: ACTIVE"
+}
+install() { # fails, with what gcloud says, if a host cannot be reached
+  local folder is_done=no
+  say "installing on all hosts of $name"
+  folder=$(mktemp -d)
+  local file=$folder/pyrseg_jax.tar.gz
+  if run tar -czf "$file" --exclude=__pycache__ README.md configs launch pyproject.toml pyrseg_jax requirements*.txt &&
+    run gcloud compute tpus tpu-vm scp "$file" "$name:pyrseg_jax.tar.gz" "${where[@]}" --worker=all &&
+    on_hosts all "$install_text"; then is_done=yes; fi
+  rm -rf "$folder"
+  [ "$is_done" = yes ]
+}
+
+# Prints the status of the run: "running", if one host runs it; "lost", if the hosts cannot be asked or one has lost it;
+# "stopped"; or the exit status: of the first host that failed, else 75, if one saved and stopped, else 0.
+run_status() {
+  { on_hosts all "$status_text" 2> /dev/null || echo lost; } | awk '
+    /^[0-9]+$/ { n++; if ($1 == 75) saved = 1; else if ($1 != 0 && !bad) bad = $1 }
+    /^(running|lost|stopped)$/ { n++; is[$1] = 1 }
+    END {
+      if (is["running"]) print "running"
+      else if (is["lost"] || n == 0) print "lost"
+      else print bad ? bad : is["stopped"] ? "stopped" : saved ? 75 : 0
+    }'
+}
+follow() { # fills `status`
+  local lines=+1
+  say "following $name; Ctrl-C leaves the run alone, and 'run' or 'logs' follow it again"
+  if [ "$is_dry" = yes ]; then
+    on_hosts 0 "$follow_text$lines"
+    on_hosts all "$status_text"
+    status=0
+    return
+  fi
+  while
+    on_hosts 0 "$follow_text$lines" || say "the connection was lost"
+    lines=10
+    status=$(run_status)
+    [ "$status" = running ]
+  do sleep "$poll_s"; done
+}
+train() {
+  local num_lost=0
+  while true; do
+    create
+    status=lost
+    if { [ "$is_dry" = no ] && [ "$(run_status)" = running ]; } || { install && on_hosts all "$start_text"; }; then
+      follow
+    fi
+    case "$status" in
+      75) num_lost=0 ;;
+      lost)
+        # A slice that is being taken away is still called active for a while.
+        if [ "$(state)" = ACTIVE ]; then num_lost=$((num_lost + 1)); else num_lost=0; fi
+        [ "$num_lost" -lt 10 ] || finish
+        ;;
+      0 | stopped) finish ;;
+      *) # a failure, or what the hosts that are left report when one was taken away
+        sleep "$poll_s"
+        [ "$(state)" != ACTIVE ] || finish
+        ;;
+    esac
+    say "the run was interrupted (${status/75/saved}); it goes on where it was saved"
+    sleep "$poll_s"
+  done
+}
+finish() {
+  [ "$is_dry" = no ] || exit 0
+  case "$status" in
+    lost) fail "the hosts of $name do not answer, cannot be set up, or have lost the run: see 'status'; 'run' goes on" ;;
+    0) say "the run is finished; 'delete' gives $name back" ;;
+    75 | stopped) status=75; say "the run has saved and stopped; 'run' goes on, 'delete' gives $name back" ;;
+    *) say "the run failed with status $status; 'logs' shows why. 'delete' gives $name back, which costs until then" ;;
+  esac
+  exit "$status"
+}
+
+case "$action" in
+  create) create ;;
+  install) install ;;
+  run) train ;;
+  logs) follow; finish ;;
+  stop) on_hosts all "$stop_text" ;;
+  status)
+    run gcloud compute tpus queued-resources describe "$name" "${where[@]}" '--format=value(state.state)'
+    on_hosts all "$status_text"
+    ;;
+  delete) delete ;;
+esac

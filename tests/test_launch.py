@@ -1,0 +1,187 @@
+"""The scripts of launch/ for one machine and for Slurm: what they run, what they make of exit statuses, what they stop."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from stage import PROGRAM, ROOT, Stage, wait_for
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return Stage(tmp_path)
+
+
+def test_shellcheck_finds_nothing():
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert shellcheck, "pip install -r requirements-dev.txt"
+    scripts = sorted([*ROOT.glob("launch/*.sh"), *ROOT.glob("launch/*.sbatch"), *ROOT.glob(".ci/*")])
+    assert len(scripts) > 5
+    done = subprocess.run([shellcheck, "-x", *scripts], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+# ── local.sh ──
+
+
+@pytest.fixture
+def local(stage):
+    # Process I does what DO_I says.
+    process = 'i=${*: -1}; i=${i#*=}; echo "process $i starts"; echo $$ > "$STAGE/pid-$i"; what=DO_$i; eval "${!what}"'
+    stage.add("python", f'if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi\n{process}')
+    stage.env |= {"JAX_PLATFORMS": "cpu"}
+    return stage
+
+
+def local_command(stage, *arguments):
+    return ["launch/local.sh", f"--logs={stage.folder}/logs", "--grace=1", 2, "--config=configs/scenes.py", *arguments]
+
+
+def test_processes_of_one_machine_are_told_of_each_other(local):
+    done = local.run(*local_command(local, "--workdir=a folder"), DO_0="echo first", DO_1="echo second; exit 0")
+    assert done.returncode == 0, done.stderr
+    first, second = sorted(local.calls(f"python -m {PROGRAM}"))
+    assert "--config=configs/scenes.py --workdir=a folder --coordinator=localhost:" in first
+    assert first.endswith("--num_processes=2 --process_id=0")
+    assert second == first[:-1] + "1"
+    assert done.stdout == "process 0 starts\nfirst\n"  # the first is shown
+    assert (local.folder / "logs" / "process-1.log").read_text() == "process 1 starts\nsecond\n"
+
+
+def test_a_process_that_fails_stops_the_others(local):
+    start = time.monotonic()
+    leaving = 'trap "echo was asked; exit 75" TERM; for k in $(seq 500); do sleep 0.1; done'
+    done = local.run(*local_command(local), DO_0=leaving, DO_1="sleep 0.5; echo no such thing; exit 3")
+    assert done.returncode == 3
+    assert "error: process 1 ended with status 3: no such thing (all of it: " in done.stderr
+    assert "was asked" in done.stdout
+    assert time.monotonic() - start < 20
+    pid = int((local.folder / "pid-0").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_process_that_does_not_react_is_killed(local):
+    deaf = 'trap "" TERM; for i in $(seq 500); do sleep 0.1; done'
+    done = local.run(*local_command(local), DO_0="sleep 0.5; exit 4", DO_1=deaf)
+    assert done.returncode == 4
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((local.folder / "pid-1").read_text()), 0)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_all_processes_save(local, sent):
+    saving = (
+        'trap "sleep 0.5; echo saved; exit 75" TERM; touch "$STAGE/ready-$i"; for k in $(seq 500); do sleep 0.1; done'
+    )
+    process = local.start(*local_command(local), DO_0=saving, DO_1=saving)
+    wait_for(lambda: len(list(local.folder.glob("ready-*"))) == 2, "two processes")
+    process.send_signal(sent)
+    stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 75, stderr
+    assert "saved" in stdout
+    assert "saved" in (local.folder / "logs" / "process-1.log").read_text()
+
+
+def test_a_failure_counts_more_than_a_preemption(local):
+    assert local.run(*local_command(local), DO_0="exit 75", DO_1="sleep 0.5; exit 0").returncode == 75
+    assert local.run(*local_command(local), DO_0="exit 75", DO_1="sleep 0.5; exit 1").returncode == 1
+
+
+def test_devices_are_divided_among_processes(local):
+    command = ["launch/local.sh", "--dry-run", 2, "--config=configs/scenes.py", "--workdir=runs/x"]
+    first, second = local.run(*command, JAX_PLATFORMS="", CUDA_VISIBLE_DEVICES="4,5,6,7").stdout.splitlines()
+    assert first.startswith(f"env CUDA_VISIBLE_DEVICES=4\\,5 JAX_LOCAL_DEVICE_IDS=0\\,1 python -m {PROGRAM} --config=")
+    assert second.startswith("env CUDA_VISIBLE_DEVICES=6\\,7 JAX_LOCAL_DEVICE_IDS=0\\,1 ")
+    assert second.endswith("--process_id=1 >> runs/x-logs/process-1.log 2>&1")
+    done = local.run(*command, JAX_PLATFORMS="", CUDA_VISIBLE_DEVICES="0,1,2")
+    assert done.returncode == 1
+    assert "error: 3 GPUs cannot be divided evenly among 2 processes" in done.stderr
+    # No GPUs: cores, of those that are allowed.
+    local.add("taskset", 'if [ $1 = -cp ]; then echo "pid $2\'s current affinity list: 0,2-4"; fi')
+    first, second = local.run(*command).stdout.splitlines()
+    assert first.startswith("taskset -c 0\\,2 python")
+    assert second.startswith("taskset -c 3\\,4 python")
+    assert not local.calls("python")
+
+
+def test_what_local_cannot_run_is_said(local):
+    for command, message in [
+        (["launch/local.sh"], "'': expected the number of processes"),
+        (["launch/local.sh", "--config=x", 2], "--config=x is not known before the number"),
+        (["launch/local.sh", 2, "--process_id=1"], "--process_id=1: this script sets it"),
+    ]:
+        done = local.run(*command)
+        assert done.returncode == 1
+        assert f"error: {message}" in done.stderr
+
+
+def test_two_true_processes_meet(stage, tmp_path):
+    arguments = ["--mode=validate", f"--workdir={tmp_path / 'run'}"]
+    done = stage.run(*local_command(stage, *arguments), JAX_PLATFORMS="cpu")
+    assert done.returncode == 1
+    assert "error: --mode=validate is work for one process, and there are 2" in done.stdout
+
+
+# ── slurm.sbatch ──
+
+SLURM = ["launch/slurm.sbatch", "--config=configs/ade20k.py", "--workdir=a folder"]
+
+
+@pytest.fixture
+def slurm(stage):
+    stage.add(
+        "srun",
+        'echo "devices ${JAX_LOCAL_DEVICE_IDS:-}, cores ${SRUN_CPUS_PER_TASK:-}" >> "$STAGE/calls"; exit "$STATUS"',
+    )
+    stage.add("scontrol", "")
+    project = stage.folder / "project"
+    (project / "pyrseg_jax").mkdir(parents=True)
+    (project / "pyrseg_jax" / "main.py").touch()
+    (project / ".venv" / "bin").mkdir(parents=True)
+    (project / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    stage.env |= {"SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(project), "SLURM_NTASKS_PER_NODE": "8"}
+    stage.env |= {"SLURM_GPUS_ON_NODE": "8", "SLURM_CPUS_PER_TASK": "12"}
+    return stage
+
+
+@pytest.mark.parametrize(("status", "is_requeued"), [(0, False), (1, False), (75, True), (137, False)])
+def test_slurm_queues_a_job_again_that_has_saved(slurm, status, is_requeued):
+    done = slurm.run(*SLURM, STATUS=str(status))
+    assert done.returncode == status, done.stderr
+    (started,) = slurm.calls("srun")
+    assert started.endswith(f"python -m {PROGRAM} --config=configs/ade20k.py --workdir=a folder")
+    assert slurm.calls("devices") == ["devices , cores 12"]  # jax gives each task its GPU
+    assert slurm.calls("scontrol") == (["scontrol requeue 7"] if is_requeued else [])
+
+
+def test_slurm_does_not_queue_for_ever(slurm):
+    done = slurm.run(*SLURM, STATUS="75", SLURM_RESTART_COUNT="3", MAX_REQUEUES="3")
+    assert done.returncode == 1
+    assert "queued again 3 times already" in done.stderr
+    assert not slurm.calls("scontrol")
+
+
+def test_one_task_of_a_node_takes_all_its_gpus(slurm):
+    slurm.run(*SLURM, STATUS="0", SLURM_NTASKS_PER_NODE="1", SLURM_GPUS_ON_NODE="4")
+    assert slurm.calls("devices") == ["devices 0,1,2,3, cores 12"]
+
+
+def test_slurm_dry_run_starts_nothing(slurm):
+    for name in ("SLURM_JOB_ID", "SLURM_SUBMIT_DIR", "SLURM_NTASKS_PER_NODE"):
+        del slurm.env[name]
+    done = slurm.run(SLURM[0], "--dry-run", *SLURM[1:])
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("sbatch launch/slurm.sbatch --config=configs/ade20k.py --workdir=a\\ folder")
+    assert lines[1].startswith("srun --kill-on-bad-exit=0 --wait=120 python -m pyrseg_jax.main --config")
+    assert lines[3].startswith("scontrol requeue JOB")
+    assert not slurm.calls()
+    done = slurm.run(*SLURM)
+    assert done.returncode == 1
+    assert "error: there is no job: sbatch launch/slurm.sbatch" in done.stderr
