@@ -49,9 +49,7 @@ def test_training_is_that_of_the_plain_network(execution):
 def test_inference_is_that_of_the_plain_network(execution):
     variables = initial_variables(HRNet(**NETWORK), 0)
     images = jnp.asarray(np.random.default_rng(1).normal(size=(1, 32, 32, 3)), jnp.float32)
-    ours, plain = (
-        jax.jit(HRNet(**NETWORK, execution=e).apply)(variables, images) for e in (execution, Execution())
-    )
+    ours, plain = (jax.jit(HRNet(**NETWORK, execution=e).apply)(variables, images) for e in (execution, Execution()))
     np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-5)
 
 
