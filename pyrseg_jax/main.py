@@ -20,6 +20,7 @@ MODES = {
     "predict": "segment --input (an image or a folder of them) into the folder --output",
     "prepare": "build and check the data set, print its table",
     "validate": "read every image and label of the data set, name each bad file",
+    "compile": "compile for --topology (or this machine) ahead of time; report memory, FLOPs, communication",
     "export": "write the trained model as one portable file, --output (by default model.zip in the workdir)",
 }
 DISTRIBUTED_FLAGS = ("distributed", "coordinator", "num_processes", "process_id")
@@ -42,6 +43,7 @@ _SIZES = flags.DEFINE_list(
     [],
     "export: HEIGHTxWIDTH of the images that the model shall take, with commas; by default the training crop",
 )
+_TOPOLOGY = flags.DEFINE_string("topology", None, "compile: TPUs by name, like v5e:16x16; none are needed")
 _DISTRIBUTED = flags.DEFINE_enum(
     "distributed",
     "auto",
@@ -104,7 +106,7 @@ def _join_processes(preemption: Preemption | None) -> None:
 
 def _run(chosen: str | None, preemption: Preemption | None) -> None:
     from pyrseg_jax import experiment
-    from pyrseg_jax.modes import evaluate, export, predict, train, validate
+    from pyrseg_jax.modes import compile, evaluate, export, predict, train, validate
     from pyrseg_jax.workdir import Workdir
 
     experiment.use_compilation_cache()
@@ -124,6 +126,8 @@ def _run(chosen: str | None, preemption: Preemption | None) -> None:
         predict.predict(config, workdir, _INPUT.value, _OUTPUT.value, _STEP.value)
     elif mode == "prepare":
         validate.prepare(config)
+    elif mode == "compile":
+        compile.compile_ahead(config, workdir, _TOPOLOGY.value)
     elif mode == "export":
         export.export(config, workdir, _OUTPUT.value, _SIZES.value, _STEP.value)
     else:
@@ -219,7 +223,7 @@ def _configure_logging() -> None:
 def _usage() -> str:
     flag_lines = [
         f"  --{name:<13} {flags.FLAGS[name].help}"
-        for name in ("config", "workdir", "step", "input", "output", "sizes", *DISTRIBUTED_FLAGS, "debug")
+        for name in ("config", "workdir", "step", "input", "output", "sizes", "topology", *DISTRIBUTED_FLAGS, "debug")
     ]
     return "\n".join(
         [

@@ -9,6 +9,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pyrseg_jax"
 FLOORS = {
     "errors": 0,
+    "chips": 0,
+    "compiled_programs": 1,
     "conventions": 0,
     "buckets": 1,
     "lock": 1,

@@ -84,6 +84,26 @@ def open_dataset(
     return _skip_bad(dataset) if on_error == "skip" and not is_raw else dataset
 
 
+def count_classes(name: str, root: str | None) -> int:
+    """Return how many classes a data set has, without its images.
+
+    Raises:
+      UserError: for an unknown name, or a folder without a readable list of classes.
+    """
+    if name == "folder":
+        return _open_folder(Where(root, None), OwnValues()).label_space.num_classes
+    if name == "scenes":
+        from pyrseg_jax.data.builders.scenes import LABEL_SPACE
+
+        return LABEL_SPACE.num_classes
+    from pyrseg_jax.data.builders import ade20k, camvid, coco_stuff10k
+
+    builders = {"ade20k": ade20k.Ade20k, "camvid": camvid.Camvid, "coco_stuff10k": coco_stuff10k.CocoStuff10k}
+    if name not in builders:
+        raise UserError(f"config.data.name={name!r}: expected one of {', '.join(DATASETS)}")
+    return builders[name].LABEL_SPACE.num_classes
+
+
 def _hold_out(dataset: Dataset, num_images: int, seed: int) -> Dataset:
     def open_split(split: str) -> Source:
         if split not in (TRAINING, HOLDOUT) or (split == TRAINING and not num_images):

@@ -39,6 +39,10 @@ class Presenter:
         self._join = _join_window
         self._put = functools.partial(jax.device_put, device=rows)
 
+    def lower(self, variables: dict, images, labels, is_mirrored) -> jax.stages.Lowered:
+        """Lower the program that shows a batch, from shapes, for compilation ahead of time."""
+        return self._show.lower(variables, images, labels, is_mirrored)
+
     @property
     def is_single(self) -> bool:
         """Whether an image is shown once and whole, so that each pixel has one pyramid."""

@@ -1,0 +1,93 @@
+"""Memory and time of the training step: plain, activations computed again, micro-batches, blocks compiled once.
+
+    python benchmarks/memory.py [--backbone=hrnet_small] [--crop_px=256] [--batch_size=8] [--steps=5]
+
+Prints, per way of running, the temporary memory that the compiler plans for, seconds of compilation, and the time of a step as a
+ratio to the plain one; steps of all ways take turns, medians count. Writes the same to --json.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from pyrseg_jax import config as config_lib
+from pyrseg_jax import experiment, parallel
+from pyrseg_jax.models.initial import initial_variables
+from pyrseg_jax.training.step import initial_state, make_train_step
+
+WAYS = {
+    "plain": {},
+    "remat": {"model.remat": True},
+    "accumulate 2": {"training.accumulate": 2},
+    "accumulate 4": {"training.accumulate": 4},
+    "scan": {"model.scan": "on"},
+    "scan, remat": {"model.scan": "on", "model.remat": True},
+}
+NUM_CLASSES = 12
+
+
+def prepare(options, keys: dict):
+    """Compile the step of one way; returns it with its state, its batch, its memory in MB and the seconds of compilation."""
+    values = config_lib.defaults()
+    values.model.backbone, values.model.dtype, values.data.crop_px = options.backbone, options.dtype, options.crop_px
+    values.model.semantic_width, values.model.key_width, values.model.unity_width = 64, 32, 32
+    values.training.batch_size = options.batch_size
+    values.update_from_flattened_dict(keys)
+    config = config_lib.resolve(values)
+    model, optimizer, mesh = (
+        experiment.make_model(config.model, NUM_CLASSES),
+        experiment.make_sgd(config),
+        parallel.make_mesh(1),
+    )
+    state = jax.device_put(initial_state(initial_variables(model, 0), optimizer), parallel.replicated(mesh))
+    rng, shape = np.random.default_rng(0), (options.batch_size, options.crop_px, options.crop_px)
+    image, label = rng.integers(0, 256, (*shape, 3), np.uint8), rng.integers(0, NUM_CLASSES, shape, np.uint8)
+    batch = parallel.images_to_devices(mesh, {"image": image, "label": label})
+    objective = experiment.make_objective(config)
+    step = make_train_step(model, optimizer, objective, mesh, accumulate=config.training.accumulate)
+    start = time.perf_counter()
+    compiled = step.lower(state, batch).compile()
+    seconds = time.perf_counter() - start
+    return compiled, state, batch, compiled.memory_analysis().temp_size_in_bytes / 1e6, seconds
+
+
+def main() -> None:
+    """Measure all ways in one process and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--backbone", default="hrnet_small")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--crop_px", type=int, default=256)
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    ways = {name: prepare(options, keys) for name, keys in WAYS.items()}
+    states = {name: way[1] for name, way in ways.items()}
+    times = {name: [] for name in ways}
+    for number in range(options.steps + 1):
+        for name, (step, _, batch, *_) in ways.items():
+            start = time.perf_counter()
+            states[name], metrics = step(states[name], batch)
+            jax.block_until_ready(metrics)
+            if number:  # the first warms up
+                times[name].append(time.perf_counter() - start)
+    plain = statistics.median(times["plain"])
+    rows = [
+        {"way": name, "temporary_mb": way[3], "compile_s": way[4], "step_ratio": statistics.median(times[name]) / plain}
+        for name, way in ways.items()
+    ]
+    print("| way | temporary memory, MB | compilation, s | time of a step / plain |\n|---|---|---|---|")
+    for row in rows:
+        print(f"| {row['way']} | {row['temporary_mb']:.0f} | {row['compile_s']:.1f} | {row['step_ratio']:.2f} |")
+    print(f"\nplain step: {plain:.2f} s; {parallel.describe_devices()}, jax {jax.__version__}")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""`--mode=compile`: compile the training and evaluation step ahead of time, and say what they will need.
+
+For a TPU slice no TPU is needed: libtpu compiles for any by its name.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import re
+import time
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from pyrseg_jax import experiment, parallel
+from pyrseg_jax.chips import EXAMPLES, TPUS, Chip
+from pyrseg_jax.compiled_programs import collectives_of, memory_of
+from pyrseg_jax.config import Config
+from pyrseg_jax.data.catalog import count_classes
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.evaluation.inference import Presenter
+from pyrseg_jax.models.initial import abstract_variables
+from pyrseg_jax.training.step import initial_state, make_train_step
+from pyrseg_jax.workdir import Workdir
+
+log = logging.getLogger(__name__)
+
+# Where the configured batch cannot be split over the topology: what the published recipes give each GPU.
+IMAGES_PER_DEVICE = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What is compiled for.
+
+    Attributes:
+      name: of the topology, or of this machine's devices.
+      devices: of it, without there having to be any.
+      platform: "tpu", "cpu", …
+      chip: what each device can do, where it is known; a chip of several devices is divided among them.
+    """
+
+    name: str
+    devices: list
+    platform: str
+    chip: Chip | None
+
+
+def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None) -> dict:
+    """Compile both steps, print the report, write it to `WORKDIR/compile/TOPOLOGY.json` and return it.
+
+    Raises:
+      UserError: if the topology is not known, libtpu is missing, or the training step does not fit the devices' memory.
+    """
+    target = find_target(topology)
+    mesh = parallel.make_mesh(config.parallel.data, config.parallel.spatial, target.devices)
+    config = _with_a_batch_that_splits(config, mesh)
+    parallel.check_rows(mesh, config.data.crop_px, config.model.strides[0])
+    num_classes = count_classes(config.data.name, config.data.root)
+    log.info("compiling for %s: %d devices, %d classes", target.name, mesh.size, num_classes)
+    report = {
+        "topology": target.name,
+        "devices": mesh.size,
+        "batch_size": config.training.batch_size,
+        "crop_px": config.data.crop_px,
+        "jax": jax.__version__,
+        "training": _compile_training(config, mesh, num_classes, target),
+    }
+    report["estimate"] = _estimate(report, mesh, target.chip)
+    report["evaluation"] = _compile_evaluation(config, mesh, num_classes, target)
+    path = workdir.path / "compile" / f"{re.sub('[^0-9a-zA-Z]+', '-', target.name)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print(describe(report, target.chip))
+    print(f"report: {path}")
+    _check_fit(report, target, config)
+    return report
+
+
+def find_target(topology: str | None) -> Target:
+    """Look up a TPU topology by its name, like `v5e:4x4`; None: the devices of this machine."""
+    if topology is None:
+        devices = jax.devices()
+        return Target(parallel.describe_devices(), devices, devices[0].platform, None)
+    kind, _, shape = topology.partition(":")
+    if kind not in TPUS or not re.fullmatch(r"\d+(x\d+){1,2}", shape):
+        raise UserError(
+            f"--topology={topology}: expected one of {', '.join(TPUS)}, a colon and a shape, like {EXAMPLES}"
+        )
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # do not look for the machine that this is not
+    try:
+        devices = topologies.get_topology_desc(topology, platform="tpu").devices
+    except Exception as error:  # whatever the plugin raises
+        reason = str(error).strip().split("\n")[0]
+        if "TPU support not installed" in reason:
+            raise UserError(
+                f"--topology={topology} needs libtpu, which installs without a TPU: pip install -r requirements-tpu.txt ({reason})"
+            ) from error
+        raise UserError(f"--topology={topology}: there is no such slice ({reason}); examples: {EXAMPLES}") from error
+    chip, num_chips = TPUS[kind], 1
+    for side in shape.split("x"):
+        num_chips *= int(side)
+    share = num_chips / len(devices)
+    return Target(topology, list(devices), "tpu", Chip(*(share * value for value in dataclasses.astuple(chip))))
+
+
+def _with_a_batch_that_splits(config: Config, mesh: Mesh) -> Config:
+    """Keep the configured batch where it can be split over the mesh; else take some images for each of its groups."""
+    training, groups = config.training, mesh.shape["data"]
+    if training.batch_size % (groups * training.accumulate) == 0:
+        return config
+    batch_size = IMAGES_PER_DEVICE * groups * training.accumulate
+    log.warning(
+        "config.training.batch_size=%d cannot be split over %d groups of devices: compiling for %d, %d in each",
+        training.batch_size,
+        groups,
+        batch_size,
+        batch_size // groups,
+    )
+    return dataclasses.replace(config, training=dataclasses.replace(training, batch_size=batch_size))
+
+
+def _lower_training(config: Config, mesh: Mesh, num_classes: int, platform: str, batch_size: int) -> jax.stages.Lowered:
+    model, optimizer = experiment.make_model(config.model, num_classes, platform), experiment.make_sgd(config)
+    state = jax.eval_shape(
+        lambda v: initial_state(v, optimizer), abstract_variables(model, 2 * config.model.strides[0])
+    )
+    sharding = parallel.state_sharding(mesh, state, config.parallel.shard_state)
+    step = make_train_step(
+        model,
+        optimizer,
+        experiment.make_objective(config),
+        mesh,
+        accumulate=config.training.accumulate,
+        state_sharding=sharding,
+    )
+    images = (batch_size, config.data.crop_px, config.data.crop_px)
+    rows = parallel.image_sharding(mesh)
+    batch = {
+        "image": jax.ShapeDtypeStruct((*images, 3), jnp.uint8, sharding=rows),
+        "label": jax.ShapeDtypeStruct(images, jnp.uint8, sharding=rows),
+    }
+    state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, sharding)
+    return step.lower(state, batch)
+
+
+def _compile_training(config: Config, mesh: Mesh, num_classes: int, target: Target) -> dict:
+    lowered = _lower_training(config, mesh, num_classes, target.platform, config.training.batch_size)
+    found = _compile(lowered, "training step")
+    # Of the program without loops, which a compiler counts as one round, for one image on one device.
+    plain = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, scan="off", remat=False),
+        training=dataclasses.replace(config.training, accumulate=1),
+    )
+    one = _lower_training(plain, parallel.make_mesh(1, devices=jax.devices("cpu")[:1]), num_classes, "cpu", 1)
+    return found | {"flops_per_image": one.cost_analysis()["flops"]}
+
+
+def _compile_evaluation(config: Config, mesh: Mesh, num_classes: int, target: Target) -> dict:
+    """Compile the network of the evaluation for the devices of one process, at the size of a training crop."""
+    first = [d for d in mesh.devices.flat if d.process_index == mesh.devices.flat[0].process_index]
+    mesh = parallel.make_mesh(devices=first)
+    model = experiment.make_model(config.model, num_classes, target.platform)
+    whole, rows = parallel.replicated(mesh), parallel.batch_sharding(mesh)
+    protocol = experiment.make_evaluation_protocol(config)
+    present = Presenter(model, protocol, config.evaluation.threshold, whole, rows)
+    num_images, side = -(-config.evaluation.batch_size // len(first)) * len(first), config.data.crop_px
+    variables = abstract_variables(model, 2 * config.model.strides[0])
+    variables = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), variables)
+    shapes = ((num_images, side, side, 3), jnp.uint8), ((num_images, side, side), jnp.uint8), ((num_images,), jnp.bool_)
+    batch = [jax.ShapeDtypeStruct(shape, kind, sharding=rows) for shape, kind in shapes]
+    found = _compile(present.lower(variables, *batch), "evaluation")
+    return found | {"batch_size": num_images, "devices": len(first)}
+
+
+def _compile(lowered: jax.stages.Lowered, name: str) -> dict:
+    log.info("compiling the %s", name)
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - start
+    log.info("the %s was compiled in %.0f s", name, seconds)
+    traffic = {kind: found._asdict() for kind, found in collectives_of(compiled.as_text()).items()}
+    return {"compile_s": seconds, "memory": memory_of(compiled), "collectives": traffic}
+
+
+def _estimate(report: dict, mesh: Mesh, chip: Chip | None) -> dict | None:
+    """Estimate a step from below: arithmetic at the chip's peak, and after it what is sent, at the bandwidth of its links.
+
+    Chosen: an all-reduce sends nearly twice its bytes (once to add up, once to hand out), the others theirs once.
+    """
+    if chip is None:
+        return None
+    images_per_device = report["batch_size"] / mesh.size
+    arithmetic = images_per_device * report["training"]["flops_per_image"] / chip.flops
+    num = mesh.size
+    sent = sum(
+        found["bytes"] * (2 * (num - 1) / num if kind == "all-reduce" else 1)
+        for kind, found in report["training"]["collectives"].items()
+    )
+    sending = sent / chip.link_bytes
+    seconds = arithmetic + sending
+    return {
+        "step_s": seconds,
+        "communication_share": sending / seconds,
+        "images_per_second_per_device": images_per_device / seconds,
+    }
+
+
+def describe(report: dict, chip: Chip | None) -> str:
+    """Lay a report out for a terminal, as Markdown."""
+    room = f" of {chip.memory_bytes / 2**30:.0f} GiB" if chip else ""
+    lines = [
+        f"{report['topology']}: {report['devices']} devices, batch {report['batch_size']} of {report['crop_px']} px, "
+        f"{report['training']['flops_per_image'] / 1e9:.1f} GFLOPs per image and training step",
+        "",
+        "| GiB per device | arguments | outputs | shared by both | temporary | code | total |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in ("training", "evaluation"):
+        sizes = " | ".join(f"{size / 2**30:.2f}" for size in report[name]["memory"].values())
+        lines.append(f"| {name}, compiled in {report[name]['compile_s']:.0f} s | {sizes}{room} |")
+    lines += ["", "| sent in a training step | times | MB |", "|---|---|---|"]
+    for kind, found in report["training"]["collectives"].items():
+        lines.append(f"| {kind} | {found['count']} | {found['bytes'] / 1e6:.1f} |")
+    if report["estimate"]:
+        found = report["estimate"]
+        lines += [
+            "",
+            f"at best {found['images_per_second_per_device']:.0f} images/s per device: {1e3 * found['step_s']:.1f} ms a step, "
+            f"{100 * found['communication_share']:.1f} % of it communication, with arithmetic at the chip's peak",
+        ]
+    return "\n".join(lines)
+
+
+def _check_fit(report: dict, target: Target, config: Config) -> None:
+    needed = report["training"]["memory"]["total"]
+    if target.chip is None or needed <= target.chip.memory_bytes:
+        return
+    raise UserError(
+        f"the training step needs {needed / 2**30:.1f} GiB on each device, and a device of {target.name} has "
+        f"{target.chip.memory_bytes / 2**30:.0f}: lower config.training.batch_size={config.training.batch_size}, or take "
+        f"config.training.accumulate={2 * config.training.accumulate}, config.model.remat=true or "
+        f"config.parallel.spatial={2 * config.parallel.spatial} (docs/scaling.md)"
+    )

@@ -1,0 +1,137 @@
+"""Compilation ahead of time: what is read out of a compiled program, and what a user is told."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+from conftest import write_folder
+from runs import tiny_config
+
+from pyrseg_jax import config as config_lib
+from pyrseg_jax import keys, parallel
+from pyrseg_jax.chips import TPUS
+from pyrseg_jax.compiled_programs import Traffic, collectives_of
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.modes import compile
+from pyrseg_jax.workdir import Workdir
+
+# As XLA prints it for TPUs: a loop of four rounds, asynchronous pairs, a collective inside of a called computation.
+PROGRAM = """HloModule jit_step, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%body.1 (arg: (s32[], bf16[16,4])) -> (s32[], bf16[16,4]) {
+  %arg = (s32[], bf16[16,4]{1,0}) parameter(0)
+  %x = bf16[16,4]{1,0:T(8,128)(2,1)} get-tuple-element(%arg), index=1
+  %ar = bf16[16,4]{1,0:T(8,128)(2,1)} all-reduce(%x), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+  ROOT %t = (s32[], bf16[16,4]{1,0}) tuple(%i, %ar)
+}
+
+%condition.1 (arg.2: (s32[], bf16[16,4])) -> pred[] {
+  ROOT %lt = pred[] compare(%i, %n), direction=LT
+}
+
+%wrapped (p: f32[4]) -> f32[8] {
+  ROOT %g = f32[8]{0} all-gather(%p), dimensions={0}
+}
+
+ENTRY %main.9 (p0: f32[8]) -> f32[8] {
+  %p0 = f32[8]{0} parameter(0)
+  %w = (s32[], bf16[16,4]{1,0}) while(%init), condition=%condition.1, body=%body.1, backend_config={"known_trip_count":{"n":"4"}}
+  %start = (f32[2]{0}, f32[6]{0}, u32[], u32[]) collective-permute-start(%y), source_target_pairs={{0,1}}
+  %done = f32[6]{0} collective-permute-done(%start)
+  %ags = (f32[2,3]{1,0}, f32[4,3]{1,0}) all-gather-start(%z), dimensions={0}
+  %two = (f32[10]{0}, f32[20]{0}) all-reduce(%u, %v), to_apply=%add
+  ROOT %c = f32[8]{0} call(%q), to_apply=%wrapped
+}
+"""
+
+
+def test_collectives_are_counted_as_often_as_their_loop_runs():
+    assert collectives_of(PROGRAM) == {
+        "all-reduce": Traffic(4 + 1, 4 * 16 * 4 * 2 + 30 * 4),
+        "collective-permute": Traffic(1, 6 * 4),
+        "all-gather": Traffic(2, 12 * 4 + 8 * 4),
+    }
+
+
+def test_collectives_of_a_program_that_was_compiled_here():
+    mesh = parallel.make_mesh(4)
+
+    def add_up(rows):
+        def once(total, _):
+            return parallel.sum_over_shards(lambda x: x.sum(0) + total, mesh, rows), None
+
+        return jax.lax.scan(once, jnp.zeros(32), None, length=3)[0]
+
+    rows = jax.ShapeDtypeStruct((8, 32), jnp.float32, sharding=parallel.batch_sharding(mesh))
+    found = collectives_of(jax.jit(add_up).lower(rows).compile().as_text())
+    assert found == {"all-reduce": Traffic(3, 3 * 32 * 4)}
+
+
+def small(folder, **changes):
+    values = keys.to_config_dict(tiny_config())
+    values.data.root = str(folder)
+    values.update_from_flattened_dict({"training.batch_size": 6, "evaluation.batch_size": 2} | changes)
+    return config_lib.resolve(values)
+
+
+def test_a_report_about_this_machine(tmp_path, capsys):
+    folder = write_folder(tmp_path / "data", {})
+    report = compile.compile_ahead(small(folder), Workdir(str(tmp_path / "run")))
+    assert (report["devices"], report["batch_size"]) == (4, 16)  # 6 does not split over 4 devices
+    assert report["training"]["collectives"]["all-reduce"]["count"] > 0
+    memory = report["training"]["memory"]
+    assert (
+        memory["total"]
+        == memory["arguments"] + memory["outputs"] - memory["shared"] + memory["temporary"] + memory["code"]
+    )
+    assert memory["temporary"] > memory["arguments"] > 0
+    assert report["evaluation"]["memory"]["temporary"] < memory["temporary"]
+    # Forward and backward: about three times the forward pass, which has 2 FLOPs per multiplication.
+    assert 1e8 < report["training"]["flops_per_image"] < 1e10
+    (written,) = (tmp_path / "run" / "compile").glob("*.json")
+    assert json.loads(written.read_text()) == json.loads(json.dumps(report))
+    assert "all-reduce" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["v5e", "v9:2x2", "v5e:big", "v5e:4"])
+def test_a_topology_that_is_none_is_refused_with_examples(name):
+    with pytest.raises(UserError, match=rf"--topology={name}: expected one of v4, v5e, v5p, v6e, .* like v5e:4x4"):
+        compile.find_target(name)
+
+
+def test_a_step_that_does_not_fit_says_what_to_change(tmp_path):
+    target = compile.Target("v5e:2x2", [], "tpu", TPUS["v5e"])
+    report = {"training": {"memory": {"total": 17 * 2**30}}}
+    config = small(write_folder(tmp_path / "data", {}))
+    with pytest.raises(
+        UserError, match=r"needs 17.0 GiB .* has 16: lower config.training.batch_size=6, or take .*accumulate=2"
+    ):
+        compile._check_fit(report, target, config)
+    compile._check_fit({"training": {"memory": {"total": 15 * 2**30}}}, target, config)
+
+
+def test_a_missing_libtpu_is_told_with_its_command(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("JAX TPU support not installed; cannot generate TPU topology.")
+
+    monkeypatch.setattr(compile.topologies, "get_topology_desc", fail)
+    with pytest.raises(UserError, match=r"needs libtpu, .*: pip install -r requirements-tpu.txt"):
+        compile.find_target("v5e:2x2")
+
+
+def test_the_estimate_is_arithmetic_and_then_communication():
+    chip = TPUS["v5e"]
+    sent = {"all-reduce": {"count": 1, "bytes": chip.link_bytes / 100}}
+    report = {"batch_size": 16, "training": {"flops_per_image": chip.flops / 100, "collectives": sent}}
+    found = compile._estimate(report, parallel.make_mesh(4), chip)
+    # Four images of 10 ms each, and 2 · 3/4 times 10 ms of sending.
+    assert found["step_s"] == pytest.approx(0.04 + 0.015)
+    assert found["communication_share"] == pytest.approx(15 / 55)
+    assert found["images_per_second_per_device"] == pytest.approx(4 / 0.055)
