@@ -291,17 +291,38 @@ def test_a_signal_while_training_waits_for_the_step_and_otherwise_ends_at_once()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_a_long_compilation_does_not_keep_a_machine():
+def test_a_signal_while_restoring_is_no_damage(two, monkeypatch):
+    """Else the checkpoint that was being read would pass for a damaged one, and be removed."""
+    read, seen = Checkpoints._read, []
+
+    def interrupted(self, step, parts):
+        seen.append(step)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return read(self, step, parts)
+
+    monkeypatch.setattr(Checkpoints, "_read", interrupted)
+    with Preemption(), pytest.raises(Preempted):
+        restore(two)
+    assert seen == [4]
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.EVALUATING])
+def test_a_long_compilation_does_not_keep_a_machine(phase):
+    """Of the training step; or of an evaluation, whose state is on disk 6 s after the signal."""
     program = (
-        "import sys, threading\n"
-        "from pyrseg_jax.training.preemption import Preemption\n"
-        "with Preemption():\n"
-        "    threading.Timer(0.5, lambda: __import__('os').kill(__import__('os').getpid(), 15)).start()\n"
-        "    __import__('hashlib').pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"  # no Python handler runs inside of this call
+        "import hashlib, os, threading, time\n"
+        "from pyrseg_jax.training.preemption import Phase, Preemption\n"
+        "with Preemption() as preemption:\n"
+        f"    preemption.phase, end = {phase}, time.monotonic() + 6.5\n"
+        "    if preemption.phase is Phase.EVALUATING:\n"
+        "        preemption.is_written = lambda: time.monotonic() > end and not print('written', flush=True)\n"
+        "    threading.Timer(0.5, lambda: os.kill(os.getpid(), 15)).start()\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"  # no Python handler runs inside of this call
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 75
     assert done.stderr.startswith("preempted: ")
+    assert done.stdout == ("written\n" if phase is Phase.EVALUATING else "")
 
 
 @pytest.fixture(scope="module")

@@ -173,10 +173,14 @@ class Checkpoints:
                 self._manager.delete(newer)
         self._scores.drop_after(step, is_written=processes.is_first())
 
+    def is_writing(self) -> bool:
+        """Tell whether a checkpoint is still being written beside the steps."""
+        return self._manager.is_saving_in_progress()
+
     def check(self) -> None:
         """Raise UserError if a checkpoint that is being written beside the steps has failed by now."""
         # Orbax's own `check_for_errors` forgets the errors of a thread of its own; waiting for that one raises them.
-        if self._is_writing and not self._manager.is_saving_in_progress():
+        if self._is_writing and not self.is_writing():
             self._is_writing = False
             self.wait()
 

@@ -120,6 +120,7 @@ class _Loop:
         self.first_step = int(self.state.step)
         self.clock = Clock(self.schedule.batch_size, self.first_step)
         self.pending: tuple[int, Metrics] | None = None  # of a step whose metrics were not fetched yet
+        self.preemption.is_written = lambda: not self.checkpoints.is_writing()
 
     def run(self) -> TrainState:
         """Take all steps."""
@@ -139,7 +140,7 @@ class _Loop:
                 self._end()
             if is_evaluated:
                 self._score(step)
-        self.checkpoints.wait()
+        self._wait()
         return self.state
 
     def _take(self, step: int) -> None:
@@ -173,7 +174,8 @@ class _Loop:
     def _save(self, step: int) -> None:
         with self.stalls.watching(f"computing step {step}"):
             self._record_pending(step)  # raises before a bad state is saved
-        with self.clock.paused():
+        # The first time its checksums are compiled; an earlier checkpoint has to be on disk before this one is begun.
+        with self.clock.paused(), self.stalls.watching(f"saving step {step}", is_first=True):
             self.recorder.sync()
             self.checkpoints.save(step, self.state)
 
@@ -188,8 +190,12 @@ class _Loop:
             self.checkpoints.score(step, miou)
 
     def _end(self) -> None:
-        self.checkpoints.wait()
+        self._wait()
         raise Preempted
+
+    def _wait(self) -> None:
+        with self.stalls.watching("writing the last checkpoint"):
+            self.checkpoints.wait()
 
     def _record_pending(self, num_done: int) -> None:
         if self.pending is not None:

@@ -20,8 +20,12 @@ STATUS = 75
 PATIENCE_S = 3.0
 
 
-class Preempted(Exception):
-    """The run was ended by SIGTERM, and everything that it had is on disk."""
+class Preempted(BaseException):
+    """The run was ended by SIGTERM, and everything that it had is on disk.
+
+    Like KeyboardInterrupt no `Exception`: it is raised out of any line, and a reader of checkpoints that catches whatever a
+    damaged file raises must not take it for damage.
+    """
 
 
 class Phase(enum.Enum):
@@ -39,15 +43,17 @@ class Preemption:
     and no handler of this class may be installed. Otherwise this is the handler, while it is entered as a context.
 
     Before the first step, and while a saved state is evaluated, `Preempted` is raised out of whatever is being done; between
-    steps, the training loop asks `reached`. Before the first step a process that is in the middle of a long compilation,
-    where no exception reaches it, is ended after `PATIENCE_S`.
+    steps, the training loop asks `reached`. A process that is in the middle of a long compilation, where no exception reaches
+    it, is ended after `PATIENCE_S`, as soon as nothing is being written any more.
 
     Attributes:
       phase: set by whoever does the work.
+      is_written: tells whether the state that is evaluated is on disk; set by whoever saves it.
     """
 
     def __init__(self, agreed: Callable[[int], bool] | None = None):
         self.phase = Phase.STARTING
+        self.is_written: Callable[[], bool] = lambda: True
         self._agreed = agreed
         self._has_come = False
         self._is_left = threading.Event()
@@ -103,11 +109,17 @@ class Preemption:
 
     def _watch(self, reader: int) -> None:
         while received := os.read(reader, 1):
-            if received[0] != signal.SIGTERM or self.phase is not Phase.STARTING:
-                continue
-            if not self._is_left.wait(PATIENCE_S) and self.phase is Phase.STARTING:
-                self._end()
+            if received[0] == signal.SIGTERM and self.phase is not Phase.TRAINING:
+                self._end_if_stuck()
         os.close(reader)
+
+    def _end_if_stuck(self) -> None:
+        """End the process from beside, if the exception does not come out of what it is doing."""
+        wait_s = PATIENCE_S
+        while not self._is_left.wait(wait_s) and self.phase is not Phase.TRAINING:
+            if self.is_written():
+                self._end()
+            wait_s = 0.1
 
     def _end(self) -> None:
         say_preempted()
