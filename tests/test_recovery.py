@@ -4,8 +4,10 @@ import json
 import logging
 import os
 import random
+import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -215,6 +217,33 @@ def test_an_array_that_changed_on_disk_is_named(tmp_path, monkeypatch, caplog):
     with pytest.raises(UserError, match=r"no checkpoint can be read \(tried 4\)"):
         checkpoints.restore(replicated_abstract(), step=4)
     checkpoints.close()
+
+
+def test_what_one_process_cannot_read_all_take_from_the_checkpoint_before(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "tests/damage_of_one.py", str(process), port, str(tmp_path / "run")],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=120) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    for process, (out, err) in zip(started, said, strict=True):
+        assert process.returncode == 0, err
+        assert "restored 2" in out
+        assert re.search(r"checkpoint 4 in .* cannot be read", err), err
 
 
 def test_a_checkpoint_from_before_there_were_checksums_is_read(tmp_path):

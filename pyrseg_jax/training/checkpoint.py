@@ -127,14 +127,9 @@ class Checkpoints:
         candidates = [step] if step is not None else steps[::-1]
         for candidate in candidates:
             try:
-                found, problem = read(candidate), None
-            # Orbax and TensorStore raise anything, bare `Exception`s among it, for files that are missing, cut off or garbled.
-            except Exception as error:
-                found, problem = None, _first_line(error)
-            # One that a single process cannot read is no use to the others.
-            problem = next((p for p in processes.gather(problem) if p is not None), None)
-            if problem is None:
-                return candidate, found
+                return candidate, read(candidate)
+            except ValueError as error:
+                problem = str(error)
             log.warning("checkpoint %d in %s cannot be read (%s)", candidate, self._directory, problem)
         if candidates:
             raise UserError(
@@ -144,19 +139,27 @@ class Checkpoints:
         return None
 
     def _read(self, step: int, parts: dict[str, Any]) -> dict[str, Any]:
-        """Read parts of a checkpoint and hold them against their checksums."""
-        args = {name: ocp.args.StandardRestore(part) for name, part in parts.items()}
-        is_old = WHOLE in parts
-        if not is_old:
-            args[ABOUT] = ocp.args.JsonRestore()
-        found = self._manager.restore(step, args=ocp.args.Composite(**args))
-        if not is_old:
-            for name in parts:
-                wrong = differing(found[name], found[ABOUT]["checksums"][name])
-                if wrong:
-                    more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-                    raise ValueError(f"{name}: the bits of {wrong[0]}{more} are not those that were saved")
-        return {name: found[name] for name in parts}
+        """Read parts of a checkpoint and hold them against their checksums; raises ValueError in all processes alike."""
+        folder = _absolute(self._directory / str(step))
+        read_arrays, read_json = ocp.StandardCheckpointHandler(), ocp.JsonCheckpointHandler()
+
+        def read() -> tuple[dict[str, Any], dict]:
+            found = {
+                name: read_arrays.restore(folder / name, args=ocp.args.StandardRestore(part))
+                for name, part in parts.items()
+            }
+            if WHOLE in parts:  # from before there were checksums
+                return found, {}
+            sums = read_json.restore(folder / ABOUT)["checksums"]
+            return found, {name: sums[name] for name in parts}
+
+        found, expected = _together(read)
+        for name, sums in expected.items():
+            wrong = differing(found[name], sums)
+            if wrong:
+                more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+                raise ValueError(f"{name}: the bits of {wrong[0]}{more} are not those that were saved")
+        return found
 
     def _is_old(self, step: int) -> bool:
         return (self._directory / str(step) / WHOLE).exists()
@@ -164,7 +167,8 @@ class Checkpoints:
     def _read_some_of_old(self, step: int, abstract_variables: dict) -> dict:
         restore_args = ocp.checkpoint_utils.construct_restore_args(abstract_variables)
         args = ocp.args.PyTreeRestore(abstract_variables, restore_args=restore_args, partial_restore=True)
-        return self._manager.restore(step, args=ocp.args.Composite(**{WHOLE: args}))[WHOLE]
+        folder = _absolute(self._directory / str(step) / WHOLE)
+        return _together(lambda: ocp.PyTreeCheckpointHandler().restore(folder, args=args))
 
     def delete_after(self, step: int) -> None:
         """Remove checkpoints newer than `step`, which turned out to be damaged: their step is going to be saved anew."""
@@ -197,7 +201,7 @@ class Checkpoints:
     def _writing(self, act: Callable[[], Any]) -> None:
         try:
             act()
-        except Exception as error:  # as above, for a full disk
+        except Exception as error:  # anything, as for files that cannot be read; for a full disk, for one
             self._has_failed = True
             raise UserError(
                 f"{self._directory}: a checkpoint could not be written ({_first_line(error)}); those before it are whole: make "
@@ -212,6 +216,23 @@ def abstract_on(state: Any, sharding: Any) -> Any:
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, sharding)
 
 
+def _together(read: Callable[[], Any]) -> Any:
+    """Return what is read; if one process cannot read it, ValueError with its reason is raised in all of them.
+
+    Orbax's managers wait for all processes after reading: one in which that fails would never come there, and what it does
+    next would meet the others' waiting. So files are read by the handlers below the managers, which wait for nobody.
+    """
+    try:
+        found, problem = read(), None
+    # Orbax and TensorStore raise anything, bare `Exception`s among it, for files that are missing, cut off or garbled.
+    except Exception as error:
+        found, problem = None, _first_line(error)
+    problem = next((p for p in processes.gather(problem) if p is not None), None)
+    if problem is not None:
+        raise ValueError(problem)
+    return found
+
+
 def _parts_of(state: TrainState) -> dict[str, dict]:
     return {VARIABLES: state.variables, TRAINING: {"step": state.step, "opt_state": state.opt_state}}
 
@@ -224,4 +245,4 @@ def _first_line(error: Exception) -> str:
     """Shorten a message; TensorStore's has what the system said, like "No space left on device", after all paths."""
     text = str(error).strip() or type(error).__name__
     said = re.search(r"([^:]+) \[os_error_code", text)
-    return said[1].strip() if said else text.split("\n")[0][:200]
+    return said[1].strip() if said else text.split("\n")[0].partition(". See full TensorStore details")[0][:200]
