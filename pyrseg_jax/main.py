@@ -78,7 +78,8 @@ def main(argv: list[str]) -> int:
     except OSError as error:  # a full disk, a folder without permission, a file that vanished
         if "--debug" in argv:
             raise
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: the same command continues from the last checkpoint", file=sys.stderr)

@@ -1,5 +1,7 @@
 """What survives what: damaged checkpoints, signals, full disks, stalls, a second training."""
 
+import contextlib
+import errno
 import json
 import logging
 import os
@@ -276,6 +278,16 @@ def test_the_best_is_known_after_a_restart_and_forgotten_with_its_step(tmp_path)
     checkpoints.close()
 
 
+@contextlib.contextmanager
+def files_up_to(num_bytes):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_a_disk_that_takes_no_more_is_one_line_and_leaves_the_checkpoints_before(tmp_path):
     """With a limit of this process on the size of files; the real thing was tried with a small disk."""
     checkpoints = Checkpoints(tmp_path / "run")
@@ -283,17 +295,13 @@ def test_a_disk_that_takes_no_more_is_one_line_and_leaves_the_checkpoints_before
     checkpoints.wait()
     large = small_state(4)
     large.params["layer"]["kernel"] = jnp.asarray(np.random.default_rng(0).normal(size=(400, 400)), jnp.float32)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    try:
+    with files_up_to(100_000):
         checkpoints.save(4, large)
         with pytest.raises(UserError, match="a checkpoint could not be written .*those before it are whole"):
             for _ in range(100):  # as the loop does: it is written in the background
                 checkpoints.check()
                 time.sleep(0.1)
         checkpoints.close()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert int(restore(tmp_path / "run").step) == 2
 
 
@@ -478,3 +486,29 @@ def test_lines_of_steps_to_come_and_torn_ones_are_removed(tmp_path):
     logbook.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
+
+
+def test_a_record_that_cannot_be_finished_hides_no_other_error(tmp_path, monkeypatch, caplog):
+    logbook = Logbook(tmp_path, 10, 4)
+
+    def full():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(logbook._tensorboard, "close", full)
+    with pytest.raises(UserError, match="a checkpoint"), contextlib.closing(logbook):
+        raise UserError("a checkpoint could not be written")
+    assert "is lost (No space left on device)" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["lines", "events"])
+def test_a_record_that_the_disk_does_not_take_ends_the_run_with_one_line(tmp_path, what):
+    """TensorBoard's events, too: a thread that wrote them and died would be waited for."""
+    logbook = Logbook(tmp_path, 10, 4)
+    if what == "events":
+        logbook._file = (tmp_path / "elsewhere").open("w")  # so that the lines are not what fails
+        logbook._file.write = lambda text: len(text)
+    values = {"loss": 1.0, "images_per_second": 1.0, "data_wait_share": 0.0}
+    with files_up_to(4000), pytest.raises(UserError, match=r"the record cannot be written \(File too large\)"):
+        for step in range(1000):
+            logbook.write_step(step, values)
+        logbook.sync()

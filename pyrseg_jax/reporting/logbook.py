@@ -1,19 +1,21 @@
 """The record of a run: `metrics.jsonl`, TensorBoard, and what scrolls by on the terminal."""
 
+import contextlib
 import json
 import logging
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from etils import epath
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from pyrseg_jax.buckets import copy_to, is_bucket
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.reporting.scalars import Scalars
 
 log = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
@@ -30,6 +32,8 @@ class Logbook:
       num_steps: of the whole run, and
       batch_size: of each, for the estimate of the time left.
       first_step: steps that were taken before.
+
+    All that writes raises UserError if the disk does not take it.
     """
 
     def __init__(self, workdir: epath.PathLike, num_steps: int, batch_size: int, first_step: int = 0):
@@ -42,8 +46,7 @@ class Logbook:
         partial.write_text(kept, encoding="utf-8")
         partial.replace(self._folder / METRICS)
         self._file = (self._folder / METRICS).open("a", encoding="utf-8")
-        # Without an image or audio in it, so that nothing else is imported; events after first_step are hidden.
-        self._tensorboard = SummaryWriter(str(self._folder / "tensorboard"), purge_step=first_step + 1)
+        self._tensorboard = Scalars(self._folder / "tensorboard", purge_step=first_step + 1)
         self._num_steps, self._batch_size = num_steps, batch_size
         self._miou: float | None = None
         is_terminal = sys.stderr.isatty()
@@ -58,10 +61,11 @@ class Logbook:
 
     def write_step(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line of `metrics.jsonl` and the same to TensorBoard; to the terminal if there is no bar."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._tensorboard.add_scalar(f"training/{name}", value, step)
+        with self._writing():
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                self._tensorboard.add(f"training/{name}", value, step)
         if self._bar is None:
             log.info(
                 "step %d/%d  loss %.3f  mIoU %s  %.1f images/s  waited for data %.0f %%  %s left",
@@ -79,12 +83,13 @@ class Logbook:
     def write_evaluation(self, step: int, result: Mapping) -> None:
         """Write the scores of an evaluation to TensorBoard and the terminal."""
         self._miou = result["miou"]
-        for name in ("miou", "pixel_accuracy", "mean_accuracy"):
-            if result[name] is not None:
-                self._tensorboard.add_scalar(f"evaluation/{name}", result[name], step)
-        for index, share in enumerate(result["level_share"], 1):
-            self._tensorboard.add_scalar(f"evaluation/level_share_{index}", share, step)
-        self._tensorboard.flush()
+        with self._writing():
+            for name in ("miou", "pixel_accuracy", "mean_accuracy"):
+                if result[name] is not None:
+                    self._tensorboard.add(f"evaluation/{name}", result[name], step)
+            for index, share in enumerate(result["level_share"], 1):
+                self._tensorboard.add(f"evaluation/level_share_{index}", share, step)
+            self._tensorboard.flush()
         self.say(
             f"step {step}: mIoU {self._miou_text()} over {result['classes_averaged']} classes, "
             f"{result['images']} images in {result['seconds']:.0f} s"
@@ -99,21 +104,39 @@ class Logbook:
 
     def sync(self) -> None:
         """Bring everything to where it stays, before a checkpoint is written that continues from here."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        if self._bucket is not None:
+        with self._writing():
+            self._file.flush()
+            os.fsync(self._file.fileno())
             self._tensorboard.flush()
-            copy_to(self._folder, self._bucket)
+            self._copy()
 
     def close(self) -> None:
-        """Finish the files and the bar."""
-        self._file.close()
-        self._tensorboard.close()
-        if self._bucket is not None:
-            copy_to(self._folder, self._bucket)
-            shutil.rmtree(self._folder, ignore_errors=True)
+        """Finish the files and the bar; a disk that takes no more is told, but hides no error that the run ends with."""
         if self._bar is not None:
             self._bar.close()
+        for finish in (self._file.close, self._tensorboard.close, self._copy):
+            try:
+                finish()
+            except OSError as error:
+                log.warning(
+                    "the end of the record in %s is lost (%s)", self._bucket or self._folder, error.strerror or error
+                )
+        if self._bucket is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self._bucket or self._folder}: the record cannot be written ({error.strerror or error}): make room or restore "
+                "access, then start the same command again, which continues from the last checkpoint"
+            ) from error
+
+    def _copy(self) -> None:
+        if self._bucket is not None:
+            copy_to(self._folder, self._bucket)
 
     def _miou_text(self) -> str:
         return "–" if self._miou is None else f"{100 * self._miou:.2f}"
