@@ -10,13 +10,15 @@ from runs import tiny_config
 
 from pyrseg_jax import config as config_lib
 from pyrseg_jax import keys, parallel
-from pyrseg_jax.chips import TPUS
-from pyrseg_jax.compiled_programs import Traffic, collectives_of
+from pyrseg_jax.chips import TPUS, Chip
+from pyrseg_jax.compiled_programs import Cost, Traffic, cost_of
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.estimate import estimate_step, other_slices
 from pyrseg_jax.modes import compile
 from pyrseg_jax.workdir import Workdir
 
-# As XLA prints it for TPUs: a loop of four rounds, asynchronous pairs, a collective inside of a called computation.
+# As XLA prints it: a loop of four rounds, one of seven as for TPUs (known by its condition alone), asynchronous pairs, a
+# collective inside of a called computation.
 PROGRAM = """HloModule jit_step, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
 
 %add (a: f32[], b: f32[]) -> f32[] {
@@ -36,6 +38,18 @@ PROGRAM = """HloModule jit_step, entry_computation_layout={(f32[8]{0})->f32[8]{0
   ROOT %lt = pred[] compare(%i, %n), direction=LT
 }
 
+%body.2 (arg.3: (s32[], f32[3])) -> (s32[], f32[3]) {
+  %ar.2 = f32[3]{0} all-reduce(%x.2), to_apply=%add
+  %f.2 = f32[3]{0} fusion(%ar.2), kind=kLoop, calls=%fused, backend_config={"window_config":{"estimated_cycles":"100"}}
+  ROOT %t.2 = (s32[], f32[3]{0}) tuple(%i.2, %ar.2)
+}
+
+%condition.2 (arg.4: (s32[], f32[3])) -> pred[] {
+  %seven = s32[]{:T(128)} constant(7)
+  %i.3 = s32[]{:T(128)} get-tuple-element(%arg.4), index=0
+  ROOT %lt.2 = pred[]{:T(512)} compare(%i.3, %seven), direction=LT, metadata={op_name="while/cond/lt"}
+}
+
 %wrapped (p: f32[4]) -> f32[8] {
   ROOT %g = f32[8]{0} all-gather(%p), dimensions={0}
 }
@@ -43,24 +57,26 @@ PROGRAM = """HloModule jit_step, entry_computation_layout={(f32[8]{0})->f32[8]{0
 ENTRY %main.9 (p0: f32[8]) -> f32[8] {
   %p0 = f32[8]{0} parameter(0)
   %w = (s32[], bf16[16,4]{1,0}) while(%init), condition=%condition.1, body=%body.1, backend_config={"known_trip_count":{"n":"4"}}
+  %w.2 = (s32[], f32[3]{0}) while(%w), condition=%condition.2, body=%body.2
   %start = (f32[2]{0}, f32[6]{0}, u32[], u32[]) collective-permute-start(%y), source_target_pairs={{0,1}}
   %done = f32[6]{0} collective-permute-done(%start)
   %ags = (f32[2,3]{1,0}, f32[4,3]{1,0}) all-gather-start(%z), dimensions={0}
   %two = (f32[10]{0}, f32[20]{0}) all-reduce(%u, %v), to_apply=%add
+  %f = f32[8]{0} fusion(%two), kind=kLoop, calls=%fused.2, backend_config={"window_config":{"estimated_cycles":"11"}}
   ROOT %c = f32[8]{0} call(%q), to_apply=%wrapped
 }
 """
 
 
 def test_collectives_are_counted_as_often_as_their_loop_runs():
-    assert collectives_of(PROGRAM) == {
-        "all-reduce": Traffic(4 + 1, 4 * 16 * 4 * 2 + 30 * 4),
+    assert cost_of(PROGRAM).collectives == {
+        "all-reduce": Traffic(4 + 7 + 1, 4 * 16 * 4 * 2 + 7 * 3 * 4 + 30 * 4),
         "collective-permute": Traffic(1, 6 * 4),
         "all-gather": Traffic(2, 12 * 4 + 8 * 4),
     }
 
 
-def test_collectives_of_a_program_that_was_compiled_here():
+def test_cost_of_a_program_that_was_compiled_here():
     mesh = parallel.make_mesh(4)
 
     def add_up(rows):
@@ -70,8 +86,8 @@ def test_collectives_of_a_program_that_was_compiled_here():
         return jax.lax.scan(once, jnp.zeros(32), None, length=3)[0]
 
     rows = jax.ShapeDtypeStruct((8, 32), jnp.float32, sharding=parallel.batch_sharding(mesh))
-    found = collectives_of(jax.jit(add_up).lower(rows).compile().as_text())
-    assert found == {"all-reduce": Traffic(3, 3 * 32 * 4)}
+    found = cost_of(jax.jit(add_up).lower(rows).compile().as_text())
+    assert found == Cost({"all-reduce": Traffic(3, 3 * 32 * 4)}, None)
 
 
 def small(folder, **changes):
@@ -126,12 +142,18 @@ def test_a_missing_libtpu_is_told_with_its_command(monkeypatch):
         compile.find_target("v5e:2x2")
 
 
-def test_the_estimate_is_arithmetic_and_then_communication():
-    chip = TPUS["v5e"]
-    sent = {"all-reduce": {"count": 1, "bytes": chip.link_bytes / 100}}
-    report = {"batch_size": 16, "training": {"flops_per_image": chip.flops / 100, "collectives": sent}}
-    found = compile._estimate(report, parallel.make_mesh(4), chip)
-    # Four images of 10 ms each, and 2 · 3/4 times 10 ms of sending.
-    assert found["step_s"] == pytest.approx(0.04 + 0.015)
-    assert found["communication_share"] == pytest.approx(15 / 55)
-    assert found["images_per_second_per_device"] == pytest.approx(4 / 0.055)
+def test_the_estimate_is_computing_and_then_sending():
+    chip = Chip(16 * 2**30, flops=1e12, link_bytes=1e9, clock_hz=1e6)
+    sent = {"all-reduce": Traffic(100, 10_000_000), "all-gather": Traffic(10, 1_000_000)}
+    found = estimate_step(Cost(sent, 40_000), 4, 1e9, chip, 16, (4, 4))
+    assert found.compute_s == pytest.approx(0.04)
+    # 15 of 16 parts of the bytes, two ways or one; and 2 + 2 hops of a microsecond, two ways or one.
+    assert found.send_s == pytest.approx(15 / 16 * (2 * 0.01 + 0.001) + (2 * 100 + 10) * 4e-6)
+    assert found.images_per_second_per_device == pytest.approx(4 / (0.04 + found.send_s))
+    # Without the compiler's word: 4 images of 1 GFLOP at 1 TFLOP/s.
+    assert estimate_step(Cost(sent, None), 4, 1e9, chip, 16, (4, 4)).compute_s == pytest.approx(0.004)
+
+
+def test_other_slices_have_as_many_devices_to_a_chip():
+    assert [devices for _, devices in other_slices((4, 4), 16)] == [4, 16, 64, 256]
+    assert [devices for _, devices in other_slices((2, 2, 2), 16)] == [8, 32, 128, 512]

@@ -115,7 +115,7 @@ def test_any_number_of_processes_computes_what_one_does(trained, layout):
     (one, _), (several, outputs) = trained("one"), trained(layout)
     np.testing.assert_allclose(losses_of(several), losses_of(one), atol=1e-5)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
-    jax.tree.map(close, state_of(several).params, state_of(one).params)
+    jax.tree.map(close, state_of(several).variables["params"], state_of(one).variables["params"])
     assert evaluation_of(several) == evaluation_of(one)
     # The first speaks, the others do not.
     assert "pixel accuracy" in outputs[0][1]

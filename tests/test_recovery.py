@@ -273,7 +273,7 @@ def test_the_best_is_known_after_a_restart_and_forgotten_with_its_step(tmp_path)
     checkpoints.save(4, small_state(4))
     checkpoints.wait()
     assert checkpoints.steps() == [2, 4]
-    checkpoints.delete_after(1)
+    checkpoints.set_aside_after(1)
     assert not checkpoints.is_scored(2)
     checkpoints.close()
 

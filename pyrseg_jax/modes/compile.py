@@ -6,6 +6,7 @@ For a TPU slice no TPU is needed: libtpu compiles for any by its name.
 import dataclasses
 import json
 import logging
+import math
 import os
 import re
 import time
@@ -17,10 +18,11 @@ from jax.sharding import Mesh
 
 from pyrseg_jax import experiment, parallel
 from pyrseg_jax.chips import EXAMPLES, TPUS, Chip
-from pyrseg_jax.compiled_programs import collectives_of, memory_of
+from pyrseg_jax.compiled_programs import Cost, Traffic, cost_of, memory_of
 from pyrseg_jax.config import Config
 from pyrseg_jax.data.catalog import count_classes
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.estimate import estimate_step, other_slices
 from pyrseg_jax.evaluation.inference import Presenter
 from pyrseg_jax.models.initial import abstract_variables
 from pyrseg_jax.training.step import initial_state, make_train_step
@@ -41,12 +43,14 @@ class Target:
       devices: of it, without there having to be any.
       platform: "tpu", "cpu", …
       chip: what each device can do, where it is known; a chip of several devices is divided among them.
+      sides: of the grid that the chips stand in.
     """
 
     name: str
     devices: list
     platform: str
     chip: Chip | None
+    sides: tuple[int, ...] = ()
 
 
 def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None) -> dict:
@@ -69,7 +73,7 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
         "jax": jax.__version__,
         "training": _compile_training(config, mesh, num_classes, target),
     }
-    report["estimate"] = _estimate(report, mesh, target.chip)
+    report["estimate"] = _estimate(report, target)
     report["evaluation"] = _compile_evaluation(config, mesh, num_classes, target)
     path = workdir.path / "compile" / f"{re.sub('[^0-9a-zA-Z]+', '-', target.name)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,11 +104,12 @@ def find_target(topology: str | None) -> Target:
                 f"--topology={topology} needs libtpu, which installs without a TPU: pip install -r requirements-tpu.txt ({reason})"
             ) from error
         raise UserError(f"--topology={topology}: there is no such slice ({reason}); examples: {EXAMPLES}") from error
-    chip, num_chips = TPUS[kind], 1
-    for side in shape.split("x"):
-        num_chips *= int(side)
-    share = num_chips / len(devices)
-    return Target(topology, list(devices), "tpu", Chip(*(share * value for value in dataclasses.astuple(chip))))
+    chip, sides = TPUS[kind], tuple(map(int, shape.split("x")))
+    share = math.prod(sides) / len(devices)
+    chip = dataclasses.replace(
+        chip, memory_bytes=share * chip.memory_bytes, flops=share * chip.flops, link_bytes=share * chip.link_bytes
+    )
+    return Target(topology, list(devices), "tpu", chip, sides)
 
 
 def _with_a_batch_that_splits(config: Config, mesh: Mesh) -> Config:
@@ -183,31 +188,24 @@ def _compile(lowered: jax.stages.Lowered, name: str) -> dict:
     compiled = lowered.compile()
     seconds = time.perf_counter() - start
     log.info("the %s was compiled in %.0f s", name, seconds)
-    traffic = {kind: found._asdict() for kind, found in collectives_of(compiled.as_text()).items()}
-    return {"compile_s": seconds, "memory": memory_of(compiled), "collectives": traffic}
+    cost = cost_of(compiled.as_text())
+    traffic = {kind: found._asdict() for kind, found in cost.collectives.items()}
+    return {"compile_s": seconds, "memory": memory_of(compiled), "cycles": cost.cycles, "collectives": traffic}
 
 
-def _estimate(report: dict, mesh: Mesh, chip: Chip | None) -> dict | None:
-    """Estimate a step from below: arithmetic at the chip's peak, and after it what is sent, at the bandwidth of its links.
-
-    Chosen: an all-reduce sends nearly twice its bytes (once to add up, once to hand out), the others theirs once.
-    """
-    if chip is None:
+def _estimate(report: dict, target: Target) -> list[dict] | None:
+    """Estimate a step on the slice, then on others with as many images per device, whose program is nearly the same."""
+    if target.chip is None:
         return None
-    images_per_device = report["batch_size"] / mesh.size
-    arithmetic = images_per_device * report["training"]["flops_per_image"] / chip.flops
-    num = mesh.size
-    sent = sum(
-        found["bytes"] * (2 * (num - 1) / num if kind == "all-reduce" else 1)
-        for kind, found in report["training"]["collectives"].items()
-    )
-    sending = sent / chip.link_bytes
-    seconds = arithmetic + sending
-    return {
-        "step_s": seconds,
-        "communication_share": sending / seconds,
-        "images_per_second_per_device": images_per_device / seconds,
-    }
+    found = report["training"]
+    cost = Cost({kind: Traffic(**traffic) for kind, traffic in found["collectives"].items()}, found["cycles"])
+    images = report["batch_size"] / report["devices"]
+    estimates = []
+    for sides, devices in [(target.sides, report["devices"]), *other_slices(target.sides, report["devices"])]:
+        estimate = estimate_step(cost, images, found["flops_per_image"], target.chip, devices, sides)
+        name = f"{target.name.partition(':')[0]}:{'x'.join(map(str, sides))}"
+        estimates.append({"topology": name, **estimate._asdict(), "step_s": estimate.step_s})
+    return estimates
 
 
 def describe(report: dict, chip: Chip | None) -> str:
@@ -227,12 +225,17 @@ def describe(report: dict, chip: Chip | None) -> str:
     for kind, found in report["training"]["collectives"].items():
         lines.append(f"| {kind} | {found['count']} | {found['bytes'] / 1e6:.1f} |")
     if report["estimate"]:
-        found = report["estimate"]
         lines += [
             "",
-            f"at best {found['images_per_second_per_device']:.0f} images/s per device: {1e3 * found['step_s']:.1f} ms a step, "
-            f"{100 * found['communication_share']:.1f} % of it communication, with arithmetic at the chip's peak",
+            "| estimate, with as many images per device | devices | ms a step | of it sending | images/s per device | images/s |",
+            "|---|---|---|---|---|---|",
         ]
+    for found in report["estimate"] or []:
+        rate = found["images_per_second_per_device"]
+        lines.append(
+            f"| {found['topology']} | {found['devices']} | {1e3 * found['step_s']:.1f} | "
+            f"{100 * found['send_s'] / found['step_s']:.1f} % | {rate:.1f} | {rate * found['devices']:.0f} |"
+        )
     return "\n".join(lines)
 
 

@@ -202,7 +202,7 @@ def _restore_or_start(
         start = start or initialise(config, model, dataset.label_space)
         return jax.device_put(initial_state(start.variables, optimizer), sharding)
     log.info("continuing from the checkpoint of step %d", int(state.step))
-    checkpoints.delete_after(int(state.step))
+    checkpoints.set_aside_after(int(state.step))
     return state
 
 

@@ -170,11 +170,21 @@ class Checkpoints:
         folder = _absolute(self._directory / str(step) / WHOLE)
         return _together(lambda: ocp.PyTreeCheckpointHandler().restore(folder, args=args))
 
-    def delete_after(self, step: int) -> None:
-        """Remove checkpoints newer than `step`, which turned out to be damaged: their step is going to be saved anew."""
+    def set_aside_after(self, step: int) -> None:
+        """Rename checkpoints newer than `step`, which could not be read, to `damaged-N`: their steps will be saved anew.
+
+        They are not deleted: what could not be read may have been in order, on a disk that was not.
+        """
         for newer in self.steps():
             if newer > step:
-                self._manager.delete(newer)
+                aside = self._directory / f"damaged-{newer}"
+                if processes.is_first():
+                    if aside.exists():
+                        aside.rmtree()
+                    (self._directory / str(newer)).rename(aside)
+                log.warning("checkpoint %d was moved to %s; delete that if you do not need it", newer, aside)
+        processes.wait_for_all("damaged checkpoints are out of the way")
+        self._manager.reload()
         self._scores.drop_after(step, is_written=processes.is_first())
 
     def is_writing(self) -> bool:
