@@ -60,7 +60,17 @@ def make_mesh(data: int = -1, spatial: int = 1, devices: Sequence[jax.Device] | 
 
 def local_mesh(mesh: Mesh) -> Mesh:
     """Arrange this process's devices of a mesh for work that needs no other process: batches split over all of them."""
-    return make_mesh(devices=[d for d in mesh.devices.flat if d.process_index == jax.process_index()])
+    return make_mesh(devices=local_devices(list(mesh.devices.flat), jax.process_index()))
+
+
+def local_devices(devices: Sequence[jax.Device], process: int) -> list[jax.Device]:
+    """Return those devices of a process that can work without the other processes; of TPUs that is one.
+
+    A slice of v5e or v6e takes programs for all of its chips or for a single one ("device assignment should include all slice
+    devices"). What is done so, evaluation, is divided among the processes and takes a small part of a run.
+    """
+    own = [device for device in devices if device.process_index == process]
+    return own[:1] if own[0].platform == "tpu" and len(own) < len(devices) else own
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

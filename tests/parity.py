@@ -94,6 +94,38 @@ class WithContext(torch.nn.Module):
         return self.classify(self.context(features)), self.auxiliary(self.project(features))
 
 
+def build_pyramid(backbone="hrnet_tiny", width=32, key_width=16, unity_width=8, dtype="float32", classes=CLASSES):
+    """Return our whole network, with both pyramids, and its twin."""
+    ours = build_segmenter(
+        classes,
+        backbone=backbone,
+        semantic_width=width,
+        key_width=key_width,
+        unity_width=unity_width,
+        dtype=dtype,
+    )
+    net = NETWORKS[backbone]()
+    shape = {"num_modules": net.num_modules, "num_blocks": net.num_blocks, "num_bottlenecks": net.num_bottlenecks}
+    return ours, torch_twins.PyramidNetwork(classes, net.width, width, key_width, unity_width, **shape)
+
+
+def load_pyramid(twin, variables):
+    """Give the twin of `build_pyramid` our weights: but for the backbone's, the names are the same."""
+    backbone = {collection: tree["backbone"] for collection, tree in variables.items()}
+    state = {f"backbone.{name}": array for name, array in torch_weights.to_state_dict(backbone).items()}
+    for path, array in jax.tree_util.tree_leaves_with_path(variables):
+        names = [entry.key for entry in path][1:]
+        if names[0] != "backbone":
+            array = np.asarray(array)
+            array = array.transpose(3, 2, 0, 1) if names[-1] == "kernel" else array
+            state[".".join([*names[:-1], torch_weights.KINDS.get(names[-1], names[-1])])] = array
+    missing, unknown = twin.load_state_dict(
+        {name: torch.tensor(np.array(a)) for name, a in state.items()}, strict=False
+    )
+    assert not unknown, unknown
+    assert all(name.endswith("num_batches_tracked") for name in missing), missing
+
+
 def state_of(variables, context):
     """Return the twin's state dict. ANL and CCNet have our own names there, which are written out here."""
     if context in ("none", "ocr"):

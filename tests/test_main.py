@@ -99,25 +99,6 @@ def test_the_same_command_finds_nothing_left_to_do(trained):
     assert (workdir / "metrics.jsonl").read_text() == before
 
 
-def test_an_interrupted_run_continues_to_the_same_scores(trained, tmp_path):
-    folder, workdir, _ = trained
-    arguments = ["--config=configs/scenes.py", *TINY, f"--config.data.root={folder}", f"--workdir={tmp_path / 'run'}"]
-    run(*arguments, "--config.training.stop_after=3", check=0)
-    # What a killed run can leave behind: lines of steps after the last checkpoint, the last one cut off.
-    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "loss": 9}\n{"step": 5, "lo')
-    done = run(*arguments, check=0)
-    assert "continuing from the checkpoint of step 3" in done.stderr
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [2, 3, 4, 6]
-    final, straight = (
-        json.loads((w / "evaluation" / "validation-6.json").read_text()) for w in (tmp_path / "run", workdir)
-    )
-    for result in (final, straight):
-        del result["seconds"]
-    assert final == straight
-
-
 def test_evaluate_needs_only_the_workdir(trained):
     _, workdir, _ = trained
     before = json.loads((workdir / "evaluation" / "validation-6.json").read_text())

@@ -1,6 +1,7 @@
 """The training step on different meshes: the same numbers; and what a mesh refuses."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,16 @@ def five_steps(data, spatial=1, is_sharded=False):
 
 
 @pytest.mark.parametrize("layout", [(4, 1), (2, 2), (4, 1, True)], ids=["data", "data_and_rows", "state"])
+@pytest.mark.parametrize(
+    ("platform", "processes", "expected"), [("tpu", 2, 1), ("tpu", 1, 4), ("gpu", 2, 2), ("cpu", 2, 2)]
+)
+def test_a_slice_of_tpus_is_used_whole_or_one_chip_at_a_time(platform, processes, expected):
+    devices = [SimpleNamespace(platform=platform, process_index=i * processes // 4) for i in range(4)]
+    own = parallel.local_devices(devices, processes - 1)
+    assert len(own) == expected
+    assert {device.process_index for device in own} == {processes - 1}
+
+
 def test_every_mesh_computes_what_one_device_does(layout):
     losses, norms, state = five_steps(*layout)
     losses_of_one, norms_of_one, state_of_one = five_steps(1)

@@ -68,6 +68,25 @@ def test_a_deep_network_equals_the_twin():
     assert parity.far(parity.make_run(model, train=False)(variables, images[:1])[0], expected) < 1e-4
 
 
+@pytest.mark.parametrize("train", [False, True])
+def test_both_pyramids_equal_the_twins(train):
+    """The whole network of the paper, with running statistics and with those of the batch."""
+    model, twin = parity.build_pyramid()
+    variables = parity.draw(model)
+    parity.load_pyramid(twin, variables)
+    images = parity.images_of(64, 96)
+    semantic, unity = twin.double().train(train)(torch.tensor(images.transpose(0, 3, 1, 2)).double())
+    run = jax.jit(lambda variables, images: model.apply(variables, images, train, mutable=["batch_stats"])[0])
+    found = run(variables, images)
+    assert len(found.semantic) == len(semantic) == 4
+    assert len(found.unity) == len(unity) == 3
+    for ours, theirs in zip(found.semantic, semantic, strict=True):
+        # Random weights make scores of hundreds in the attention, whose rounding the softmax makes larger.
+        assert parity.far(ours, theirs.permute(0, 2, 3, 1)) < 1e-3
+    for ours, theirs in zip(found.unity, unity, strict=True):
+        assert parity.far(ours, theirs) < 1e-4
+
+
 def test_half_precision_finds_the_same_classes():
     model, twin, variables, images = prepare(dtype="bfloat16", size=(64, 96))
     expected = parity.run_twin(twin, images, train=False)[0]

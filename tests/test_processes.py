@@ -110,7 +110,7 @@ def state_of(workdir):
     return jax.device_get(restore(config, model, Workdir(str(workdir)), sharding, 5))
 
 
-@pytest.mark.parametrize("layout", ["two", "four"])
+@pytest.mark.parametrize("layout", ["two", pytest.param("four", marks=pytest.mark.slow)])
 def test_any_number_of_processes_computes_what_one_does(trained, layout):
     (one, _), (several, outputs) = trained("one"), trained(layout)
     np.testing.assert_allclose(losses_of(several), losses_of(one), atol=1e-5)

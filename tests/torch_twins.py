@@ -250,3 +250,69 @@ class CCNet(nn.Module):
 
 
 CONTEXTS = {"anl": ANL, "ccnet": CCNet}
+
+
+def halved(x, times):
+    return F.avg_pool2d(x, 1 << times) if times else x
+
+
+class CoarseToFine(nn.Module):
+    """The paper's context module (Sec. 3.3); its names are those of our module."""
+
+    def __init__(self, features, width, key_width, num_levels=4):
+        super().__init__()
+        self.num_levels = num_levels
+        self.reduce = Pair(features, width)
+        for level in range(1, num_levels + 1):
+            attention = nn.Module()
+            attention.query, attention.key = Pair(width, key_width), Pair(width, key_width)
+            attention.value = conv(width, width, 1)
+            setattr(self, f"attention_{level}", attention)
+            setattr(self, f"aggregate_{level}", Pair(2 * width, width))
+            if level < num_levels:
+                setattr(self, f"aggregate_block_{level}", Residual(width, (width, width), (3, 3)))
+                setattr(self, f"update_{level}", Pair(2 * width, width))
+
+    def forward(self, features):
+        finest = self.reduce(features)
+        context, outputs = ANL.tokens(finest)[:, :, None], []  # (N, C, 1, S)
+        for level in range(1, self.num_levels + 1):
+            x, part = halved(finest, self.num_levels - level), getattr(self, f"attention_{level}")
+            query, key, value = part.query(x), part.key(context)[:, :, 0], part.value(context)[:, :, 0]
+            weights = torch.softmax(query.flatten(2).transpose(1, 2) @ key * query.shape[1] ** -0.5, -1)
+            found = (weights @ value.transpose(1, 2)).transpose(1, 2).reshape(x.shape)
+            x = getattr(self, f"aggregate_{level}")(torch.cat([found, x], 1))
+            if level < self.num_levels:
+                x = getattr(self, f"aggregate_block_{level}")(x)
+                joined = torch.cat([ANL.tokens(x)[:, :, None], context], 1)
+                context = getattr(self, f"update_{level}")(joined)
+            outputs.append(x)
+        return outputs
+
+
+class PyramidNetwork(nn.Module):
+    """HRNet, coarse-to-fine context and the heads of both pyramids; returns (semantic logits, unity logits), coarse → fine."""
+
+    def __init__(self, classes, width, semantic_width, key_width, unity_width, num_levels=4, **kwargs):
+        super().__init__()
+        self.backbone = HRNet(width, **kwargs)
+        d, w = self.backbone.width, semantic_width
+        self.context = CoarseToFine(d, w, key_width, num_levels)
+        self.semantic_head, self.unity_head = nn.Module(), nn.Module()
+        for level in range(1, num_levels + 1):
+            setattr(self.semantic_head, f"project_{level}", Pair(w, w))
+            setattr(self.semantic_head, f"classify_{level}", conv(w, classes, 1, bias=True))
+        self.unity_head.reduce = Pair(d, unity_width)
+        for level in range(1, num_levels):
+            cell = 1 << (num_levels - level)
+            setattr(self.unity_head, f"unity_{level}", nn.Conv2d(unity_width, 1, cell, cell))
+
+    def forward(self, x):
+        features = self.backbone(x)
+        semantic = [
+            getattr(self.semantic_head, f"classify_{level}")(getattr(self.semantic_head, f"project_{level}")(y))
+            for level, y in enumerate(self.context(features), 1)
+        ]
+        reduced = self.unity_head.reduce(features)
+        unity = [getattr(self.unity_head, f"unity_{level}")(reduced)[:, 0] for level in range(1, len(semantic))]
+        return semantic, unity

@@ -65,16 +65,17 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
     parallel.check_rows(mesh, config.data.crop_px, config.model.strides[0])
     num_classes = count_classes(config.data.name, config.data.root)
     log.info("compiling for %s: %d devices, %d classes", target.name, mesh.size, num_classes)
+    evaluation = _compile_evaluation(config, mesh, num_classes, target)  # first, for it takes less time
     report = {
         "topology": target.name,
         "devices": mesh.size,
         "batch_size": config.training.batch_size,
         "crop_px": config.data.crop_px,
         "jax": jax.__version__,
+        "evaluation": evaluation,
         "training": _compile_training(config, mesh, num_classes, target),
     }
     report["estimate"] = _estimate(report, target)
-    report["evaluation"] = _compile_evaluation(config, mesh, num_classes, target)
     path = workdir.path / "compile" / f"{re.sub('[^0-9a-zA-Z]+', '-', target.name)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
@@ -166,20 +167,19 @@ def _compile_training(config: Config, mesh: Mesh, num_classes: int, target: Targ
 
 
 def _compile_evaluation(config: Config, mesh: Mesh, num_classes: int, target: Target) -> dict:
-    """Compile the network of the evaluation for the devices of one process, at the size of a training crop."""
-    first = [d for d in mesh.devices.flat if d.process_index == mesh.devices.flat[0].process_index]
-    mesh = parallel.make_mesh(devices=first)
+    """Compile the network of the evaluation for the devices that one process uses, at the size of a training crop."""
+    mesh = parallel.local_mesh(mesh)
     model = experiment.make_model(config.model, num_classes, target.platform)
     whole, rows = parallel.replicated(mesh), parallel.batch_sharding(mesh)
     protocol = experiment.make_evaluation_protocol(config)
     present = Presenter(model, protocol, config.evaluation.threshold, whole, rows)
-    num_images, side = -(-config.evaluation.batch_size // len(first)) * len(first), config.data.crop_px
+    num_images, side = -(-config.evaluation.batch_size // mesh.size) * mesh.size, config.data.crop_px
     variables = abstract_variables(model, 2 * config.model.strides[0])
     variables = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), variables)
     shapes = ((num_images, side, side, 3), jnp.uint8), ((num_images, side, side), jnp.uint8), ((num_images,), jnp.bool_)
     batch = [jax.ShapeDtypeStruct(shape, kind, sharding=rows) for shape, kind in shapes]
     found = _compile(present.lower(variables, *batch), "evaluation")
-    return found | {"batch_size": num_images, "devices": len(first)}
+    return found | {"batch_size": num_images, "devices": mesh.size}
 
 
 def _compile(lowered: jax.stages.Lowered, name: str) -> dict:
@@ -194,14 +194,15 @@ def _compile(lowered: jax.stages.Lowered, name: str) -> dict:
 
 
 def _estimate(report: dict, target: Target) -> list[dict] | None:
-    """Estimate a step on the slice, then on others with as many images per device, whose program is nearly the same."""
+    """Estimate a step on the slice, and on others with as many images per device, whose program is nearly the same."""
     if target.chip is None:
         return None
     found = report["training"]
     cost = Cost({kind: Traffic(**traffic) for kind, traffic in found["collectives"].items()}, found["cycles"])
     images = report["batch_size"] / report["devices"]
     estimates = []
-    for sides, devices in [(target.sides, report["devices"]), *other_slices(target.sides, report["devices"])]:
+    slices = other_slices(target.sides, report["devices"])
+    for sides, devices in sorted({(target.sides, report["devices"]), *slices}, key=lambda slice: slice[1]):
         estimate = estimate_step(cost, images, found["flops_per_image"], target.chip, devices, sides)
         name = f"{target.name.partition(':')[0]}:{'x'.join(map(str, sides))}"
         estimates.append({"topology": name, **estimate._asdict(), "step_s": estimate.step_s})
