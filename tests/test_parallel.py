@@ -36,7 +36,6 @@ def five_steps(data, spatial=1, is_sharded=False):
     return *np.array(recorded).T, state
 
 
-@pytest.mark.parametrize("layout", [(4, 1), (2, 2), (4, 1, True)], ids=["data", "data_and_rows", "state"])
 @pytest.mark.parametrize(
     ("platform", "processes", "expected"), [("tpu", 2, 1), ("tpu", 1, 4), ("gpu", 2, 2), ("cpu", 2, 2)]
 )
@@ -47,6 +46,7 @@ def test_a_slice_of_tpus_is_used_whole_or_one_chip_at_a_time(platform, processes
     assert {device.process_index for device in own} == {processes - 1}
 
 
+@pytest.mark.parametrize("layout", [(4, 1), (2, 2), (4, 1, True)], ids=["data", "data_and_rows", "state"])
 def test_every_mesh_computes_what_one_device_does(layout):
     losses, norms, state = five_steps(*layout)
     losses_of_one, norms_of_one, state_of_one = five_steps(1)
