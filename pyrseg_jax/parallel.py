@@ -63,7 +63,7 @@ def local_mesh(mesh: Mesh) -> Mesh:
     return make_mesh(devices=local_devices(list(mesh.devices.flat), jax.process_index()))
 
 
-def local_devices(devices: Sequence[jax.Device], process: int) -> list[jax.Device]:
+def local_devices(devices: Sequence, process: int) -> list:
     """Return those devices of a process that can work without the other processes; of TPUs that is one.
 
     A slice of v5e or v6e takes programs for all of its chips or for a single one ("device assignment should include all slice
