@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.inference import run_network
-from pyrseg_jax.models.layers import resize
+from pyrseg_jax.evaluation.upsampling import class_of_pixels
 from pyrseg_jax.workdir import write_bytes_atomically
 
 FORMAT = 1
@@ -137,7 +137,7 @@ def segment(model: nn.Module, weights: dict, images: UInt8[jax.Array, "n h w 3"]
     variables = unflatten_dict({tuple(name.split("/")): array for name, array in weights.items()})
     outputs = run_network(model, variables, images, threshold)
     return {
-        "labels": resize(outputs.probs, images.shape[1:3], "half_pixel").argmax(-1).astype(jnp.uint8),
+        "labels": class_of_pixels(outputs.probs, images.shape[1:3]),
         "level": outputs.level.astype(jnp.uint8),
         "probs": outputs.probs,
         "semantic": outputs.semantic,

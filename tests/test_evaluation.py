@@ -3,6 +3,7 @@
 import functools
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from pyrseg_jax.evaluation.metrics import best_constant_miou, scores
 from pyrseg_jax.evaluation.pixels import classes_of, room_for_pixels
 from pyrseg_jax.evaluation.protocols import Protocol, make_protocol
 from pyrseg_jax.evaluation.showing import Showing, room_for
+from pyrseg_jax.evaluation.upsampling import class_of_pixels
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.inputs import normalize
 from pyrseg_jax.models.segmenter import build_segmenter
@@ -206,3 +208,27 @@ def test_scores_are_those_of_the_predictions(tmp_path):
     assert result["cells_per_image"] == pytest.approx(cells / 7)
     assert result["pixels_per_image"] == pytest.approx(pixels / 7)
     json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    ("shape", "factor"), [((2, 5, 7, 6), 4), ((1, 4, 4, 3), 1), ((3, 1, 2, 255), 3), ((1, 6, 3, 1), 2)]
+)
+def test_the_class_of_pixels_is_the_argmax_of_the_interpolation(rng, shape, factor):
+    n, h, w, num_classes = shape
+    probs = jnp.asarray(rng.dirichlet(np.ones(num_classes), size=shape[:3]), jnp.float32)
+    whole = jax.image.resize(probs, (n, factor * h, factor * w, num_classes), "bilinear", antialias=False)
+    found = jax.jit(class_of_pixels, static_argnames="size")(probs, size=(factor * h, factor * w))
+    chosen = jnp.take_along_axis(whole, found[..., None].astype(jnp.int32), -1)[..., 0]
+    np.testing.assert_allclose(chosen, whole.max(-1), rtol=0, atol=1e-6)
+    assert (np.asarray(found) == np.asarray(whole.argmax(-1))).mean() > 0.99  # but for near ties
+
+
+def test_equal_probabilities_go_to_the_lower_class():
+    assert not class_of_pixels(jnp.full((1, 2, 2, 5), 0.2), (8, 8)).any()
+
+
+def test_a_size_that_is_no_multiple_of_the_map_is_refused():
+    with pytest.raises(
+        ValueError, match=r"size=\(8, 9\): expected the same multiple of both sides of the map, \(2, 2\)"
+    ):
+        class_of_pixels(jnp.zeros((1, 2, 2, 5)), (8, 9))

@@ -108,7 +108,9 @@ def find_target(topology: str | None) -> Target:
                 f"--topology={topology} needs libtpu, which installs without a TPU: pip install -r requirements-tpu.txt ({reason})"
             ) from error
         raise UserError(f"--topology={topology}: there is no such slice ({reason}); examples: {EXAMPLES}") from error
-    jax.config.update("jax_enable_compilation_cache", False)  # programs for other machines can be kept, but not read again
+    jax.config.update(
+        "jax_enable_compilation_cache", False
+    )  # programs for other machines can be kept, but not read again
     chip, sides = TPUS[kind], tuple(map(int, shape.split("x")))
     share = math.prod(sides) / len(devices)
     chip = dataclasses.replace(

@@ -1,0 +1,53 @@
+"""From class probabilities to the most likely class of every pixel, where the sizes are known when the program is compiled."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+Planes = tuple[tuple[Float[Array, "n h w"], UInt8[Array, "n h w"]], ...]
+
+
+def class_of_pixels(probs: Float[Array, "n h w c"], size: tuple[int, int]) -> UInt8[Array, "n {size[0]} {size[1]}"]:
+    """Return the argmax of the interpolated probabilities, without a tensor of all classes at all pixels.
+
+    Bilinear with half-pixel centres, as `layers.resize`. Enlarging by a whole factor f, each pixel of an f × f cell has weights
+    of its own that are the same in every cell; so there are f² planes of the size of the map, and one class after another is
+    compared with the best so far in each of them.
+
+    Args:
+      probs: (N, h, w, C).
+      size: the height and width to reach, the same multiple of h and w.
+
+    Raises:
+      ValueError: if it is none.
+    """
+    n, h, w, num_classes = probs.shape
+    factor = size[0] // h
+    if size != (factor * h, factor * w):
+        raise ValueError(f"size={size}: expected the same multiple of both sides of the map, {(h, w)}")
+    by_class = probs.transpose(3, 0, 1, 2)
+
+    def compare(c, best: Planes) -> Planes:
+        rows = [_shift(by_class[c], 1, (a + 0.5) / factor - 0.5) for a in range(factor)]
+        found = [_shift(row, 2, (b + 0.5) / factor - 0.5) for row in rows for b in range(factor)]
+        return tuple(
+            (jnp.maximum(value, highest), jnp.where(value > highest, c.astype(jnp.uint8), classes))
+            for value, (highest, classes) in zip(found, best, strict=True)
+        )
+
+    # Ties go to the lower class, as in an argmax.
+    nothing = jnp.full((n, h, w), -jnp.inf, probs.dtype), jnp.zeros((n, h, w), jnp.uint8)
+    best = jax.lax.fori_loop(0, num_classes, compare, (nothing,) * factor**2)
+    classes = jnp.stack([classes for _, classes in best]).reshape(factor, factor, n, h, w)
+    return classes.transpose(2, 3, 0, 4, 1).reshape(n, *size)
+
+
+def _shift(x: Float[Array, "n h w"], axis: int, by: float) -> Float[Array, "n h w"]:
+    """Interpolate at each position + `by` along an axis, |by| < 1; past the edge lies what is on it."""
+    if not by:
+        return x
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, 1) if by > 0 else (1, 0)
+    first = 1 if by > 0 else 0
+    beside = jax.lax.slice_in_dim(jnp.pad(x, widths, mode="edge"), first, first + x.shape[axis], axis=axis)
+    return x * (1 - abs(by)) + beside * abs(by)
