@@ -71,8 +71,7 @@ def child(place: Path, start: float, arguments: list[str]) -> None:
             os._exit(0)  # no more is measured
 
     loop._Loop._take = noted
-    sys.argv = ["main", *arguments]
-    main.run()
+    main.main(["main", *arguments])
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from pyrseg_jax.models.segmenter import DTYPES, REPRESENTATIONS
 from pyrseg_jax.pyramid import PROCEDURES, VOID_RULES
 from pyrseg_jax.pyramid.levels import check_strides
 from pyrseg_jax.training.objective import SUPERVISIONS
+from pyrseg_jax.training.profile import parse_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Training:
     evaluate_every: int = key(10_000, at_least(1), free=True)
     save_every: int = key(1_000, at_least(1), free=True)
     stall_s: float = key(600.0, at_least(0), free=True)  # report a step that takes longer than this; 0: none
+    profile: str | None = key(None, free=True)  # first and last step of a trace, as "10:15"
     keep_last: int = key(2, at_least(1), free=True)  # checkpoints kept beside the best one
     stop_after: int | None = key(None, at_least(1), free=True)  # end early, at this step, with all schedules unchanged
 
@@ -202,5 +204,6 @@ def _check_together(config: Config) -> None:
             f"config.training.batch_size={config.training.batch_size} cannot be taken as "
             f"config.training.accumulate={config.training.accumulate} micro-batches: take a divisor of the batch size"
         )
+    parse_steps(config.training.profile)
     if config.parallel.data == 0:
         raise UserError("config.parallel.data=0: expected a number of devices, or -1 for all")

@@ -11,6 +11,7 @@ FLOORS = {
     "errors": 0,
     "chips": 0,
     "compiled_programs": 1,
+    "estimate": 2,
     "conventions": 0,
     "buckets": 1,
     "lock": 1,

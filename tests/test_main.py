@@ -111,6 +111,7 @@ def test_evaluate_needs_only_the_workdir(trained):
     assert "has no checkpoint of step 5" in error_of(run("--mode=evaluate", f"--workdir={workdir}", "--step=5"))
 
 
+@pytest.mark.slow
 def test_evaluate_follows_the_protocol(trained):
     _, workdir, _ = trained
     protocol = ["--config.evaluation.protocol=multi_scale_flip", "--config.evaluation.split=training"]

@@ -128,10 +128,15 @@ def combination(context, representation, procedure):
 
 
 WAYS = [("per_pixel", "raw"), ("auxiliary", "raw"), ("pyramid", "raw"), ("pyramid", "gt"), ("pyramid", "tp")]
+# Every context and every way by default; the other pairs with the slow tests.
+PAIRS = [
+    pytest.param(context, *way, marks=() if context == "coarse_to_fine" or way[1] == "tp" else pytest.mark.slow)
+    for context in CONTEXTS
+    for way in WAYS
+]
 
 
-@pytest.mark.parametrize(("representation", "procedure"), WAYS)
-@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize(("context", "representation", "procedure"), PAIRS)
 def test_every_combination_learns_two_images(context, representation, procedure):
     """The loss falls by half, and what is learned is what inference finds."""
     config = combination(context, representation, procedure)

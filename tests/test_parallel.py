@@ -75,7 +75,7 @@ def test_the_rows_of_images_lie_on_different_devices():
     assert {shard.data.shape for shard in batch["label"].addressable_shards} == {(2, SIDE // 2, SIDE)}
 
 
-@pytest.mark.parametrize("data", [1, 2])
+@pytest.mark.parametrize("data", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_accumulation_is_the_mean_of_the_gradients_of_its_parts(data):
     """Batch statistics are of each part, one after the other; a plain loop over the parts is the twin."""
     mesh, batch = parallel.make_mesh(data), make_batch(n=4)

@@ -383,6 +383,7 @@ def test_a_killed_run_ends_with_the_same_bits(straight):
     assert len(killed.records()["metrics.jsonl"]) == 12
 
 
+@pytest.mark.slow
 def test_a_preempted_run_is_saved_and_ends_with_the_same_bits(straight):
     run, place = straight
     preempted = kills.Run(place / "data", place / "preempted", SHORT | {"training.save_every": 1000})

@@ -279,6 +279,7 @@ def test_the_best_checkpoint_outlives_the_last_ones(tmp_path):
     assert sorted(int(p.name) for p in (tmp_path / "run").iterdir() if p.name.isdigit()) == [2, 6, 8]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, caplog):
     loop(tmp_path / "run", 4)
     files = [p for p in (tmp_path / "run" / "4" / "variables").rglob("*") if p.is_file() and p.stat().st_size > 1000]

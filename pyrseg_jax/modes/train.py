@@ -28,6 +28,7 @@ from pyrseg_jax.reporting.pictures import save_pictures
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 from pyrseg_jax.training.loop import Schedule, run_loop
 from pyrseg_jax.training.preemption import Preemption
+from pyrseg_jax.training.profile import Profiled, parse_steps
 from pyrseg_jax.training.stalls import StallWatch
 from pyrseg_jax.training.step import StepFunction, TrainState, initial_state, make_train_step
 from pyrseg_jax.workdir import Workdir
@@ -97,6 +98,9 @@ def _run(
         evaluate = _Evaluation(config, workdir, logbook, make_evaluator(config, model, dataset, mesh), mesh, last_step)
         if first_step < last_step:
             step = _make_step(config, model, optimizer, mesh, state)
+            traced = parse_steps(config.training.profile)
+            if traced is not None:
+                step = held.enter_context(Profiled(step, traced, first_step, workdir.path / "profile"))
             batches = held.enter_context(contextlib.closing(_open_batches(config, dataset, first_step)))
             stalls = held.enter_context(StallWatch(config.training.stall_s, workdir.stalls(jax.process_index())))
             state = run_loop(

@@ -1,0 +1,70 @@
+"""Seconds to compile the training step with equal blocks compiled once (`model.scan`) and unrolled, one after the other.
+
+    python benchmarks/compilation.py [--topology=v5e:2x2] [--backbone=hrnet_w48] [--json=FILE]
+
+For this machine, or for a TPU slice ahead of time (needs libtpu, no TPU). Prints seconds of tracing and of compiling, the number of
+convolutions in the program, and the ratio of the two compilations. `--only=on` or `--only=off` leaves the other out.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import jax
+from timing import describe_machine, print_table, write_json
+
+from pyrseg_jax import config as config_lib
+from pyrseg_jax import parallel
+from pyrseg_jax.modes.compile import find_target, lower_training
+
+
+def measure(options, scan: str) -> dict:
+    """Lower and compile the step, blocks scanned or not."""
+    values = config_lib.defaults()
+    values.model.backbone, values.model.scan = options.backbone, scan
+    target = find_target(options.topology)
+    mesh = parallel.make_mesh(devices=target.devices)
+    values.training.batch_size = options.images_per_device * mesh.size
+    values.data.crop_px = options.crop_px
+    config = config_lib.resolve(values)
+    start = time.perf_counter()
+    lowered = lower_training(config, mesh, options.num_classes, target.platform, config.training.batch_size)
+    traced = time.perf_counter()
+    lowered.compile()
+    return {
+        "scan": scan,
+        "trace_s": traced - start,
+        "compile_s": time.perf_counter() - traced,
+        "convolutions": lowered.as_text().count("stablehlo.convolution"),
+    }
+
+
+def main() -> None:
+    """Compile both forms and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--topology", help="a TPU slice; by default this machine")
+    parser.add_argument("--backbone", default="hrnet_w48")
+    parser.add_argument("--crop_px", type=int, default=512)
+    parser.add_argument("--num_classes", type=int, default=150)
+    parser.add_argument("--images_per_device", type=int, default=4)
+    parser.add_argument("--only", choices=("on", "off"))
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    jax.config.update("jax_enable_compilation_cache", False)
+    found = []
+    print(f"{options.backbone}, {options.topology or 'this machine'}; {describe_machine()}", flush=True)
+    for scan in (options.only,) if options.only else ("on", "off"):
+        found.append(measure(options, scan))
+        print(f"scan {scan}: {found[-1]['compile_s']:.0f} s", flush=True)
+    rows = [(row["scan"], f"{row['trace_s']:.1f}", f"{row['compile_s']:.0f}", row["convolutions"]) for row in found]
+    print_table(("model.scan", "tracing, s", "compiling, s", "convolutions"), rows)
+    if len(found) == 2:
+        print(f"\nscanned / unrolled: {found[0]['compile_s'] / found[1]['compile_s']:.2f}")
+    write_json(options.json, found)
+
+
+if __name__ == "__main__":
+    main()
