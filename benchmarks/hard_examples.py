@@ -7,7 +7,6 @@ map's size (16 × 512 × 512 with --full, for an accelerator), once where the th
 """
 
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -15,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import in_turn, ready
 
 from pyrseg_jax.training import hard_examples
 
@@ -26,25 +26,15 @@ def by_sort(probs, is_cared, k):
     return ranked[jnp.minimum(k, is_cared.sum()) - 1]
 
 
-def milliseconds(functions, *args):
-    """Median time of each function, called in turn."""
-    runs = [jax.jit(function, static_argnums=2) for function in functions]
-    times = [[] for _ in runs]
-    for _ in range(ROUNDS + 1):  # the first round compiles
-        for run, spent in zip(runs, times, strict=True):
-            start = time.perf_counter()
-            jax.block_until_ready(run(*args))
-            spent.append(1e3 * (time.perf_counter() - start))
-    return [float(np.median(spent[1:])) for spent in times]
-
-
 def main():
     shape = (16, 512, 512) if "--full" in sys.argv else (4, 512, 512)
     rng = np.random.default_rng(0)
     probs = jnp.asarray(rng.random(shape), jnp.float32)
     is_cared = jnp.asarray(rng.random(shape) < 0.9)
     k = probs.size // 8
-    ours, plain = milliseconds([hard_examples._kth_smallest, by_sort], probs, is_cared, k)
+    ways = {"ours": hard_examples._kth_smallest, "by a sort": by_sort}
+    runs = {name: ready(jax.jit(way, static_argnums=2), probs, is_cared, k) for name, way in ways.items()}
+    ours, plain = (1e3 * seconds for seconds in in_turn(runs, ROUNDS).values())
     assert hard_examples._kth_smallest(probs, is_cared, k) == by_sort(probs, is_cared, k)
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {shape}")
     print(f"k-th smallest of {probs.size}: ours {ours:.1f} ms, by a sort {plain:.1f} ms, ratio {plain / ours:.2f}")

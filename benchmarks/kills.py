@@ -79,7 +79,7 @@ class Run:
         lines = _Lines(process.stderr)
         skipped = rng.choice((0, 0, 1))
         if moment == "any":
-            _wait(process, lambda: False, rng.uniform(0.05, 1) * seconds)
+            _wait(process, lambda: False, rng.uniform(1, min(seconds, 30)))
         elif moment == "save":
             for _ in range(1 + skipped):
                 _wait(process, lambda: not self._is_saving())
@@ -199,9 +199,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         write_images(root / "data")
-        straight, killed = (Run(root / "data", root / name, {}) for name in ("straight", "killed"))
+        # Long enough for all of them to come before its end.
+        settings = {"training.steps": 12 * max(given.kills, 5)}
+        straight, killed = (Run(root / "data", root / name, settings) for name in ("straight", "killed"))
         straight.finish()  # fills the compilation cache
-        straight = Run(root / "data", root / "again", {})
+        straight = Run(root / "data", root / "again", settings)
         seconds = straight.finish()
         print(f"undisturbed: {seconds:.1f} s", flush=True)
         moments = [MOMENTS[i % len(MOMENTS)] for i in range(given.kills)]

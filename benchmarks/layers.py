@@ -6,7 +6,6 @@ Prints, for forward and gradient together, milliseconds of both and their ratio,
 """
 
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -15,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import in_turn, ready
 
 from pyrseg_jax.models import layers
 
@@ -62,17 +62,10 @@ def cases(rng):
 
 
 def median_ms(functions, arguments):
-    """Time functions in turn, so that a drift of the machine meets them alike."""
-    compiled = [jax.jit(jax.grad(lambda x, k, f=f: (f(x, k) ** 2).sum(), argnums=(0, 1))) for f in functions]
-    for run in compiled:
-        jax.block_until_ready(run(*arguments))
-    times = np.zeros((ROUNDS, len(compiled)))
-    for i in range(ROUNDS):
-        for j, run in enumerate(compiled):
-            start = time.perf_counter()
-            jax.block_until_ready(run(*arguments))
-            times[i, j] = time.perf_counter() - start
-    return 1000 * np.median(times, axis=0)
+    """Time forward and gradient of each."""
+    gradients = [jax.jit(jax.grad(lambda x, k, f=f: (f(x, k) ** 2).sum(), argnums=(0, 1))) for f in functions]
+    seconds = in_turn({str(i): ready(run, *arguments) for i, run in enumerate(gradients)}, ROUNDS)
+    return [1000 * value for value in seconds.values()]
 
 
 def main():

@@ -7,13 +7,16 @@ ratio to the plain one; steps of all ways take turns, medians count. Writes the 
 """
 
 import argparse
-import json
-import statistics
+import functools
+import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import jax
 import numpy as np
+from timing import describe_machine, in_turn, print_table, write_json
 
 from pyrseg_jax import config as config_lib
 from pyrseg_jax import experiment, parallel
@@ -22,11 +25,13 @@ from pyrseg_jax.training.step import initial_state, make_train_step
 
 WAYS = {
     "plain": {},
-    "remat": {"model.remat": True},
+    "remat light": {"model.remat": "light"},
+    "remat full": {"model.remat": "full"},
     "accumulate 2": {"training.accumulate": 2},
     "accumulate 4": {"training.accumulate": 4},
     "scan": {"model.scan": "on"},
-    "scan, remat": {"model.scan": "on", "model.remat": True},
+    "scan, remat light": {"model.scan": "on", "model.remat": "light"},
+    "scan, remat full": {"model.scan": "on", "model.remat": "full"},
 }
 NUM_CLASSES = 12
 
@@ -68,25 +73,22 @@ def main() -> None:
     options = parser.parse_args()
     ways = {name: prepare(options, keys) for name, keys in WAYS.items()}
     states = {name: way[1] for name, way in ways.items()}
-    times = {name: [] for name in ways}
-    for number in range(options.steps + 1):
-        for name, (step, _, batch, *_) in ways.items():
-            start = time.perf_counter()
-            states[name], metrics = step(states[name], batch)
-            jax.block_until_ready(metrics)
-            if number:  # the first warms up
-                times[name].append(time.perf_counter() - start)
-    plain = statistics.median(times["plain"])
-    rows = [
-        {"way": name, "temporary_mb": way[3], "compile_s": way[4], "step_ratio": statistics.median(times[name]) / plain}
+
+    def run(name):
+        step, _, batch, *_ = ways[name]
+        states[name], metrics = step(states[name], batch)
+        jax.block_until_ready(metrics)
+
+    seconds = in_turn({name: functools.partial(run, name) for name in ways}, options.steps)
+    found = [
+        {"way": name, "temporary_mb": way[3], "compile_s": way[4], "step_ratio": seconds[name] / seconds["plain"]}
         for name, way in ways.items()
     ]
-    print("| way | temporary memory, MB | compilation, s | time of a step / plain |\n|---|---|---|---|")
-    for row in rows:
-        print(f"| {row['way']} | {row['temporary_mb']:.0f} | {row['compile_s']:.1f} | {row['step_ratio']:.2f} |")
-    print(f"\nplain step: {plain:.2f} s; {parallel.describe_devices()}, jax {jax.__version__}")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    print(f"{options.backbone}, batch {options.batch_size} of {options.crop_px} px; {describe_machine()}\n")
+    rows = [(r["way"], f"{r['temporary_mb']:.0f}", f"{r['compile_s']:.1f}", f"{r['step_ratio']:.2f}") for r in found]
+    print_table(("way", "temporary memory, MB", "compilation, s", "time of a step / plain"), rows)
+    print(f"\nplain step: {seconds['plain']:.2f} s")
+    write_json(options.json, found)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import platform
 import statistics
 import time
@@ -40,7 +41,7 @@ def ready(function: Callable, *arguments) -> Run:
 def describe_machine(**versions: str) -> str:
     """Say what was measured on, with what, and when: one line to stand beside the figures."""
     device = jax.devices()[0]
-    kind = f"{platform.machine()} CPU" if device.platform == "cpu" else device.device_kind
+    kind = f"{platform.machine()}, {os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind
     known = {"Python": platform.python_version(), "jax": jax.__version__} | versions
     return f"{kind}, {', '.join(f'{name} {version}' for name, version in known.items())}, {datetime.date.today()}"
 

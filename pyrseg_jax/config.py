@@ -16,6 +16,7 @@ from pyrseg_jax.keys import all_keys, at_least, key, one_of, read, to_config_dic
 from pyrseg_jax.models import hrnet
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.layers import RESIZE_CONVENTIONS
+from pyrseg_jax.models.repeated import REMATS
 from pyrseg_jax.models.segmenter import DTYPES, REPRESENTATIONS
 from pyrseg_jax.pyramid import PROCEDURES, VOID_RULES
 from pyrseg_jax.pyramid.levels import check_strides
@@ -63,8 +64,8 @@ class Model:
     )  # start from these weights: a file (docs/weights.md) or another run's folder; None: random
     # Compile equal blocks once and run them in a loop; auto: everywhere but on CPU. See docs/scaling.md.
     scan: str = key("auto", one_of("auto", "on", "off"), free=True)
-    # Compute the activations inside of blocks again in the backward pass instead of keeping them.
-    remat: bool = key(False, free=True)
+    # Compute activations inside of blocks again in the backward pass instead of keeping them: the cheap ones, or all.
+    remat: str = key("off", one_of(*REMATS), free=True)
     dtype: str = key("bfloat16", one_of(*DTYPES))  # of the computation; parameters and loss are float32
 
 

@@ -78,8 +78,9 @@ class Stage(nn.Module):
         module = functools.partial(
             HRModule, self.widths, self.num_blocks, self.resize, self.dtype, execution=self.execution
         )
-        # What is computed again is a block at a time: of a whole module it would be more than fits.
-        loop = dataclasses.replace(self.execution, is_rematerialised=False)
+        # What is computed again in full is a block at a time: of a whole module it would be more than fits.
+        remat = "off" if self.execution.remat == "full" else self.execution.remat
+        loop = dataclasses.replace(self.execution, remat=remat)
         names = [f"module_{m}" for m in range(self.num_modules)]
         return run_in_a_row(self, module, names, branches, train, loop)
 

@@ -19,14 +19,19 @@ class Execution:
     Attributes:
       is_scanned: compile a block once and run it in a loop. A large network compiles several times as fast. XLA runs loop
         bodies on one core on CPU, so there steps take about ten times as long.
-      is_rematerialised: keep only what enters a block and compute the rest again in the backward pass: memory for time.
+      remat: one of `REMATS`, what is computed again in the backward pass instead of kept, memory for time: `"off"` nothing;
+        `"light"` what is cheap, normalisation and ReLU, from the results of convolutions and sums; `"full"` a whole block
+        from what enters it.
     """
 
     is_scanned: bool = False
-    is_rematerialised: bool = False
+    remat: str = "off"
 
 
+REMATS = ("off", "light", "full")
 UNROLLED = Execution()
+# What `light` keeps: it takes long to compute, or is small.
+_KEPT = ("conv_general_dilated", "dot_general", "reduce_sum")
 
 
 def run_in_a_row(
@@ -47,7 +52,7 @@ def run_in_a_row(
       train: whether batch statistics are of the batch, and updated.
       execution: how.
     """
-    is_plain = execution == UNROLLED or (len(names) == 1 and not execution.is_rematerialised)
+    is_plain = execution == UNROLLED or (len(names) == 1 and execution.remat == "off")
     if parent.is_initializing() or is_plain:
         for name in names:
             x = make_block(name=name)(x, train)
@@ -60,9 +65,10 @@ def run_in_a_row(
             return block.apply(variables, x, train), {}
         return block.apply(variables, x, train, mutable=["batch_stats"])
 
-    if execution.is_rematerialised:
+    if execution.remat != "off":
+        policy = _is_kept if execution.remat == "light" else None
         # In a loop nothing is merged with the forward pass anyway, and the guard against that costs time.
-        apply = jax.checkpoint(apply, prevent_cse=not execution.is_scanned)
+        apply = jax.checkpoint(apply, prevent_cse=not execution.is_scanned, policy=policy)
     each = [{kind: tree[name] for kind, tree in parent.variables.items() if name in tree} for name in names]
     if execution.is_scanned:
         x, updates = jax.lax.scan(apply, x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *each))
@@ -76,3 +82,7 @@ def run_in_a_row(
         for kind, tree in update.items():
             parent.put_variable(kind, name, tree)
     return x
+
+
+def _is_kept(primitive, *_, **__) -> bool:
+    return primitive.name in _KEPT

@@ -166,7 +166,7 @@ def _compile_training(config: Config, mesh: Mesh, num_classes: int, target: Targ
     # Of the program without loops, which a compiler counts as one round, for one image on one device.
     plain = dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, scan="off", remat=False),
+        model=dataclasses.replace(config.model, scan="off", remat="off"),
         training=dataclasses.replace(config.training, accumulate=1),
     )
     one = lower_training(plain, parallel.make_mesh(1, devices=jax.devices("cpu")[:1]), num_classes, "cpu", 1)
@@ -254,6 +254,6 @@ def _check_fit(report: dict, target: Target, config: Config) -> None:
     raise UserError(
         f"the training step needs {needed / 2**30:.1f} GiB on each device, and a device of {target.name} has "
         f"{target.chip.memory_bytes / 2**30:.0f}: lower config.training.batch_size={config.training.batch_size}, or take "
-        f"config.training.accumulate={2 * config.training.accumulate}, config.model.remat=true or "
+        f"config.training.accumulate={2 * config.training.accumulate}, config.model.remat=light (or full) or "
         f"config.parallel.spatial={2 * config.parallel.spatial} (docs/scaling.md)"
     )
