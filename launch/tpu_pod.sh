@@ -96,8 +96,9 @@ state() { # of the queued resource; ABSENT, if there is none; UNKNOWN, if gcloud
   is_running='[ -e pid ] && [ ! -e exit_status ] && kill -0 "$(cat pid)" 2> /dev/null'
   follow_text=$in_project'for i in 1 2 3 4 5; do [ -e pid ] || sleep 1; done; tail -F --pid="$(cat pid)" train.log -n '
   # In place of the status: "stopped" by `stop`; "running"; "lost", if it went without one.
-  status_text=$in_project'if [ -e exit_status ]; then if [ -e stopped ]; then echo stopped; else cat exit_status; fi; '
-  status_text+="elif $is_running; then echo running; else echo lost; fi"
+  # A run that has just ended, or just begins, gets a second to write its files.
+  status_text=$in_project"if $is_running; then echo running; else [ -e exit_status ] || sleep 1; "
+  status_text+='if [ ! -e exit_status ]; then echo lost; elif [ -e stopped ]; then echo stopped; else cat exit_status; fi; fi'
   stop_text=$in_project"if $is_running; then touch stopped; "'kill -TERM "$(cat pid)"; fi'
   # The Python of these machines is older than what the project needs.
   install_text='set -e; mkdir -p ~/pyrseg_jax; tar -xzf ~/pyrseg_jax.tar.gz -C ~/pyrseg_jax; cd ~/pyrseg_jax; '
@@ -108,7 +109,7 @@ state() { # of the queued resource; ABSENT, if there is none; UNKNOWN, if gcloud
   start_text+='export PATH="$PWD/.venv/bin:$PATH"; nohup setsid bash -c '
   train_text=$(quoted python -m pyrseg_jax.main ${arguments[@]+"${arguments[@]}"})
   start_text+=$(quoted "$train_text"'& echo $! > pid; wait $!; echo $? > exit_status')
-  start_text+='> train.log 2>&1 < /dev/null &'
+  start_text+='> train.log 2>&1 < /dev/null & for i in $(seq 50); do [ -s pid ] || sleep 0.1; done'
 }
 if [ -n "$share" ]; then
   install_text+='; sudo apt-get -o DPkg::Lock::Timeout=600 -qq install -y nfs-common; sudo mkdir -p /share'

@@ -1,6 +1,8 @@
 """Scripts on a stage: the programs that they call are stand-ins, which note how they were called."""
 
+import functools
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -29,6 +31,8 @@ class Stage:
 
     def start(self, *command, **variables) -> subprocess.Popen:
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        # Where the tests themselves run in the background, the shell has made them ignore Ctrl-C, and a script would, too.
+        streams["preexec_fn"] = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         return subprocess.Popen(["bash", *map(str, command)], cwd=ROOT, env=self.env | variables, **streams)
 
     def run(self, *command, **variables) -> subprocess.CompletedProcess:

@@ -113,13 +113,12 @@ def test_stop_lets_a_run_save_and_run_goes_on_following_what_runs(pod):
     try:
         wait_for(lambda: len(list(pod.folder.glob("host*/ready"))) == 2, "two hosts")
         assert pod.run(*pod_command("status")).stdout.split() == ["ACTIVE", "running", "running"]
+        followers = "gcloud compute tpus tpu-vm ssh pod --zone=us-west4-a --worker=0"
+        wait_for(lambda: len(pod.calls(followers)) == 1, "first follower")
         process.terminate()  # training goes on without the script
         process.wait()
         process = pod.start(*RUN)
-        wait_for(
-            lambda: len(pod.calls("gcloud compute tpus tpu-vm ssh pod --zone=us-west4-a --worker=0")) == 2,
-            "second follower",
-        )
+        wait_for(lambda: len(pod.calls(followers)) == 2, "second follower")
         assert pod.run(*pod_command("stop")).returncode == 0
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 75, stderr
