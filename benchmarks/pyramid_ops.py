@@ -30,7 +30,7 @@ except ImportError:
     torch = None
 
 STRIDES, SIDE, NUM_CLASSES, THRESHOLD = (32, 16, 8, 4), 512, 150, 0.5
-OHEM = {"threshold": 0.7, "min_kept": 100_000}
+OHEM = {"threshold": 0.7, "min_kept": 20_000}
 
 
 # --- NumPy, from the definitions
