@@ -96,9 +96,8 @@ def find_target(topology: str | None) -> Target:
             f"--topology={topology}: expected one of {', '.join(TPUS)}, a colon and a shape, like {EXAMPLES}"
         )
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # do not look for the machine that this is not
-    jax.config.update(
-        "jax_enable_compilation_cache", False
-    )  # programs for other machines can be kept, but not read again
+    # Programs for other machines can be kept, but not read again.
+    jax.config.update("jax_enable_compilation_cache", False)
     try:
         devices = topologies.get_topology_desc(topology, platform="tpu").devices
     except Exception as error:  # whatever the plugin raises
@@ -108,9 +107,8 @@ def find_target(topology: str | None) -> Target:
                 f"--topology={topology} needs libtpu, which installs without a TPU: pip install -r requirements-tpu.txt ({reason})"
             ) from error
         raise UserError(f"--topology={topology}: there is no such slice ({reason}); examples: {EXAMPLES}") from error
-    jax.config.update(
-        "jax_enable_compilation_cache", False
-    )  # programs for other machines can be kept, but not read again
+    # Programs for other machines can be kept, but not read again.
+    jax.config.update("jax_enable_compilation_cache", False)
     chip, sides = TPUS[kind], tuple(map(int, shape.split("x")))
     share = math.prod(sides) / len(devices)
     chip = dataclasses.replace(
