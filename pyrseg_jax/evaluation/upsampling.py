@@ -21,10 +21,23 @@ def class_of_pixels(probs: Float[Array, "n h w c"], size: tuple[int, int]) -> UI
     Raises:
       ValueError: if it is none.
     """
-    n, h, w, num_classes = probs.shape
+    _, h, w, _ = probs.shape
     factor = size[0] // h
     if size != (factor * h, factor * w):
         raise ValueError(f"size={size}: expected the same multiple of both sides of the map, {(h, w)}")
+
+    def at_once(probs):
+        return _class_of_pixels(probs, factor)
+
+    def one_by_one(probs):
+        return jax.lax.map(lambda image: _class_of_pixels(image[None], factor)[0], probs)
+
+    # The planes of one image stay in a core's cache from class to class. Accelerators want more work at a time.
+    return jax.lax.platform_dependent(probs, cpu=one_by_one, default=at_once)
+
+
+def _class_of_pixels(probs: Float[Array, "n h w c"], factor: int) -> UInt8[Array, "n {factor}*h {factor}*w"]:
+    n, h, w, num_classes = probs.shape
     by_class = probs.transpose(3, 0, 1, 2)
 
     def compare(c, best: Planes) -> Planes:
@@ -39,7 +52,7 @@ def class_of_pixels(probs: Float[Array, "n h w c"], size: tuple[int, int]) -> UI
     nothing = jnp.full((n, h, w), -jnp.inf, probs.dtype), jnp.zeros((n, h, w), jnp.uint8)
     best = jax.lax.fori_loop(0, num_classes, compare, (nothing,) * factor**2)
     classes = jnp.stack([classes for _, classes in best]).reshape(factor, factor, n, h, w)
-    return classes.transpose(2, 3, 0, 4, 1).reshape(n, *size)
+    return classes.transpose(2, 3, 0, 4, 1).reshape(n, factor * h, factor * w)
 
 
 def _shift(x: Float[Array, "n h w"], axis: int, by: float) -> Float[Array, "n h w"]:

@@ -96,6 +96,7 @@ def find_target(topology: str | None) -> Target:
             f"--topology={topology}: expected one of {', '.join(TPUS)}, a colon and a shape, like {EXAMPLES}"
         )
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # do not look for the machine that this is not
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several may compile at once: none of them takes a TPU
     # Programs for other machines can be kept, but not read again.
     jax.config.update("jax_enable_compilation_cache", False)
     try:
@@ -107,8 +108,6 @@ def find_target(topology: str | None) -> Target:
                 f"--topology={topology} needs libtpu, which installs without a TPU: pip install -r requirements-tpu.txt ({reason})"
             ) from error
         raise UserError(f"--topology={topology}: there is no such slice ({reason}); examples: {EXAMPLES}") from error
-    # Programs for other machines can be kept, but not read again.
-    jax.config.update("jax_enable_compilation_cache", False)
     chip, sides = TPUS[kind], tuple(map(int, shape.split("x")))
     share = math.prod(sides) / len(devices)
     chip = dataclasses.replace(

@@ -61,11 +61,3 @@ def nearest_multiple(side: int, divisor: int) -> int:
 def to_children(cells: Shaped[Array, "n h w *c"], factor: int = 2) -> Shaped[Array, "n {factor}*h {factor}*w *c"]:
     """Hand each cell's value to its factor × factor descendants: the paper's Up(·), nearest by index."""
     return jnp.repeat(jnp.repeat(cells, factor, axis=1), factor, axis=2)
-
-
-def to_blocks(
-    pixels: Shaped[Array, "n h w"], factor: int
-) -> Shaped[Array, "n h//{factor} {factor} w//{factor} {factor}"]:
-    """Cut a map into factor × factor blocks, seen as two more axes (1 → 1, 2 and 2 → 3, 4)."""
-    n, h, w = pixels.shape
-    return pixels.reshape(n, h // factor, factor, w // factor, factor)

@@ -1,16 +1,19 @@
 """Ground truth of both pyramids from a label map (Sec. 3.1, "Pyramidal ground truth")."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Int32, Integer, UInt8
+from jaxtyping import Int32, Integer, UInt8
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.pyramid import levels
 from pyrseg_jax.pyramid.levels import Array
 
 VOID_RULES = ("agree", "mixed", "ignore")
+_WORDS = {2: jnp.uint16, 4: jnp.uint32}  # types that hold so many bytes
 
 
 class Targets(NamedTuple):
@@ -25,19 +28,20 @@ class Targets(NamedTuple):
 
 
 class _Content(NamedTuple):
-    """What a grid of cells holds: enough to tell unit from mixed, and to be merged into the next coarser grid."""
+    """What a grid of cells holds: enough to tell unit from mixed, and to be merged into the next coarser grid.
 
-    lowest: Integer[Array, "n h w"]  # smallest class among the labelled pixels; the dtype's maximum if there is none
-    highest: Integer[Array, "n h w"]  # largest class among them; -1 if there is none
-    has_void: Bool[Array, "n h w"]
+    All in bytes: the largest of these arrays have the size of the label maps.
+    """
+
+    lowest: UInt8[Array, "n h w"]  # smallest class among the labelled pixels; 255 if there is none
+    above_highest: UInt8[Array, "n h w"]  # largest class among them, plus 1; 0 if there is none
+    has_void: UInt8[Array, "n h w"]  # 0 or 1
 
     def merge(self, factor: int) -> "_Content":
-        if factor == 1:
-            return self
         return _Content(
-            levels.to_blocks(self.lowest, factor).min((2, 4)),
-            levels.to_blocks(self.highest, factor).max((2, 4)),
-            levels.to_blocks(self.has_void, factor).any((2, 4)),
+            _merge(self.lowest, factor, jnp.minimum),
+            _merge(self.above_highest, factor, jnp.maximum),
+            _merge(self.has_void, factor, jnp.maximum),
         )
 
 
@@ -86,21 +90,40 @@ def build_targets(
 
 
 def _content_of_pixels(label_map: Integer[Array, "n h w"]) -> _Content:
-    # 16 bits hold a uint8 label and the -1 that marks "none": half the traffic of int32 in the largest of the arrays.
-    dtype = jnp.int16 if label_map.dtype == jnp.uint8 else jnp.int32
-    is_void = label_map == VOID
-    classes = label_map.astype(dtype)
-    return _Content(jnp.where(is_void, jnp.iinfo(dtype).max, classes), jnp.where(is_void, -1, classes), is_void)
+    classes = label_map.astype(jnp.uint8)
+    # 255 + 1 is 0 in a byte: void is above every class to the minimum, and below every class to the maximum.
+    return _Content(classes, classes + jnp.uint8(1), (classes == VOID).astype(jnp.uint8))
+
+
+def _merge(x: UInt8[Array, "n h w"], factor: int, operation: Callable) -> UInt8[Array, "n h//{factor} w//{factor}"]:
+    """Reduce each factor × factor block.
+
+    Rows first, for whole rows of bytes are processed many at a time. Bytes that lie side by side are not: they are taken as one
+    word, and then apart by shifts.
+    """
+    if factor == 1:
+        return x
+    if factor > 4 and factor % 2 == 0:
+        return _merge(_merge(x, 2, operation), factor // 2, operation)
+    n, h, w = x.shape
+    # Not slices with a step: where rows are split over devices, each block's stay on one of them.
+    rows = x.reshape(n, h // factor, factor, w)
+    x = functools.reduce(operation, [rows[:, :, k] for k in range(factor)])
+    if factor not in _WORDS:
+        return functools.reduce(operation, [x[:, :, k::factor] for k in range(factor)])
+    words = jax.lax.bitcast_convert_type(x.reshape(n, h // factor, w // factor, factor), _WORDS[factor])
+    return functools.reduce(operation, [words >> 8 * k & 255 for k in range(factor)]).astype(jnp.uint8)
 
 
 def _targets_of(content: _Content, void: str) -> tuple[Int32[Array, "n h w"], Int32[Array, "n h w"]]:
-    is_empty = content.highest < 0
-    is_one_class = content.lowest == content.highest
-    is_unit, is_unknown = is_one_class, is_empty
+    is_empty = content.above_highest == 0
+    is_one_class = content.lowest + jnp.uint8(1) == content.above_highest
+    is_pure = content.has_void == 0
+    is_unit, is_unknown = is_one_class & ~is_empty, is_empty
     if void != "agree":
-        is_unit = is_one_class & ~content.has_void
+        is_unit &= is_pure
     if void == "ignore":
-        is_unknown = is_empty | (is_one_class & content.has_void)
+        is_unknown |= is_one_class & ~is_pure
     semantic = jnp.where(is_unit, content.lowest, levels.DONT_CARE).astype(jnp.int32)
     unity = jnp.where(is_unknown, levels.DONT_CARE, is_unit.astype(jnp.int32))
     return semantic, unity
