@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that waits for an accelerator: a training run, then the benchmarks at full size, each with a limit of its own.
-#   bash benchmarks/accelerator.sh FOLDER [STEP …]     STEPs: run steps inference operations compilation memory scaling parity
+#   bash benchmarks/accelerator.sh FOLDER [STEP …]     STEPs: run idle steps inference operations compilation memory scaling parity
 # Output and JSON of each go to FOLDER; one that fails or takes too long does not stop the others. Status 1 if any did.
 set -uo pipefail
 if [[ $# -lt 1 || $1 == -h || $1 == --help ]]; then
@@ -28,6 +28,7 @@ step() {
 }
 
 step run 420 python -m pyrseg_jax.main --config=configs/scenes.py "--workdir=$folder/scenes" --config.training.profile=100:110
+step idle 60 python benchmarks/idle.py "$folder/scenes" "--json=$folder/idle.json"
 step steps 560 python benchmarks/train_step.py --full "--json=$folder/steps.json"
 step inference 560 python benchmarks/inference.py --full "--json=$folder/inference.json"
 step operations 300 python benchmarks/pyramid_ops.py --full "--json=$folder/operations.json"

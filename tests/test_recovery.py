@@ -372,6 +372,7 @@ def straight(tmp_path_factory):
 
 
 SHORT = {"training.steps": 12, "training.save_every": 4, "training.evaluate_every": 6}
+SHORT |= {"model.context": "none", "model.strides": "(8, 4)"}  # each start traces and compiles less
 
 
 def test_a_killed_run_ends_with_the_same_bits(straight):
