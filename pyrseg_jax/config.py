@@ -62,7 +62,7 @@ class Model:
     init: str | None = key(
         None
     )  # start from these weights: a file (docs/weights.md) or another run's folder; None: random
-    # Compile equal blocks once and run them in a loop; auto: everywhere but on CPU. See docs/scaling.md.
+    # Compile equal blocks once and run them in a loop; auto: not on CPU, nor on TPUs. See docs/scaling.md.
     scan: str = key("auto", one_of("auto", "on", "off"), free=True)
     # Compute activations inside of blocks again in the backward pass instead of keeping them: the cheap ones, or all.
     remat: str = key("off", one_of(*REMATS), free=True)

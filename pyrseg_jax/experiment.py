@@ -42,7 +42,9 @@ def make_mesh(chosen: Parallel) -> Mesh:
 
 def make_model(model: Model, num_classes: int, platform: str | None = None) -> Segmenter:
     """Build the network, for a platform like "tpu"; None: that of this machine."""
-    is_scanned = model.scan == "on" or (model.scan == "auto" and (platform or jax.default_backend()) != "cpu")
+    # On CPU, XLA runs loop bodies on one core. On TPUs it expects longer steps and more memory of loops (docs/performance.md).
+    is_unrolled = (platform or jax.default_backend()) in ("cpu", "tpu")
+    is_scanned = model.scan == "on" or (model.scan == "auto" and not is_unrolled)
     return build_segmenter(
         num_classes,
         backbone=model.backbone,

@@ -165,11 +165,36 @@ def resize(
         rows, columns = (np.arange(to) * fro // to for to, fro in zip(size, (h, w), strict=True))
         return x[:, rows][:, :, columns]
     if convention == "half_pixel":
-        return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=False)
+        return jax.lax.platform_dependent(
+            x,
+            cpu=functools.partial(_resize_half_pixel, size=size),
+            default=lambda x: jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=False),
+        )
     rows, columns = (
         jnp.asarray(_align_corners_weights(fro, to), x.dtype) for to, fro in zip(size, (h, w), strict=True)
     )
     return jnp.einsum("nhwc,hi,wj->nijc", x, rows, columns)
+
+
+def _resize_half_pixel(x: Float[Array, "n h w c"], size: tuple[int, int]) -> Float[Array, "n {size[0]} {size[1]} c"]:
+    """Do what `jax.image.resize` does, with the channels last in between as well.
+
+    Its matrix products leave the map transposed, and on CPU each use of the result turns it again: a product for each row, and
+    for each image, does not.
+    """
+    n, h, w, c = x.shape
+    rows, columns = (jnp.asarray(_half_pixel_weights(fro, to), x.dtype) for to, fro in zip(size, (h, w), strict=True))
+    product = functools.partial(jnp.einsum, precision="highest")
+    wide = product("nhjw,nhwc->nhjc", jnp.broadcast_to(columns, (n, h, *columns.shape)), x)
+    wide = wide.reshape(n, h, size[1] * c)
+    return product("nih,nhk->nik", jnp.broadcast_to(rows, (n, *rows.shape)), wide).reshape(n, *size, c)
+
+
+@functools.lru_cache
+def _half_pixel_weights(size: int, new_size: int) -> np.ndarray:
+    """Return (new_size, size) weights: row j interpolates at position (j + ½) · size / new_size - ½, within the edges."""
+    at = np.clip((np.arange(new_size) + 0.5) * size / new_size - 0.5, 0, size - 1)
+    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(size)[None, :]))
 
 
 @functools.lru_cache
