@@ -1,6 +1,6 @@
 """The operations on pyramids and label maps: time against copying their inputs and outputs once, PyTorch and NumPy.
 
-    python benchmarks/pyramid_ops.py [--full] [--json=FILE]
+    python benchmarks/pyramid_ops.py [--full] [--only=NAME[,NAME]] [--json=FILE]
 
 Prints, per operation, milliseconds of ours, of a copy of all its inputs and outputs, of PyTorch and of NumPy, and ours as a
 multiple of the copy. All take turns; medians count. By default 4 images of 512×512 with 150 classes, for a CPU; `--full`: 16.
@@ -144,8 +144,13 @@ def torch_classes(probs):
 
 
 def confusion(truth, found):
-    counts = jnp.zeros((NUM_CLASSES, NUM_CLASSES), jnp.int32)
-    return pixels._add(counts, truth=truth.reshape(-1).astype(jnp.int32), classes=found.reshape(-1).astype(jnp.int32))
+    """Count a piece at a time, as the evaluator does."""
+    truth, found = (x.reshape(-1, pixels.PIXELS_AT_A_TIME) for x in (truth, found))
+
+    def add_piece(i, counts):
+        return pixels._add(counts, truth=truth[i].astype(jnp.int32), classes=found[i].astype(jnp.int32))
+
+    return jax.lax.fori_loop(0, len(truth), add_piece, jnp.zeros((NUM_CLASSES, NUM_CLASSES), jnp.int32))
 
 
 def operations(num_images: int):
@@ -199,12 +204,15 @@ def main() -> None:
     """Time every operation and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--full", action="store_true", help="16 images")
+    parser.add_argument("--only", type=lambda names: names.split(","), help="the operations to time; all by default")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     num_images = 16 if options.full else 4
     found = []
     for name, function, arguments, in_torch, in_numpy, plain in operations(num_images):
+        if options.only and name not in options.only:
+            continue
         arguments = jax.device_put(arguments)
         run = jax.jit(function)
         result = jax.block_until_ready(run(*arguments))

@@ -118,7 +118,8 @@ def _add(counts: Int32[Array, "..."], *group, truth: Index, classes: Index) -> I
     for index, length in zip((*group, truth, classes), counts.shape, strict=True):
         at = at * length + index
     at = jnp.where(truth == VOID, counts.size, at)
-    return counts.reshape(-1).at[at].add(1, mode="drop").reshape(counts.shape)
+    counted = counts.reshape(-1).at[at].add(1, mode="drop", wrap_negative_indices=False)  # there is none
+    return counted.reshape(counts.shape)
 
 
 def _num_pieces(size: Int32[Array, "2"]) -> Int32[Array, ""]:
