@@ -234,3 +234,32 @@ def test_opencv_and_this_package_mean_the_same_by_half_pixel(rng):
     x = rng.random((5, 6, 3)).astype(np.float32)
     expected = cv2.resize(x, (12, 10), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_allclose(layers.resize(jnp.asarray(x[None]), (10, 12), "half_pixel")[0], expected, atol=1e-5)
+
+
+def test_relu_of_a_sum_is_relu_of_a_sum_with_its_gradient(rng):
+    x, y = (jnp.asarray(rng.integers(-2, 3, 1000), jnp.float32) for _ in range(2))  # every fifth sum is 0
+    weights = jnp.asarray(rng.normal(size=1000), jnp.float32)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        a, b = x.astype(dtype), y.astype(dtype) / 3
+        ours, pull = jax.vjp(layers.add_relu, a, b)
+        plain, pull_plain = jax.vjp(lambda a, b: jax.nn.relu(a + b), a, b)
+        np.testing.assert_array_equal(ours, plain)
+        for found, expected in zip(pull(weights.astype(dtype)), pull_plain(weights.astype(dtype)), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_residual_blocks_are_computed_once():
+    """XLA must not compute the sums of all blocks before again for each fusion that reads one: as compiled, so many FLOPs."""
+
+    def flops_per_block(count):
+        def loss_of(kernels, x):
+            for kernel in kernels:
+                y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+                x = layers.add_relu(x, y * 2)
+            return (x * x).sum()
+
+        arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((3, 3, 2, 2), (2, 32, 32, 2))]
+        run = jax.jit(jax.grad(loss_of)).lower([arguments[0]] * count, arguments[1]).compile()
+        return run.cost_analysis()["flops"] / count
+
+    assert flops_per_block(12) < 1.05 * flops_per_block(6)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.layers import BasicBlock, Bottleneck, ConvNormAct, resize
+from pyrseg_jax.models.layers import BasicBlock, Bottleneck, ConvNormAct, add_relu, resize
 from pyrseg_jax.models.repeated import UNROLLED, Execution, run_in_a_row
 
 OUTPUT_STRIDE = 4
@@ -41,15 +41,12 @@ class HRModule(nn.Module):
             block = functools.partial(BasicBlock, self.widths[i], dtype=self.dtype)
             names = [f"branch_{i}_block_{k}" for k in range(self.num_blocks)]
             refined.append(run_in_a_row(self, block, names, x, train, self.execution))
-        return tuple(
-            nn.relu(
-                sum(
-                    self._bring(x, source, target, refined[target].shape[1:3], train)
-                    for source, x in enumerate(refined)
-                )
-            )
-            for target in range(len(refined))
-        )
+        sums = []
+        for target, same in enumerate(refined):
+            size = same.shape[1:3]
+            *terms, last = (self._bring(x, source, target, size, train) for source, x in enumerate(refined))
+            sums.append(add_relu(sum(terms), last))
+        return tuple(sums)
 
     def _bring(self, x, source: int, target: int, size: tuple[int, int], train: bool):
         layer = functools.partial(ConvNormAct, dtype=self.dtype)

@@ -94,6 +94,22 @@ def batch_norm(train: bool, *, dtype: DTypeLike, name: str | None = None) -> nn.
     )
 
 
+@jax.custom_jvp
+def add_relu(x: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return max(x + y, 0), of finite numbers.
+
+    Written so that the last operation is a sum of two maps. What ends in a maximum with a constant XLA's CPU compiler takes to
+    be cheap, and computes again in every fusion that reads it, along all the residual blocks before (`docs/performance.md`).
+    """
+    return x + jnp.maximum(y, -x)
+
+
+@add_relu.defjvp
+def _add_relu_jvp(primals, tangents):
+    out = add_relu(*primals)
+    return out, jnp.where(out > 0, sum(tangents), 0)  # as ReLU has it: none at 0
+
+
 class ConvNormAct(nn.Module):
     """Convolution, batch normalisation and, if `is_active`, ReLU: (N, H, W, C) → (N, H/stride, W/stride, features)."""
 
@@ -122,7 +138,7 @@ class BasicBlock(nn.Module):
             batch_norm(train, dtype=self.dtype, name="bn1")(conv(self.features, 3, dtype=self.dtype, name="conv1")(x))
         )
         y = batch_norm(train, dtype=self.dtype, name="bn2")(conv(self.features, 3, dtype=self.dtype, name="conv2")(y))
-        return nn.relu(x + y)
+        return add_relu(x, y)
 
 
 class Bottleneck(nn.Module):
@@ -139,7 +155,7 @@ class Bottleneck(nn.Module):
         y = norm(name="bn3")(conv(4 * self.features, 1, dtype=self.dtype, name="conv3")(y))
         if x.shape[-1] != 4 * self.features:
             x = ConvNormAct(4 * self.features, is_active=False, dtype=self.dtype, name="downsample")(x, train)
-        return nn.relu(x + y)
+        return add_relu(x, y)
 
 
 def resize(
