@@ -10,6 +10,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from pyrseg_jax import host_memory
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.training.preemption import STATUS, Preempted, Preemption, say_preempted
 
@@ -66,6 +67,7 @@ def main(argv: list[str]) -> int:
     try:
         chosen = _parse(argv)
         _configure_logging()
+        host_memory.keep_freed_memory()
         with Preemption() if _MODE.value == "train" else contextlib.nullcontext() as preemption:
             _join_processes(preemption)
             _run(chosen, preemption)

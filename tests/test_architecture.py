@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pyrseg_jax"
 FLOORS = {
     "errors": 0,
+    "host_memory": 0,
     "chips": 0,
     "compiled_programs": 1,
     "estimate": 2,
