@@ -209,8 +209,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     num_images = 16 if options.full else 4
+    chosen = list(operations(num_images))
+    names = [name for name, *_ in chosen]
+    if unknown := set(options.only or ()) - set(names):
+        parser.error(f"--only={','.join(sorted(unknown))}: expected some of {', '.join(names)}")
     found = []
-    for name, function, arguments, in_torch, in_numpy, plain in operations(num_images):
+    for name, function, arguments, in_torch, in_numpy, plain in chosen:
         if options.only and name not in options.only:
             continue
         arguments = jax.device_put(arguments)
