@@ -69,7 +69,9 @@ def main() -> None:
 
     counts = [int(count) for count in options.devices.split(",")]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={max(counts)}"
-    env = os.environ | {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    # Virtual devices wait for each other in threads of XLA's that they share: with too few of them, forever.
+    threads = {"NPROC": str(max(os.cpu_count(), 4 * max(counts)))}
+    env = os.environ | {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | threads
     command = [sys.executable, __file__, *sys.argv[1:]]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": env}
     servers = {count: subprocess.Popen([*command, f"--serve={count}"], **pipes) for count in counts}
