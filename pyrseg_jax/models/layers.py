@@ -158,6 +158,7 @@ class Bottleneck(nn.Module):
         return add_relu(x, y)
 
 
+@functools.partial(jax.jit, static_argnames=("size", "convention"))  # equal ones are traced once
 def resize(
     x: Float[Array, "n h w c"], size: tuple[int, int], convention: str
 ) -> Float[Array, "n {size[0]} {size[1]} c"]:

@@ -4,6 +4,7 @@ Whatever is chosen, each block has its own variables under its own name, as publ
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -52,25 +53,14 @@ def run_in_a_row(
       train: whether batch statistics are of the batch, and updated.
       execution: how.
     """
-    is_plain = execution == UNROLLED or (len(names) == 1 and execution.remat == "off")
-    if parent.is_initializing() or is_plain:
+    if parent.is_initializing():
         for name in names:
             x = make_block(name=name)(x, train)
         return x
 
-    block = make_block(parent=None)
-
-    def apply(x, variables):
-        if not train:
-            return block.apply(variables, x, train), {}
-        return block.apply(variables, x, train, mutable=["batch_stats"])
-
-    if execution.remat != "off":
-        policy = _is_kept if execution.remat == "light" else None
-        # In a loop nothing is merged with the forward pass anyway, and the guard against that costs time.
-        apply = jax.checkpoint(apply, prevent_cse=not execution.is_scanned, policy=policy)
+    apply = functools.partial(_apply, make_block(parent=None), train, execution)
     each = [{kind: tree[name] for kind, tree in parent.variables.items() if name in tree} for name in names]
-    if execution.is_scanned:
+    if execution.is_scanned and len(names) > 1:
         x, updates = jax.lax.scan(apply, x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *each))
         updates = [jax.tree.map(lambda leaf, k=k: leaf[k], updates) for k in range(len(names))]
     else:
@@ -82,6 +72,22 @@ def run_in_a_row(
         for kind, tree in update.items():
             parent.put_variable(kind, name, tree)
     return x
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _apply(block: nn.Module, train: bool, execution: Execution, x: Any, variables: dict) -> tuple[Any, dict]:
+    """Apply one block, and return what becomes of its batch statistics; equal blocks are traced and differentiated once."""
+
+    def plain(x, variables):
+        if not train:
+            return block.apply(variables, x, train), {}
+        return block.apply(variables, x, train, mutable=["batch_stats"])
+
+    if execution.remat == "off":
+        return plain(x, variables)
+    policy = _is_kept if execution.remat == "light" else None
+    # In a loop nothing is merged with the forward pass anyway, and the guard against that costs time.
+    return jax.checkpoint(plain, prevent_cse=not execution.is_scanned, policy=policy)(x, variables)
 
 
 def _is_kept(primitive, *_, **__) -> bool:

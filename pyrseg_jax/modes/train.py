@@ -197,8 +197,8 @@ def _restore_or_start(
     config: Config, model, optimizer, checkpoints: Checkpoints, mesh, start: Start | None, dataset: Dataset
 ) -> TrainState:
     """Return the newest state that is whole; without any checkpoint the first one."""
-    abstract_start = abstract_variables(model, config.model.strides[0] * 2)
-    abstract = jax.eval_shape(lambda v: initial_state(v, optimizer), abstract_start)
+    like = abstract_variables(model, config.model.strides[0] * 2) if start is None else start.variables
+    abstract = jax.eval_shape(lambda v: initial_state(v, optimizer), like)
     sharding = parallel.state_sharding(mesh, abstract, config.parallel.shard_state)
     # Asked for even if the folder was empty: another training may have begun and ended meanwhile.
     state = checkpoints.restore(abstract_on(abstract, sharding))

@@ -41,7 +41,8 @@ class TrainState:
 def initial_state(variables: dict, optimizer: optax.GradientTransformation) -> TrainState:
     """Return the state before the first step; under `jax.eval_shape` its shapes alone."""
     params, batch_stats = variables["params"], variables["batch_stats"]
-    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
+    # One program: as it is, `init` runs one for each shape of parameters.
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, jax.jit(optimizer.init)(params))
 
 
 Metrics = dict[str, Float[Array, ""]]
