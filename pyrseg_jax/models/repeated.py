@@ -1,6 +1,7 @@
 """Rows of equal blocks: unrolled, or compiled once and run in a loop, and their activations kept or computed again.
 
-Whatever is chosen, each block has its own variables under its own name, as published weights and checkpoints have them.
+Whatever is chosen, equal blocks are traced once, and each has its own variables under its own name, as published weights and
+checkpoints have them.
 """
 
 import dataclasses
