@@ -10,8 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-BATCH_NORM_MOMENTUM = 0.9  # Flax's sense: the share of the old value that is kept; PyTorch calls this 0.1
-BATCH_NORM_EPSILON = 1e-5
+from pyrseg_jax.models.normalization import BatchNorm
 
 # Before a normalisation and ReLU: He et al. 2015, by incoming connections. By outgoing ones the first layer, which has few
 # inputs, starts many times smaller than its gradient, and the first steps throw it far away.
@@ -79,21 +78,6 @@ def _as_matrix_product(x, kernel, strides, padding, **_):
     return x @ kernel.reshape(size * size * c, -1)
 
 
-def batch_norm(train: bool, *, dtype: DTypeLike, name: str | None = None) -> nn.BatchNorm:
-    """Make a batch normalisation; its statistics are computed and kept in float32.
-
-    Under `jit` with a sharded batch they are those of the global batch.
-    Differs: the running variance is the biased one (divided by n); PyTorch keeps the unbiased.
-    """
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=BATCH_NORM_MOMENTUM,
-        epsilon=BATCH_NORM_EPSILON,
-        dtype=dtype,
-        name=name,
-    )
-
-
 @jax.custom_jvp
 def add_relu(x: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return max(x + y, 0), of finite numbers.
@@ -122,8 +106,7 @@ class ConvNormAct(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n _ _ f"]:
         x = conv(self.features, self.kernel, self.stride, dtype=self.dtype, name="conv")(x)
-        x = batch_norm(train, dtype=self.dtype, name="bn")(x)
-        return nn.relu(x) if self.is_active else x
+        return BatchNorm(self.is_active, self.dtype, name="bn")(x, train)
 
 
 class BasicBlock(nn.Module):
@@ -134,11 +117,10 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w f"], train: bool) -> Float[Array, "n h w f"]:
-        y = nn.relu(
-            batch_norm(train, dtype=self.dtype, name="bn1")(conv(self.features, 3, dtype=self.dtype, name="conv1")(x))
-        )
-        y = batch_norm(train, dtype=self.dtype, name="bn2")(conv(self.features, 3, dtype=self.dtype, name="conv2")(y))
-        return add_relu(x, y)
+        y = conv(self.features, 3, dtype=self.dtype, name="conv1")(x)
+        y = BatchNorm(is_active=True, dtype=self.dtype, name="bn1")(y, train)
+        y = conv(self.features, 3, dtype=self.dtype, name="conv2")(y)
+        return add_relu(x, BatchNorm(dtype=self.dtype, name="bn2")(y, train))
 
 
 class Bottleneck(nn.Module):
@@ -149,10 +131,12 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w 4*{self.features}"]:
-        norm = functools.partial(batch_norm, train, dtype=self.dtype)
-        y = nn.relu(norm(name="bn1")(conv(self.features, 1, dtype=self.dtype, name="conv1")(x)))
-        y = nn.relu(norm(name="bn2")(conv(self.features, 3, dtype=self.dtype, name="conv2")(y)))
-        y = norm(name="bn3")(conv(4 * self.features, 1, dtype=self.dtype, name="conv3")(y))
+        y = conv(self.features, 1, dtype=self.dtype, name="conv1")(x)
+        y = BatchNorm(is_active=True, dtype=self.dtype, name="bn1")(y, train)
+        y = conv(self.features, 3, dtype=self.dtype, name="conv2")(y)
+        y = BatchNorm(is_active=True, dtype=self.dtype, name="bn2")(y, train)
+        y = conv(4 * self.features, 1, dtype=self.dtype, name="conv3")(y)
+        y = BatchNorm(dtype=self.dtype, name="bn3")(y, train)
         if x.shape[-1] != 4 * self.features:
             x = ConvNormAct(4 * self.features, is_active=False, dtype=self.dtype, name="downsample")(x, train)
         return add_relu(x, y)

@@ -1,0 +1,94 @@
+"""Batch normalisation, with the ReLU that may follow it, and its gradient in closed form."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+MOMENTUM = 0.9  # Flax's sense: the share of the old value that is kept; PyTorch calls this 0.1
+EPSILON = 1e-5
+
+
+class BatchNorm(nn.Module):
+    """Normalise each channel over (N, H, W), scale and shift it, and take the ReLU of it if `is_active`.
+
+    In training by mean and variance of the batch, which also move the running ones; else by the running ones. Statistics are
+    computed and kept in float32. Under `jit` with a sharded batch they are those of the global batch.
+
+    Differs: the running variance is the biased one (divided by n); PyTorch keeps the unbiased.
+    """
+
+    is_active: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c"]:
+        channels = (x.shape[-1],)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        x = x.astype(self.dtype)
+        if not train:
+            return _normalize(x, scale, bias, running_mean.value, running_var.value, self.is_active)
+        y, mean, var = normalize_by_batch(x, scale, bias, self.is_active)
+        if not self.is_initializing():
+            running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean
+            running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * var
+        return y
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalize_by_batch(
+    x: Float[Array, "n h w c"], scale: Float[Array, "c"], bias: Float[Array, "c"], is_active: bool
+) -> tuple[Float[Array, "n h w c"], Float[Array, "c"], Float[Array, "c"]]:
+    """Normalise by the batch's own statistics; return the result, the mean and the (biased) variance of each channel.
+
+    The gradient is that of the result alone; nothing is differentiated through the two statistics returned.
+    """
+    mean, var = _statistics(x)
+    return _normalize(x, scale, bias, mean, var, is_active), mean, var
+
+
+def _forward(x, scale, bias, is_active):
+    mean, var = _statistics(x)
+    return (_normalize(x, scale, bias, mean, var, is_active), mean, var), (x, scale, bias, mean, var)
+
+
+def _backward(is_active, residuals, cotangents):
+    """Return the gradients, with x̂ = (x - mean) / σ and sums over the n positions of a channel.
+
+    bias: Σ dy;  scale: Σ dy x̂;  x: scale / σ · (dy - Σ dy / n - x̂ · Σ dy x̂ / n).
+
+    Two sums over the batch, one after the other map: what is derived step by step, through mean and mean square, takes three.
+    """
+    x, scale, bias, mean, var = residuals
+    dy = cotangents[0]
+    if is_active:
+        dy = jnp.where(_normalize(x, scale, bias, mean, var, True) > 0, dy, 0)  # as ReLU has it: none at 0
+    inverse = jax.lax.rsqrt(var + EPSILON)
+    centred = x - mean
+    bias_gradient = jnp.sum(dy, (0, 1, 2), dtype=jnp.float32)
+    scale_gradient = jnp.sum(dy * centred, (0, 1, 2), dtype=jnp.float32) * inverse
+    n = x.size // x.shape[-1]
+    slope = scale_gradient * inverse / n
+    dx = scale * inverse * (dy - bias_gradient / n - centred * slope)
+    return dx.astype(x.dtype), scale_gradient, bias_gradient
+
+
+normalize_by_batch.defvjp(_forward, _backward)
+
+
+def _statistics(x: Float[Array, "n h w c"]) -> tuple[Float[Array, "c"], Float[Array, "c"]]:
+    """Return mean and variance of each channel, both from one pass over the map."""
+    x = x.astype(jnp.float32)
+    mean = x.mean((0, 1, 2))
+    return mean, jnp.maximum(0.0, jnp.square(x).mean((0, 1, 2)) - jnp.square(mean))
+
+
+def _normalize(x, scale, bias, mean, var, is_active: bool):
+    y = ((x - mean) * (jax.lax.rsqrt(var + EPSILON) * scale) + bias).astype(x.dtype)
+    return nn.relu(y) if is_active else y

@@ -1,0 +1,129 @@
+"""Batch normalisation and its gradient in closed form, against Flax's and step-by-step differentiation."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pyrseg_jax.models.normalization import EPSILON, MOMENTUM, BatchNorm, normalize_by_batch
+
+CHANNELS = 5
+
+
+def plain(is_active, dtype=jnp.float32):
+    """Flax's normalisation, and ReLU: what the published networks are built of."""
+    norm = nn.BatchNorm(use_running_average=False, momentum=MOMENTUM, epsilon=EPSILON, dtype=dtype)
+
+    def apply(variables, x):
+        y, updates = norm.apply(variables, x, mutable=["batch_stats"])
+        return (nn.relu(y) if is_active else y), updates
+
+    return apply
+
+
+def draw(rng, shape=(3, 6, 7, CHANNELS)):
+    """Return variables that are nothing special, a map of channels with means and spreads of their own, and weights for a loss."""
+    channels = shape[-1:]
+    variables = {
+        "params": {"scale": rng.normal(1, 0.3, channels), "bias": rng.normal(0, 0.5, channels)},
+        "batch_stats": {"mean": rng.normal(size=channels), "var": rng.uniform(0.5, 2, channels)},
+    }
+    x = rng.normal(size=shape) * rng.uniform(0.5, 3, channels) + rng.normal(size=channels)
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (variables, x, rng.normal(size=shape)))
+
+
+def gradients(apply, variables, x, weights):
+    def loss_of(params, x):
+        y, updates = apply({"params": params, "batch_stats": variables["batch_stats"]}, x)
+        return (y.astype(jnp.float32) * weights).sum(), (y, updates)
+
+    (dparams, dx), aux = jax.grad(loss_of, (0, 1), has_aux=True)(variables["params"], x)
+    return dparams | {"x": dx}, aux
+
+
+@pytest.mark.parametrize("is_active", [False, True])
+def test_it_is_flax_batch_norm(rng, is_active):
+    variables, x, weights = draw(rng)
+    norm = BatchNorm(is_active)
+    ours = gradients(lambda v, x: norm.apply(v, x, True, mutable=["batch_stats"]), variables, x, weights)
+    theirs = gradients(plain(is_active), variables, x, weights)
+    np.testing.assert_allclose(ours[1][0], theirs[1][0], rtol=1e-5, atol=1e-6)
+    for name in ("mean", "var"):
+        found, expected = (stats["batch_stats"][name] for _, (_, stats) in (ours, theirs))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    for name, expected in theirs[0].items():
+        np.testing.assert_allclose(ours[0][name], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    assert jax.tree.structure(norm.init(jax.random.key(0), x, True)) == jax.tree.structure(variables)
+
+
+@pytest.mark.parametrize("is_active", [False, True])
+def test_gradient_is_the_slope_of_the_result(rng, is_active):
+    """By differences, in double precision: no derivation of ours or of Flax takes part."""
+    with jax.enable_x64():
+        variables, x, weights = jax.tree.map(lambda a: np.asarray(a, np.float64), draw(rng, (2, 3, 2, 3)))
+        scale, bias = variables["params"].values()
+
+        def loss_of(x, scale, bias):
+            mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+            y = (x - mean) / np.sqrt(var + EPSILON) * scale + bias
+            return (weights * (np.maximum(y, 0) if is_active else y)).sum()
+
+        y_of = lambda *arguments: (normalize_by_batch(*arguments, is_active)[0] * weights).sum()  # noqa: E731
+        found = jax.grad(y_of, (0, 1, 2))(*map(jnp.asarray, (x, scale, bias)))
+        arguments = [x, scale, bias]
+        for k, gradient in enumerate(found):
+            slopes = np.zeros_like(arguments[k])
+            for at in np.ndindex(slopes.shape):
+                changed = [a.copy() for a in arguments]
+                changed[k][at] += 1e-5
+                above = loss_of(*changed)
+                changed[k][at] -= 2e-5
+                slopes[at] = (above - loss_of(*changed)) / 2e-5
+            # Sums are in float32.
+            np.testing.assert_allclose(gradient, slopes, atol=2e-5 * np.abs(slopes).max())
+
+
+def test_inference_takes_the_running_statistics(rng):
+    variables, x, _ = draw(rng)
+    mean, var = variables["batch_stats"]["mean"], variables["batch_stats"]["var"]
+    expected = (x - mean) / np.sqrt(var + EPSILON) * variables["params"]["scale"] + variables["params"]["bias"]
+    np.testing.assert_allclose(BatchNorm().apply(variables, x, False), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(BatchNorm(True).apply(variables, x, False) > 0, expected > 0)
+
+
+def test_half_precision_has_statistics_in_single(rng):
+    variables, x, weights = draw(rng, (4, 16, 16, CHANNELS))
+    x = x.astype(jnp.bfloat16)
+    norm = BatchNorm(True, jnp.bfloat16)
+    apply = lambda v, x: norm.apply(v, x, True, mutable=["batch_stats"])  # noqa: E731
+    found, (y, updates) = gradients(apply, variables, x, weights)
+    assert y.dtype == found["x"].dtype == jnp.bfloat16
+    assert updates["batch_stats"]["mean"].dtype == jnp.float32
+    full, (full_y, full_updates) = gradients(plain(True), variables, x.astype(jnp.float32), weights)
+    np.testing.assert_allclose(updates["batch_stats"]["var"], full_updates["batch_stats"]["var"], rtol=1e-5)
+    np.testing.assert_allclose(y.astype(jnp.float32), full_y, rtol=1e-2, atol=1e-3)
+    for name, expected in full.items():
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(found[name].astype(jnp.float32) / scale, expected / scale, atol=1e-2)
+
+
+def test_a_constant_channel_keeps_gradients_finite(rng):
+    variables, x, weights = draw(rng)
+    x = x.at[..., 0].set(1000.0)  # the mean of the squares may come out below the square of the mean
+    norm = BatchNorm(True)
+    found, (_, updates) = gradients(lambda v, x: norm.apply(v, x, True, mutable=["batch_stats"]), variables, x, weights)
+    assert all(np.isfinite(a).all() for a in jax.tree.leaves(found))
+    assert (updates["batch_stats"]["var"] > 0).all()
+
+
+def test_gradient_takes_two_sums_over_the_batch():
+    """One more, and each training step reads all maps once more."""
+    sums = []
+    for norm in (BatchNorm(True), None):
+        apply = plain(True) if norm is None else lambda v, x, n=norm: n.apply(v, x, True, mutable=["batch_stats"])
+        x = jax.ShapeDtypeStruct((2, 8, 8, CHANNELS), jnp.float32)
+        variables = jax.eval_shape(lambda x: BatchNorm().init(jax.random.key(0), x, False), x)
+        text = jax.jit(lambda v, x, apply=apply: gradients(apply, v, x, x)).lower(variables, x).as_text()
+        sums.append(text.count("stablehlo.reduce("))
+    assert sums == [4, 7]  # two of them are the statistics
