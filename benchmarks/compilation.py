@@ -2,9 +2,10 @@
 
     python benchmarks/compilation.py [--topology=v5e:2x2] [--backbone=hrnet_w48] [--json=FILE]
 
-For this machine, or for a TPU slice ahead of time (needs libtpu, no TPU). Prints seconds of tracing and of compiling, those of all
-cores together, the number of convolutions in the program, the temporary memory of a device, the compiler's estimate of a step
-where it makes one (for TPUs), and the ratio of the two compilations. `--only=on` or `--only=off` leaves the other out.
+For this machine, or ahead of time for TPUs or GPUs by name, like v5e:2x2 or h100 (none are needed, but their compiler is). Prints
+seconds of tracing and of compiling, those of all cores together, the number of convolutions in the program (for GPUs they are
+calls, and are not counted), the temporary memory of a device, the compiler's estimate of a step where it makes one (for TPUs), and
+the ratio of the two compilations. `--only=on` or `--only=off` leaves the other out.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from timing import describe_machine, print_table, write_json
 from pyrseg_jax import config as config_lib
 from pyrseg_jax import parallel
 from pyrseg_jax.compiled_programs import cost_of, memory_of
-from pyrseg_jax.modes.compile import find_target, lower_training
+from pyrseg_jax.modes.compile import lower_training
+from pyrseg_jax.topologies import find_target, need_no_devices
 
 
 def measure(options, scan: str) -> dict:
@@ -35,7 +37,7 @@ def measure(options, scan: str) -> dict:
     start = time.perf_counter()
     lowered = lower_training(config, mesh, options.num_classes, target.platform, config.training.batch_size)
     traced, busy = time.perf_counter(), time.process_time()
-    compiled = lowered.compile()
+    compiled = target.compile(lowered)
     compile_s, compile_core_s = time.perf_counter() - traced, time.process_time() - busy
     program = compiled.as_text()
     found = {
@@ -62,7 +64,7 @@ def row_of(found: dict) -> tuple:
 def main() -> None:
     """Compile both forms and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--topology", help="a TPU slice; by default this machine")
+    parser.add_argument("--topology", help="TPUs or GPUs by name; by default this machine")
     parser.add_argument("--backbone", default="hrnet_w48")
     parser.add_argument("--crop_px", type=int, default=512)
     parser.add_argument("--num_classes", type=int, default=150)
@@ -71,6 +73,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
+    if options.topology:
+        need_no_devices()
     found = []
     print(f"{options.backbone}, {options.topology or 'this machine'}; {describe_machine()}", flush=True)
     for scan in (options.only,) if options.only else ("on", "off"):

@@ -45,7 +45,9 @@ _SIZES = flags.DEFINE_list(
     [],
     "export: HEIGHTxWIDTH of the images that the model shall take, with commas; by default the training crop",
 )
-_TOPOLOGY = flags.DEFINE_string("topology", None, "compile: TPUs by name, like v5e:16x16; none are needed")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "compile: TPUs or GPUs by name, like v5e:16x16, h100 or h100:8; none are needed"
+)
 _DISTRIBUTED = flags.DEFINE_enum(
     "distributed",
     "auto",
@@ -69,6 +71,10 @@ def main(argv: list[str]) -> int:
         chosen = _parse(argv)
         _configure_logging()
         host_memory.keep_freed_memory()
+        if _TOPOLOGY.value is not None:
+            from pyrseg_jax import topologies
+
+            topologies.need_no_devices()
         with Preemption() if _MODE.value == "train" else contextlib.nullcontext() as preemption:
             _join_processes(preemption)
             _run(chosen, preemption)

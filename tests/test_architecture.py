@@ -17,6 +17,7 @@ FLOORS = {
     "buckets": 1,
     "lock": 1,
     "parallel": 1,
+    "topologies": 2,
     "processes": 1,
     "pyramid": 1,
     "models": 2,

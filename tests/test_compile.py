@@ -1,6 +1,10 @@
 """Compilation ahead of time: what is read out of a compiled program, and what a user is told."""
 
+import importlib.util
 import json
+import subprocess
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +13,20 @@ from conftest import write_folder
 from runs import tiny_config
 
 from pyrseg_jax import config as config_lib
-from pyrseg_jax import keys, parallel
-from pyrseg_jax.chips import TPUS, Chip
+from pyrseg_jax import keys, parallel, topologies
+from pyrseg_jax.chips import GPUS, TPUS, Chip
 from pyrseg_jax.compiled_programs import Cost, Traffic, cost_of
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.estimate import estimate_step, other_slices
 from pyrseg_jax.modes import compile
+from pyrseg_jax.topologies import Target, find_target
 from pyrseg_jax.workdir import Workdir
+
+
+def is_there(*plugins: str) -> bool:
+    """Say whether one of JAX's plugins is installed."""
+    return importlib.util.find_spec("jax_plugins") is not None and any(map(importlib.util.find_spec, plugins))
+
 
 # As XLA prints it: a loop of four rounds, one of seven as for TPUs (known by its condition alone), asynchronous pairs, a
 # collective inside of a called computation.
@@ -117,14 +128,56 @@ def test_a_report_about_this_machine(tmp_path, capsys):
     assert "all-reduce" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["v5e", "v9:2x2", "v5e:big", "v5e:4"])
+@pytest.mark.parametrize("name", ["v5e", "v9:2x2", "v5e:big", "v5e:4", "h100:", "h100:0", "h100:2x2", "h1000", "b17"])
 def test_a_topology_that_is_none_is_refused_with_examples(name):
-    with pytest.raises(UserError, match=rf"--topology={name}: expected one of v4, v5e, v5p, v6e, .* like v5e:4x4"):
-        compile.find_target(name)
+    with pytest.raises(
+        UserError,
+        match=rf"--topology={name}: expected one of v4, .* or one of a100, h100, h200 .* like v5e:4x4, .* h100:8",
+    ):
+        find_target(name)
+
+
+def test_gpus_are_described_to_their_compiler(monkeypatch):
+    asked = []
+
+    def get_topology_desc(name, platform, **options):
+        asked.append((name, platform, options))
+        return types.SimpleNamespace(devices=jax.devices()[:2])
+
+    monkeypatch.setattr(topologies.topologies, "get_topology_desc", get_topology_desc)
+    target = find_target("h200:2")
+    assert (target.name, target.platform, target.chip, len(target.devices)) == ("h200:2", "cuda", GPUS["h200"].chip, 2)
+    assert find_target("a100").chip.memory_bytes == 79 * 2**30
+    (_, platform, options), (*_, alone) = asked
+    assert (platform, options["topology"], alone["topology"]) == ("cuda", "1x1x2", "1x1x1")
+    assert "core_count: 132 " in options["target_config"]
+    assert "core_count: 108 " in alone["target_config"]
+
+
+def test_the_compiler_gets_the_options_of_the_target():
+    lowered = jax.jit(jnp.sin).lower(1.0)
+    Target("", [], "cpu", None, options={"xla_cpu_enable_fast_math": True}).compile(lowered)
+    with pytest.raises(Exception, match="no_such_option"):
+        Target("", [], "cpu", None, options={"no_such_option": True}).compile(lowered)
+
+
+@pytest.mark.skipif(not is_there("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"), reason="no compiler for GPUs")
+def test_a_step_is_compiled_for_gpus_that_are_not_there(tmp_path):
+    """In a process of its own: the plugin is to be registered before JAX looks for devices."""
+    command = [sys.executable, "-m", "pyrseg_jax.main", "--mode=compile", "--topology=h100:2", f"--workdir={tmp_path}"]
+    data = [f"--config.data.root={write_folder(tmp_path / 'data', {})}", "--config.data.name=folder"]
+    network = ["--config.model.backbone=hrnet_tiny", "--config.model.context=none", "--config.data.crop_px=64"]
+    done = subprocess.run([*command, *data, *network], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (written,) = (tmp_path / "compile").glob("*.json")
+    report = json.loads(written.read_text())
+    assert report["devices"] == 2
+    assert report["training"]["collectives"]["all-reduce"]["count"] > 0
+    assert report["training"]["memory"]["temporary"] > 0
 
 
 def test_a_step_that_does_not_fit_says_what_to_change(tmp_path):
-    target = compile.Target("v5e:2x2", [], "tpu", TPUS["v5e"])
+    target = Target("v5e:2x2", [], "tpu", TPUS["v5e"])
     report = {"training": {"memory": {"total": 17 * 2**30}}}
     config = small(write_folder(tmp_path / "data", {}))
     with pytest.raises(
@@ -138,9 +191,18 @@ def test_a_missing_libtpu_is_told_with_its_command(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("JAX TPU support not installed; cannot generate TPU topology.")
 
-    monkeypatch.setattr(compile.topologies, "get_topology_desc", fail)
+    monkeypatch.setattr(topologies.topologies, "get_topology_desc", fail)
     with pytest.raises(UserError, match=r"needs libtpu, .*: pip install -r requirements-tpu.txt"):
-        compile.find_target("v5e:2x2")
+        find_target("v5e:2x2")
+
+
+def test_a_missing_plugin_for_gpus_is_told_with_its_command(monkeypatch):
+    def fail(*_, **__):
+        raise NotImplementedError("topology not implemented for cuda")
+
+    monkeypatch.setattr(topologies.topologies, "get_topology_desc", fail)
+    with pytest.raises(UserError, match=r"needs JAX's plugin for CUDA, .* a GPU: pip install -r requirements-cuda.txt"):
+        find_target("h100")
 
 
 def test_the_estimate_is_computing_and_then_sending():

@@ -1,23 +1,20 @@
 """`--mode=compile`: compile the training and evaluation step ahead of time, and say what they will need.
 
-For a TPU slice no TPU is needed: libtpu compiles for any by its name.
+For TPUs and NVIDIA's GPUs none are needed: their compilers take them by name.
 """
 
 import dataclasses
 import json
 import logging
-import math
-import os
 import re
 import time
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from pyrseg_jax import experiment, parallel
-from pyrseg_jax.chips import EXAMPLES, TPUS, Chip
+from pyrseg_jax.chips import Chip
 from pyrseg_jax.compiled_programs import Cost, Traffic, cost_of, memory_of
 from pyrseg_jax.config import Config
 from pyrseg_jax.data.catalog import count_classes
@@ -25,6 +22,7 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.estimate import estimate_step, other_slices
 from pyrseg_jax.evaluation.inference import Presenter
 from pyrseg_jax.models.initial import abstract_variables
+from pyrseg_jax.topologies import Target, find_target
 from pyrseg_jax.training.step import initial_state, make_train_step
 from pyrseg_jax.workdir import Workdir
 
@@ -34,30 +32,11 @@ log = logging.getLogger(__name__)
 IMAGES_PER_DEVICE = 4
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """What is compiled for.
-
-    Attributes:
-      name: of the topology, or of this machine's devices.
-      devices: of it, without there having to be any.
-      platform: "tpu", "cpu", …
-      chip: what each device can do, where it is known; a chip of several devices is divided among them.
-      sides: of the grid that the chips stand in.
-    """
-
-    name: str
-    devices: list
-    platform: str
-    chip: Chip | None
-    sides: tuple[int, ...] = ()
-
-
 def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None) -> dict:
     """Compile both steps, print the report, write it to `WORKDIR/compile/TOPOLOGY.json` and return it.
 
     Raises:
-      UserError: if the topology is not known, libtpu is missing, or the training step does not fit the devices' memory.
+      UserError: if the topology is not known, its compiler is missing, or the training step does not fit the devices' memory.
     """
     target = find_target(topology)
     mesh = parallel.make_mesh(config.parallel.data, config.parallel.spatial, target.devices)
@@ -83,37 +62,6 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
     print(f"report: {path}")
     _check_fit(report, target, config)
     return report
-
-
-def find_target(topology: str | None) -> Target:
-    """Look up a TPU topology by its name, like `v5e:4x4`; None: the devices of this machine."""
-    if topology is None:
-        devices = jax.devices()
-        return Target(parallel.describe_devices(), devices, devices[0].platform, None)
-    kind, _, shape = topology.partition(":")
-    if kind not in TPUS or not re.fullmatch(r"\d+(x\d+){1,2}", shape):
-        raise UserError(
-            f"--topology={topology}: expected one of {', '.join(TPUS)}, a colon and a shape, like {EXAMPLES}"
-        )
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # do not look for the machine that this is not
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several may compile at once: none of them takes a TPU
-    # Programs for other machines can be kept, but not read again.
-    jax.config.update("jax_enable_compilation_cache", False)
-    try:
-        devices = topologies.get_topology_desc(topology, platform="tpu").devices
-    except Exception as error:  # whatever the plugin raises
-        reason = str(error).strip().split("\n")[0]
-        if "TPU support not installed" in reason:
-            raise UserError(
-                f"--topology={topology} needs libtpu, which installs without a TPU: pip install -r requirements-tpu.txt ({reason})"
-            ) from error
-        raise UserError(f"--topology={topology}: there is no such slice ({reason}); examples: {EXAMPLES}") from error
-    chip, sides = TPUS[kind], tuple(map(int, shape.split("x")))
-    share = math.prod(sides) / len(devices)
-    chip = dataclasses.replace(
-        chip, memory_bytes=share * chip.memory_bytes, flops=share * chip.flops, link_bytes=share * chip.link_bytes
-    )
-    return Target(topology, list(devices), "tpu", chip, sides)
 
 
 def _with_a_batch_that_splits(config: Config, mesh: Mesh) -> Config:
@@ -159,7 +107,7 @@ def lower_training(config: Config, mesh: Mesh, num_classes: int, platform: str, 
 
 def _compile_training(config: Config, mesh: Mesh, num_classes: int, target: Target) -> dict:
     lowered = lower_training(config, mesh, num_classes, target.platform, config.training.batch_size)
-    found = _compile(lowered, "training step")
+    found = _compile(lowered, "training step", target)
     # Of the program without loops, which a compiler counts as one round, for one image on one device.
     plain = dataclasses.replace(
         config,
@@ -182,14 +130,14 @@ def _compile_evaluation(config: Config, mesh: Mesh, num_classes: int, target: Ta
     variables = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), variables)
     shapes = ((num_images, side, side, 3), jnp.uint8), ((num_images, side, side), jnp.uint8), ((num_images,), jnp.bool_)
     batch = [jax.ShapeDtypeStruct(shape, kind, sharding=rows) for shape, kind in shapes]
-    found = _compile(present.lower(variables, *batch), "evaluation")
+    found = _compile(present.lower(variables, *batch), "evaluation", target)
     return found | {"batch_size": num_images, "devices": mesh.size}
 
 
-def _compile(lowered: jax.stages.Lowered, name: str) -> dict:
+def _compile(lowered: jax.stages.Lowered, name: str, target: Target) -> dict:
     log.info("compiling the %s", name)
     start = time.perf_counter()
-    compiled = lowered.compile()
+    compiled = target.compile(lowered)
     seconds = time.perf_counter() - start
     log.info("the %s was compiled in %.0f s", name, seconds)
     cost = cost_of(compiled.as_text())
@@ -199,7 +147,7 @@ def _compile(lowered: jax.stages.Lowered, name: str) -> dict:
 
 def _estimate(report: dict, target: Target) -> list[dict] | None:
     """Estimate a step on the slice, and on others with as many images per device, whose program is nearly the same."""
-    if target.chip is None:
+    if not target.sides:
         return None
     found = report["training"]
     cost = Cost({kind: Traffic(**traffic) for kind, traffic in found["collectives"].items()}, found["cycles"])
@@ -226,8 +174,10 @@ def describe(report: dict, chip: Chip | None) -> str:
     for name in ("training", "evaluation"):
         sizes = " | ".join(f"{size / 2**30:.2f}" for size in report[name]["memory"].values())
         lines.append(f"| {name}, compiled in {report[name]['compile_s']:.0f} s | {sizes}{room} |")
-    lines += ["", "| sent in a training step | times | MB |", "|---|---|---|"]
-    for kind, found in report["training"]["collectives"].items():
+    collectives = report["training"]["collectives"]
+    if collectives:
+        lines += ["", "| sent in a training step | times | MB |", "|---|---|---|"]
+    for kind, found in collectives.items():
         lines.append(f"| {kind} | {found['count']} | {found['bytes'] / 1e6:.1f} |")
     if report["estimate"]:
         lines += [
