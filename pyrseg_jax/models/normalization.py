@@ -10,13 +10,14 @@ from jaxtyping import Array, Float
 
 MOMENTUM = 0.9  # Flax's sense: the share of the old value that is kept; PyTorch calls this 0.1
 EPSILON = 1e-5
+SMALL = 1 << 19  # elements of a map whose two sums are computed in one loop, on CPU
 
 
 class BatchNorm(nn.Module):
     """Normalise each channel over (N, H, W), scale and shift it, and take the ReLU of it if `is_active`.
 
     In training by mean and variance of the batch, which also move the running ones; else by the running ones. Statistics are
-    computed and kept in float32. Under `jit` with a sharded batch they are those of the global batch.
+    computed in float32 at least, and kept so. Under `jit` with a sharded batch they are those of the global batch.
 
     Differs: the running variance is the biased one (divided by n); PyTorch keeps the unbiased.
     """
@@ -71,8 +72,8 @@ def _backward(is_active, residuals, cotangents):
         dy = jnp.where(_normalize(x, scale, bias, mean, var, True) > 0, dy, 0)  # as ReLU has it: none at 0
     inverse = jax.lax.rsqrt(var + EPSILON)
     centred = x - mean
-    bias_gradient = jnp.sum(dy, (0, 1, 2), dtype=jnp.float32)
-    scale_gradient = jnp.sum(dy * centred, (0, 1, 2), dtype=jnp.float32) * inverse
+    bias_gradient, along_x = _sums(_widened(dy), dy * centred)
+    scale_gradient = along_x * inverse
     n = x.size // x.shape[-1]
     slope = scale_gradient * inverse / n
     dx = scale * inverse * (dy - bias_gradient / n - centred * slope)
@@ -84,9 +85,35 @@ normalize_by_batch.defvjp(_forward, _backward)
 
 def _statistics(x: Float[Array, "n h w c"]) -> tuple[Float[Array, "c"], Float[Array, "c"]]:
     """Return mean and variance of each channel, both from one pass over the map."""
-    x = x.astype(jnp.float32)
-    mean = x.mean((0, 1, 2))
-    return mean, jnp.maximum(0.0, jnp.square(x).mean((0, 1, 2)) - jnp.square(mean))
+    x = _widened(x)
+    total, total_of_squares = _sums(x, jnp.square(x))
+    n = x.size // x.shape[-1]
+    mean = total / n
+    return mean, jnp.maximum(0.0, total_of_squares / n - jnp.square(mean))
+
+
+def _widened(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _sums(x: Float[Array, "n h w c"], y: Float[Array, "n h w c"]) -> tuple[Float[Array, "c"], Float[Array, "c"]]:
+    """Return the sums of two maps over the positions of each channel."""
+
+    def together(x, y):
+        def add(axes, x, y):
+            zeros = (jnp.zeros((), x.dtype),) * 2
+            return jax.lax.reduce((x, y), zeros, lambda a, b: (a[0] + b[0], a[1] + b[1]), axes)
+
+        return tuple(add((0, 1), *add((2,), x, y)))  # rows first: sums of many numbers one by one lose digits
+
+    def apart(x, y):
+        return x.sum((0, 1, 2)), y.sum((0, 1, 2))
+
+    # XLA on CPU leaves a plain sum to YNNPACK, for which it stores what is summed, and each of whose operations it later looks for
+    # in the whole program when it reads that from the cache. Of large maps those sums are many times faster; of small ones not.
+    if x.size > SMALL:
+        return apart(x, y)
+    return jax.lax.platform_dependent(x, y, cpu=together, default=apart)
 
 
 def _normalize(x, scale, bias, mean, var, is_active: bool):
