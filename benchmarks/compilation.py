@@ -35,7 +35,7 @@ def measure(options, scan: str) -> dict:
     values.data.crop_px = options.crop_px
     config = config_lib.resolve(values)
     start = time.perf_counter()
-    lowered = lower_training(config, mesh, options.num_classes, target.platform, config.training.batch_size)
+    lowered = lower_training(config, mesh, options.num_classes, config.training.batch_size)
     traced, busy = time.perf_counter(), time.process_time()
     compiled = target.compile(lowered)
     compile_s, compile_core_s = time.perf_counter() - traced, time.process_time() - busy

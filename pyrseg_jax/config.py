@@ -62,8 +62,8 @@ class Model:
     init: str | None = key(
         None
     )  # start from these weights: a file (docs/weights.md) or another run's folder; None: random
-    # Compile equal blocks once and run them in a loop; auto: not on CPU, nor on TPUs. See docs/scaling.md.
-    scan: str = key("auto", one_of("auto", "on", "off"), free=True)
+    # Compile equal blocks once and run them in a loop; on no device seen so far is that better (docs/performance.md).
+    scan: str = key("off", one_of("on", "off"), free=True)
     # Compute activations inside of blocks again in the backward pass instead of keeping them: the cheap ones, or all.
     remat: str = key("off", one_of(*REMATS), free=True)
     dtype: str = key("bfloat16", one_of(*DTYPES))  # of the computation; parameters and loss are float32
@@ -164,7 +164,10 @@ def to_json(config: Config) -> str:
 
 def from_json(text: str) -> Config:
     """Read what `to_json` wrote; raises UserError as `resolve` does."""
-    return resolve(ml_collections.ConfigDict(json.loads(text)))
+    values = json.loads(text)
+    if values.get("model", {}).get("scan") == "auto":  # as runs have it that are older than 2026-11-25
+        values["model"]["scan"] = "off"
+    return resolve(ml_collections.ConfigDict(values))
 
 
 def check_key(name: str) -> None:

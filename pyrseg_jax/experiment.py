@@ -40,11 +40,8 @@ def make_mesh(chosen: Parallel) -> Mesh:
     return parallel.make_mesh(chosen.data, chosen.spatial)
 
 
-def make_model(model: Model, num_classes: int, platform: str | None = None) -> Segmenter:
-    """Build the network, for a platform like "tpu"; None: that of this machine."""
-    # On CPU, XLA runs loop bodies on one core. On TPUs it expects longer steps and more memory of loops (docs/performance.md).
-    is_unrolled = (platform or jax.default_backend()) in ("cpu", "tpu")
-    is_scanned = model.scan == "on" or (model.scan == "auto" and not is_unrolled)
+def make_model(model: Model, num_classes: int) -> Segmenter:
+    """Build the network."""
     return build_segmenter(
         num_classes,
         backbone=model.backbone,
@@ -56,7 +53,7 @@ def make_model(model: Model, num_classes: int, platform: str | None = None) -> S
         unity_width=model.unity_width,
         resize=model.resize,
         dtype=model.dtype,
-        execution=Execution(is_scanned, model.remat),
+        execution=Execution(model.scan == "on", model.remat),
     )
 
 

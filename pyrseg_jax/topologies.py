@@ -20,7 +20,6 @@ class Target:
     Attributes:
       name: of the topology, or of this machine's devices.
       devices: of it, without there having to be any.
-      platform: "tpu", "cuda", "cpu", …
       chip: what each device can do, where it is known; a chip of several devices is divided among them.
       sides: of the grid that the chips stand in; empty where they do not stand in one.
       options: of the compiler.
@@ -28,7 +27,6 @@ class Target:
 
     name: str
     devices: list
-    platform: str
     chip: Chip | None
     sides: tuple[int, ...] = ()
     options: dict[str, bool] = dataclasses.field(default_factory=dict)
@@ -51,7 +49,7 @@ def find_target(topology: str | None) -> Target:
     """
     if topology is None:
         devices = jax.devices()
-        return Target(parallel.describe_devices(), devices, devices[0].platform, None)
+        return Target(parallel.describe_devices(), devices, None)
     kind, _, shape = topology.partition(":")
     if kind in TPUS and re.fullmatch(r"\d+(x\d+){1,2}", shape):
         find = _find_tpus
@@ -91,7 +89,7 @@ def _find_tpus(topology: str, kind: str, shape: str) -> Target:
     chip = dataclasses.replace(
         chip, memory_bytes=share * chip.memory_bytes, flops=share * chip.flops, link_bytes=share * chip.link_bytes
     )
-    return Target(topology, devices, "tpu", chip, sides)
+    return Target(topology, devices, chip, sides)
 
 
 def _find_gpus(topology: str, kind: str, count: str) -> Target:
@@ -100,4 +98,4 @@ def _find_gpus(topology: str, kind: str, count: str) -> Target:
         topology, platform="cuda", target_config=gpu.describe(), topology=f"1x1x{count or 1}"
     )
     # Without a device to try them on, Triton's products have no sizes of tiles that fit all shapes: cuBLAS takes them.
-    return Target(topology, list(found.devices), "cuda", gpu.chip, options={"xla_gpu_enable_triton_gemm": False})
+    return Target(topology, list(found.devices), gpu.chip, options={"xla_gpu_enable_triton_gemm": False})

@@ -146,7 +146,7 @@ def test_gpus_are_described_to_their_compiler(monkeypatch):
 
     monkeypatch.setattr(topologies.topologies, "get_topology_desc", get_topology_desc)
     target = find_target("h200:2")
-    assert (target.name, target.platform, target.chip, len(target.devices)) == ("h200:2", "cuda", GPUS["h200"].chip, 2)
+    assert (target.name, target.chip, len(target.devices)) == ("h200:2", GPUS["h200"].chip, 2)
     assert find_target("a100").chip.memory_bytes == 79 * 2**30
     (_, platform, options), (*_, alone) = asked
     assert (platform, options["topology"], alone["topology"]) == ("cuda", "1x1x2", "1x1x1")
@@ -156,9 +156,9 @@ def test_gpus_are_described_to_their_compiler(monkeypatch):
 
 def test_the_compiler_gets_the_options_of_the_target():
     lowered = jax.jit(jnp.sin).lower(1.0)
-    Target("", [], "cpu", None, options={"xla_cpu_enable_fast_math": True}).compile(lowered)
+    Target("", [], None, options={"xla_cpu_enable_fast_math": True}).compile(lowered)
     with pytest.raises(Exception, match="no_such_option"):
-        Target("", [], "cpu", None, options={"no_such_option": True}).compile(lowered)
+        Target("", [], None, options={"no_such_option": True}).compile(lowered)
 
 
 @pytest.mark.skipif(not is_there("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"), reason="no compiler for GPUs")
@@ -177,7 +177,7 @@ def test_a_step_is_compiled_for_gpus_that_are_not_there(tmp_path):
 
 
 def test_a_step_that_does_not_fit_says_what_to_change(tmp_path):
-    target = Target("v5e:2x2", [], "tpu", TPUS["v5e"])
+    target = Target("v5e:2x2", [], TPUS["v5e"])
     report = {"training": {"memory": {"total": 17 * 2**30}}}
     config = small(write_folder(tmp_path / "data", {}))
     with pytest.raises(

@@ -167,3 +167,10 @@ def test_every_key_is_read_somewhere():
                 yield field.name
 
     assert set(leaves(config_lib.Config)) - read == set()
+
+
+def test_runs_that_left_scanning_to_the_program_can_still_be_read():
+    config = config_lib.resolve(config_lib.defaults())
+    old = config_lib.to_json(config).replace('"scan": "off"', '"scan": "auto"')
+    assert '"auto"' in old
+    assert config_lib.from_json(old) == config

@@ -20,7 +20,7 @@ from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 from pyrseg_jax.training.loop import Schedule, run_loop
 from pyrseg_jax.training.objective import PyramidObjective
 from pyrseg_jax.training.optimizer import make_optimizer, poly_schedule
-from pyrseg_jax.training.step import global_norm, initial_state, make_train_step
+from pyrseg_jax.training.step import JOINED, global_norm, initial_state, make_train_step
 
 
 @functools.cache
@@ -85,11 +85,13 @@ GOLDEN_LOSSES, GOLDEN_NORM = (2.368299, 2.339876), 82.352547
 
 
 def test_norm_is_of_all_arrays(rng):
-    shapes = [(3,), (5,), (2, 3), (), (1, 1, 4, 2)]
+    shapes = [(3,), (5,), (2, 3), (), (1, 1, 4, 2), (JOINED + 1,)]
     tree = {str(shape): jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes}
     every = np.concatenate([np.ravel(x) for x in tree.values()])
     np.testing.assert_allclose(global_norm(tree), np.linalg.norm(every), rtol=1e-6)
-    np.testing.assert_allclose(global_norm({"a": tree["(2, 3)"]}), np.linalg.norm(tree["(2, 3)"]), rtol=1e-6)
+    for shape in shapes:  # joined with nothing, and nothing to join
+        alone = tree[str(shape)]
+        np.testing.assert_allclose(global_norm({"alone": alone}), np.linalg.norm(np.ravel(alone)), rtol=1e-6)
 
 
 def test_many_steps_are_traced_once():

@@ -20,7 +20,8 @@ class Execution:
 
     Attributes:
       is_scanned: compile a block once and run it in a loop. For TPUs a large network compiles in 0.7 of the time, but the
-        loops hand over what the backward pass needs through memory. On CPU, XLA runs loop bodies on one core.
+        loops hand over what the backward pass needs through memory; for GPUs it compiles no sooner. On CPU, XLA runs loop
+        bodies on one core.
       remat: one of `REMATS`, what is computed again in the backward pass instead of kept, memory for time: `"off"` nothing;
         `"light"` what is cheap, normalisation and ReLU, from the results of convolutions and sums; `"full"` a whole block
         from what enters it.

@@ -80,9 +80,9 @@ def _with_a_batch_that_splits(config: Config, mesh: Mesh) -> Config:
     return dataclasses.replace(config, training=dataclasses.replace(training, batch_size=batch_size))
 
 
-def lower_training(config: Config, mesh: Mesh, num_classes: int, platform: str, batch_size: int) -> jax.stages.Lowered:
-    """Lower the training step from shapes alone; `platform` decides whether equal blocks are scanned if that is "auto"."""
-    model, optimizer = experiment.make_model(config.model, num_classes, platform), experiment.make_sgd(config)
+def lower_training(config: Config, mesh: Mesh, num_classes: int, batch_size: int) -> jax.stages.Lowered:
+    """Lower the training step from shapes alone."""
+    model, optimizer = experiment.make_model(config.model, num_classes), experiment.make_sgd(config)
     state = jax.eval_shape(
         lambda v: initial_state(v, optimizer), abstract_variables(model, 2 * config.model.strides[0])
     )
@@ -106,7 +106,7 @@ def lower_training(config: Config, mesh: Mesh, num_classes: int, platform: str, 
 
 
 def _compile_training(config: Config, mesh: Mesh, num_classes: int, target: Target) -> dict:
-    lowered = lower_training(config, mesh, num_classes, target.platform, config.training.batch_size)
+    lowered = lower_training(config, mesh, num_classes, config.training.batch_size)
     found = _compile(lowered, "training step", target)
     # Of the program without loops, which a compiler counts as one round, for one image on one device.
     plain = dataclasses.replace(
@@ -114,14 +114,14 @@ def _compile_training(config: Config, mesh: Mesh, num_classes: int, target: Targ
         model=dataclasses.replace(config.model, scan="off", remat="off"),
         training=dataclasses.replace(config.training, accumulate=1),
     )
-    one = lower_training(plain, parallel.make_mesh(1, devices=jax.devices("cpu")[:1]), num_classes, "cpu", 1)
+    one = lower_training(plain, parallel.make_mesh(1, devices=jax.devices("cpu")[:1]), num_classes, 1)
     return found | {"flops_per_image": one.cost_analysis()["flops"]}
 
 
 def _compile_evaluation(config: Config, mesh: Mesh, num_classes: int, target: Target) -> dict:
     """Compile the network of the evaluation for the devices that one process uses, at the size of a training crop."""
     mesh = parallel.local_mesh(mesh)
-    model = experiment.make_model(config.model, num_classes, target.platform)
+    model = experiment.make_model(config.model, num_classes)
     whole, rows = parallel.replicated(mesh), parallel.batch_sharding(mesh)
     protocol = experiment.make_evaluation_protocol(config)
     present = Presenter(model, protocol, config.evaluation.threshold, whole, rows)

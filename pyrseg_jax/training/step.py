@@ -15,6 +15,8 @@ from jaxtyping import Array, Float
 from pyrseg_jax import parallel
 from pyrseg_jax.models.inputs import normalize
 
+JOINED = 1 << 15  # numbers at most in an array that is joined with others, to sum them in one
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -114,13 +116,13 @@ def make_train_step(
 def global_norm(tree: dict) -> Float[Array, ""]:
     """Return the root of the sum of all squares of all arrays, as `optax.global_norm`.
 
-    Vectors are joined first: two thirds of a network's arrays are scales and biases, and each sum is a program of its own.
+    Small arrays, four fifths of a network's, are joined first: each sum is a program of its own.
     """
     leaves = jax.tree.leaves(tree)
-    vectors = [x for x in leaves if x.ndim == 1]
-    others = [x for x in leaves if x.ndim != 1]
-    joined = [jnp.concatenate(vectors)] if vectors else []
-    return jnp.sqrt(sum(jnp.square(x).sum() for x in [*joined, *others]))
+    small = [x.ravel() for x in leaves if x.size <= JOINED]
+    large = [x for x in leaves if x.size > JOINED]
+    joined = [jnp.concatenate(small)] if small else []
+    return jnp.sqrt(sum(jnp.square(x).sum() for x in [*joined, *large]))
 
 
 def _accumulate(differentiate: Callable, batch_stats: dict, batch: dict, key: jax.Array, accumulate: int, mesh: Mesh):
