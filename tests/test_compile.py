@@ -128,6 +128,22 @@ def test_a_report_about_this_machine(tmp_path, capsys):
     assert "all-reduce" in capsys.readouterr().out
 
 
+def test_a_report_says_what_is_computed_again(tmp_path):
+    folder = write_folder(tmp_path / "data", {})
+    config = small(folder, **{"model.context": "none", "model.strides": (8, 4), "model.remat": "full"})
+    plain, again = (compile._flops_per_image(config, 3, remat) for remat in ("off", "full"))
+    # At most the forward pass, which is a third of it all.
+    assert plain < again < 4 / 3 * plain
+    report = {"topology": "t", "devices": 1, "batch_size": 1, "crop_px": 64, "estimate": None}
+    step = {"memory": {"total": 1}, "compile_s": 1, "flops_per_image": 3e9, "collectives": {}}
+    for computed, said in (
+        (5e8, "3.0 GFLOPs per image and training step, and 0.5 to compute"),
+        (0.0, "training step\n"),
+    ):
+        step["flops_computed_again"] = computed
+        assert said in compile.describe(report | {"training": step, "evaluation": step}, None)
+
+
 @pytest.mark.parametrize("name", ["v5e", "v9:2x2", "v5e:big", "v5e:4", "h100:", "h100:0", "h100:2x2", "h1000", "b17"])
 def test_a_topology_that_is_none_is_refused_with_examples(name):
     with pytest.raises(

@@ -108,14 +108,21 @@ def lower_training(config: Config, mesh: Mesh, num_classes: int, batch_size: int
 def _compile_training(config: Config, mesh: Mesh, num_classes: int, target: Target) -> dict:
     lowered = lower_training(config, mesh, num_classes, config.training.batch_size)
     found = _compile(lowered, "training step", target)
-    # Of the program without loops, which a compiler counts as one round, for one image on one device.
+    flops = _flops_per_image(config, num_classes, "off")
+    remat = config.model.remat
+    again = 0.0 if remat == "off" else _flops_per_image(config, num_classes, remat) - flops
+    return found | {"flops_per_image": flops, "flops_computed_again": again}
+
+
+def _flops_per_image(config: Config, num_classes: int, remat: str) -> float:
+    """Count those of the program without loops, which a compiler counts as one round, for one image on one device."""
     plain = dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, scan="off", remat="off"),
+        model=dataclasses.replace(config.model, scan="off", remat=remat),
         training=dataclasses.replace(config.training, accumulate=1),
     )
-    one = lower_training(plain, parallel.make_mesh(1, devices=jax.devices("cpu")[:1]), num_classes, 1)
-    return found | {"flops_per_image": one.cost_analysis()["flops"]}
+    mesh = parallel.make_mesh(1, devices=jax.devices("cpu")[:1])
+    return lower_training(plain, mesh, num_classes, 1).cost_analysis()["flops"]
 
 
 def _compile_evaluation(config: Config, mesh: Mesh, num_classes: int, target: Target) -> dict:
@@ -164,9 +171,11 @@ def _estimate(report: dict, target: Target) -> list[dict] | None:
 def describe(report: dict, chip: Chip | None) -> str:
     """Lay a report out for a terminal, as Markdown."""
     room = f" of {chip.memory_bytes / 2**30:.0f} GiB" if chip else ""
+    flops, again = report["training"]["flops_per_image"], report["training"]["flops_computed_again"]
     lines = [
         f"{report['topology']}: {report['devices']} devices, batch {report['batch_size']} of {report['crop_px']} px, "
-        f"{report['training']['flops_per_image'] / 1e9:.1f} GFLOPs per image and training step",
+        f"{flops / 1e9:.1f} GFLOPs per image and training step"
+        + (f", and {again / 1e9:.1f} to compute activations again" if again else ""),
         "",
         "| GiB per device | arguments | outputs | shared by both | temporary | code | total |",
         "|---|---|---|---|---|---|---|",
