@@ -104,7 +104,8 @@ def _sums(x: Float[Array, "n h w c"], y: Float[Array, "n h w c"]) -> tuple[Float
             zeros = (jnp.zeros((), x.dtype),) * 2
             return jax.lax.reduce((x, y), zeros, lambda a, b: (a[0] + b[0], a[1] + b[1]), axes)
 
-        return tuple(add((0, 1), *add((2,), x, y)))  # rows first: sums of many numbers one by one lose digits
+        # One axis after another: sums of many numbers one by one lose digits.
+        return tuple(add((0,), *add((1,), *add((2,), x, y))))
 
     def apart(x, y):
         return x.sum((0, 1, 2)), y.sum((0, 1, 2))
