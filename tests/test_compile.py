@@ -203,22 +203,24 @@ def test_a_step_that_does_not_fit_says_what_to_change(tmp_path):
     compile._check_fit({"training": {"memory": {"total": 15 * 2**30}}}, target, config)
 
 
-def test_a_missing_libtpu_is_told_with_its_command(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "reason", "told"),
+    [
+        (
+            "v5e:2x2",
+            "JAX TPU support not installed; cannot generate TPU topology.",
+            "libtpu, .*-r requirements-tpu.txt",
+        ),
+        ("h100", "topology not implemented for cuda", "JAX's plugin for CUDA, .* a GPU: .*-r requirements-cuda.txt"),
+    ],
+)
+def test_a_missing_compiler_is_told_with_its_command(monkeypatch, name, reason, told):
     def fail(*_, **__):
-        raise RuntimeError("JAX TPU support not installed; cannot generate TPU topology.")
+        raise RuntimeError(reason)
 
     monkeypatch.setattr(topologies.topologies, "get_topology_desc", fail)
-    with pytest.raises(UserError, match=r"needs libtpu, .*: pip install -r requirements-tpu.txt"):
-        find_target("v5e:2x2")
-
-
-def test_a_missing_plugin_for_gpus_is_told_with_its_command(monkeypatch):
-    def fail(*_, **__):
-        raise NotImplementedError("topology not implemented for cuda")
-
-    monkeypatch.setattr(topologies.topologies, "get_topology_desc", fail)
-    with pytest.raises(UserError, match=r"needs JAX's plugin for CUDA, .* a GPU: pip install -r requirements-cuda.txt"):
-        find_target("h100")
+    with pytest.raises(UserError, match=f"needs {told}"):
+        find_target(name)
 
 
 def test_the_estimate_is_computing_and_then_sending():

@@ -64,7 +64,7 @@ def _backward(is_active, residuals, cotangents):
 
     bias: Σ dy;  scale: Σ dy x̂;  x: scale / σ · (dy - Σ dy / n - x̂ · Σ dy x̂ / n).
 
-    Two sums over the batch, one after the other map: what is derived step by step, through mean and mean square, takes three.
+    Two sums over the batch, one after the other map: what is derived step by step, through mean and mean square, takes five.
     """
     x, scale, bias, mean, var = residuals
     dy = cotangents[0]
