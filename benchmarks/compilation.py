@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 from timing import describe_machine, print_table, write_json
 
-from pyrseg_jax import config as config_lib
-from pyrseg_jax import parallel
-from pyrseg_jax.compiled_programs import cost_of, memory_of
-from pyrseg_jax.modes.compile import lower_training
-from pyrseg_jax.topologies import find_target, need_no_devices
+from pyrseg_jax.ahead_of_time.programs import cost_of, memory_of
+from pyrseg_jax.ahead_of_time.topologies import find_target, need_no_devices
+from pyrseg_jax.commands.compile import lower_training
+from pyrseg_jax.distributed import mesh as mesh_lib
+from pyrseg_jax.run import config as config_lib
 
 
 def measure(options, scan: str) -> dict:
@@ -30,7 +30,7 @@ def measure(options, scan: str) -> dict:
     values = config_lib.defaults()
     values.model.backbone, values.model.scan = options.backbone, scan
     target = find_target(options.topology)
-    mesh = parallel.make_mesh(devices=target.devices)
+    mesh = mesh_lib.make_mesh(devices=target.devices)
     values.training.batch_size = options.images_per_device * mesh.size
     values.data.crop_px = options.crop_px
     config = config_lib.resolve(values)

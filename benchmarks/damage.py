@@ -21,11 +21,12 @@ import jax
 import kills
 import numpy as np
 
-from pyrseg_jax import experiment, parallel
+from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.models.initial import abstract_variables
+from pyrseg_jax.run import experiment
+from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 from pyrseg_jax.training.step import TrainState, initial_state
-from pyrseg_jax.workdir import Workdir
 
 WAYS = ("emptied", "cut", "removed", "bit")
 SETTINGS = {"training.steps": 4, "training.save_every": 2, "training.evaluate_every": 4}
@@ -72,7 +73,7 @@ def main() -> int:
         model = experiment.make_model(config.model, workdir.read_label_space().num_classes)
         variables = abstract_variables(model, 2 * config.model.strides[0])
         state = jax.eval_shape(lambda v: initial_state(v, experiment.make_sgd(config)), variables)
-        abstract = abstract_on(state, parallel.replicated(parallel.make_mesh(data=1)))
+        abstract = abstract_on(state, mesh_lib.replicated(mesh_lib.make_mesh(data=1)))
         whole = root / "run" / "checkpoints"
         expected = {}
         for step in (2, 4):

@@ -22,13 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pyrseg_jax import parallel
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.data.transforms import resize_image
+from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.evaluation.inference import run_network
-from pyrseg_jax.evaluation.protocols import Protocol
+from pyrseg_jax.evaluation.views import Protocol
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.segmenter import build_segmenter
 
@@ -102,7 +102,7 @@ def main():
     )
     variables = jax.device_put(initial_variables(model, 0))
     source, space = MadeUp(sizes), ade_layout(tuple(f"class {i}" for i in range(NUM_CLASSES)))
-    evaluator = Evaluator(model, source, space, parallel.make_mesh(data=1), protocol, 8, 0.5)
+    evaluator = Evaluator(model, source, space, mesh_lib.make_mesh(data=1), protocol, 8, 0.5)
 
     def batched():
         result = evaluator(variables)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from timing import in_turn, ready
 
-from pyrseg_jax.training import hard_examples
+from pyrseg_jax.training import losses as hard_examples
 
 ROUNDS = 11
 

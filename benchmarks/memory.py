@@ -18,9 +18,10 @@ import jax
 import numpy as np
 from timing import describe_machine, in_turn, print_table, write_json
 
-from pyrseg_jax import config as config_lib
-from pyrseg_jax import experiment, parallel
+from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.models.initial import initial_variables
+from pyrseg_jax.run import config as config_lib
+from pyrseg_jax.run import experiment
 from pyrseg_jax.training.step import initial_state, make_train_step
 
 WAYS = {
@@ -47,12 +48,12 @@ def prepare(options, keys: dict):
     model, optimizer, mesh = (
         experiment.make_model(config.model, NUM_CLASSES),
         experiment.make_sgd(config),
-        parallel.make_mesh(1),
+        mesh_lib.make_mesh(1),
     )
-    state = jax.device_put(initial_state(initial_variables(model, 0), optimizer), parallel.replicated(mesh))
+    state = jax.device_put(initial_state(initial_variables(model, 0), optimizer), mesh_lib.replicated(mesh))
     rng, shape = np.random.default_rng(0), (options.batch_size, options.crop_px, options.crop_px)
     image, label = rng.integers(0, 256, (*shape, 3), np.uint8), rng.integers(0, NUM_CLASSES, shape, np.uint8)
-    batch = parallel.images_to_devices(mesh, {"image": image, "label": label})
+    batch = mesh_lib.images_to_devices(mesh, {"image": image, "label": label})
     objective = experiment.make_objective(config)
     step = make_train_step(model, optimizer, objective, mesh, accumulate=config.training.accumulate)
     start = time.perf_counter()

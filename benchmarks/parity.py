@@ -24,8 +24,8 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import parity  # noqa: E402
 
-from pyrseg_jax import experiment  # noqa: E402
 from pyrseg_jax.models import segmenter  # noqa: E402
+from pyrseg_jax.run import experiment  # noqa: E402
 
 SMALL, LARGE = (64, 64), (256, 192)
 NUMBERS = ("logits", "pytorch", "gradients", "pytorch_gradients")

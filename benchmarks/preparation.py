@@ -24,10 +24,10 @@ from PIL import Image
 
 from pyrseg_jax.data import pipeline
 from pyrseg_jax.data import prepared as store
-from pyrseg_jax.data.builders.ade20k import Ade20k
-from pyrseg_jax.data.builders.scene_painting.compose import paint_scene
 from pyrseg_jax.data.catalog import open_dataset
+from pyrseg_jax.data.datasets.ade20k import Ade20k
 from pyrseg_jax.data.transforms import Augmentation
+from pyrseg_jax.scenes.compose import paint_scene
 
 NUM_SCENES, BATCH, BATCHES, WORKERS = 8, 16, 60, 2
 

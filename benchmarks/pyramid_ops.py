@@ -21,7 +21,7 @@ from timing import describe_machine, in_turn, print_table, ready, write_json
 from pyrseg_jax.evaluation import pixels
 from pyrseg_jax.evaluation.upsampling import class_of_pixels
 from pyrseg_jax.pyramid import build_targets, fuse, specialize
-from pyrseg_jax.training.hard_examples import relabel_easy
+from pyrseg_jax.training.losses import relabel_easy
 
 try:
     import torch

@@ -24,9 +24,10 @@ def serve(options) -> None:
     import jax
     import numpy as np
 
-    from pyrseg_jax import config as config_lib
-    from pyrseg_jax import experiment, parallel
+    from pyrseg_jax.distributed import mesh as mesh_lib
     from pyrseg_jax.models.initial import initial_variables
+    from pyrseg_jax.run import config as config_lib
+    from pyrseg_jax.run import experiment
     from pyrseg_jax.training.step import initial_state, make_train_step
 
     values = config_lib.defaults()
@@ -34,14 +35,14 @@ def serve(options) -> None:
     values.model.semantic_width, values.model.key_width, values.model.unity_width = 64, 32, 32
     config = config_lib.resolve(values)
     model, optimizer = experiment.make_model(config.model, 20), experiment.make_sgd(config)
-    mesh = parallel.make_mesh(options.serve, devices=jax.devices()[: options.serve])
+    mesh = mesh_lib.make_mesh(options.serve, devices=jax.devices()[: options.serve])
     step = make_train_step(model, optimizer, experiment.make_objective(config), mesh)
-    state = jax.device_put(initial_state(initial_variables(model, 0), optimizer), parallel.replicated(mesh))
+    state = jax.device_put(initial_state(initial_variables(model, 0), optimizer), mesh_lib.replicated(mesh))
     rng, batches = np.random.default_rng(0), {}
     for kind, size in (("same in all", options.batch_size), ("same on each", options.batch_size * options.serve)):
         shape = (size, options.crop_px, options.crop_px)
         batch = {"image": rng.integers(0, 256, (*shape, 3), np.uint8), "label": rng.integers(0, 20, shape, np.uint8)}
-        batches[kind] = parallel.images_to_devices(mesh, batch), size
+        batches[kind] = mesh_lib.images_to_devices(mesh, batch), size
         state = jax.block_until_ready(step(state, batches[kind][0]))[0]
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:

@@ -9,7 +9,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from pyrseg_jax import host_memory  # noqa: E402
+from pyrseg_jax.distributed import host_memory  # noqa: E402
 
 host_memory.keep_freed_memory()  # for both, as in a run
 
@@ -22,11 +22,13 @@ from flax.traverse_util import flatten_dict  # noqa: E402
 from timing import ready  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from pyrseg_jax import config as config_lib  # noqa: E402
-from pyrseg_jax import conventions, experiment, parallel  # noqa: E402
-from pyrseg_jax.export import segment  # noqa: E402
-from pyrseg_jax.models.hrnet import BACKBONES  # noqa: E402
+from pyrseg_jax import conventions  # noqa: E402
+from pyrseg_jax.distributed import mesh as mesh_lib  # noqa: E402
+from pyrseg_jax.export.stablehlo import segment  # noqa: E402
+from pyrseg_jax.models.backbones.hrnet import BACKBONES  # noqa: E402
 from pyrseg_jax.models.initial import initial_variables  # noqa: E402
+from pyrseg_jax.run import config as config_lib  # noqa: E402
+from pyrseg_jax.run import experiment  # noqa: E402
 from pyrseg_jax.training.step import initial_state, make_train_step  # noqa: E402
 
 HEADS = ("plain", "pyramid")  # HRNet's own classifier, or the paper's context module with the heads of both pyramids
@@ -56,9 +58,9 @@ class Ours:
 
     def __init__(self, config: config_lib.Config, num_classes: int, images: np.ndarray, labels: np.ndarray):
         self._model, self._optimizer = experiment.make_model(config.model, num_classes), experiment.make_sgd(config)
-        self._mesh = parallel.make_mesh(1)
-        self._variables = jax.device_put(initial_variables(self._model, 0), parallel.replicated(self._mesh))
-        self._batch = parallel.images_to_devices(self._mesh, {"image": images, "label": labels})
+        self._mesh = mesh_lib.make_mesh(1)
+        self._variables = jax.device_put(initial_variables(self._model, 0), mesh_lib.replicated(self._mesh))
+        self._batch = mesh_lib.images_to_devices(self._mesh, {"image": images, "label": labels})
         self._objective, self._threshold = experiment.make_objective(config), config.evaluation.threshold
 
     def prepare_training(self):
@@ -66,7 +68,7 @@ class Ours:
         step = make_train_step(self._model, self._optimizer, self._objective, self._mesh)
         # A copy: the step takes over the memory of its state.
         variables = jax.tree.map(jnp.copy, self._variables)
-        state = jax.device_put(initial_state(variables, self._optimizer), parallel.replicated(self._mesh))
+        state = jax.device_put(initial_state(variables, self._optimizer), mesh_lib.replicated(self._mesh))
         compiled = step.lower(state, self._batch).compile()
 
         def run():

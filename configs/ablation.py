@@ -10,8 +10,8 @@ The paper's mIoU: A 40.42, B 42.02, C 42.00, D 40.41, E 41.54, F 42.07, G 43.07,
 full size has not been run here yet; docs/results.md has the rows at a size for two CPU cores.
 """
 
-from pyrseg_jax import config as config_lib
-from pyrseg_jax import paper
+from pyrseg_jax.paper import tables as paper
+from pyrseg_jax.run import config as config_lib
 
 
 def get_config(variant: str = ""):

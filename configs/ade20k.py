@@ -13,8 +13,8 @@ weights: ours 47.37, HRNet 44.20, CCNet 45.65, ANL 45.23, OCR 45.50. The full si
 random weights.
 """
 
-from pyrseg_jax import config as config_lib
-from pyrseg_jax import paper
+from pyrseg_jax.paper import tables as paper
+from pyrseg_jax.run import config as config_lib
 
 
 def get_config(variant: str = ""):

@@ -12,8 +12,8 @@ running tests (Intel Xeon, 2 cores, Python 3.11, jax 0.10.2, 2026-11-22); the th
 full size has not been run yet.
 """
 
-from pyrseg_jax import config as config_lib
-from pyrseg_jax import paper
+from pyrseg_jax.paper import tables as paper
+from pyrseg_jax.run import config as config_lib
 
 
 def get_config(variant: str = ""):

@@ -13,8 +13,8 @@ weights: ours 41.4, HRNet 37.9, CCNet 39.8, ANL 40.6, OCR 40.6. The full size ha
 weights, for which config.training.head_multiplier=1 and a larger learning rate are the better start.
 """
 
-from pyrseg_jax import config as config_lib
-from pyrseg_jax import paper
+from pyrseg_jax.paper import tables as paper
+from pyrseg_jax.run import config as config_lib
 
 
 def get_config(variant: str = ""):

@@ -7,8 +7,8 @@ some points. 660 steps, 6 min 49 s from launch to pictures (Intel Xeon, 2 cores,
 jax 0.10.2, 2026-11-22); the best constant prediction has 2.12.
 """
 
-from pyrseg_jax import config as config_lib
-from pyrseg_jax import paper
+from pyrseg_jax.paper import tables as paper
+from pyrseg_jax.run import config as config_lib
 
 
 def get_config(variant: str = ""):

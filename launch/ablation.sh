@@ -76,7 +76,7 @@ rm -f "$output/failed"
 trap 'kill $(jobs -p) 2> /dev/null; exit 130' INT TERM
 for ((slot = 0; slot < jobs; slot++)); do worker "$slot" & done
 wait
-python -m pyrseg_jax.ablation "$output"
+python -m pyrseg_jax.paper.ablation "$output"
 if [ -e "$output/failed" ]; then
   echo "error: not all runs were finished; the same command tries those again" >&2
   exit 1

@@ -13,17 +13,17 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from pyrseg_jax import experiment
 from pyrseg_jax.data.decode import decode_image, to_rgb
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.transforms import resize_image
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.inference import Segmentation
-from pyrseg_jax.export import Exported, read_export
-from pyrseg_jax.modes.evaluate import restore
+from pyrseg_jax.export.stablehlo import Exported, read_export
 from pyrseg_jax.reporting.figures import overlay, pyramid_figure
 from pyrseg_jax.reporting.pictures import colors_of
-from pyrseg_jax.workdir import Workdir
+from pyrseg_jax.run import experiment
+from pyrseg_jax.run.restore import restore
+from pyrseg_jax.run.workdir import Workdir
 
 ImageLike = np.ndarray | Image.Image | str | Path
 

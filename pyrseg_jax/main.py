@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from pyrseg_jax import host_memory
+from pyrseg_jax.distributed import host_memory
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.training.preemption import STATUS, Preempted, Preemption, say_preempted
 
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
         _configure_logging()
         host_memory.keep_freed_memory()
         if _TOPOLOGY.value is not None:
-            from pyrseg_jax import topologies
+            from pyrseg_jax.ahead_of_time import topologies
 
             topologies.need_no_devices()
         with Preemption() if _MODE.value == "train" else contextlib.nullcontext() as preemption:
@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
 
 
 def _join_processes(preemption: Preemption | None) -> None:
-    from pyrseg_jax import processes
+    from pyrseg_jax.distributed import processes
 
     processes.start(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if preemption is not None and processes.is_joined():
@@ -114,9 +114,9 @@ def _join_processes(preemption: Preemption | None) -> None:
 
 
 def _run(chosen: str | None, preemption: Preemption | None) -> None:
-    from pyrseg_jax import experiment
-    from pyrseg_jax.modes import compile, evaluate, export, predict, train, validate
-    from pyrseg_jax.workdir import Workdir
+    from pyrseg_jax.commands import compile, evaluate, export, predict, train, validate
+    from pyrseg_jax.run import experiment
+    from pyrseg_jax.run.workdir import Workdir
 
     experiment.use_compilation_cache()
     workdir = Workdir(_WORKDIR.value or _default_workdir(chosen or str(EMBEDDED_CONFIG)))
@@ -145,7 +145,7 @@ def _run(chosen: str | None, preemption: Preemption | None) -> None:
 
 
 def _say(text: str) -> None:
-    from pyrseg_jax import processes
+    from pyrseg_jax.distributed import processes
 
     if processes.is_first():
         print(text)
@@ -188,7 +188,7 @@ def _check_keys(argv: list[str]) -> None:
         if argument.startswith(("-config.", "--config."))
     ]
     if names:
-        from pyrseg_jax import config as config_lib
+        from pyrseg_jax.run import config as config_lib
 
         for name in names:
             config_lib.check_key(name)
@@ -199,8 +199,8 @@ def _read_config(chosen: str | None, workdir):
 
     Whoever evaluates a run, uses it or continues it need not repeat its config; single keys may be given, too.
     """
-    from pyrseg_jax import config as config_lib
-    from pyrseg_jax import keys
+    from pyrseg_jax.run import config as config_lib
+    from pyrseg_jax.run import keys
 
     if chosen is None and _WORKDIR.value is not None and workdir.has_run():
         values = keys.to_config_dict(workdir.read_config())
@@ -244,7 +244,7 @@ def _usage() -> str:
             "",
             "flags:",
             *flag_lines,
-            "  --config.KEY=VALUE  changes one key; pyrseg_jax/config.py lists all of them with their meaning",
+            "  --config.KEY=VALUE  changes one key; pyrseg_jax/run/config.py lists all of them with their meaning",
         ]
     )
 

@@ -69,7 +69,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _compilation_cache():
-    from pyrseg_jax import experiment
+    from pyrseg_jax.run import experiment
 
     experiment.use_compilation_cache()
 

@@ -13,7 +13,8 @@ import optax
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from pyrseg_jax import parallel, processes
+from pyrseg_jax.distributed import mesh as mesh_lib
+from pyrseg_jax.distributed import processes
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 from pyrseg_jax.training.step import initial_state
 
@@ -29,7 +30,7 @@ def main(process: int, port: int, folder: Path) -> None:
     """Save two checkpoints, cut off what the second process wrote of the newer one, restore."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     processes.start("on", f"localhost:{port}", 2, process)
-    sharding = parallel.state_sharding(parallel.make_mesh(), make_state(0), is_sharded=True)
+    sharding = mesh_lib.state_sharding(mesh_lib.make_mesh(), make_state(0), is_sharded=True)
     checkpoints = Checkpoints(folder)
     for step in (2, 4):
         whole = make_state(step)

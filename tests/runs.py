@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pyrseg_jax import config as config_lib
-from pyrseg_jax import experiment
 from pyrseg_jax.data.label_space import ade_layout
-from pyrseg_jax.modes.initialise import initialise
+from pyrseg_jax.run import config as config_lib
+from pyrseg_jax.run import experiment
+from pyrseg_jax.run.start import initialise
+from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.training.checkpoint import Checkpoints
 from pyrseg_jax.training.step import initial_state
-from pyrseg_jax.workdir import Workdir
 
 STEP = 7
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pyrseg_jax import ablation
-from pyrseg_jax import config as config_lib
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.paper import COMPARISONS, TABLE_2A
+from pyrseg_jax.paper import ablation
+from pyrseg_jax.paper.tables import COMPARISONS, TABLE_2A
+from pyrseg_jax.run import config as config_lib
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,7 +16,7 @@ from pyrseg_jax.data.transforms import resize_image
 from pyrseg_jax.evaluation.analysis import near_boundary
 from pyrseg_jax.evaluation.inference import Predictor
 from pyrseg_jax.evaluation.metrics import scores
-from pyrseg_jax.evaluation.protocols import PROTOCOLS, Protocol, make_protocol, window_starts
+from pyrseg_jax.evaluation.views import PROTOCOLS, Protocol, make_protocol, window_starts
 from pyrseg_jax.models.inputs import normalize
 
 STRIDES = (32, 16, 8, 4)

@@ -11,8 +11,8 @@ from PIL import Image
 from runs import STEP, tiny_config, write_run
 
 import pyrseg_jax
-from pyrseg_jax import experiment
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.run import experiment
 
 
 @pytest.fixture(scope="module")

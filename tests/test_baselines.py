@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pyrseg_jax.models.baselines import BASELINES, CrissCrossAttention
+from pyrseg_jax.models.contexts.baselines import BASELINES, CrissCrossAttention
 from pyrseg_jax.models.initial import abstract_variables, initial_variables
 from pyrseg_jax.models.segmenter import build_segmenter
 

@@ -22,17 +22,17 @@ from native_files import (
 from PIL import Image
 
 from pyrseg_jax.conventions import VOID
-from pyrseg_jax.data import archive, mat_labels
+from pyrseg_jax.data import archive, mat_labels, native
 from pyrseg_jax.data import prepared as store
-from pyrseg_jax.data.builders import native, portions
-from pyrseg_jax.data.builders.ade20k import Ade20k
-from pyrseg_jax.data.builders.camvid import Camvid
-from pyrseg_jax.data.builders.coco_stuff10k import CocoStuff10k
+from pyrseg_jax.data import shards as portions
 from pyrseg_jax.data.catalog import open_dataset
+from pyrseg_jax.data.datasets.ade20k import Ade20k
+from pyrseg_jax.data.datasets.camvid import Camvid
+from pyrseg_jax.data.datasets.coco_stuff10k import CocoStuff10k
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.download import Published
 from pyrseg_jax.data.pairs import ArchiveSource
-from pyrseg_jax.data.survey import survey
+from pyrseg_jax.data.report import survey
 from pyrseg_jax.errors import UserError
 
 

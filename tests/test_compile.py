@@ -12,15 +12,17 @@ import pytest
 from conftest import write_folder
 from runs import tiny_config
 
-from pyrseg_jax import config as config_lib
-from pyrseg_jax import keys, parallel, topologies
-from pyrseg_jax.chips import GPUS, TPUS, Chip
-from pyrseg_jax.compiled_programs import Cost, Traffic, cost_of
+from pyrseg_jax.ahead_of_time import topologies
+from pyrseg_jax.ahead_of_time.estimate import estimate_step, other_slices
+from pyrseg_jax.ahead_of_time.hardware import GPUS, TPUS, Chip
+from pyrseg_jax.ahead_of_time.programs import Cost, Traffic, cost_of
+from pyrseg_jax.ahead_of_time.topologies import Target, find_target
+from pyrseg_jax.commands import compile
+from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.estimate import estimate_step, other_slices
-from pyrseg_jax.modes import compile
-from pyrseg_jax.topologies import Target, find_target
-from pyrseg_jax.workdir import Workdir
+from pyrseg_jax.run import config as config_lib
+from pyrseg_jax.run import keys
+from pyrseg_jax.run.workdir import Workdir
 
 
 def is_there(*plugins: str) -> bool:
@@ -88,15 +90,15 @@ def test_collectives_are_counted_as_often_as_their_loop_runs():
 
 
 def test_cost_of_a_program_that_was_compiled_here():
-    mesh = parallel.make_mesh(4)
+    mesh = mesh_lib.make_mesh(4)
 
     def add_up(rows):
         def once(total, _):
-            return parallel.sum_over_shards(lambda x: x.sum(0) + total, mesh, rows), None
+            return mesh_lib.sum_over_shards(lambda x: x.sum(0) + total, mesh, rows), None
 
         return jax.lax.scan(once, jnp.zeros(32), None, length=3)[0]
 
-    rows = jax.ShapeDtypeStruct((8, 32), jnp.float32, sharding=parallel.batch_sharding(mesh))
+    rows = jax.ShapeDtypeStruct((8, 32), jnp.float32, sharding=mesh_lib.batch_sharding(mesh))
     found = cost_of(jax.jit(add_up).lower(rows).compile().as_text())
     assert found == Cost({"all-reduce": Traffic(3, 3 * 32 * 4)}, None)
 

@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from pyrseg_jax import config as config_lib
-from pyrseg_jax import experiment, keys, paper, parallel
+from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.initial import abstract_variables
+from pyrseg_jax.paper import tables as paper
+from pyrseg_jax.run import config as config_lib
+from pyrseg_jax.run import experiment, keys
 from pyrseg_jax.training.step import initial_state, make_train_step
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +47,7 @@ def test_a_full_step_of_every_config_fits_together(name, variant):
     shallow = model.backbone.clone(num_modules=(1, 1, 1), num_blocks=1, num_bottlenecks=1)
     model = model.clone(backbone=shallow)
     optimizer = experiment.make_sgd(config)
-    step = make_train_step(model, optimizer, experiment.make_objective(config), parallel.make_mesh(data=1))
+    step = make_train_step(model, optimizer, experiment.make_objective(config), mesh_lib.make_mesh(data=1))
     state = jax.eval_shape(lambda v: initial_state(v, optimizer), abstract_variables(model))
     n, side = config.training.batch_size, config.data.crop_px
     batch = {

@@ -15,7 +15,7 @@ from pyrseg_jax.data import decode, pipeline, transforms
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.holdout import draw_holdout
 from pyrseg_jax.data.label_space import LabelSpace, ade_layout
-from pyrseg_jax.data.survey import check_once, survey
+from pyrseg_jax.data.report import check_once, survey
 from pyrseg_jax.errors import UserError
 
 SPACE = ade_layout(CLASSES)

@@ -10,18 +10,18 @@ import pytest
 import twins
 from conftest import CLASSES, draw_pair, write_folder
 
-from pyrseg_jax import parallel
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.decode import decode_pair
+from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.batches import evaluation_batches
 from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.evaluation.inference import Predictor
 from pyrseg_jax.evaluation.metrics import best_constant_miou, scores
 from pyrseg_jax.evaluation.pixels import classes_of, room_for_pixels
-from pyrseg_jax.evaluation.protocols import Protocol, make_protocol
 from pyrseg_jax.evaluation.showing import Showing, room_for
 from pyrseg_jax.evaluation.upsampling import class_of_pixels
+from pyrseg_jax.evaluation.views import Protocol, make_protocol
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.inputs import normalize
 from pyrseg_jax.models.segmenter import build_segmenter
@@ -120,7 +120,7 @@ def tiny():
 def evaluate(root, batch_size, data=1, protocol=Protocol(), is_analysed=True):  # noqa: B008
     model, variables = tiny()
     dataset = open_dataset("folder", str(root), None)
-    mesh = parallel.make_mesh(data=data)
+    mesh = mesh_lib.make_mesh(data=data)
     source = dataset.open_split("validation")
     evaluator = Evaluator(model, source, dataset.label_space, mesh, protocol, batch_size, 0.5)
     return evaluator(variables, is_analysed)

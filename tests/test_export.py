@@ -13,13 +13,13 @@ from conftest import CLASSES, draw_pair
 from runs import STEP, tiny_config, write_run
 
 import pyrseg_jax
-from pyrseg_jax import experiment
 from pyrseg_jax.api import _ExportedPredictor
+from pyrseg_jax.commands.export import export
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.inference import run_network
-from pyrseg_jax.export import PLATFORMS, Exported
-from pyrseg_jax.modes.export import export
-from pyrseg_jax.workdir import Workdir
+from pyrseg_jax.export.stablehlo import PLATFORMS, Exported
+from pyrseg_jax.run import experiment
+from pyrseg_jax.run.workdir import Workdir
 
 OURS = ("pyrseg_jax", "flax", "optax", "orbax", "grain", "ml_collections", "jaxtyping", "cv2", "safetensors", "absl")
 

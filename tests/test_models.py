@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import twins
 
-from pyrseg_jax import parallel
-from pyrseg_jax.models import hrnet, layers
-from pyrseg_jax.models.attention import TokenAttention
+from pyrseg_jax.distributed import mesh as mesh_lib
+from pyrseg_jax.models import layers
+from pyrseg_jax.models.backbones import hrnet
+from pyrseg_jax.models.contexts.attention import TokenAttention
 from pyrseg_jax.models.heads import UnityHead
 from pyrseg_jax.models.initial import abstract_variables, initial_variables, num_parameters
 from pyrseg_jax.models.inputs import normalize
@@ -197,7 +198,7 @@ def test_batch_statistics_are_those_of_the_global_batch(rng):
     x = jnp.asarray(rng.normal(size=(4, 8, 8, 3)) * np.arange(1, 5)[:, None, None, None], jnp.float32)
     variables = model.init(jax.random.key(0), x, False)
     apply = jax.jit(lambda x: model.apply(variables, x, True, mutable=["batch_stats"]))
-    split = jax.device_put(x, parallel.batch_sharding(parallel.make_mesh(data=4)))
+    split = jax.device_put(x, mesh_lib.batch_sharding(mesh_lib.make_mesh(data=4)))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), apply(x), apply(split))
     mean = apply(x)[1]["batch_stats"]["bn"]["mean"] * 10  # momentum 0.9 from 0
     y = np.einsum("nhwc,cd->nhwd", x, variables["params"]["conv"]["kernel"][0, 0])

@@ -10,14 +10,15 @@ import pytest
 import twins
 from test_training import make_batch
 
-from pyrseg_jax import config as config_lib
-from pyrseg_jax import experiment, parallel
+from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.inference import run_network
-from pyrseg_jax.models.contexts import CONTEXTS
+from pyrseg_jax.models.contexts.coarse_to_fine import CONTEXTS
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.layers import ConvNormAct
 from pyrseg_jax.models.segmenter import Pyramids, build_segmenter
-from pyrseg_jax.training.hard_examples import relabel_easy
+from pyrseg_jax.run import config as config_lib
+from pyrseg_jax.run import experiment
+from pyrseg_jax.training.losses import relabel_easy
 from pyrseg_jax.training.objective import PerPixelObjective, WithAuxiliary, fit_to_labels
 from pyrseg_jax.training.optimizer import make_optimizer, poly_schedule
 from pyrseg_jax.training.step import initial_state, make_train_step
@@ -61,7 +62,7 @@ def test_hard_examples_are_chosen_over_all_devices(rng):
     logits, classes = draw(rng, n=4)
     logits[0] += 8 * np.eye(4, dtype=np.float32)[np.where(classes[0] == 255, 0, classes[0])]  # all easy on one device
     relabel = jax.jit(functools.partial(relabel_easy, threshold=0.1, min_kept=30))
-    rows = parallel.batch_sharding(parallel.make_mesh(data=4))
+    rows = mesh_lib.batch_sharding(mesh_lib.make_mesh(data=4))
     whole = relabel(jnp.asarray(logits), jnp.asarray(classes))
     split = relabel(jax.device_put(logits, rows), jax.device_put(classes, rows))
     np.testing.assert_array_equal(whole, split)
@@ -144,7 +145,7 @@ def test_every_combination_learns_two_images(context, representation, procedure)
     model = build_segmenter(3, context=context, representation=representation, **widths).copy(backbone=Patches())
     num_steps = 60  # to the end of the schedule, so that the running statistics have caught up
     optimizer = make_optimizer(poly_schedule(0.1, num_steps), momentum=0.9, weight_decay=0.0, head_multiplier=1.0)
-    step = make_train_step(model, optimizer, experiment.make_objective(config), parallel.make_mesh(data=1))
+    step = make_train_step(model, optimizer, experiment.make_objective(config), mesh_lib.make_mesh(data=1))
     state = initial_state(jax.tree.map(jnp.asarray, initial_variables(model, 0)), optimizer)
     batch = make_batch(5, n=2, side=32)
     losses = []

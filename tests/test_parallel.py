@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_training import fresh_state, make_batch, sgd, tiny_model
 
-from pyrseg_jax import parallel
+from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.training.objective import PyramidObjective
@@ -25,13 +25,13 @@ SIDE = 128  # two rows of the coarsest level for each of two devices
 @functools.cache
 def five_steps(data, spatial=1, is_sharded=False):
     """Return the losses of five steps, the norms of the gradients, and the state after them."""
-    mesh, optimizer = parallel.make_mesh(data, spatial), sgd(LEARNING_RATE)
+    mesh, optimizer = mesh_lib.make_mesh(data, spatial), sgd(LEARNING_RATE)
     state = initial_state(initial_variables(tiny_model(), 0), optimizer)
-    sharding = parallel.state_sharding(mesh, state, is_sharded)
+    sharding = mesh_lib.state_sharding(mesh, state, is_sharded)
     step = make_train_step(tiny_model(), optimizer, OBJECTIVE, mesh, state_sharding=sharding)
     state, recorded = jax.device_put(state, sharding), []
     for seed in range(5):
-        state, metrics = step(state, parallel.images_to_devices(mesh, make_batch(seed, side=SIDE)))
+        state, metrics = step(state, mesh_lib.images_to_devices(mesh, make_batch(seed, side=SIDE)))
         recorded.append((metrics["loss"], metrics["gradient_norm"]))
     return *np.array(recorded).T, state
 
@@ -41,7 +41,7 @@ def five_steps(data, spatial=1, is_sharded=False):
 )
 def test_a_slice_of_tpus_is_used_whole_or_one_chip_at_a_time(platform, processes, expected):
     devices = [SimpleNamespace(platform=platform, process_index=i * processes // 4) for i in range(4)]
-    own = parallel.local_devices(devices, processes - 1)
+    own = mesh_lib.local_devices(devices, processes - 1)
     assert len(own) == expected
     assert {device.process_index for device in own} == {processes - 1}
 
@@ -70,7 +70,7 @@ def test_a_sharded_state_takes_a_part_of_the_memory_on_each_device():
 
 
 def test_the_rows_of_images_lie_on_different_devices():
-    batch = parallel.images_to_devices(parallel.make_mesh(2, 2), make_batch(side=SIDE))
+    batch = mesh_lib.images_to_devices(mesh_lib.make_mesh(2, 2), make_batch(side=SIDE))
     assert {shard.data.shape for shard in batch["image"].addressable_shards} == {(2, SIDE // 2, SIDE, 3)}
     assert {shard.data.shape for shard in batch["label"].addressable_shards} == {(2, SIDE // 2, SIDE)}
 
@@ -78,21 +78,21 @@ def test_the_rows_of_images_lie_on_different_devices():
 @pytest.mark.parametrize("data", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_accumulation_is_the_mean_of_the_gradients_of_its_parts(data):
     """Batch statistics are of each part, one after the other; a plain loop over the parts is the twin."""
-    mesh, batch = parallel.make_mesh(data), make_batch(n=4)
+    mesh, batch = mesh_lib.make_mesh(data), make_batch(n=4)
     # A learning rate of 1 and nothing else: the step is the gradient.
     plain = sgd(1.0, steps=10**9, momentum=0.0, weight_decay=0.0)
     before = jax.device_get(fresh_state(plain))
     accumulated = make_train_step(tiny_model(), plain, OBJECTIVE, mesh, accumulate=2)
-    place = functools.partial(jax.device_put, device=parallel.replicated(mesh))
-    after, metrics = accumulated(place(before), parallel.images_to_devices(mesh, batch))
+    place = functools.partial(jax.device_put, device=mesh_lib.replicated(mesh))
+    after, metrics = accumulated(place(before), mesh_lib.images_to_devices(mesh, batch))
 
-    single = parallel.make_mesh(1)
+    single = mesh_lib.make_mesh(1)
     step = make_train_step(tiny_model(), plain, OBJECTIVE, single)
     gradients, losses, state = [], [], before
     for part in range(2):
         micro = {name: array[part::2] for name, array in batch.items()}
-        on_device = jax.device_put(state.replace(params=before.params), parallel.replicated(single))
-        state, found = step(on_device, parallel.images_to_devices(single, micro))
+        on_device = jax.device_put(state.replace(params=before.params), mesh_lib.replicated(single))
+        state, found = step(on_device, mesh_lib.images_to_devices(single, micro))
         gradients.append(jax.tree.map(lambda old, new: np.asarray(old) - np.asarray(new), before.params, state.params))
         losses.append(float(found["loss"]))
         state = jax.device_get(state)
@@ -108,10 +108,10 @@ def test_accumulation_is_the_mean_of_the_gradients_of_its_parts(data):
 
 
 def test_arrays_of_any_sharding_are_gathered_whole():
-    mesh = parallel.make_mesh(2, 2)
+    mesh = mesh_lib.make_mesh(2, 2)
     tree = {"rows": jnp.arange(32.0).reshape(8, 4), "scalar": jnp.float32(3)}
-    split = jax.device_put(tree, {"rows": parallel.image_sharding(mesh), "scalar": parallel.replicated(mesh)})
-    whole = parallel.whole_on(parallel.local_mesh(mesh), split)
+    split = jax.device_put(tree, {"rows": mesh_lib.image_sharding(mesh), "scalar": mesh_lib.replicated(mesh)})
+    whole = mesh_lib.whole_on(mesh_lib.local_mesh(mesh), split)
     assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(whole))
     jax.tree.map(np.testing.assert_array_equal, whole, tree)
 
@@ -130,7 +130,7 @@ def test_arrays_of_any_sharding_are_gathered_whole():
 )
 def test_a_mesh_that_does_not_fit_is_refused(data, spatial, message):
     with pytest.raises(UserError, match=message):
-        parallel.make_mesh(data, spatial)
+        mesh_lib.make_mesh(data, spatial)
 
 
 @pytest.mark.parametrize(
@@ -146,11 +146,11 @@ def test_a_mesh_that_does_not_fit_is_refused(data, spatial, message):
 )
 def test_a_batch_that_does_not_split_is_refused(size, accumulate, message):
     with pytest.raises(UserError, match=message):
-        parallel.check_batch(parallel.make_mesh(4), size, "config.training.batch_size", accumulate)
+        mesh_lib.check_batch(mesh_lib.make_mesh(4), size, "config.training.batch_size", accumulate)
 
 
 @pytest.mark.parametrize(("spatial", "crop_px"), [(2, 64), (2, 160), (4, 128)])
 def test_rows_that_do_not_split_are_refused(spatial, crop_px):
     with pytest.raises(UserError, match=f"crop_px={crop_px} cannot be split over config.parallel.spatial={spatial}"):
-        parallel.check_rows(parallel.make_mesh(1, spatial), crop_px, 32)
-    parallel.check_rows(parallel.make_mesh(1, spatial), 64 * spatial, 32)
+        mesh_lib.check_rows(mesh_lib.make_mesh(1, spatial), crop_px, 32)
+    mesh_lib.check_rows(mesh_lib.make_mesh(1, spatial), 64 * spatial, 32)

@@ -9,8 +9,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is only needed to compare w
 import parity  # noqa: E402
 from conftest import assert_trees_equal  # noqa: E402
 
-from pyrseg_jax.models import torch_weights  # noqa: E402
 from pyrseg_jax.models.initial import abstract_variables  # noqa: E402
+from pyrseg_jax.models.weights import hrnet as torch_weights  # noqa: E402
 
 
 def prepare(context="none", resize="half_pixel", size=(64, 96), **kwargs):

@@ -16,10 +16,11 @@ import pytest
 from conftest import CLASSES, write_folder
 from test_main import TINY
 
-from pyrseg_jax import experiment, processes
+from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.modes.evaluate import restore
-from pyrseg_jax.workdir import Workdir
+from pyrseg_jax.run import experiment
+from pyrseg_jax.run.restore import restore
+from pyrseg_jax.run.workdir import Workdir
 
 ROOT = Path(__file__).parents[1]
 # Targets must not hang on which side of the threshold an untrained probability of about ½ is rounded to.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import twins
 
-from pyrseg_jax import parallel
+from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.pyramid import PROCEDURES, VOID_RULES, Targets, build_targets, fuse, pyramid_loss, specialize
 
 STRIDES = [(32, 16, 8, 4), (4,), (8, 4), (8, 4, 2, 1), (24, 12, 6)]
@@ -181,8 +181,8 @@ def test_a_sharded_batch_gives_the_same_numbers(rng):
         fused = fuse([jax.nn.softmax(s) for s in semantic], [jax.nn.sigmoid(u) for u in unity])
         return targets, loss, fused.level
 
-    mesh = parallel.make_mesh(data=4)
-    place = functools.partial(jax.device_put, device=parallel.batch_sharding(mesh))
+    mesh = mesh_lib.make_mesh(data=4)
+    place = functools.partial(jax.device_put, device=mesh_lib.batch_sharding(mesh))
     whole = run(label_map, semantic, unity)
     split = run(*jax.tree.map(place, (label_map, semantic, unity)))
     np.testing.assert_allclose(whole[1], split[1], rtol=1e-6)

@@ -25,17 +25,18 @@ from conftest import assert_trees_equal
 from etils import epath
 from runs import tiny_config
 
-from pyrseg_jax import lock, parallel
-from pyrseg_jax.buckets import written_on_disk
 from pyrseg_jax.data.label_space import ade_layout
+from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting.logbook import Logbook
+from pyrseg_jax.run.workdir import Workdir
+from pyrseg_jax.storage import lock
+from pyrseg_jax.storage.paths import written_on_disk
 from pyrseg_jax.training import checkpoint, stalls
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 from pyrseg_jax.training.checksums import checksums, differing
 from pyrseg_jax.training.preemption import Phase, Preempted, Preemption
 from pyrseg_jax.training.step import initial_state
-from pyrseg_jax.workdir import Workdir
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -84,9 +85,9 @@ def test_a_checksum_changes_with_blocks(rng, what):
 def test_a_checksum_is_that_of_the_bits_on_any_mesh(rng):
     tree = arrays(rng)
     assert len(set(checksums(tree).values())) == len(tree)
-    for mesh in (parallel.make_mesh(data=1), parallel.make_mesh(data=4), parallel.make_mesh(data=2, spatial=2)):
-        sharding = parallel.state_sharding(mesh, {"float": jnp.zeros((4096, 64))}, is_sharded=True)["float"]
-        placed = {name: jax.device_put(array, parallel.replicated(mesh)) for name, array in tree.items()}
+    for mesh in (mesh_lib.make_mesh(data=1), mesh_lib.make_mesh(data=4), mesh_lib.make_mesh(data=2, spatial=2)):
+        sharding = mesh_lib.state_sharding(mesh, {"float": jnp.zeros((4096, 64))}, is_sharded=True)["float"]
+        placed = {name: jax.device_put(array, mesh_lib.replicated(mesh)) for name, array in tree.items()}
         placed["float"] = jax.device_put(tree["float"], sharding)
         assert checksums(placed) == checksums(tree)
 
@@ -102,7 +103,7 @@ def small_state(step, rng=None):
 
 
 def replicated_abstract(num_devices=1):
-    return abstract_on(small_state(0), parallel.replicated(parallel.make_mesh(data=num_devices)))
+    return abstract_on(small_state(0), mesh_lib.replicated(mesh_lib.make_mesh(data=num_devices)))
 
 
 def write_two(directory):
@@ -131,8 +132,8 @@ def two(tmp_path_factory):
 def test_the_state_comes_back_on_another_mesh_and_its_variables_alone(two):
     assert_trees_equal(restore(two, replicated_abstract(4)), small_state(4))
     checkpoints = Checkpoints(two, is_reader=True)
-    mesh = parallel.make_mesh(data=2)
-    step, variables = checkpoints.restore_variables(abstract_on(small_state(0).variables, parallel.replicated(mesh)), 2)
+    mesh = mesh_lib.make_mesh(data=2)
+    step, variables = checkpoints.restore_variables(abstract_on(small_state(0).variables, mesh_lib.replicated(mesh)), 2)
     checkpoints.close()
     assert step == 2
     assert_trees_equal(variables, small_state(2).variables)
@@ -144,7 +145,7 @@ def test_variables_are_read_without_the_optimizers_state(tmp_path, two):
         if file.is_file():
             file.write_bytes(b"")
     checkpoints = Checkpoints(directory, is_reader=True)
-    abstract = abstract_on(small_state(0).variables, parallel.replicated(parallel.make_mesh(data=1)))
+    abstract = abstract_on(small_state(0).variables, mesh_lib.replicated(mesh_lib.make_mesh(data=1)))
     assert checkpoints.restore_variables(abstract)[0] == 4
     assert int(checkpoints.restore(replicated_abstract()).step) == 2
     checkpoints.close()
@@ -401,7 +402,7 @@ def test_a_preempted_run_is_saved_and_ends_with_the_same_bits(straight):
 
 def test_a_second_training_is_refused_with_who_holds_the_folder(tmp_path):
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom pyrseg_jax.lock import locked\n"
+        "import sys, time\nfrom pathlib import Path\nfrom pyrseg_jax.storage.lock import locked\n"
         f"with locked(Path({str(tmp_path / 'lock')!r})):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pyrseg_jax.models import hrnet
-from pyrseg_jax.models.hrnet import HRNet
+from pyrseg_jax.models.backbones import hrnet
+from pyrseg_jax.models.backbones.hrnet import HRNet
+from pyrseg_jax.models.blocks import Execution
 from pyrseg_jax.models.initial import initial_variables
-from pyrseg_jax.models.repeated import Execution
 
 # Every kind of row: bottlenecks, blocks and modules.
 NETWORK = {"width": 4, "num_modules": (1, 1, 2), "num_blocks": 2, "num_bottlenecks": 3, "stem_width": 4}

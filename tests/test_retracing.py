@@ -8,11 +8,11 @@ import pytest
 from conftest import write_folder
 from runs import tiny_config
 
-from pyrseg_jax import config as config_lib
-from pyrseg_jax import keys
-from pyrseg_jax.modes.train import train
+from pyrseg_jax.commands.train import train
+from pyrseg_jax.run import config as config_lib
+from pyrseg_jax.run import keys
+from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.training.loop import _Loop
-from pyrseg_jax.workdir import Workdir
 
 # Programs that are read from the cache on disk are among the second.
 EVENTS = {

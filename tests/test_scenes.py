@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pyrseg_jax.data.builders import scenes
-from pyrseg_jax.data.builders.scene_painting import encode
-from pyrseg_jax.data.builders.scene_painting.classes import CLASS_COLORS, CLASS_NAMES, IS_STUFF
-from pyrseg_jax.data.builders.scene_painting.compose import paint_scene
-from pyrseg_jax.data.builders.scene_painting.lens import halve_labels
 from pyrseg_jax.data.catalog import open_dataset
+from pyrseg_jax.data.datasets import scenes
+from pyrseg_jax.scenes import encode
+from pyrseg_jax.scenes.classes import CLASS_COLORS, CLASS_NAMES, IS_STUFF
+from pyrseg_jax.scenes.compose import paint_scene
+from pyrseg_jax.scenes.lens import halve_labels
 
 NUM_CLASSES = 12
 SKY, BUILDING, ROAD, PAVEMENT, GRASS, WATER, WALL, TREE, CAR, PERSON, POLE, SIGN = range(1, 13)
@@ -220,7 +220,7 @@ def test_encoding_falls_back_to_one_process(monkeypatch):
 
 
 def test_the_builder_prepares_and_reads_back_what_was_painted(tmp_path, monkeypatch, sample):
-    scenes = pytest.importorskip("pyrseg_jax.data.builders.scenes")
+    scenes = pytest.importorskip("pyrseg_jax.data.datasets.scenes")
     monkeypatch.setattr(scenes.Scenes, "NUM_SCENES", {"training": 3, "validation": 2})
     builder = scenes.Scenes(data_dir=tmp_path, file_format="array_record")
     builder.download_and_prepare()
@@ -238,7 +238,7 @@ def test_the_builder_prepares_and_reads_back_what_was_painted(tmp_path, monkeypa
 
 def test_neither_jax_nor_tensorflow_is_needed():
     code = (
-        "import sys; import pyrseg_jax.data.builders.scenes; "
+        "import sys; import pyrseg_jax.data.datasets.scenes; "
         "print([name for name in ('jax', 'tensorflow') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

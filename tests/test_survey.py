@@ -11,12 +11,12 @@ from test_main import error_of, run
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data import pipeline
-from pyrseg_jax.data import survey as survey_lib
+from pyrseg_jax.data import report as survey_lib
 from pyrseg_jax.data.catalog import open_dataset
+from pyrseg_jax.data.label_mapping import OwnValues, make_label_space
 from pyrseg_jax.data.label_space import ade_layout
-from pyrseg_jax.data.own_values import OwnValues, make_label_space
-from pyrseg_jax.data.survey import Survey, check_once
-from pyrseg_jax.data.survey_table import hints, table
+from pyrseg_jax.data.report import Survey, check_once
+from pyrseg_jax.data.report_table import hints, table
 from pyrseg_jax.data.transforms import Augmentation
 from pyrseg_jax.data.unit_cells import count_cells
 from pyrseg_jax.errors import UserError

@@ -11,8 +11,8 @@ import optax
 import pytest
 from conftest import assert_trees_equal, draw_pair
 
-from pyrseg_jax import parallel
 from pyrseg_jax.conventions import VOID
+from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.segmenter import build_segmenter
@@ -46,7 +46,7 @@ def fresh_state(optimizer, seed=0):
 @functools.cache
 def step_on(num_devices, optimizer_key="default"):
     """One compiled step per mesh for the whole file: compilation is what takes the time here."""
-    mesh = parallel.make_mesh(data=num_devices)
+    mesh = mesh_lib.make_mesh(data=num_devices)
     optimizer = sgd() if optimizer_key == "default" else sgd(**dict(optimizer_key))
     return mesh, optimizer, make_train_step(tiny_model(), optimizer, PyramidObjective(), mesh)
 
@@ -60,10 +60,10 @@ def make_batch(seed=0, n=4, side=64):
 
 def run_steps(num_devices, batches, seed=0):
     mesh, optimizer, step = step_on(num_devices)
-    state = jax.device_put(fresh_state(optimizer, seed), parallel.replicated(mesh))
+    state = jax.device_put(fresh_state(optimizer, seed), mesh_lib.replicated(mesh))
     losses = []
     for batch in batches:
-        state, metrics = step(state, parallel.images_to_devices(mesh, batch))
+        state, metrics = step(state, mesh_lib.images_to_devices(mesh, batch))
         losses.append(float(metrics["loss"]))
     return jax.device_get(state), losses
 
@@ -96,9 +96,9 @@ def test_norm_is_of_all_arrays(rng):
 
 def test_many_steps_are_traced_once():
     mesh, optimizer, step = step_on(1)
-    state = jax.device_put(fresh_state(optimizer), parallel.replicated(mesh))
+    state = jax.device_put(fresh_state(optimizer), mesh_lib.replicated(mesh))
     for seed in range(3):
-        state, _ = step(state, parallel.images_to_devices(mesh, make_batch(seed)))
+        state, _ = step(state, mesh_lib.images_to_devices(mesh, make_batch(seed)))
     assert step._cache_size() == 1
 
 
@@ -113,7 +113,7 @@ def test_a_crop_that_is_all_void_changes_nothing_but_decay():
     batch["label"][:] = VOID
     mesh, optimizer, step = step_on(1)
     before = jax.device_get(fresh_state(optimizer))
-    state, metrics = step(jax.device_put(before, parallel.replicated(mesh)), parallel.images_to_devices(mesh, batch))
+    state, metrics = step(jax.device_put(before, mesh_lib.replicated(mesh)), mesh_lib.images_to_devices(mesh, batch))
     assert metrics["loss"] == 0
     assert metrics["gradient_norm"] == 0
     decayed = jax.tree.map(lambda p: p * (1 - 0.05 * 1e-4), before.params)
@@ -165,7 +165,7 @@ class Record:
 def loop(directory, last_step, *, batch_of=make_batch, evaluate=lambda step, state: None, record=None, save_every=2):
     mesh, optimizer, step = step_on(1)
     checkpoints = Checkpoints(directory, keep_last=2)
-    sharding = parallel.replicated(mesh)
+    sharding = mesh_lib.replicated(mesh)
     state = checkpoints.restore(abstract_on(jax.eval_shape(lambda: fresh_state(optimizer)), sharding))
     if state is None:
         state = jax.device_put(fresh_state(optimizer), sharding)
@@ -175,7 +175,7 @@ def loop(directory, last_step, *, batch_of=make_batch, evaluate=lambda step, sta
             state,
             step,
             (batch_of(seed) for seed in range(first, 100)),
-            to_devices=functools.partial(parallel.images_to_devices, mesh),
+            to_devices=functools.partial(mesh_lib.images_to_devices, mesh),
             evaluate=evaluate,
             checkpoints=checkpoints,
             recorder=record or Record(),
@@ -218,7 +218,7 @@ def test_speed_is_that_of_the_steps_between_two_lines(tmp_path, monkeypatch, log
     """With a clock of its own: the first step takes 50 s, the others 2 s, of these ½ s for data; an evaluation takes 100 s."""
     now = [0.0]
     monkeypatch.setattr("pyrseg_jax.training.clock.time.perf_counter", lambda: now[0])
-    state = jax.device_put(fresh_state(sgd()), parallel.replicated(parallel.make_mesh(data=1)))
+    state = jax.device_put(fresh_state(sgd()), mesh_lib.replicated(mesh_lib.make_mesh(data=1)))
 
     def pass_time(seconds, result):
         now[0] += seconds
@@ -261,13 +261,13 @@ def test_a_non_finite_loss_names_the_step_and_keeps_the_last_good_checkpoint(tmp
         return state, metrics | {"loss": jnp.where(is_sick, jnp.nan, metrics["loss"])}
 
     checkpoints = Checkpoints(tmp_path / "run")
-    state = jax.device_put(fresh_state(optimizer), parallel.replicated(mesh))
+    state = jax.device_put(fresh_state(optimizer), mesh_lib.replicated(mesh))
     with pytest.raises(UserError, match=r"step 4: the loss is nan; .*learning_rate"):
         run_loop(
             state,
             sick_step,
             (poisoned(seed) for seed in range(100)),
-            to_devices=functools.partial(parallel.images_to_devices, mesh),
+            to_devices=functools.partial(mesh_lib.images_to_devices, mesh),
             evaluate=lambda step, state: None,
             checkpoints=checkpoints,
             recorder=Record(),
@@ -276,7 +276,7 @@ def test_a_non_finite_loss_names_the_step_and_keeps_the_last_good_checkpoint(tmp
         )
     checkpoints.wait()
     assert checkpoints.steps() == [2]
-    abstract = abstract_on(jax.eval_shape(lambda: fresh_state(optimizer)), parallel.replicated(mesh))
+    abstract = abstract_on(jax.eval_shape(lambda: fresh_state(optimizer)), mesh_lib.replicated(mesh))
     restored = checkpoints.restore(abstract)
     assert int(restored.step) == 2
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(restored)))
@@ -310,7 +310,7 @@ def test_a_checkpoint_of_another_network_is_refused_with_its_place(tmp_path):
     abstract = jax.eval_shape(lambda: initial_state(initial_variables(other, 0), optimizer))
     checkpoints = Checkpoints(tmp_path / "run")
     with pytest.raises(UserError, match="no checkpoint can be read"):
-        checkpoints.restore(abstract_on(abstract, parallel.replicated(mesh)))
+        checkpoints.restore(abstract_on(abstract, mesh_lib.replicated(mesh)))
     with pytest.raises(UserError, match="has no checkpoint of step 3: it has 2"):
-        checkpoints.restore(abstract_on(abstract, parallel.replicated(mesh)), step=3)
+        checkpoints.restore(abstract_on(abstract, mesh_lib.replicated(mesh)), step=3)
     checkpoints.close()

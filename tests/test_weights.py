@@ -14,18 +14,19 @@ from conftest import assert_trees_equal
 from runs import tiny_config, write_run
 from safetensors.numpy import save_file
 
-from pyrseg_jax import config as config_lib
-from pyrseg_jax import experiment
+from pyrseg_jax.commands.evaluate import with_context
+from pyrseg_jax.commands.train import train
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.models import hrnet, torch_weights
+from pyrseg_jax.models.backbones import hrnet
 from pyrseg_jax.models.initial import abstract_variables, initial_variables
 from pyrseg_jax.models.segmenter import build_segmenter
-from pyrseg_jax.models.weight_files import read_weights
-from pyrseg_jax.modes.evaluate import with_context
-from pyrseg_jax.modes.initialise import initialise
-from pyrseg_jax.modes.train import train
-from pyrseg_jax.workdir import Workdir
+from pyrseg_jax.models.weights import hrnet as torch_weights
+from pyrseg_jax.models.weights.files import read_weights
+from pyrseg_jax.run import config as config_lib
+from pyrseg_jax.run import experiment
+from pyrseg_jax.run.start import initialise
+from pyrseg_jax.run.workdir import Workdir
 
 
 @functools.cache

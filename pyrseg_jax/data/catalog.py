@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from pyrseg_jax.data.folder import find_pairs, read_class_names
+from pyrseg_jax.data.datasets.folder import find_pairs, read_class_names
 from pyrseg_jax.data.holdout import HOLDOUT, draw_holdout, take
+from pyrseg_jax.data.label_mapping import OwnValues, make_label_space
 from pyrseg_jax.data.label_space import LabelSpace
-from pyrseg_jax.data.own_values import OwnValues, make_label_space
+from pyrseg_jax.data.report import Checksums, Survey, leave_out
 from pyrseg_jax.data.source import Source
-from pyrseg_jax.data.survey import Checksums, Survey, leave_out
 from pyrseg_jax.errors import UserError
 
 TRAINING = "training"  # the split to learn from, of every data set
@@ -93,10 +93,10 @@ def count_classes(name: str, root: str | None) -> int:
     if name == "folder":
         return _open_folder(Where(root, None), OwnValues()).label_space.num_classes
     if name == "scenes":
-        from pyrseg_jax.data.builders.scenes import LABEL_SPACE
+        from pyrseg_jax.data.datasets.scenes import LABEL_SPACE
 
         return LABEL_SPACE.num_classes
-    from pyrseg_jax.data.builders import ade20k, camvid, coco_stuff10k
+    from pyrseg_jax.data.datasets import ade20k, camvid, coco_stuff10k
 
     builders = {"ade20k": ade20k.Ade20k, "camvid": camvid.Camvid, "coco_stuff10k": coco_stuff10k.CocoStuff10k}
     if name not in builders:
@@ -145,7 +145,7 @@ def _open_folder(where: Where, own_values: OwnValues) -> Dataset:
 
 def _open_scenes(where: Where, own_values: OwnValues) -> Dataset:
     from pyrseg_jax.data import prepared as tfds_store
-    from pyrseg_jax.data.builders import scenes
+    from pyrseg_jax.data.datasets import scenes
 
     builder = tfds_store.prepare(
         lambda data_dir: scenes.Scenes(data_dir=data_dir, file_format="array_record"), where.prepared
@@ -154,19 +154,19 @@ def _open_scenes(where: Where, own_values: OwnValues) -> Dataset:
 
 
 def _open_ade20k(where: Where, own_values: OwnValues) -> Dataset:
-    from pyrseg_jax.data.builders.ade20k import Ade20k
+    from pyrseg_jax.data.datasets.ade20k import Ade20k
 
     return _open_native(Ade20k, where)
 
 
 def _open_coco_stuff10k(where: Where, own_values: OwnValues) -> Dataset:
-    from pyrseg_jax.data.builders.coco_stuff10k import CocoStuff10k
+    from pyrseg_jax.data.datasets.coco_stuff10k import CocoStuff10k
 
     return _open_native(CocoStuff10k, where)
 
 
 def _open_camvid(where: Where, own_values: OwnValues) -> Dataset:
-    from pyrseg_jax.data.builders.camvid import Camvid
+    from pyrseg_jax.data.datasets.camvid import Camvid
 
     return _open_native(Camvid, where)
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from pyrseg_jax.data.archive import open_archive
-from pyrseg_jax.data.builders.native import CHECKSUMS, ORIGIN, SURVEYS, NativeBuilder
 from pyrseg_jax.data.download import fetch
+from pyrseg_jax.data.native import CHECKSUMS, ORIGIN, SURVEYS, NativeBuilder
 from pyrseg_jax.data.pairs import ArchiveSource
+from pyrseg_jax.data.report import Checksums, Survey
 from pyrseg_jax.data.source import Record
-from pyrseg_jax.data.survey import Checksums, Survey
 from pyrseg_jax.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -12,16 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from pyrseg_jax import parallel, processes
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.source import Source
+from pyrseg_jax.distributed import mesh as mesh_lib
+from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.analysis import summarise
 from pyrseg_jax.evaluation.batches import evaluation_batches
 from pyrseg_jax.evaluation.inference import Presenter
 from pyrseg_jax.evaluation.metrics import best_constant_miou
 from pyrseg_jax.evaluation.pixels import count_pixels
-from pyrseg_jax.evaluation.protocols import Protocol
+from pyrseg_jax.evaluation.views import Protocol
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Evaluator:
         self._source, self._label_space, self._mesh, self._protocol = source, label_space, mesh, protocol
         groups = mesh.shape["data"]
         self._batch_size = -(-batch_size // groups) * groups
-        self._present = Presenter(model, protocol, threshold, parallel.replicated(mesh), parallel.batch_sharding(mesh))
+        self._present = Presenter(model, protocol, threshold, mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh))
         # Apart, so that what an evaluation says of its programs does not depend on evaluations of the other kind before it.
         self._count = {kind: jax.jit(functools.partial(_count, mesh, is_analysed=kind)) for kind in (False, True)}
 
@@ -95,7 +96,7 @@ class Evaluator:
         for batch in batches:
             showings, sums, _ = self._present(variables, batch.images, batch.shown_labels)
             arrays = {name: getattr(batch, name) for name in ("labels", "is_near_boundary", "sizes", "is_real")}
-            arrays = parallel.to_devices(self._mesh, arrays)
+            arrays = mesh_lib.to_devices(self._mesh, arrays)
             counts = count(showings, sums, arrays)
             num_images += int(batch.is_real.sum())
             num_pixels += int(batch.sizes[batch.is_real].astype(np.int64).prod(1).sum())
@@ -123,6 +124,6 @@ def _count(mesh: Mesh, showings, sums: dict, batch: dict, is_analysed: bool) -> 
     """Sum up a batch: pixels by `count_pixels`, and what is known per image."""
     num_levels = sums["level_counts"].shape[1]
     count = functools.partial(count_pixels, num_levels=num_levels, is_analysed=is_analysed)
-    counts = parallel.sum_over_shards(count, mesh, showings, batch["labels"], batch["is_near_boundary"], batch["sizes"])
+    counts = mesh_lib.sum_over_shards(count, mesh, showings, batch["labels"], batch["is_near_boundary"], batch["sizes"])
     is_real = batch["is_real"]
     return counts | {name: jnp.tensordot(is_real.astype(jnp.int32), value, 1) for name, value in sums.items()}

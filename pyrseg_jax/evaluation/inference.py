@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, Int32, UInt8
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.transforms import resize_image
 from pyrseg_jax.evaluation.pixels import classes_of, room_for_pixels
-from pyrseg_jax.evaluation.protocols import Protocol, window_starts
 from pyrseg_jax.evaluation.showing import Showing, room_for, show
-from pyrseg_jax.models.hrnet import OUTPUT_STRIDE
+from pyrseg_jax.evaluation.views import Protocol, window_starts
+from pyrseg_jax.models.backbones.hrnet import OUTPUT_STRIDE
 from pyrseg_jax.models.inputs import normalize
 from pyrseg_jax.pyramid import fuse
 

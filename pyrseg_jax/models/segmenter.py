@@ -7,11 +7,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.baselines import BASELINES
-from pyrseg_jax.models.contexts import CONTEXTS, build_context
+from pyrseg_jax.models.backbones.hrnet import BACKBONES, OUTPUT_STRIDE
+from pyrseg_jax.models.blocks import UNROLLED, Execution
+from pyrseg_jax.models.contexts.baselines import BASELINES
+from pyrseg_jax.models.contexts.coarse_to_fine import CONTEXTS, build_context
 from pyrseg_jax.models.heads import SemanticHead, UnityHead
-from pyrseg_jax.models.hrnet import BACKBONES, OUTPUT_STRIDE
-from pyrseg_jax.models.repeated import UNROLLED, Execution
 from pyrseg_jax.pyramid.levels import check_divisible, check_strides
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

@@ -13,9 +13,9 @@ from pathlib import Path
 from etils import epath
 from tqdm import tqdm
 
-from pyrseg_jax.buckets import copy_to, is_bucket
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting.scalars import Scalars
+from pyrseg_jax.storage.paths import copy_to, is_bucket
 
 log = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"

@@ -10,7 +10,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from pyrseg_jax import parallel, processes
+from pyrseg_jax.distributed import mesh as mesh_lib
+from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.training.checksums import checksums, differing
 from pyrseg_jax.training.scores import BestScored, Scores
@@ -70,7 +71,7 @@ class Checkpoints:
             return
         about = self._about | {
             "step": step,
-            "devices": parallel.describe_devices(),
+            "devices": mesh_lib.describe_devices(),
             "processes": processes.count(),
             "checksums": {name: checksums(part) for name, part in _parts_of(state).items()},
         }

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, UInt32
 
-from pyrseg_jax import parallel
+from pyrseg_jax.distributed import mesh as mesh_lib
 
 # Two sums with keys of their own: 64 bits.
 LANES = (0x9E3779B9, 0x7F4A7C15)
@@ -48,7 +48,7 @@ def sum_bits(array: Array) -> UInt32[Array, "2"]:
 
 
 def _sum_of(array: jax.Array) -> jax.Array:
-    return _summing(parallel.replicated_like(array))(array)
+    return _summing(mesh_lib.replicated_like(array))(array)
 
 
 @functools.lru_cache

@@ -10,7 +10,7 @@ from pyrseg_jax.models.layers import resize
 from pyrseg_jax.models.segmenter import Pyramids
 from pyrseg_jax.pyramid import build_targets, pyramid_loss, specialize
 from pyrseg_jax.pyramid.losses import masked_cross_entropy
-from pyrseg_jax.training.hard_examples import relabel_easy
+from pyrseg_jax.training.losses import relabel_easy
 
 Loss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
 # Where a class per pixel is compared with the truth: at the positions of the finest level, or, as other methods do, after

@@ -7,8 +7,8 @@ import re
 import jax
 from etils import epath
 
-from pyrseg_jax.buckets import written_on_disk
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.storage.paths import written_on_disk
 from pyrseg_jax.training.step import Metrics, StepFunction, TrainState
 
 log = logging.getLogger(__name__)

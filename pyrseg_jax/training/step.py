@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from pyrseg_jax import parallel
+from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.models.inputs import normalize
 
 JOINED = 1 << 15  # numbers at most in an array that is joined with others, to sum them in one
@@ -78,7 +78,7 @@ def make_train_step(
       uint8, sharded as `parallel.images_to_devices` does. Its metrics are scalars: `loss`, each term of the objective, and
       `gradient_norm`.
     """
-    everywhere = parallel.replicated(mesh)
+    everywhere = mesh_lib.replicated(mesh)
     state_sharding = everywhere if state_sharding is None else state_sharding
 
     def differentiate(params, batch_stats, batch: dict[str, jax.Array], key: jax.Array):
@@ -97,7 +97,7 @@ def make_train_step(
         return batch_stats, gradients, {"loss": loss, **terms}
 
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
-        params, batch_stats = parallel.constrain((state.params, state.batch_stats), everywhere)
+        params, batch_stats = mesh_lib.constrain((state.params, state.batch_stats), everywhere)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if accumulate == 1:
             batch_stats, gradients, metrics = differentiate(params, batch_stats, batch, key)
@@ -109,7 +109,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
-    shardings = (state_sharding, parallel.image_sharding(mesh))
+    shardings = (state_sharding, mesh_lib.image_sharding(mesh))
     return jax.jit(step, in_shardings=shardings, out_shardings=(state_sharding, everywhere), donate_argnums=0)
 
 
@@ -133,7 +133,7 @@ def _accumulate(differentiate: Callable, batch_stats: dict, batch: dict, key: ja
     def add(carry, numbered):
         batch_stats, sums = carry
         number, micro = numbered
-        micro = parallel.constrain(micro, parallel.image_sharding(mesh))
+        micro = mesh_lib.constrain(micro, mesh_lib.image_sharding(mesh))
         batch_stats, *found = differentiate(batch_stats, micro, jax.random.fold_in(key, number))
         return (batch_stats, jax.tree.map(jnp.add, sums, tuple(found))), None
 

@@ -1,0 +1,1 @@
+"""Compile for accelerators that this machine does not have, and estimate memory, traffic, and step time."""

@@ -1,0 +1,72 @@
+"""Lay out for a terminal what a survey found, and what in it looks like a mistake."""
+
+import numpy as np
+
+from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.report import Survey
+
+NAMES_IN_A_HINT = 8
+LARGE_VOID_SHARE = 0.05  # more than borders and leftovers usually are
+
+
+def table(found: Survey, label_space: LabelSpace) -> str:
+    """Lay out the classes, then sizes, void and cells.
+
+    Columns of a class: its value in label files; stuff or thing; its share of the labelled pixels; how many images show it;
+    for each level the share of its pixels that lie in unit-cells: what this level could decide.
+    """
+    total = max(int(found.pixels.sum()), 1)
+    width = max(map(len, (*label_space.names, "class")))
+    levels = "".join(f"  {f'unit {stride}':>8}" for stride in found.strides)
+    lines = [f"{'value':>5}  {'class':<{width}}  {'kind':<5}  {'pixels':>8}  {'images':>7}{levels}"]
+    for i, (name, value) in enumerate(zip(label_space.names, label_space.file_ids, strict=True)):
+        kind = "–" if label_space.is_stuff is None else "stuff" if label_space.is_stuff[i] else "thing"
+        shares = "".join(f"  {_share(unit[i], found.cell_pixels[i]):>8}" for unit in found.unit_pixels)
+        pixels, images = _share(found.pixels[i], total), found.images[i]
+        lines.append(f"{value:>5}  {name:<{width}}  {kind:<5}  {pixels:>8}  {images:>7}{shares}")
+    return "\n".join([*lines, *_totals(found)])
+
+
+def _totals(found: Survey) -> list[str]:
+    num_pixels = int(found.pixels.sum()) + found.num_void
+    lines = [f"{found.num_images} images; {_share(found.num_void, num_pixels)} of all pixels are void"]
+    if found.sizes:
+        by_area = sorted(found.sizes.elements(), key=lambda size: size[0] * size[1])
+        smallest, median, largest = (f"{w} × {h}" for h, w in (by_area[0], by_area[len(by_area) // 2], by_area[-1]))
+        sizes = f"{len(found.sizes)} size{'s' if len(found.sizes) > 1 else ''}"
+        lines.append(f"{sizes} (width × height): from {smallest} over {median} (the median) to {largest}")
+    shares = ", ".join(
+        f"{_share(unit, unit + mixed)} at stride {stride}" for stride, (unit, mixed) in zip(found.strides, found.cells)
+    )
+    lines.append(f"of the cells with a labelled pixel are unit-cells: {shares}")
+    return lines
+
+
+def hints(found: Survey, label_space: LabelSpace) -> list[str]:
+    """Say what is no error but looks like one: classes that never occur, labels that seem to count from another number."""
+    if not found.num_images:
+        return []
+    lines = []
+    absent = np.flatnonzero(found.pixels == 0)
+    if len(absent):
+        names = ", ".join(label_space.names[i] for i in absent[:NAMES_IN_A_HINT])
+        others = ", …" if len(absent) > NAMES_IN_A_HINT else ""
+        lines.append(f"{len(absent)} of {label_space.num_classes} classes have not a single pixel: {names}{others}")
+    void_share = found.num_void / max(int(found.pixels.sum()) + found.num_void, 1)
+    first, last, void = label_space.file_ids[0], label_space.file_ids[-1], label_space.void_file_id
+    if void == first - 1 and void_share > LARGE_VOID_SHARE and not found.pixels[-1]:
+        lines.append(
+            f"the labels look shifted: the last class {label_space.names[-1]!r} (value {last}) never occurs, and {void_share:.0%} "
+            f"of all pixels have the value {void}, void; if your labels count from {void}, set config.data.first_value={void} and "
+            "config.data.void_value=255"
+        )
+    if not found.pixels[0] and found.pixels[-1] and label_space.num_classes > 1 and not found.num_void:
+        lines.append(
+            f"the labels look shifted: the first class {label_space.names[0]!r} (value {first}) never occurs, and no pixel is "
+            f"void (value {void}); compare some label maps with classes.txt"
+        )
+    return lines
+
+
+def _share(part: int | np.integer, whole: int | np.integer) -> str:
+    return f"{part / whole:.2%}" if whole else "–"

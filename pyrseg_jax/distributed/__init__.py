@@ -1,0 +1,1 @@
+"""Devices and processes: the mesh and its shardings, the processes of one run, and host memory."""

@@ -1,0 +1,161 @@
+"""A trained model as one portable file: StableHLO programs, weights and class names, which jax alone can run."""
+
+import dataclasses
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import export as jax_export
+from jaxtyping import UInt8
+
+from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.evaluation.inference import run_network
+from pyrseg_jax.evaluation.upsampling import class_of_pixels
+from pyrseg_jax.storage.atomic import write_bytes_atomically
+
+FORMAT = 1
+PLATFORMS = ("cpu", "cuda", "tpu")
+ABOUT, WEIGHTS, README = "about.json", "weights.npz", "README.txt"
+HOW_TO = """A segmentation model. It needs Python with jax, numpy and flatbuffers, nothing else:
+
+    import io, json, zipfile
+    import jax, numpy as np
+    from jax import export
+
+    with zipfile.ZipFile("{name}") as file:
+        about = json.loads(file.read("about.json"))
+        weights = dict(np.load(io.BytesIO(file.read("weights.npz"))))
+        run = jax.jit(export.deserialize(bytearray(file.read("{program}"))).call)
+    result = run(weights, images)  # images: (N, {height}, {width}, 3) uint8 RGB, any N
+
+result["labels"] (N, H, W) uint8: the class of each pixel, an index into about["classes"].
+result["level"] (N, h, w) uint8: the level of the pyramid that decided each position of the finest level; 0 is the coarsest.
+result["probs"] (N, h, w, C): class probabilities at the finest level.
+result["semantic"]: the most likely class of each cell, one map per level, coarse to fine.
+result["unity"]: the probability of each cell that it holds a single class, for each level but the finest.
+"""
+
+
+class Exported(NamedTuple):
+    """What a file holds.
+
+    about: classes, strides, sizes and where the model comes from.
+    label_space: the classes, with the values of label files.
+    weights: arrays by name.
+    programs: (height, width) → function of weights and images (N, height, width, 3) uint8.
+    """
+
+    about: dict
+    label_space: LabelSpace
+    weights: dict[str, np.ndarray]
+    programs: dict
+
+
+def write_export(
+    path: Path,
+    model: nn.Module,
+    variables: dict,
+    label_space: LabelSpace,
+    sizes: Sequence[tuple[int, int]],
+    threshold: float,
+    about: dict,
+) -> None:
+    """Write a model for images of the given (height, width)s, in any number, on CPU, CUDA and TPU.
+
+    Args:
+      path: of the file; the arrays are in it once, a program per size beside them.
+      model: the segmenter.
+      variables: its own.
+      label_space: the classes.
+      sizes: multiples of the coarsest stride.
+      threshold: τ of the fuser.
+      about: what else to say of the model, for `about.json`.
+
+    Raises:
+      UserError: if a size is no multiple of the coarsest stride.
+    """
+    coarsest = max(model.strides)
+    for height, width in sizes:
+        if height % coarsest or width % coarsest:
+            raise UserError(
+                f"--sizes={height}x{width}: expected multiples of {coarsest}, the coarsest stride of the model"
+            )
+    weights = {"/".join(at): np.asarray(array) for at, array in flatten_dict(variables).items()}
+    about = {
+        "format": FORMAT,
+        "classes": label_space.names,
+        "label_space": dataclasses.asdict(label_space),
+        "strides": tuple(model.strides),
+        "threshold": threshold,
+        "sizes": [list(size) for size in sizes],
+        "jax": jax.__version__,
+    } | about
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        arrays = io.BytesIO()
+        np.savez(arrays, **weights)
+        file.writestr(ABOUT, json.dumps(about, indent=1))
+        file.writestr(WEIGHTS, arrays.getbuffer())
+        for size in sizes:
+            file.writestr(_program_name(size), _lower(model, weights, size, threshold))
+        (height, width), program = sizes[0], _program_name(sizes[0])
+        file.writestr(README, HOW_TO.format(name=path.name, program=program, height=height, width=width))
+    write_bytes_atomically(path, content.getbuffer())
+
+
+def read_export(path: Path) -> Exported:
+    """Read what `write_export` wrote; raises UserError, naming the file, if it is damaged or another kind of file."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            about = json.loads(file.read(ABOUT))
+            with np.load(io.BytesIO(file.read(WEIGHTS)), allow_pickle=False) as arrays:
+                weights = dict(arrays)
+            sizes = [tuple(size) for size in about["sizes"]]
+            programs = {size: jax_export.deserialize(bytearray(file.read(_program_name(size)))) for size in sizes}
+            label_space = LabelSpace.from_json(about["label_space"])
+    # A file that is cut off or foreign shows it in zip, JSON, NumPy or StableHLO, each with errors of its own.
+    except Exception as error:
+        reason = str(error).split("\n")[0][:160]
+        raise UserError(
+            f"{path} is no exported model, or a damaged one ({type(error).__name__}: {reason}): write it anew with "
+            "--mode=export"
+        ) from error
+    return Exported(about, label_space, weights, {size: jax.jit(program.call) for size, program in programs.items()})
+
+
+def segment(model: nn.Module, weights: dict, images: UInt8[jax.Array, "n h w 3"], threshold: float) -> dict:
+    """Compute what an exported program does, from arrays by name; `HOW_TO` says what each result is."""
+    variables = unflatten_dict({tuple(name.split("/")): array for name, array in weights.items()})
+    outputs = run_network(model, variables, images, threshold)
+    return {
+        "labels": class_of_pixels(outputs.probs, images.shape[1:3]),
+        "level": outputs.level.astype(jnp.uint8),
+        "probs": outputs.probs,
+        "semantic": outputs.semantic,
+        "unity": outputs.unity,
+    }
+
+
+def _lower(model: nn.Module, weights: dict, size: tuple[int, int], threshold: float) -> bytearray:
+    (num_images,) = jax_export.symbolic_shape("n")
+    shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
+    images = jax.ShapeDtypeStruct((num_images, *size, 3), jnp.uint8)
+
+    @jax.jit
+    def run(weights, images):
+        return segment(model, weights, images, threshold)
+
+    return jax_export.export(run, platforms=PLATFORMS)(shapes, images).serialize()
+
+
+def _program_name(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}.stablehlo"

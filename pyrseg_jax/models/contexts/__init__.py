@@ -1,0 +1,1 @@
+"""Context modules: backbone features to one feature map per pyramid level, one file per published module."""

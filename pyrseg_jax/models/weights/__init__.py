@@ -1,0 +1,1 @@
+"""Published weights: reading the files, and one importer per publisher layout."""

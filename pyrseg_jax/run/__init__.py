@@ -1,0 +1,1 @@
+"""One run: its configuration, the objects built from it, and its working directory."""

@@ -1,0 +1,62 @@
+"""Paint scenes and encode them, spread over the cores.
+
+This file imports neither TFDS nor anything heavy, so that worker processes start quickly.
+"""
+
+import io
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+import cv2
+from absl import logging
+from PIL import Image
+
+from pyrseg_jax.scenes.compose import paint_scene
+
+_MIN_SCENES_FOR_POOL = 16  # below, starting the workers takes longer than painting
+
+
+def encode_scene(split: str, index: int) -> tuple[int, bytes, bytes]:
+    """Paint scene `index` and give (index, JPEG bytes of the image, PNG bytes of the labels)."""
+    image, labels = paint_scene(split, index)
+    as_jpeg, as_png = io.BytesIO(), io.BytesIO()
+    Image.fromarray(image).save(as_jpeg, format="JPEG", quality=95, subsampling=0)
+    Image.fromarray(labels).save(as_png, format="PNG", optimize=True)
+    return index, as_jpeg.getvalue(), as_png.getvalue()
+
+
+def encode_scenes(split: str, num_scenes: int, num_workers: int | None = None) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yield `encode_scene` of 0 .. num_scenes - 1 in order.
+
+    Args:
+      num_workers: number of processes; by default one per core that this process may use. Where processes
+        cannot be started, the scenes are painted in this one; they are the same.
+    """
+    if num_workers is None:
+        has_affinity = hasattr(os, "sched_getaffinity")
+        num_workers = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    num_done = 0
+    # A daemonic process, such as a worker of a data loader, may not have children.
+    if num_workers > 1 and num_scenes >= _MIN_SCENES_FOR_POOL and not multiprocessing.current_process().daemon:
+        try:
+            for encoded in _encode_in_pool(split, num_scenes, num_workers):
+                yield encoded
+                num_done += 1
+        except (OSError, BrokenProcessPool) as error:
+            logging.warning("Painting in one process: the pool of %d failed (%s).", num_workers, error)
+    for index in range(num_done, num_scenes):
+        yield encode_scene(split, index)
+
+
+def _encode_in_pool(split: str, num_scenes: int, num_workers: int) -> Iterator[tuple[int, bytes, bytes]]:
+    # "spawn": a forked child would inherit the threads' locks of whatever the caller has imported.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start_worker) as pool:
+        yield from pool.map(encode_scene, [split] * num_scenes, range(num_scenes), chunksize=4)
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
