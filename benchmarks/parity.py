@@ -2,9 +2,9 @@
 
     python benchmarks/parity.py [--backbones=hrnet_w18,hrnet_w32,hrnet_w48] [--gradients=hrnet_w18] [--json=FILE]
 
-Random weights and statistics, the same in both; the twins (tests/torch_twins.py) compute in float64, so the figures are rounding in
-float32, ours and, for comparison, PyTorch's. A difference is the largest one, relative to the largest value; of gradients, see
-`tests/parity.py::far_gradients`.
+Both networks have the same random weights and statistics. The twins (tests/support/torch_twins.py) compute in float64, so the
+figures are float32 rounding: ours and, for comparison, PyTorch's. A difference is the largest one, relative to the largest value;
+for gradients, see `tests/support/parity.py::far_gradients`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
-import parity  # noqa: E402
+from support import parity  # noqa: E402
 
 from pyrseg_jax.models import segmenter  # noqa: E402
 from pyrseg_jax.run import experiment  # noqa: E402

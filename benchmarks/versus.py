@@ -1,4 +1,4 @@
-"""Our networks and their PyTorch twins (tests/torch_twins.py) as steps of training and of inference that do the same work."""
+"""Our networks and their PyTorch twins (tests/support/torch_twins.py): training and inference steps that do the same work."""
 
 import os
 import sys
@@ -17,8 +17,8 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-import torch_twins  # noqa: E402
 from flax.traverse_util import flatten_dict  # noqa: E402
+from support import torch_twins  # noqa: E402
 from timing import ready  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 

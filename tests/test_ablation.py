@@ -10,26 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.ablation_runs import write_run
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.paper import ablation
 from pyrseg_jax.paper.tables import COMPARISONS, TABLE_2A
-from pyrseg_jax.run import config as config_lib
 
 ROOT = Path(__file__).parents[1]
-
-
-def write_run(folder: Path, row: str, seed: int, miou: float, boundary: float | None = None, **changes):
-    config = json.loads(config_lib.to_json(config_lib.Config()))
-    chosen = TABLE_2A[row]
-    config["seed"] = seed
-    config["model"] |= {"context": chosen.context, "representation": chosen.representation}
-    config["training"] |= {"procedure": chosen.procedure, "steps": 5} | changes
-    run = folder / f"{row}-{seed}"
-    (run / "evaluation").mkdir(parents=True)
-    (run / "config.json").write_text(json.dumps(config))
-    (run / "finished").touch()
-    (run / "evaluation" / "validation-5.json").write_text(json.dumps({"miou": miou, "boundary_miou": boundary}))
 
 
 def test_table_has_means_deviations_and_paired_differences(tmp_path):
@@ -81,7 +68,7 @@ if sys.argv[1:3] != ["-m", "pyrseg_jax.main"]:
     os.execv("{python}", ["{python}", *sys.argv[1:]])
 sys.path[:0] = ["{root}", "{root}/tests"]
 from pathlib import Path
-from test_ablation import write_run
+from support.ablation_runs import write_run
 values = dict(a[2:].split("=", 1) for a in sys.argv[3:])
 row, seed = values["config"][-1], int(values["config.seed"])
 with open("{log}", "a") as file:

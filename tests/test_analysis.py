@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import twins
-from conftest import CLASSES, draw_pair, write_folder
-from test_evaluation import comparable, evaluate, tiny, two_sizes
+from support import twins
+from support.data_sets import CLASSES, draw_pair, write_folder
+from support.evaluation import comparable, evaluate, tiny, two_sizes
 
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.decode import decode_pair

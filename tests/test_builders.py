@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from native_files import (
+from PIL import Image
+from support.native_files import (
     ABSENT_IN_COCO,
     mat,
     mat_73,
@@ -19,7 +20,6 @@ from native_files import (
     write_coco_stuff10k,
     zip_folder,
 )
-from PIL import Image
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data import archive, mat_labels, native

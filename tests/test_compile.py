@@ -9,8 +9,8 @@ import types
 import jax
 import jax.numpy as jnp
 import pytest
-from conftest import write_folder
-from runs import tiny_config
+from support.data_sets import write_folder
+from support.runs import tiny_config
 
 from pyrseg_jax.ahead_of_time import topologies
 from pyrseg_jax.ahead_of_time.estimate import estimate_step, other_slices

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 from absl import flags
-from conftest import CLASSES, draw_pair, write_folder
 from PIL import Image
+from support.data_sets import CLASSES, draw_pair, write_folder
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data import decode, pipeline, transforms

@@ -1,30 +1,25 @@
 """Scores against slow twins, exact whatever the sizes and the batches."""
 
-import functools
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import twins
-from conftest import CLASSES, draw_pair, write_folder
+from support import twins
+from support.data_sets import CLASSES
+from support.evaluation import comparable, evaluate, tiny, two_sizes
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.decode import decode_pair
-from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.batches import evaluation_batches
-from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.evaluation.inference import Predictor
 from pyrseg_jax.evaluation.metrics import best_constant_miou, scores
 from pyrseg_jax.evaluation.pixels import classes_of, room_for_pixels
 from pyrseg_jax.evaluation.showing import Showing, room_for
 from pyrseg_jax.evaluation.upsampling import class_of_pixels
 from pyrseg_jax.evaluation.views import Protocol, make_protocol
-from pyrseg_jax.models.initial import initial_variables
-from pyrseg_jax.models.inputs import normalize
-from pyrseg_jax.models.segmenter import build_segmenter
 
 
 def test_the_three_conventions_of_miou():
@@ -100,41 +95,6 @@ def test_sizes_share_one_program():
     assert classes_of._cache_size() == before + 1
 
 
-@functools.cache
-def tiny():
-    """A network whose predictions differ from place to place: with variables that are not the untrained zeros."""
-    model = build_segmenter(3, backbone="hrnet_tiny", semantic_width=16, key_width=8, unity_width=8)
-    variables = initial_variables(model, seed=1)
-    rng = np.random.default_rng(0)
-    for head in ("semantic_head", "unity_head"):
-        for layer in variables["params"][head].values():
-            if "bias" in layer:
-                layer["kernel"] = layer["kernel"] * 60
-    # Centred, so that cells fall on both sides of the threshold.
-    images = normalize(jnp.asarray(np.stack([draw_pair(rng, 64, 64)[0] for _ in range(4)])))
-    for level, logits in enumerate(model.apply(variables, images).unity, 1):
-        variables["params"]["unity_head"][f"unity_{level}"]["bias"] -= np.median(logits)
-    return model, variables
-
-
-def evaluate(root, batch_size, data=1, protocol=Protocol(), is_analysed=True):  # noqa: B008
-    model, variables = tiny()
-    dataset = open_dataset("folder", str(root), None)
-    mesh = mesh_lib.make_mesh(data=data)
-    source = dataset.open_split("validation")
-    evaluator = Evaluator(model, source, dataset.label_space, mesh, protocol, batch_size, 0.5)
-    return evaluator(variables, is_analysed)
-
-
-def two_sizes(tmp_path):
-    root = write_folder(tmp_path / "a", {"validation": 5}, size=(60, 64))
-    other = write_folder(tmp_path / "b", {"validation": 2}, size=(50, 67), seed=1)
-    for kind in ("images", "annotations"):
-        for path in (other / kind / "validation").iterdir():
-            path.rename(root / kind / "validation" / f"other_{path.name}")
-    return root
-
-
 def test_batches_hold_each_image_once_with_its_own_label(tmp_path):
     root = two_sizes(tmp_path)
     dataset = open_dataset("folder", str(root), None)
@@ -165,10 +125,6 @@ def test_batches_hold_each_image_once_with_its_own_label(tmp_path):
 )
 def test_network_size(size, rule, expected):
     assert make_protocol("single", *rule, 32).sizes(*size) == (expected,)
-
-
-def comparable(result):
-    return {name: value for name, value in result.items() if name not in ("seconds", "compiled_programs")}
 
 
 def test_the_last_batch_and_the_devices_do_not_matter(tmp_path):

@@ -9,8 +9,8 @@ import zipfile
 import jax
 import numpy as np
 import pytest
-from conftest import CLASSES, draw_pair
-from runs import STEP, tiny_config, write_run
+from support.data_sets import CLASSES, draw_pair
+from support.runs import STEP, tiny_config, write_run
 
 import pyrseg_jax
 from pyrseg_jax.api import _ExportedPredictor

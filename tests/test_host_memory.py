@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 COUNT_FAULTS = """
 import resource, sys
-from pyrseg_jax import host_memory
+from pyrseg_jax.distributed import host_memory
 is_kept = host_memory.keep_freed_memory() if "keep" in sys.argv else False
 import jax, jax.numpy as jnp
 x = jnp.ones((4096, 8))
@@ -22,7 +22,7 @@ for _ in range(40):
     run(x).block_until_ready()
 print(is_kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-KEEP = "from pyrseg_jax import host_memory; print(host_memory.keep_freed_memory())"
+KEEP = "from pyrseg_jax.distributed import host_memory; print(host_memory.keep_freed_memory())"
 
 
 def run(code, *arguments, **environment):

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from stage import PROGRAM, ROOT, Stage, wait_for
+from support.stage import PROGRAM, ROOT, Stage, wait_for
 
 
 @pytest.fixture

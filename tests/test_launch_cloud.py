@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 import yaml
-from stage import PROGRAM, Stage, wait_for
+from support.stage import PROGRAM, Stage, wait_for
 
 
 @pytest.fixture

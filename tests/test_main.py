@@ -1,53 +1,12 @@
 """The command line as a user meets it: each mode as a program of its own, and each mistake as one line."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CLASSES, draw_pair, write_folder
 from PIL import Image
-
-ROOT = Path(__file__).parents[1]
-TINY = [
-    "--config.data.name=folder",
-    "--config.data.crop_px=64",
-    "--config.model.backbone=hrnet_tiny",
-    "--config.model.semantic_width=16",
-    "--config.model.key_width=8",
-    "--config.model.unity_width=8",
-    "--config.training.batch_size=4",
-    "--config.training.steps=6",
-    "--config.training.log_every=2",
-    "--config.training.evaluate_every=3",
-    "--config.training.save_every=2",
-    "--config.evaluation.batch_size=2",
-    "--config.evaluation.num_pictures=1",
-]
-
-
-def run(*arguments, cwd=ROOT, check=None):
-    # One device, as on a laptop; the import path as if the user stood in the project.
-    flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=1")
-    env = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "pyrseg_jax.main", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
-    if check is not None:
-        assert done.returncode == check, done.stderr
-    return done
-
-
-def error_of(done) -> str:
-    """The one line that a failed command may print, after its log lines."""
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, done.stderr
-    assert done.stderr.rstrip().splitlines()[-1] == lines[0]
-    return lines[0]
+from support.command_line import ROOT, TINY, error_of, run
+from support.data_sets import CLASSES, draw_pair, write_folder
 
 
 @pytest.fixture(scope="module")

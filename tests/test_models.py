@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import twins
+from support import twins
 
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.models import layers

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_training import fresh_state, make_batch, sgd, tiny_model
+from support.training import fresh_state, make_batch, sgd, tiny_model
 
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError

@@ -6,8 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is only needed to compare with it: pip install torch")
 
-import parity  # noqa: E402
-from conftest import assert_trees_equal  # noqa: E402
+from support import parity  # noqa: E402
+from support.trees import assert_trees_equal  # noqa: E402
 
 from pyrseg_jax.models.initial import abstract_variables  # noqa: E402
 from pyrseg_jax.models.weights import hrnet as torch_weights  # noqa: E402

@@ -13,8 +13,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import CLASSES, write_folder
-from test_main import TINY
+from support.command_line import TINY
+from support.data_sets import CLASSES, write_folder
 
 from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import assert_trees_equal
 from etils import epath
-from runs import tiny_config
+from support.runs import tiny_config
+from support.trees import assert_trees_equal
 
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.distributed import mesh as mesh_lib
@@ -229,7 +229,7 @@ def test_what_one_process_cannot_read_all_take_from_the_checkpoint_before(tmp_pa
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     started = [
         subprocess.Popen(
-            [sys.executable, "tests/damage_of_one.py", str(process), port, str(tmp_path / "run")],
+            [sys.executable, "tests/support/damage_of_one.py", str(process), port, str(tmp_path / "run")],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,

@@ -5,8 +5,8 @@ import functools
 
 import jax
 import pytest
-from conftest import write_folder
-from runs import tiny_config
+from support.data_sets import write_folder
+from support.runs import tiny_config
 
 from pyrseg_jax.commands.train import train
 from pyrseg_jax.run import config as config_lib

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 from absl import flags
-from conftest import CLASSES, write_folder
 from PIL import Image
-from test_main import error_of, run
+from support.command_line import error_of, run
+from support.data_sets import CLASSES, write_folder
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data import pipeline

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import assert_trees_equal, draw_pair
+from support.training import fresh_state, make_batch, sgd, tiny_model
+from support.trees import assert_trees_equal
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.distributed import mesh as mesh_lib
@@ -19,28 +20,8 @@ from pyrseg_jax.models.segmenter import build_segmenter
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 from pyrseg_jax.training.loop import Schedule, run_loop
 from pyrseg_jax.training.objective import PyramidObjective
-from pyrseg_jax.training.optimizer import make_optimizer, poly_schedule
+from pyrseg_jax.training.optimizer import poly_schedule
 from pyrseg_jax.training.step import JOINED, global_norm, initial_state, make_train_step
-
-
-@functools.cache
-def tiny_model():
-    return build_segmenter(3, backbone="hrnet_tiny", semantic_width=16, key_width=8, unity_width=8)
-
-
-def sgd(learning_rate=0.05, steps=40, **kwargs):
-    options = {"momentum": 0.9, "weight_decay": 1e-4, "head_multiplier": 1.0} | kwargs
-    return make_optimizer(poly_schedule(learning_rate, steps), **options)
-
-
-def fresh_state(optimizer, seed=0):
-    variables = initial_variables(tiny_model(), seed)
-    # Untrained unity probabilities all lie within rounding of the threshold ½: there, another order of summation decides
-    # which cells are relabelled, and comparisons of whole runs would compare rounding.
-    for layer in variables["params"]["unity_head"].values():
-        if "bias" in layer:
-            layer["kernel"] = layer["kernel"] * 30
-    return initial_state(variables, optimizer)
 
 
 @functools.cache
@@ -49,13 +30,6 @@ def step_on(num_devices, optimizer_key="default"):
     mesh = mesh_lib.make_mesh(data=num_devices)
     optimizer = sgd() if optimizer_key == "default" else sgd(**dict(optimizer_key))
     return mesh, optimizer, make_train_step(tiny_model(), optimizer, PyramidObjective(), mesh)
-
-
-def make_batch(seed=0, n=4, side=64):
-    rng = np.random.default_rng(seed)
-    pairs = [draw_pair(rng, side, side) for _ in range(n)]
-    labels = np.stack([np.where(label == 0, VOID, label - 1) for _, label in pairs]).astype(np.uint8)
-    return {"image": np.stack([image for image, _ in pairs]), "label": labels}
 
 
 def run_steps(num_devices, batches, seed=0):

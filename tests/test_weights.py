@@ -10,9 +10,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import assert_trees_equal
-from runs import tiny_config, write_run
 from safetensors.numpy import save_file
+from support.runs import tiny_config, write_run
+from support.trees import assert_trees_equal
 
 from pyrseg_jax.commands.evaluate import with_context
 from pyrseg_jax.commands.train import train

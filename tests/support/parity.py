@@ -6,12 +6,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 import torch
-import torch_twins
 
 from pyrseg_jax.models.backbones.hrnet import BACKBONES, HRNet
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.segmenter import DTYPES, build_segmenter
 from pyrseg_jax.models.weights import hrnet as torch_weights
+from support import torch_twins
 
 CLASSES = 5
 # Beside the package's own: one with two of everything, in little.

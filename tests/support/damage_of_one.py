@@ -1,6 +1,6 @@
 """Two processes that each hold a half of a state: one of them cannot read its half of the newest checkpoint.
 
-python tests/damage_of_one.py PROCESS PORT FOLDER; `test_recovery.py` starts both.
+python tests/support/damage_of_one.py PROCESS PORT FOLDER; `test_recovery.py` starts both.
 """
 
 import logging
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
