@@ -176,7 +176,7 @@ def to_ours(path: Path, array: np.ndarray) -> np.ndarray:
     array = np.asarray(array, np.float32)
     if not np.isfinite(array).all() or (path[-1] == "var" and (array < 0).any()):
         raise UserError(
-            f"the weights of {'/'.join(path[1:])} are not finite or a variance is negative: the file is damaged; fetch it "
+            f"the weights of {'/'.join(path[1:])} are not finite or a variance is negative: the file is damaged; download it "
             "again"
         )
     return array.transpose(2, 3, 1, 0) if path[-1] == "kernel" and array.ndim == 4 else array
