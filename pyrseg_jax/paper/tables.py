@@ -7,8 +7,6 @@ import dataclasses
 
 import ml_collections
 
-from pyrseg_jax.models.contexts.baselines import BASELINES
-
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -103,7 +101,7 @@ def choose_method(config: ml_collections.ConfigDict, words: set[str]) -> None:
     The published methods predict per pixel, are supervised at the label map's size and learn from hard pixels; with the word
     `pyramid` they predict a pyramid with our loss instead.
     """
-    for method in words & {"hrnet", *BASELINES}:
+    for method in words & set(METHODS):
         config.model.context = "none" if method == "hrnet" else method
         if "pyramid" in words:
             continue

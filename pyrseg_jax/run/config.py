@@ -12,11 +12,11 @@ import ml_collections
 from pyrseg_jax.data.catalog import ON_ERROR
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.views import PROTOCOLS
-from pyrseg_jax.models.backbones import hrnet
+from pyrseg_jax.models.backbones import BACKBONES
 from pyrseg_jax.models.blocks import REMATS
-from pyrseg_jax.models.contexts.coarse_to_fine import CONTEXTS
+from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.resample import RESIZE_CONVENTIONS
-from pyrseg_jax.models.segmenter import DTYPES, REPRESENTATIONS
+from pyrseg_jax.models.segmenter import DTYPES, REPRESENTATIONS, upsampling_to
 from pyrseg_jax.pyramid import PROCEDURES, VOID_RULES
 from pyrseg_jax.pyramid.levels import check_strides
 from pyrseg_jax.run.keys import all_keys, at_least, key, one_of, read, to_config_dict, unknown_key
@@ -51,7 +51,7 @@ class Data:
 class Model:
     """The network. Widths as in the paper at W32 and W48."""
 
-    backbone: str = key("hrnet_w48", one_of(*hrnet.BACKBONES))
+    backbone: str = key("hrnet_w48", one_of(*BACKBONES))
     context: str = key("coarse_to_fine", one_of(*CONTEXTS))
     representation: str = key("pyramid", one_of(*REPRESENTATIONS))  # what is predicted: see models/segmenter.py
     strides: tuple[int, ...] = key((32, 16, 8, 4))  # of the pyramid's levels, coarse to fine
@@ -181,12 +181,9 @@ def _check_together(config: Config) -> None:
     data, model = config.data, config.model
     try:
         check_strides(model.strides)
+        upsampling_to(model.strides, BACKBONES[model.backbone].output_stride)
     except (ValueError, TypeError) as error:
         raise UserError(f"config.model.strides: {error}") from error
-    if model.strides[-1] != hrnet.OUTPUT_STRIDE:
-        raise UserError(
-            f"config.model.strides={model.strides}: the finest must be {hrnet.OUTPUT_STRIDE}, the backbone's stride"
-        )
     coarsest = model.strides[0]
     if data.crop_px % coarsest:
         near = max(coarsest, data.crop_px // coarsest * coarsest)
