@@ -20,7 +20,7 @@ from pyrseg_jax.ahead_of_time.topologies import Target, find_target
 from pyrseg_jax.data.catalog import count_classes
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.evaluation.inference import Presenter
+from pyrseg_jax.evaluation.view_predictor import ViewPredictor
 from pyrseg_jax.models.initial import abstract_variables
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
@@ -132,13 +132,13 @@ def _compile_evaluation(config: Config, mesh: Mesh, num_classes: int, target: Ta
     model = experiment.make_model(config.model, num_classes)
     whole, rows = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
     protocol = experiment.make_evaluation_protocol(config)
-    present = Presenter(model, protocol, config.evaluation.threshold, whole, rows)
+    predict_views = ViewPredictor(model, protocol, config.evaluation.threshold, whole, rows)
     num_images, side = -(-config.evaluation.batch_size // mesh.size) * mesh.size, config.data.crop_px
     variables = abstract_variables(model, 2 * config.model.strides[0])
     variables = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), variables)
-    shapes = ((num_images, side, side, 3), jnp.uint8), ((num_images, side, side), jnp.uint8), ((num_images,), jnp.bool_)
+    shapes = ((num_images, side, side, 3), jnp.uint8), ((num_images,), jnp.bool_)
     batch = [jax.ShapeDtypeStruct(shape, kind, sharding=rows) for shape, kind in shapes]
-    found = _compile(present.lower(variables, *batch), "evaluation", target)
+    found = _compile(predict_views.lower(variables, *batch), "evaluation", target)
     return found | {"batch_size": num_images, "devices": mesh.size}
 
 
