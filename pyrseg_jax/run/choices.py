@@ -43,7 +43,7 @@ def representations() -> Iterable[str]:
 
 def resize_conventions() -> Iterable[str]:
     """Return the conventions of bilinear upsampling."""
-    from pyrseg_jax.models.layers import RESIZE_CONVENTIONS
+    from pyrseg_jax.models.resample import RESIZE_CONVENTIONS
 
     return RESIZE_CONVENTIONS
 
