@@ -43,7 +43,9 @@ def main(argv: list[str]) -> int:
                 config, given["workdir"] = _read_config(arguments, mode)
                 command = mode.load()
                 gc.freeze()  # searching all that was imported for garbage takes a fifth of the time of tracing
-                command(config, *(given[name] for name in mode.takes))
+                result = command(config, *(given[name] for name in mode.takes))
+                if mode.returns_evaluation:
+                    _print_evaluation(result, given["workdir"], arguments.mode)
             else:
                 mode.load()(*(given[name] for name in mode.takes))
     except Preempted:
@@ -118,6 +120,20 @@ def _read_config(arguments, mode: Mode):
         workdir.read_config()  # says what to do if there is no run
         workdir.check_config(config)
     return config, workdir
+
+
+def _print_evaluation(result: dict, workdir, mode: str) -> None:
+    """Print the table of an evaluation, and after a training where everything is; the first process speaks for all."""
+    from pyrseg_jax.distributed import processes
+    from pyrseg_jax.reporting.evaluation_table import evaluation_table
+
+    if not processes.is_first():
+        return
+    print(evaluation_table(result))
+    if mode == "train":
+        print(f"run: {workdir.path}")
+        if workdir.figures.is_dir():
+            print(f"pictures: {workdir.figures}")
 
 
 def _configure_logging(is_debugging: bool) -> None:

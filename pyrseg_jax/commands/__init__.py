@@ -19,6 +19,7 @@ class Mode(NamedTuple):
     is_parallel: whether several processes can do it together.
     reads_run: whether the workdir must hold a run of this configuration.
     has_config: whether there is a configuration at all.
+    returns_evaluation: whether the function returns the result of an evaluation, to be printed as a table.
     """
 
     help: str
@@ -29,6 +30,7 @@ class Mode(NamedTuple):
     is_parallel: bool = False
     reads_run: bool = False
     has_config: bool = True
+    returns_evaluation: bool = False
 
     def load(self) -> Callable[..., Any]:
         """Import the command."""
@@ -46,6 +48,7 @@ MODES = {
         *("train", "train"),
         takes=("workdir", "preemption"),
         is_parallel=True,
+        returns_evaluation=True,
     ),
     "evaluate": Mode(
         "score a checkpoint on config.evaluation.split",
@@ -53,6 +56,7 @@ MODES = {
         takes=("workdir", "step"),
         is_parallel=True,
         reads_run=True,
+        returns_evaluation=True,
     ),
     "predict": Mode(
         "segment an image or a folder of images",

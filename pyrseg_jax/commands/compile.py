@@ -119,7 +119,7 @@ def _flops_per_image(config: Config, num_classes: int, remat: str) -> float:
     """Count those of the program without loops, which a compiler counts as one round, for one image on one device."""
     plain = dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, scan="off", remat=remat),
+        model=dataclasses.replace(config.model, remat=remat),
         training=dataclasses.replace(config.training, accumulate=1),
     )
     mesh = mesh_lib.make_mesh(1, devices=jax.devices("cpu")[:1])

@@ -53,7 +53,7 @@ def make_model(model: Model, num_classes: int) -> Segmenter:
         unity_width=model.unity_width,
         resize=model.resize,
         dtype=model.dtype,
-        execution=Execution(model.scan == "on", model.remat),
+        execution=Execution(remat=model.remat),
     )
 
 
