@@ -33,7 +33,11 @@ def explain(topic: str) -> str:
     if name in FLAGS:
         return f"{_spell(name)}: {FLAGS[name].help}"
     near = difflib.get_close_matches(name, [*MODES, *keys, *group_names(Config), *FLAGS], 1)
-    hint = f"did you mean `pyrseg help {near[0]}`?" if near else "`pyrseg help` lists the modes, `pyrseg help config` the keys"
+    hint = (
+        f"did you mean `pyrseg help {near[0]}`?"
+        if near
+        else "`pyrseg help` lists the modes, `pyrseg help config` the keys"
+    )
     raise UserError(f"nothing is known about {topic!r}: {hint}")
 
 
@@ -90,6 +94,7 @@ def _usage() -> str:
             f"  {'--config.KEY=VALUE':<{width}}  change one configuration key",
             f"  {'--version':<{width}}  print the version",
             "",
-            "pyrseg help MODE explains a mode, pyrseg help KEY a key such as training.batch_size, pyrseg help config lists all keys.",
+            "pyrseg help MODE explains a mode, pyrseg help KEY a key such as training.batch_size; pyrseg help config lists all",
+            "keys.",
         ]
     )

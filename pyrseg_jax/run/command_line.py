@@ -56,13 +56,18 @@ def _split(text: str) -> list[str]:
 
 
 FLAGS = {
-    "config": Flag("NAME[:WORDS]", "the experiment: a config file, or the name of a packaged config (`pyrseg configs`)"),
+    "config": Flag(
+        "NAME[:WORDS]", "the experiment: a config file, or the name of a packaged config (`pyrseg configs`)"
+    ),
     "workdir": Flag("DIR", "the folder of the run; by default runs/NAME, with the words if there are any"),
     "step": Flag("N", "the step of the checkpoint to use; by default the newest", _at_least(0)),
     "input": Flag("FILE_OR_FOLDER", "an image or a folder of images"),
     "output": Flag("PATH", "where to write: a folder for predict, a file for export"),
     "sizes": Flag(
-        "HEIGHTxWIDTH,…", "image sizes that the exported model accepts, such as 512x512; by default the training crop", _split, []
+        "HEIGHTxWIDTH,…",
+        "image sizes that the exported model accepts, such as 512x512; by default the training crop",
+        _split,
+        [],
     ),
     "topology": Flag("NAME", "accelerators to compile for, such as v5e:16x16, h100 or h100:8; this machine needs none"),
     "distributed": Flag(
@@ -198,7 +203,9 @@ def check_flags(arguments: Arguments, takes: Sequence[str], needs: Sequence[str]
     for name, flag in FLAGS.items():
         is_given = arguments.flags[name] != flag.default
         if is_given and name not in (*SHARED_FLAGS, *takes):
-            raise UserError(f"--{name} is not a flag of {arguments.mode}; `pyrseg help {arguments.mode}` lists its flags")
+            raise UserError(
+                f"--{name} is not a flag of {arguments.mode}; `pyrseg help {arguments.mode}` lists its flags"
+            )
     if any(arguments.flags[name] is None for name in needs):
         listed = " and ".join(f"--{name}={FLAGS[name].metavar}" for name in needs)
         raise UserError(f"{arguments.mode} needs {listed}")

@@ -20,7 +20,14 @@ from pyrseg_jax.run.durations import steps_of
 from pyrseg_jax.run.schema import Config, Data, Evaluation, Model, Parallel, Training
 from pyrseg_jax.storage import documents
 
-__all__ = ["Config", "Data", "Evaluation", "Model", "Parallel", "Training"]  # for those who read a resolved configuration
+__all__ = [
+    "Config",
+    "Data",
+    "Evaluation",
+    "Model",
+    "Parallel",
+    "Training",
+]  # for those who read a resolved configuration
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +80,9 @@ def change(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
         place = values
         for part in groups:
             place = place.setdefault(part, {})
-        if isinstance(place, dict):  # otherwise the config file put a value where a group belongs, and the schema says so
+        if isinstance(
+            place, dict
+        ):  # otherwise the config file put a value where a group belongs, and the schema says so
             place[last] = value
         values.get("said", {}).pop(name, None)  # what was said before does not hold any more
 

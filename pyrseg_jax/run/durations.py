@@ -50,7 +50,9 @@ class Duration:
                 raise PydanticCustomError("duration", "expected more than 0 epochs")
             return f"{epochs[1]} epochs"
         raise PydanticCustomError(
-            "duration", "expected int, a number of steps, or a text such as '2 epochs', found {kind}", {"kind": type(value).__name__}
+            "duration",
+            "expected int, a number of steps, or a text such as '2 epochs', found {kind}",
+            {"kind": type(value).__name__},
         )
 
 

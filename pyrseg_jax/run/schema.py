@@ -36,9 +36,7 @@ class Data:
     on_error: Annotated[str, OneOf(choices.actions_on_error)] = key(
         "stop", "What to do about an image or label that cannot be used: stop, or skip it and count it.", resumable=True
     )
-    holdout: int = key(
-        0, "Number of training images that form the split `holdout` instead.", unit="images", at_least=0
-    )
+    holdout: int = key(0, "Number of training images that form the split `holdout` instead.", unit="images", at_least=0)
     holdout_seed: int = key(0, "Seed of the random choice of the held-out images.", at_least=0)
     crop_px: int = key(
         512,
@@ -72,7 +70,8 @@ class Model:
         "coarse_to_fine", "Context module between backbone and heads (Sec. 3.3)."
     )
     representation: Annotated[str, OneOf(choices.representations)] = key(
-        "pyramid", "What the network predicts: the paper's pyramid, or one class per pixel without or with coarser levels."
+        "pyramid",
+        "What the network predicts: the paper's pyramid, or one class per pixel without or with coarser levels.",
     )
     strides: tuple[StrictInt, ...] = key(
         (32, 16, 8, 4), "Strides of the pyramid's levels, coarse to fine. Each is twice the next.", unit="px"
@@ -170,13 +169,19 @@ class Training:
 class Evaluation:
     """How predictions are made and scored. All keys but the split and the analysis also hold for `predict`."""
 
-    split: str = key("validation", "Split to score: `validation`, `training`, `holdout` or another of the data set.", resumable=True)
+    split: str = key(
+        "validation", "Split to score: `validation`, `training`, `holdout` or another of the data set.", resumable=True
+    )
     protocol: Annotated[str, OneOf(choices.protocols)] = key(
         "single", "Evaluation protocol: the sizes, scales, windows and mirroring of the views.", resumable=True
     )
     batch_size: int = key(8, "Images in an evaluation batch.", unit="images", at_least=1, resumable=True)
     threshold: float = key(
-        0.5, "Unity probability τ above which a cell decides its region when levels are fused.", at_least=0, at_most=1, resumable=True
+        0.5,
+        "Unity probability τ above which a cell decides its region when levels are fused.",
+        at_least=0,
+        at_most=1,
+        resumable=True,
     )
     short_side_px: int | None = key(
         None,
@@ -201,7 +206,11 @@ class Parallel:
     """How the devices share the work (docs/guide/scaling.md)."""
 
     data: int = key(
-        -1, "Devices, or groups of devices, that split the batch. -1 takes all.", unit="devices", at_least=-1, resumable=True
+        -1,
+        "Devices, or groups of devices, that split the batch. -1 takes all.",
+        unit="devices",
+        at_least=-1,
+        resumable=True,
     )
     spatial: int = key(
         1, "Devices that split the rows of each training image.", unit="devices", at_least=1, resumable=True
@@ -220,7 +229,9 @@ class Config:
         `{"training.steps": "120 epochs"}`. It is a record and not a key.
     """
 
-    seed: int = key(0, "Seed of the initial weights, of the order of the images, and of their augmentation.", at_least=0)
+    seed: int = key(
+        0, "Seed of the initial weights, of the order of the images, and of their augmentation.", at_least=0
+    )
     data: Data = Data()
     model: Model = Model()
     training: Training = Training()

@@ -56,7 +56,9 @@ def read_json(path: Path | epath.Path, schema: type[T], advice: str = "restore t
     return parse_json(content, schema, path, advice)
 
 
-def parse_json(content: bytes | str, schema: type[T], name: os.PathLike[str] | str, advice: str = "restore the file") -> T:
+def parse_json(
+    content: bytes | str, schema: type[T], name: os.PathLike[str] | str, advice: str = "restore the file"
+) -> T:
     """Read JSON text as `read_json` reads a file; `name` says in messages where the text is from."""
     try:
         # Strict in the sense of JSON: a list may become a tuple, but "1" and true are not the number 1.
@@ -66,7 +68,7 @@ def parse_json(content: bytes | str, schema: type[T], name: os.PathLike[str] | s
 
 
 @functools.cache
-def _adapter(schema: Any) -> TypeAdapter[Any]:
+def _adapter(schema: Any) -> TypeAdapter:
     return TypeAdapter(schema)  # building one takes milliseconds, using it microseconds
 
 
