@@ -115,6 +115,7 @@ def _join_processes(preemption: Preemption | None) -> None:
 
 def _run(chosen: str | None, preemption: Preemption | None) -> None:
     from pyrseg_jax.commands import compile, evaluate, export, predict, train, validate
+    from pyrseg_jax.reporting.evaluation_table import evaluation_table
     from pyrseg_jax.run import experiment
     from pyrseg_jax.run.workdir import Workdir
 
@@ -124,12 +125,12 @@ def _run(chosen: str | None, preemption: Preemption | None) -> None:
     gc.freeze()  # looking for garbage among all that was imported takes a fifth of the time of tracing
     if mode == "train":
         result = train.train(config, workdir, preemption)
-        _say(evaluate.table(result))
+        _say(evaluation_table(result))
         _say(f"run: {workdir.path}")
         if workdir.figures.is_dir():
             _say(f"pictures: {workdir.figures}")
     elif mode == "evaluate":
-        _say(evaluate.table(evaluate.evaluate(config, workdir, _STEP.value)))
+        _say(evaluation_table(evaluate.evaluate(config, workdir, _STEP.value)))
     elif mode == "predict":
         if _INPUT.value is None or _OUTPUT.value is None:
             raise UserError("--mode=predict needs --input=FILE_OR_FOLDER and --output=FOLDER")

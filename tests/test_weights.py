@@ -14,7 +14,6 @@ from safetensors.numpy import save_file
 from support.runs import tiny_config, write_run
 from support.trees import assert_trees_equal
 
-from pyrseg_jax.commands.evaluate import with_context
 from pyrseg_jax.commands.train import train
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.errors import UserError
@@ -25,6 +24,7 @@ from pyrseg_jax.models.weights import hrnet as torch_weights
 from pyrseg_jax.models.weights.files import read_weights
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
+from pyrseg_jax.run.evaluations import with_context
 from pyrseg_jax.run.start import initialise
 from pyrseg_jax.run.workdir import Workdir
 

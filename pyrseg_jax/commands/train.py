@@ -10,7 +10,6 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from pyrseg_jax.commands.evaluate import draw, make_evaluator, with_context
 from pyrseg_jax.data.catalog import TRAINING, Dataset
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.pipeline import TrainingBatches, training_batches
@@ -25,6 +24,7 @@ from pyrseg_jax.reporting.logbook import Logbook, Silence
 from pyrseg_jax.reporting.pictures import save_pictures
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.evaluations import draw_evaluation, make_evaluator, with_context
 from pyrseg_jax.run.start import Start, initialise
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.paths import written_on_disk
@@ -124,7 +124,7 @@ def _run(
                 checkpoints.score(first_step, evaluate(first_step, state))
             variables = mesh_lib.whole_on(mesh_lib.local_mesh(mesh), state.variables)
             if is_first:
-                draw(config, workdir, int(state.step), evaluate.last_result)
+                draw_evaluation(config, workdir, int(state.step), evaluate.last_result)
                 _draw_predictions(config, model, variables, dataset, workdir)
     return evaluate.last_result
 
