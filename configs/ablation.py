@@ -7,7 +7,7 @@ All rows with three seeds, and their table:
     bash launch/ablation.sh --config=configs/ablation.py
 
 The paper's mIoU: A 40.42, B 42.02, C 42.00, D 40.41, E 41.54, F 42.07, G 43.07, H 44.31, I 42.63, from ImageNet weights. The
-full size has not been run here yet; docs/results.md has the rows at a size for two CPU cores.
+full size has not been run here yet; docs/guide/results.md has the rows at a size for two CPU cores.
 """
 
 from pyrseg_jax.paper import tables as paper

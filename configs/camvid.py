@@ -1,4 +1,4 @@
-"""CamVid, 11 classes, 480×360, from scratch, read in place from a folder in ADE20K's layout (docs/own_data.md).
+"""CamVid, 11 classes, 480×360, from scratch, read in place from a folder in ADE20K's layout (docs/guide/own_data.md).
 
 Two CPU cores:
     python -m pyrseg_jax.main --config=configs/camvid.py:cpu --config.data.root=data/camvid
@@ -8,7 +8,7 @@ One accelerator:
     python -m pyrseg_jax.main --config=configs/camvid.py --config.data.root=data/camvid
 
 Result of camvid.py:cpu: mIoU 36.13 on validation, 1000 steps, 11 min 52 s from launch to pictures while the machine was also
-running tests (Intel Xeon, 2 cores, Python 3.11, jax 0.10.2, 2026-11-22); the thin classes stay at 0, see docs/results.md. The
+running tests (Intel Xeon, 2 cores, Python 3.11, jax 0.10.2, 2026-11-22); the thin classes stay at 0, see docs/guide/results.md. The
 full size has not been run yet.
 """
 

@@ -212,5 +212,5 @@ def _check_fit(report: dict, target: Target, config: Config) -> None:
         f"the training step needs {needed / 2**30:.1f} GiB on each device, and a device of {target.name} has "
         f"{target.chip.memory_bytes / 2**30:.0f}: lower config.training.batch_size={config.training.batch_size}, or take "
         f"config.training.accumulate={2 * config.training.accumulate}, config.model.remat=light (or full) or "
-        f"config.parallel.spatial={2 * config.parallel.spatial} (docs/scaling.md)"
+        f"config.parallel.spatial={2 * config.parallel.spatial} (docs/guide/scaling.md)"
     )

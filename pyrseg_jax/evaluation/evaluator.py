@@ -58,7 +58,7 @@ class Evaluator:
         self._count = {kind: jax.jit(functools.partial(_count, mesh, is_analysed=kind)) for kind in (False, True)}
 
     def __call__(self, variables: dict, is_analysed: bool = False) -> dict:
-        """Return the scores, and how the pyramid was used; see `docs/evaluation.md` for the keys.
+        """Return the scores, and how the pyramid was used; see `docs/guide/evaluation.md` for the keys.
 
         Args:
           variables: of the model.

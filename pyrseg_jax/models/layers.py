@@ -68,7 +68,7 @@ def _as_matrix_product(x, kernel, strides, padding, **_):
     """Convolve without overlap (kernel = stride): the pixels of each cell, as one long vector, times the kernel.
 
     The same numbers as `jax.lax.conv_general_dilated`; XLA's gradient of that for a 1×1 kernel takes many times longer on
-    CPU (`docs/performance.md`).
+    CPU (`docs/log/performance.md`).
     """
     size = kernel.shape[0]
     n, h, w, c = x.shape
@@ -83,7 +83,7 @@ def add_relu(x: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Float[Arra
     """Return max(x + y, 0), of finite numbers.
 
     Written so that the last operation is a sum of two maps. What ends in a maximum with a constant XLA's CPU compiler takes to
-    be cheap, and computes again in every fusion that reads it, along all the residual blocks before (`docs/performance.md`).
+    be cheap, and computes again in every fusion that reads it, along all the residual blocks before (`docs/log/performance.md`).
     """
     return x + jnp.maximum(y, -x)
 

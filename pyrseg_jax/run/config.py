@@ -61,8 +61,8 @@ class Model:
     resize: str = key("half_pixel", one_of(*RESIZE_CONVENTIONS))  # upsampling inside the backbone
     init: str | None = key(
         None
-    )  # start from these weights: a file (docs/weights.md) or another run's folder; None: random
-    # Compile equal blocks once and run them in a loop; on no device seen so far is that better (docs/performance.md).
+    )  # start from these weights: a file (docs/guide/weights.md) or another run's folder; None: random
+    # Compile equal blocks once and run them in a loop; on no device seen so far is that better (docs/log/performance.md).
     scan: str = key("off", one_of("on", "off"), free=True)
     # Compute activations inside of blocks again in the backward pass instead of keeping them: the cheap ones, or all.
     remat: str = key("off", one_of(*REMATS), free=True)
@@ -120,7 +120,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """The mesh: which devices share the work, and how; see docs/scaling.md."""
+    """The mesh: which devices share the work, and how; see docs/guide/scaling.md."""
 
     data: int = key(-1, at_least(-1), free=True)  # devices, or groups of them, that the batch is split over; -1: all
     spatial: int = key(1, at_least(1), free=True)  # devices that the rows of each training image are split over
