@@ -36,7 +36,7 @@ def near_boundary(labels: UInt8[np.ndarray, "h w"], distance_px: int = BOUNDARY_
 
 
 def summarise(sums: Sums, names: Sequence[str]) -> dict:
-    """Return the headline scores, those near boundaries and, where it was counted, the analysis; keys as in docs/guide/evaluation.md.
+    """Return the headline scores, those near boundaries and, where counted, the analysis; keys as in docs/guide/evaluation.md.
 
     Args:
       sums: totals over a split of `pixels.count_pixels` and, per image summed up, of `showing.show`.
