@@ -164,8 +164,8 @@ def _width(state: State) -> int:
     name = "transition1.0.0.weight"
     if name not in state or np.ndim(state[name]) != 4:
         raise UserError(
-            f"these are not the weights of an HRNet: no {name}, but {_some(state) or 'nothing'}; docs/guide/weights.md lists "
-            "the files that fit"
+            f"these are not the weights of an HRNet: there is no {name}, but {_some(state) or 'nothing'}; docs/guide/weights.md "
+            "lists the files that fit"
         )
     return state[name].shape[0]
 
