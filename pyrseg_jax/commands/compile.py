@@ -89,7 +89,7 @@ def check_memory(needed_bytes: int, target: Target, config: Config) -> None:
         f"the training step needs {needed_bytes / 2**30:.1f} GiB on each device, but a device of {target.name} has "
         f"{target.accelerator.memory_bytes / 2**30:.0f}: lower config.training.batch_size={config.training.batch_size}, or set "
         f"config.training.accumulate={2 * config.training.accumulate}, config.model.remat=light (or full), or "
-        f"config.parallel.spatial={2 * config.parallel.spatial} (docs/scaling.md)"
+        f"config.parallel.spatial={2 * config.parallel.spatial} (docs/guide/scaling.md)"
     )
 
 
