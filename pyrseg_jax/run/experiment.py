@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 from pyrseg_jax.data.catalog import Dataset, open_dataset
 from pyrseg_jax.data.label_mapping import OwnValues
 from pyrseg_jax.distributed import mesh as mesh_lib
-from pyrseg_jax.evaluation.inference import Predictor
 from pyrseg_jax.evaluation.views import Protocol, make_protocol
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
@@ -92,11 +91,6 @@ def make_evaluation_protocol(config: Config) -> Protocol:
     return make_protocol(
         evaluation.protocol, evaluation.short_side_px, evaluation.long_side_px, config.model.strides[0]
     )
-
-
-def make_predictor(config: Config, model: Segmenter, variables: dict) -> Predictor:
-    """Build what segments single images."""
-    return Predictor(model, variables, make_evaluation_protocol(config), config.evaluation.threshold)
 
 
 def describe_protocol(config: Config) -> dict:
