@@ -1,4 +1,4 @@
-"""A backbone that shares nothing with HRNet goes through every command: its spec is all that the rest of the package knows of it."""
+"""A backbone that shares nothing with HRNet goes through every command: its spec is all that the rest of the package knows."""
 
 import json
 
