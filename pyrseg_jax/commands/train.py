@@ -25,6 +25,7 @@ from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.evaluations import draw_evaluation, make_evaluator, with_context
+from pyrseg_jax.run.predictor import make_predictor
 from pyrseg_jax.run.start import Start, initialise
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.paths import written_on_disk
@@ -235,19 +236,10 @@ def _draw_predictions(config: Config, model, variables: dict, dataset: Dataset, 
     num_pictures = min(config.evaluation.num_pictures, len(source))
     if not num_pictures:
         return
-    predict = experiment.make_predictor(config, model, variables)
+    predictor = make_predictor(config, model, variables, dataset.label_space)
     with written_on_disk(workdir.figures) as place:
         for i in range(num_pictures):
             record = source[i * len(source) // num_pictures]
             pair = decode_pair(record, dataset.label_space)
-            segmentation = predict(pair.image)
-            save_pictures(
-                place,
-                record["name"],
-                pair.image,
-                segmentation,
-                dataset.label_space,
-                config.evaluation.threshold,
-                pair.label,
-            )
+            save_pictures(place, record["name"], predictor.segment(pair.image), pair.label)
     log.info("pictures of %d predictions are in %s", num_pictures, workdir.figures)

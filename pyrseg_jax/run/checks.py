@@ -1,7 +1,8 @@
 """Checks of values that must fit together, beyond what the schema says of each alone."""
 
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.models.backbones import hrnet
+from pyrseg_jax.models.backbones import BACKBONES
+from pyrseg_jax.models.segmenter import upsampling_to
 from pyrseg_jax.pyramid.levels import check_strides
 from pyrseg_jax.run.schema import Config
 from pyrseg_jax.training.profile import parse_steps
@@ -29,12 +30,9 @@ def _check_sizes(config: Config) -> None:
     strides, crop_px = config.model.strides, config.data.crop_px
     try:
         check_strides(strides)
+        upsampling_to(strides, BACKBONES[config.model.backbone].output_stride)
     except (ValueError, TypeError) as error:
         raise UserError(f"config.model.strides: {error}") from error
-    if strides[-1] != hrnet.OUTPUT_STRIDE:
-        raise UserError(
-            f"config.model.strides={strides}: the finest must be {hrnet.OUTPUT_STRIDE}, the backbone's stride"
-        )
     coarsest = strides[0]
     if crop_px % coarsest:
         near = max(coarsest, crop_px // coarsest * coarsest)

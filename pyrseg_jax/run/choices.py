@@ -22,14 +22,14 @@ def actions_on_error() -> Iterable[str]:
 
 def backbones() -> Iterable[str]:
     """Return the names of the backbones."""
-    from pyrseg_jax.models.backbones import hrnet
+    from pyrseg_jax.models.backbones import BACKBONES
 
-    return hrnet.BACKBONES
+    return BACKBONES
 
 
 def contexts() -> Iterable[str]:
     """Return the names of the context modules."""
-    from pyrseg_jax.models.contexts.coarse_to_fine import CONTEXTS
+    from pyrseg_jax.models.contexts import CONTEXTS
 
     return CONTEXTS
 
