@@ -141,7 +141,9 @@ def test_defaults_survive_the_round_trip():
 )
 def test_a_value_that_does_not_fit_is_named(changes, message):
     values = config_lib.defaults()
-    values.update_from_flattened_dict(changes)
+    for name, value in changes.items():
+        group, _, last = name.rpartition(".")
+        setattr(values[group] if group else values, last, value)
     with pytest.raises(UserError, match=message):
         config_lib.resolve(values)  # as from a config file
     with pytest.raises(UserError, match=message):
