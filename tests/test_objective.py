@@ -12,7 +12,7 @@ from support.training import make_batch
 
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.predict import predict
-from pyrseg_jax.models.contexts.coarse_to_fine import CONTEXTS
+from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.layers import ConvNormAct
 from pyrseg_jax.models.segmenter import Pyramids, build_segmenter

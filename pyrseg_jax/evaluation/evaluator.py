@@ -67,7 +67,7 @@ class Evaluator:
         self._count = {is_analyzed: jax.jit(functools.partial(_count, mesh)) for is_analyzed in (False, True)}
 
     def __call__(self, variables: dict, is_analyzed: bool = False) -> dict:
-        """Return the scores, and how the pyramid was used; docs/evaluation.md explains the keys.
+        """Return the scores, and how the pyramid was used; docs/guide/evaluation.md explains the keys.
 
         Args:
           variables: of the model.

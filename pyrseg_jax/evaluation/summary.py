@@ -19,7 +19,7 @@ def summarize(sums: Sums, names: Sequence[str]) -> dict:
       names: of the C classes.
 
     Returns:
-      A dict whose keys are those of docs/evaluation.md. Without the analysis, its keys hold None.
+      A dict whose keys are those of docs/guide/evaluation.md. Without the analysis, its keys hold None.
     """
     fused = sums["fused"]
     confusion = fused.sum((0, 1))

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32, UInt8
 
+from pyrseg_jax.models import xla_cpu
+
 RESIZE_CONVENTIONS = ("half_pixel", "align_corners", "nearest")
 # Number of classes compared per pass over the best values so far. On a CPU, 25 take twice as long as 10.
 CLASSES_AT_A_TIME = 10
@@ -45,29 +47,21 @@ def resize(
         rows, columns = (np.arange(to) * fro // to for to, fro in zip(size, (h, w), strict=True))
         return x[:, rows][:, :, columns]
     if convention == "half_pixel":
-        return jax.lax.platform_dependent(
-            x,
-            cpu=functools.partial(_resize_half_pixel, size=size),
-            default=lambda x: jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=False),
-        )
+        sides = tuple(zip(size, (h, w), strict=True))
+
+        def on_cpu(x):
+            return xla_cpu.resample_separably(
+                x, *(jnp.asarray(_half_pixel_weights(fro, to), x.dtype) for to, fro in sides)
+            )
+
+        def elsewhere(x):
+            return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=False)
+
+        return jax.lax.platform_dependent(x, cpu=on_cpu, default=elsewhere)
     rows, columns = (
         jnp.asarray(_align_corners_weights(fro, to), x.dtype) for to, fro in zip(size, (h, w), strict=True)
     )
     return jnp.einsum("nhwc,hi,wj->nijc", x, rows, columns)
-
-
-def _resize_half_pixel(x: Float[Array, "n h w c"], size: tuple[int, int]) -> Float[Array, "n {size[0]} {size[1]} c"]:
-    """Compute what `jax.image.resize` computes, but keep the channels last throughout.
-
-    The matrix products of `jax.image.resize` leave the map transposed, and on a CPU each use of the result transposes it back.
-    One product per row, then one per image, does not.
-    """
-    n, h, w, c = x.shape
-    rows, columns = (jnp.asarray(_half_pixel_weights(fro, to), x.dtype) for to, fro in zip(size, (h, w), strict=True))
-    product = functools.partial(jnp.einsum, precision="highest")
-    wide = product("nhjw,nhwc->nhjc", jnp.broadcast_to(columns, (n, h, *columns.shape)), x)
-    wide = wide.reshape(n, h, size[1] * c)
-    return product("nih,nhk->nik", jnp.broadcast_to(rows, (n, *rows.shape)), wide).reshape(n, *size, c)
 
 
 @functools.lru_cache
@@ -106,11 +100,11 @@ def class_of_pixels(probs: Float[Array, "n h w c"], size: tuple[int, int]) -> UI
     def at_once(probs):
         return _class_of_pixels(probs, factor)
 
-    def one_by_one(probs):
-        return jax.lax.map(lambda image: _class_of_pixels(image[None], factor)[0], probs)
+    def on_cpu(probs):
+        return xla_cpu.one_image_at_a_time(at_once, probs)
 
     # One image's planes stay in a CPU core's cache from class to class. Accelerators need more work at a time.
-    return jax.lax.platform_dependent(probs, cpu=one_by_one, default=at_once)
+    return jax.lax.platform_dependent(probs, cpu=on_cpu, default=at_once)
 
 
 def _class_of_pixels(probs: Float[Array, "n h w c"], factor: int) -> UInt8[Array, "n {factor}*h {factor}*w"]:

@@ -1,15 +1,19 @@
-"""The context modules of Table 1 against their published formulas, position by position, from the modules' own variables."""
+"""The context modules of Table 1 against their published formulas, position by position, and what their specs say of them."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pyrseg_jax.models.contexts.baselines import BASELINES, CrissCrossAttention
+from pyrseg_jax.models.backbones import Features
+from pyrseg_jax.models.contexts.anl import ANL
+from pyrseg_jax.models.contexts.ccnet import CCNet, CrissCrossAttention
+from pyrseg_jax.models.contexts.ocr import OCR
 from pyrseg_jax.models.initial import abstract_variables, initial_variables
 from pyrseg_jax.models.segmenter import build_segmenter
 
 WIDTH, KEY_WIDTH, CLASSES = 8, 4, 3
+PUBLISHED = {"anl": ANL, "ccnet": CCNet, "ocr": OCR}
 
 
 def draw_variables(module, rng, *inputs):
@@ -29,10 +33,10 @@ class Twin:
     """Convolutions, normalisation and pooling in NumPy, reading the variables of one module."""
 
     def __init__(self, variables):
-        self._params, self._stats = variables["params"], variables["batch_stats"]
+        self.params, self.stats = variables["params"], variables["batch_stats"]
 
     def conv(self, name, x):
-        layer = self._params[name]
+        layer = self.params[name]
         kernel = (layer.get("conv") or layer)["kernel"]
         size = len(kernel)
         padded = np.pad(x, ((size // 2,) * 2, (size // 2,) * 2, (0, 0)))
@@ -41,7 +45,7 @@ class Twin:
             y[i, j] = np.einsum("abc,abcd->d", padded[i : i + size, j : j + size], kernel)
         if "bias" in layer:
             return y + layer["bias"]
-        bn, stats = layer["bn"], self._stats[name]["bn"]
+        bn, stats = layer["bn"], self.stats[name]["bn"]
         return np.maximum((y - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * bn["scale"] + bn["bias"], 0)
 
 
@@ -101,15 +105,15 @@ def criss_cross(params, x):
 def ccnet(twin, features, _):
     x = twin.conv("reduce", features)
     for _ in range(2):
-        x = criss_cross(twin._params["criss_cross"], x)
+        x = criss_cross(twin.params["criss_cross"], x)
     return twin.conv("merge", np.concatenate([features, twin.conv("smooth", x)], -1))
 
 
-@pytest.mark.parametrize("name", BASELINES)
-def test_baseline_equals_its_formula(rng, name):
-    module = BASELINES[name](WIDTH, KEY_WIDTH)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_module_equals_its_formula(rng, name):
+    module = PUBLISHED[name](WIDTH, KEY_WIDTH)
     features, auxiliary = (rng.normal(size=(1, 5, 7, c)).astype(np.float32) for c in (6, CLASSES))
-    inputs = (jnp.asarray(features), jnp.asarray(auxiliary), False)
+    inputs = (Features((), jnp.asarray(features)), jnp.asarray(auxiliary), False)
     variables = positive_variances(draw_variables(module, rng, *inputs))
     found = module.apply(jax.tree.map(jnp.float32, variables), *inputs)[0]
     expected = {"anl": anl, "ccnet": ccnet, "ocr": ocr}[name](Twin(variables), features[0], auxiliary[0])
@@ -123,10 +127,11 @@ def test_criss_cross_attention_starts_as_the_identity(rng):
     np.testing.assert_array_equal(module.apply(module.init(jax.random.key(0), x), x), x)
 
 
-@pytest.mark.parametrize("name", BASELINES)
-def test_dropout_leaves_out_whole_channels_of_training_alone(rng, name):
-    module = BASELINES[name](40, KEY_WIDTH)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_dropout_leaves_out_whole_channels_in_training_only(rng, name):
+    module = PUBLISHED[name](40, KEY_WIDTH)
     features, auxiliary = (jnp.asarray(rng.normal(size=(8, 4, 4, c)), jnp.float32) for c in (6, CLASSES))
+    features = Features((), features)
     variables = module.init(jax.random.key(0), features, auxiliary, False)
 
     def run(seed, train):
@@ -139,8 +144,8 @@ def test_dropout_leaves_out_whole_channels_of_training_alone(rng, name):
     assert 0.01 < is_out.mean() < 0.2
 
 
-@pytest.mark.parametrize("name", BASELINES)
-def test_a_baseline_alone_is_followed_by_its_classifier(name):
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_module_alone_is_followed_by_its_classifier(name):
     """As published: no projection in between, an auxiliary classifier beside; with a pyramid a projection per level."""
     alone, levels = (
         abstract_variables(build_segmenter(CLASSES, backbone="hrnet_tiny", context=name, representation=r))["params"]
@@ -154,7 +159,7 @@ def test_a_baseline_alone_is_followed_by_its_classifier(name):
     assert "unity_head" not in alone
 
 
-def test_what_adds_to_something_starts_at_zero():
+def test_a_layer_that_is_added_to_something_starts_at_zero():
     variables = initial_variables(build_segmenter(CLASSES, backbone="hrnet_tiny", context="anl"), seed=0)
     context = variables["params"]["context"]["context"]
     assert not context["out"]["kernel"].any()
