@@ -18,9 +18,9 @@ from pyrseg_jax.models.layers import ConvNormAct
 from pyrseg_jax.models.segmenter import Pyramids, build_segmenter
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
-from pyrseg_jax.training.losses import relabel_easy
+from pyrseg_jax.training.losses import ohem_targets
 from pyrseg_jax.training.objective import PerPixelObjective, WithAuxiliary, fit_to_labels
-from pyrseg_jax.training.optimizer import make_optimizer, poly_schedule
+from pyrseg_jax.training.optimizer import make_sgd, poly_schedule
 from pyrseg_jax.training.step import initial_state, make_train_step
 
 
@@ -41,7 +41,7 @@ def probability_of_truth(logits, classes):
 @pytest.mark.parametrize(("threshold", "min_kept"), [(0.5, 3), (0.2, 20), (0.0, 7), (0.3, 10_000), (1.0, 0), (0.0, 0)])
 def test_hard_examples_equal_the_twin(rng, threshold, min_kept):
     logits, classes = draw(rng)
-    found = jax.jit(relabel_easy, static_argnums=(2, 3))(jnp.asarray(logits), jnp.asarray(classes), threshold, min_kept)
+    found = jax.jit(ohem_targets, static_argnums=(2, 3))(jnp.asarray(logits), jnp.asarray(classes), threshold, min_kept)
     probs = probability_of_truth(logits, classes)
     order = sorted(np.ndindex(probs.shape), key=lambda at: probs[at])
     hardest = set(order[: min(min_kept, int((classes != 255).sum()))])
@@ -54,14 +54,14 @@ def test_hard_examples_equal_the_twin(rng, threshold, min_kept):
 
 def test_equally_hard_examples_are_kept_together():
     logits, classes = np.zeros((1, 4, 4, 3), np.float32), np.ones((1, 4, 4), np.int32)
-    found = relabel_easy(jnp.asarray(logits), jnp.asarray(classes), 0.0, 3)
+    found = ohem_targets(jnp.asarray(logits), jnp.asarray(classes), 0.0, 3)
     np.testing.assert_array_equal(found, classes)
 
 
 def test_hard_examples_are_chosen_over_all_devices(rng):
     logits, classes = draw(rng, n=4)
     logits[0] += 8 * np.eye(4, dtype=np.float32)[np.where(classes[0] == 255, 0, classes[0])]  # all easy on one device
-    relabel = jax.jit(functools.partial(relabel_easy, threshold=0.1, min_kept=30))
+    relabel = jax.jit(functools.partial(ohem_targets, threshold=0.1, min_kept=30))
     rows = mesh_lib.batch_sharding(mesh_lib.make_mesh(data=4))
     whole = relabel(jnp.asarray(logits), jnp.asarray(classes))
     split = relabel(jax.device_put(logits, rows), jax.device_put(classes, rows))
@@ -71,7 +71,7 @@ def test_hard_examples_are_chosen_over_all_devices(rng):
 
 def test_nothing_labelled_is_no_loss():
     logits, classes = jnp.ones((1, 4, 4, 3)), jnp.full((1, 4, 4), 255)
-    assert (relabel_easy(logits, classes, 0.5, 5) == 255).all()
+    assert (ohem_targets(logits, classes, 0.5, 5) == 255).all()
 
 
 def mean_cross_entropy(logits, classes):
@@ -144,7 +144,7 @@ def test_every_combination_learns_two_images(context, representation, procedure)
     widths = {"semantic_width": 16, "key_width": 8, "unity_width": 8, "strides": config.model.strides}
     model = build_segmenter(3, context=context, representation=representation, **widths).copy(backbone=Patches())
     num_steps = 60  # to the end of the schedule, so that the running statistics have caught up
-    optimizer = make_optimizer(poly_schedule(0.1, num_steps), momentum=0.9, weight_decay=0.0, head_multiplier=1.0)
+    optimizer = make_sgd(poly_schedule(0.1, num_steps), momentum=0.9, weight_decay=0.0, head_multiplier=1.0)
     step = make_train_step(model, optimizer, experiment.make_objective(config), mesh_lib.make_mesh(data=1))
     state = initial_state(jax.tree.map(jnp.asarray, initial_variables(model, 0)), optimizer)
     batch = make_batch(5, n=2, side=32)

@@ -31,7 +31,7 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting.logbook import Logbook
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage import lock
-from pyrseg_jax.storage.paths import written_on_disk
+from pyrseg_jax.storage.paths import local_folder
 from pyrseg_jax.training import checkpoint, stalls
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 from pyrseg_jax.training.checksums import checksums, differing
@@ -455,10 +455,10 @@ def test_a_run_in_a_bucket_is_written_and_read_again(bucket, tmp_path, monkeypat
     assert not run.has_run()
     with run.lock():
         run.open_for_training(tiny_config(), ade_layout(("sky", "ground")))
-    run.write_initialisation("random")
+    run.write_initialization("random")
     assert Workdir(bucket).read_config() == tiny_config()
     assert Workdir(bucket).read_label_space().names == ("sky", "ground")
-    assert Workdir(bucket).read_initialisation() == "random"
+    assert Workdir(bucket).read_initialization() == "random"
     run.write_evaluation("validation", 4, {"miou": 0.5})
     run.write_evaluation("validation", 6, {"miou": 0.6})
     run.drop_evaluations_after(4)
@@ -472,7 +472,7 @@ def test_a_run_in_a_bucket_is_written_and_read_again(bucket, tmp_path, monkeypat
         assert lines == list(range(1, first_step + 4))
         logbook.close()
     assert list((run.path / "tensorboard").iterdir())
-    with written_on_disk(run.figures) as place:
+    with local_folder(run.figures) as place:
         (place / "a.png").write_bytes(b"picture")
     assert (run.figures / "a.png").read_bytes() == b"picture"
     assert run.stalls(0) is None

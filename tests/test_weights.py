@@ -25,7 +25,7 @@ from pyrseg_jax.models.weights import hrnet as torch_weights
 from pyrseg_jax.models.weights.files import read_weights
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
-from pyrseg_jax.run.start import initialise
+from pyrseg_jax.run.start import initialize
 from pyrseg_jax.run.workdir import Workdir
 
 
@@ -278,9 +278,9 @@ def test_pytorch_files_are_read(tmp_path):
 
 
 def start_of(config, classes, caplog):
-    """What `initialise` gives, flat, and its log line."""
+    """What `initialize` gives, flat, and its log line."""
     with caplog.at_level(logging.INFO):
-        start = initialise(config, experiment.make_model(config.model, len(classes)), ade_layout(classes))
+        start = initialize(config, experiment.make_model(config.model, len(classes)), ade_layout(classes))
     return start, caplog.records[-1].getMessage() if caplog.records else ""
 
 
@@ -318,7 +318,7 @@ def test_results_say_what_the_run_started_from(tmp_path):
     run = Workdir(str(tmp_path))
     assert with_context({}, tiny_config(), run, 3)["protocol"]["initialisation"] == "random"
     origin = {"file": "w.pth", "sha256": "0" * 64, "source": "HRNet"}
-    run.write_initialisation(origin)
+    run.write_initialization(origin)
     assert with_context({}, tiny_config(), run, 3)["protocol"]["initialisation"] == origin
 
 
@@ -337,4 +337,4 @@ def test_weights_that_do_not_fit_leave_no_run_behind(folder, tmp_path, weight_fi
     ):
         config = tiny_config(wrong)
         with pytest.raises(UserError, match=message):
-            initialise(config, experiment.make_model(config.model, 3), ade_layout(("a", "b", "c")))
+            initialize(config, experiment.make_model(config.model, 3), ade_layout(("a", "b", "c")))

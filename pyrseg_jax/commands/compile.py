@@ -83,7 +83,7 @@ def _with_a_batch_that_splits(config: Config, mesh: Mesh) -> Config:
 
 def lower_training(config: Config, mesh: Mesh, num_classes: int, batch_size: int) -> jax.stages.Lowered:
     """Lower the training step from shapes alone."""
-    model, optimizer = experiment.make_model(config.model, num_classes), experiment.make_sgd(config)
+    model, optimizer = experiment.make_model(config.model, num_classes), experiment.make_optimizer(config)
     state = jax.eval_shape(
         lambda v: initial_state(v, optimizer), abstract_variables(model, 2 * config.model.strides[0])
     )

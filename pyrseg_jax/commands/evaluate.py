@@ -18,7 +18,7 @@ from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
-from pyrseg_jax.storage.paths import written_on_disk
+from pyrseg_jax.storage.paths import local_folder
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def draw(config: Config, workdir: Workdir, step: int, result: dict) -> None:
     """Draw the figures of an evaluation, where there is an analysis to draw."""
     if config.evaluation.analysis and sum(map(sum, result["confusion"])):
         folder = workdir.figures_of(config.evaluation.split, step)
-        with written_on_disk(folder) as place:
+        with local_folder(folder) as place:
             draw_analysis(place, result)
         log.info("figures of the analysis are in %s", folder)
 
@@ -75,7 +75,7 @@ def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mes
 
 def with_context(result: dict, config: Config, workdir: Workdir, step: int) -> dict:
     """Add what makes a result comparable."""
-    protocol = experiment.describe_protocol(config) | {"initialisation": workdir.read_initialisation()}
+    protocol = experiment.describe_protocol(config) | {"initialisation": workdir.read_initialization()}
     return result | {"step": step, "protocol": protocol}
 
 

@@ -25,9 +25,9 @@ from pyrseg_jax.reporting.logbook import Logbook, Silence
 from pyrseg_jax.reporting.pictures import save_pictures
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
-from pyrseg_jax.run.start import Start, initialise
+from pyrseg_jax.run.start import Start, initialize
 from pyrseg_jax.run.workdir import Workdir
-from pyrseg_jax.storage.paths import written_on_disk
+from pyrseg_jax.storage.paths import local_folder
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 from pyrseg_jax.training.loop import Schedule, run_loop
 from pyrseg_jax.training.preemption import Preemption
@@ -56,12 +56,12 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
         check_once(dataset.open_split(split), dataset.label_space, f"{dataset.place} ({split})")
     model = experiment.make_model(config.model, dataset.label_space.num_classes)
     # Before the folder is written to: weights that do not fit should leave nothing behind.
-    start = None if workdir.has_checkpoint() else initialise(config, model, dataset.label_space)
+    start = None if workdir.has_checkpoint() else initialize(config, model, dataset.label_space)
     with contextlib.ExitStack() as held:
         _on_first(lambda: held.enter_context(workdir.lock()))
         _on_first(lambda: workdir.open_for_training(config, dataset.label_space))
         if start is not None:
-            _on_first(lambda: workdir.write_initialisation(start.origin))
+            _on_first(lambda: workdir.write_initialization(start.origin))
         return _run(config, workdir, dataset, model, mesh, start, preemption or Preemption())
 
 
@@ -82,7 +82,7 @@ def _run(
     config: Config, workdir: Workdir, dataset: Dataset, model, mesh: Mesh, start: Start | None, preemption: Preemption
 ) -> dict:
     """Restore or start, train, and draw."""
-    optimizer = experiment.make_sgd(config)
+    optimizer = experiment.make_optimizer(config)
     about = {"config": dataclasses.asdict(config)}
     is_first = processes.is_first()
     with contextlib.ExitStack() as held:
@@ -205,7 +205,7 @@ def _restore_or_start(
     # Asked for even if the folder was empty: another training may have begun and ended meanwhile.
     state = checkpoints.restore(abstract_on(abstract, sharding))
     if state is None:
-        start = start or initialise(config, model, dataset.label_space)
+        start = start or initialize(config, model, dataset.label_space)
         return jax.device_put(initial_state(start.variables, optimizer), sharding)
     log.info("continuing from the checkpoint of step %d", int(state.step))
     checkpoints.set_aside_after(int(state.step))
@@ -235,7 +235,7 @@ def _draw_predictions(config: Config, model, variables: dict, dataset: Dataset, 
     if not num_pictures:
         return
     predict = experiment.make_predictor(config, model, variables)
-    with written_on_disk(workdir.figures) as place:
+    with local_folder(workdir.figures) as place:
         for i in range(num_pictures):
             record = source[i * len(source) // num_pictures]
             pair = decode_pair(record, dataset.label_space)

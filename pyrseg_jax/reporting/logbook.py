@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting.scalars import Scalars
-from pyrseg_jax.storage.paths import copy_to, is_bucket
+from pyrseg_jax.storage.paths import is_remote, upload_folder
 
 log = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
@@ -38,7 +38,7 @@ class Logbook:
 
     def __init__(self, workdir: epath.PathLike, num_steps: int, batch_size: int, first_step: int = 0):
         workdir = epath.Path(workdir)
-        self._bucket = workdir if is_bucket(workdir) else None
+        self._bucket = workdir if is_remote(workdir) else None
         # Nothing can be appended to an object in a bucket: the record grows on this disk, and is copied.
         self._folder = Path(tempfile.mkdtemp() if self._bucket else workdir)
         kept = _lines_until(workdir / METRICS, first_step)
@@ -136,7 +136,7 @@ class Logbook:
 
     def _copy(self) -> None:
         if self._bucket is not None:
-            copy_to(self._folder, self._bucket)
+            upload_folder(self._folder, self._bucket)
 
     def _miou_text(self) -> str:
         return "–" if self._miou is None else f"{100 * self._miou:.2f}"

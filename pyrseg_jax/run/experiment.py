@@ -18,7 +18,7 @@ from pyrseg_jax.models.contexts.baselines import BASELINES
 from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
 from pyrseg_jax.run.config import Config, Data, Model, Parallel
 from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, WithAuxiliary
-from pyrseg_jax.training.optimizer import make_optimizer, poly_schedule
+from pyrseg_jax.training.optimizer import make_sgd, poly_schedule
 
 
 def open_data(data: Data, is_raw: bool = False) -> Dataset:
@@ -76,10 +76,10 @@ def make_schedule(config: Config) -> optax.Schedule:
     return poly_schedule(training.learning_rate, training.steps, training.poly_power, training.warmup_steps)
 
 
-def make_sgd(config: Config) -> optax.GradientTransformation:
+def make_optimizer(config: Config) -> optax.GradientTransformation:
     """Build the optimizer."""
     training = config.training
-    return make_optimizer(
+    return make_sgd(
         make_schedule(config),
         momentum=training.momentum,
         weight_decay=training.weight_decay,

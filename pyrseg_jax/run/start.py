@@ -38,7 +38,7 @@ class Start(NamedTuple):
     origin: str | dict
 
 
-def initialise(config: Config, model: nn.Module, label_space: LabelSpace) -> Start:
+def initialize(config: Config, model: nn.Module, label_space: LabelSpace) -> Start:
     """Draw random variables and put in their place what `config.model.init` gives; one log line says what it did not.
 
     Raises:

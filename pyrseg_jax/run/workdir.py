@@ -21,8 +21,8 @@ from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import keys
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.storage import lock
-from pyrseg_jax.storage import paths as buckets
 from pyrseg_jax.storage.atomic import write_atomically
+from pyrseg_jax.storage.paths import is_remote
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "pillow")
 
@@ -51,7 +51,7 @@ class Workdir:
         Raises:
           UserError: saying which process trains here.
         """
-        if buckets.is_bucket(self.path):
+        if is_remote(self.path):
             return contextlib.nullcontext()
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ class Workdir:
 
     def stalls(self, process_index: int) -> Path | None:
         """Return the file for reports of stalls of one process; None where only a terminal can have them."""
-        if buckets.is_bucket(self.path):
+        if is_remote(self.path):
             return None
         return Path(self.path) / ("stalls.log" if process_index == 0 else f"stalls-{process_index}.log")
 
@@ -131,11 +131,11 @@ class Workdir:
         except (OSError, json.JSONDecodeError, TypeError) as error:
             raise UserError(f"{self._classes} cannot be read ({error}): restore it, or train again") from error
 
-    def write_initialisation(self, origin: str | dict) -> None:
+    def write_initialization(self, origin: str | dict) -> None:
         """Keep what the run starts from, for every result of it."""
         write_atomically(self._initialisation, json.dumps(origin, indent=1) + "\n")
 
-    def read_initialisation(self) -> str | dict:
+    def read_initialization(self) -> str | dict:
         """Return what the run started from: `"random"`, or `file`, `sha256` and `source` of the weights."""
         try:
             return json.loads(self._initialisation.read_text())

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int32
 from pyrseg_jax.pyramid.levels import DONT_CARE
 
 
-def relabel_easy(
+def ohem_targets(
     logits: Float[Array, "n h w c"], classes: Int32[Array, "n h w"], threshold: float, min_kept: int
 ) -> Int32[Array, "n h w"]:
     """Set positions to don't care whose true class is predicted well enough, but keep at least the hardest ones.
@@ -33,12 +33,12 @@ def relabel_easy(
     is_kept = jax.lax.cond(
         is_hard.sum() >= jnp.minimum(min_kept, is_cared.sum()),
         lambda: is_hard,
-        lambda: is_cared & (probs <= _kth_smallest(probs, is_cared, min_kept)),
+        lambda: is_cared & (probs <= kth_smallest(probs, is_cared, min_kept)),
     )
     return jnp.where(is_kept, classes, DONT_CARE)
 
 
-def _kth_smallest(values: Float[Array, "n h w"], is_counted: Bool[Array, "n h w"], k: int) -> Float[Array, ""]:
+def kth_smallest(values: Float[Array, "n h w"], is_counted: Bool[Array, "n h w"], k: int) -> Float[Array, ""]:
     """Return the k-th smallest of the values that are counted, or the largest if there are fewer; values are ≥ 0.
 
     By bisection on their bits, which are ordered as the numbers are: 31 counts instead of a sort, which would also have to

@@ -10,7 +10,7 @@ from pyrseg_jax.models.layers import resize
 from pyrseg_jax.models.segmenter import Pyramids
 from pyrseg_jax.pyramid import build_targets, pyramid_loss, specialize
 from pyrseg_jax.pyramid.losses import masked_cross_entropy
-from pyrseg_jax.training.losses import relabel_easy
+from pyrseg_jax.training.losses import ohem_targets
 
 Loss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
 # Where a class per pixel is compared with the truth: at the positions of the finest level, or, as other methods do, after
@@ -70,7 +70,7 @@ class PerPixelObjective:
     def _cross_entropy(self, logits: Float[Array, "n h w c"], labels: UInt8[Array, "n H W"]) -> Float[Array, ""]:
         logits, classes = fit_to_labels(logits, labels, self.supervision)
         if self.ohem_threshold is not None:
-            classes = relabel_easy(logits, classes, self.ohem_threshold, self.ohem_min_kept)
+            classes = ohem_targets(logits, classes, self.ohem_threshold, self.ohem_min_kept)
         return masked_cross_entropy(logits, classes)
 
 

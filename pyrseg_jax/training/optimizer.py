@@ -15,7 +15,7 @@ def poly_schedule(learning_rate: float, steps: int, power: float = 0.9, warmup_s
     return lambda step: decay(step) * jax.numpy.minimum(1.0, (step + 1) / warmup_steps)
 
 
-def make_optimizer(
+def make_sgd(
     schedule: optax.Schedule, *, momentum: float, weight_decay: float, head_multiplier: float
 ) -> optax.GradientTransformation:
     """Make SGD with momentum and weight decay on all parameters.

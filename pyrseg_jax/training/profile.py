@@ -8,7 +8,7 @@ import jax
 from etils import epath
 
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.storage.paths import written_on_disk
+from pyrseg_jax.storage.paths import local_folder
 from pyrseg_jax.training.step import Metrics, StepFunction, TrainState
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Profiled:
         first, last = self._steps
         if not self._is_tracing and first <= self._step <= last:
             jax.block_until_ready(state)
-            place = self._held.enter_context(written_on_disk(self._folder))
+            place = self._held.enter_context(local_folder(self._folder))
             jax.profiler.start_trace(str(place))
             self._is_tracing = True
         with jax.profiler.StepTraceAnnotation("train", step_num=self._step):

@@ -7,7 +7,7 @@ import numpy as np
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.segmenter import build_segmenter
-from pyrseg_jax.training.optimizer import make_optimizer, poly_schedule
+from pyrseg_jax.training.optimizer import make_sgd, poly_schedule
 from pyrseg_jax.training.step import initial_state
 from support.data_sets import draw_pair
 
@@ -19,7 +19,7 @@ def tiny_model():
 
 def sgd(learning_rate=0.05, steps=40, **kwargs):
     options = {"momentum": 0.9, "weight_decay": 1e-4, "head_multiplier": 1.0} | kwargs
-    return make_optimizer(poly_schedule(learning_rate, steps), **options)
+    return make_sgd(poly_schedule(learning_rate, steps), **options)
 
 
 def fresh_state(optimizer, seed=0):
