@@ -24,7 +24,7 @@ import numpy as np
 
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.label_space import ade_layout
-from pyrseg_jax.data.transforms import resize_image
+from pyrseg_jax.data.resample import resize_image
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.evaluation.inference import run_network

@@ -19,7 +19,7 @@ import numpy as np
 from timing import describe_machine, in_turn, print_table, ready, write_json
 
 from pyrseg_jax.evaluation import pixels
-from pyrseg_jax.evaluation.upsampling import class_of_pixels
+from pyrseg_jax.models.resample import class_of_pixels
 from pyrseg_jax.pyramid import build_targets, fuse, specialize
 from pyrseg_jax.training.losses import ohem_targets
 

@@ -7,7 +7,6 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 import jax
 import numpy as np
 from etils import epath
@@ -15,7 +14,7 @@ from PIL import Image
 
 from pyrseg_jax.data.decode import decode_image, to_rgb
 from pyrseg_jax.data.label_space import LabelSpace
-from pyrseg_jax.data.transforms import resize_image
+from pyrseg_jax.data.resample import resize_image, upsample_argmax
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.inference import Segmentation
 from pyrseg_jax.export.stablehlo import Exported, read_export
@@ -182,17 +181,7 @@ class _ExportedPredictor:
         size = min(self._exported.programs, key=misfit)
         found = jax.device_get(self._exported.programs[size](self._exported.weights, resize_image(image, size)[None]))
         found = jax.tree.map(lambda x: x[0], found)
-        labels = _upsample_argmax(found["probs"], (height, width))
+        labels = upsample_argmax(found["probs"], (height, width))
         strides = tuple(size[0] // maps.shape[0] for maps in found["semantic"])
         level = found["level"].astype(np.int32)
         return Segmentation(labels, found["probs"], level, tuple(found["semantic"]), tuple(found["unity"]), strides)
-
-
-def _upsample_argmax(probs: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Interpolate (h, w, C) bilinearly to (height, width), with half-pixel centres, and take the most likely class."""
-    best, labels = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)
-    for i in range(probs.shape[-1]):  # one class at a time: at 150 classes all would take gigabytes
-        share = cv2.resize(np.ascontiguousarray(probs[..., i], np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
-        is_better = share > best
-        best[is_better], labels[is_better] = share[is_better], i
-    return labels

@@ -12,7 +12,7 @@ from support.evaluation import comparable, evaluate, tiny, two_sizes
 
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.decode import decode_pair
-from pyrseg_jax.data.transforms import resize_image
+from pyrseg_jax.data.resample import resize_image
 from pyrseg_jax.evaluation.analysis import near_boundary
 from pyrseg_jax.evaluation.inference import Predictor
 from pyrseg_jax.evaluation.metrics import scores

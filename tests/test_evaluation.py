@@ -18,8 +18,8 @@ from pyrseg_jax.evaluation.inference import Predictor
 from pyrseg_jax.evaluation.metrics import best_constant_miou, scores
 from pyrseg_jax.evaluation.pixels import classes_of, room_for_pixels
 from pyrseg_jax.evaluation.showing import Showing, room_for
-from pyrseg_jax.evaluation.upsampling import class_of_pixels
 from pyrseg_jax.evaluation.views import Protocol, make_protocol
+from pyrseg_jax.models.resample import class_of_pixels
 
 
 def test_the_three_conventions_of_miou():

@@ -10,7 +10,7 @@ import pytest
 from support import twins
 
 from pyrseg_jax.distributed import mesh as mesh_lib
-from pyrseg_jax.models import layers
+from pyrseg_jax.models import layers, resample
 from pyrseg_jax.models.backbones import hrnet
 from pyrseg_jax.models.contexts.attention import TokenAttention
 from pyrseg_jax.models.heads import UnityHead
@@ -102,20 +102,20 @@ def test_unknown_parts_are_named(kwargs, message):
 @pytest.mark.parametrize("size", [(7, 11), (6, 8), (3, 4), (12, 5)])
 def test_half_pixel_resize_is_bilinear(rng, size):
     x = rng.normal(size=(3, 4, 2)).astype(np.float32)
-    found = layers.resize(jnp.asarray(x[None]), size, "half_pixel")[0]
+    found = resample.resize(jnp.asarray(x[None]), size, "half_pixel")[0]
     np.testing.assert_allclose(found, twins.bilinear(x, size), atol=1e-5)
 
 
 def test_align_corners_resize_keeps_the_corners_and_straight_lines(rng):
     ramp = jnp.arange(5.0)[None, :, None, None] + 10 * jnp.arange(4.0)[None, None, :, None]
-    found = layers.resize(ramp, (9, 7), "align_corners")[0, :, :, 0]
+    found = resample.resize(ramp, (9, 7), "align_corners")[0, :, :, 0]
     expected = np.linspace(0, 4, 9)[:, None] + 10 * np.linspace(0, 3, 7)[None]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_nearest_resize_repeats(rng):
     x = jnp.asarray(rng.normal(size=(2, 3, 4, 5)), jnp.float32)
-    np.testing.assert_array_equal(layers.resize(x, (6, 8), "nearest"), x.repeat(2, 1).repeat(2, 2))
+    np.testing.assert_array_equal(resample.resize(x, (6, 8), "nearest"), x.repeat(2, 1).repeat(2, 2))
 
 
 @pytest.mark.parametrize("size", [(2, 3), (16, 16), (23, 37)])
@@ -234,7 +234,7 @@ def test_opencv_and_this_package_mean_the_same_by_half_pixel(rng):
     """Images are enlarged on the host by OpenCV and features on the device by us: one convention."""
     x = rng.random((5, 6, 3)).astype(np.float32)
     expected = cv2.resize(x, (12, 10), interpolation=cv2.INTER_LINEAR)
-    np.testing.assert_allclose(layers.resize(jnp.asarray(x[None]), (10, 12), "half_pixel")[0], expected, atol=1e-5)
+    np.testing.assert_allclose(resample.resize(jnp.asarray(x[None]), (10, 12), "half_pixel")[0], expected, atol=1e-5)
 
 
 def test_relu_of_a_sum_is_relu_of_a_sum_with_its_gradient(rng):

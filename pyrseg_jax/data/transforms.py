@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 
 from pyrseg_jax.conventions import IMAGE_MEAN, VOID
 from pyrseg_jax.data.decode import Pair
+from pyrseg_jax.data.resample import resize_pair_into
 
 # What lies outside of a photograph: after normalisation about 0.
 PADDING_COLOR = tuple(round(value) for value in IMAGE_MEAN)
@@ -48,9 +49,7 @@ class Augmentation:
         image = np.empty((self.crop_px, self.crop_px, 3), np.uint8)
         label = np.empty((self.crop_px, self.crop_px), np.uint8)
         inside = slice(top, top + height), slice(left, left + width)
-        # Nearest "exact" has the same half-pixel centres as linear; OpenCV's plain nearest is off by half a pixel.
-        cv2.resize(window.image, (width, height), image[inside], interpolation=cv2.INTER_LINEAR)
-        cv2.resize(window.label, (width, height), label[inside], interpolation=cv2.INTER_NEAREST_EXACT)
+        resize_pair_into(window.image, window.label, image[inside], label[inside])
         if is_mirrored and not is_enlarged:
             image[inside], label[inside] = _mirror(Pair(image[inside], label[inside]))
         above_below = ((slice(0, top),), (slice(top + height, None),))
@@ -88,11 +87,3 @@ def jitter_color(
     mean = LUMA @ cv2.mean(image)[:3]
     shift = brightness * (1 - contrast) * mean
     return cv2.transform(image, np.column_stack([matrix, np.full(3, shift)]))
-
-
-def resize_image(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Resample a photograph to (height, width): by area when it shrinks, so that nothing aliases, else bilinear."""
-    if image.shape[:2] == tuple(size):
-        return image
-    is_shrunk = size[0] * size[1] < image.shape[0] * image.shape[1]
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if is_shrunk else cv2.INTER_LINEAR)

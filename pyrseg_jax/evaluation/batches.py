@@ -11,8 +11,8 @@ from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pipeline import THREADS, ordered_map
+from pyrseg_jax.data.resample import resize_image, resize_labels
 from pyrseg_jax.data.source import Source
-from pyrseg_jax.data.transforms import resize_image
 from pyrseg_jax.evaluation.analysis import near_boundary
 from pyrseg_jax.evaluation.pixels import room_for_pixels
 
@@ -64,7 +64,7 @@ def evaluation_batches(
         pair = decode_pair(source[index], label_space)
         sizes = sizes_of(*pair.label.shape)
         images = tuple(resize_image(pair.image, size) for size in sizes)
-        shown = _nearest(pair.label, sizes[0])
+        shown = resize_labels(pair.label, sizes[0])
         return sizes, _Item(images, shown, pair.label, near_boundary(pair.label))
 
     waiting: dict[Sizes, list[_Item]] = collections.defaultdict(list)
@@ -94,9 +94,3 @@ def _to_batch(sizes: Sizes, items: list[_Item], batch_size: int) -> EvaluationBa
         batch.is_near_boundary[i, : item.label.size] = item.is_near_boundary.ravel()
         batch.sizes[i] = item.label.shape
     return batch
-
-
-def _nearest(labels: UInt8[np.ndarray, "h w"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2"]:
-    """Take the label at the centre of each new pixel."""
-    rows, columns = ((2 * np.arange(to) + 1) * fro // (2 * to) for to, fro in zip(size, labels.shape, strict=True))
-    return labels[rows[:, None], columns]

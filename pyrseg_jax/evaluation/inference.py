@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32, UInt8
 
 from pyrseg_jax.conventions import VOID
-from pyrseg_jax.data.transforms import resize_image
+from pyrseg_jax.data.resample import resize_image
 from pyrseg_jax.evaluation.pixels import classes_of, room_for_pixels
 from pyrseg_jax.evaluation.showing import Showing, room_for, show
 from pyrseg_jax.evaluation.views import Protocol, window_starts

@@ -9,18 +9,16 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32, UInt8
+from jaxtyping import Array, Bool, Int32, UInt8
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.evaluation.showing import Showing
+from pyrseg_jax.models.resample import Index, Probs, interpolate_at
 
 # At 150 classes the probabilities of a piece take 10 MB.
 PIXELS_AT_A_TIME = 1 << 14
 # How many pixels the arrays have room for: images of up to 256², 1024², 2048², … pixels.
 PIXEL_ROOMS = tuple(1 << i for i in (16, 20, 22, 24, 26, 28))
-
-Index = Int32[Array, "k"]
-Probs = Float[Array, "k c"]
 
 
 def room_for_pixels(num_pixels: int) -> int:
@@ -103,11 +101,11 @@ def _count_analysis(counts, showing: Showing, pixels: Index, size, level: Index,
     alone, oracle = counts["alone"], counts["oracle"]
     for i in range(len(alone)):
         values = functools.partial(_cells_of_level, showing, len(alone), i)
-        probs = _interpolate(values, *_grid_of(showing, len(alone), i), pixels, size)
+        probs = interpolate_at(values, *_grid_of(showing, len(alone), i), pixels, size)
         alone = add(alone, i, level, classes=probs.argmax(-1))
-    predicted = _interpolate(lambda at: showing.cells[showing.true_chosen[at]], *showing.grid, pixels, size)
+    predicted = interpolate_at(lambda at: showing.cells[showing.true_chosen[at]], *showing.grid, pixels, size)
     num_classes = showing.cells.shape[-1]
-    true = _interpolate(lambda at: jax.nn.one_hot(showing.true_class[at], num_classes), *showing.grid, pixels, size)
+    true = interpolate_at(lambda at: jax.nn.one_hot(showing.true_class[at], num_classes), *showing.grid, pixels, size)
     oracle = add(add(oracle, 0, classes=predicted.argmax(-1)), 1, classes=true.argmax(-1))
     return {"alone": alone, "oracle": oracle}
 
@@ -136,7 +134,7 @@ def _mean_fused(showings: Sequence[Showing], pixels: Index, size: Int32[Array, "
         def cells_of(at, showing=showing):
             return showing.cells[showing.chosen[at]]
 
-        total += _interpolate(cells_of, *showing.grid, shown, size)
+        total += interpolate_at(cells_of, *showing.grid, shown, size)
     return total / len(showings)
 
 
@@ -159,30 +157,3 @@ def _cells_of_level(showing: Showing, num_levels: int, level: int, at: Index) ->
         height, width = _grid_of(showing, num_levels, coarser)
         first += height * width
     return showing.cells[first + at]
-
-
-def _interpolate(values: Callable[[Index], Probs], height, width, pixels: Index, size: Int32[Array, "2"]) -> Probs:
-    """Interpolate a map at pixels of an image of `size` that it stretches over.
-
-    Bilinear with half-pixel centres (PyTorch's `align_corners=False`).
-
-    Args:
-      values: row-major position in the map → its probabilities.
-      height, width: of the map.
-      pixels: row-major positions in the image.
-      size: its height and width.
-    """
-    above, below, down = _taps(pixels // size[1], height, size[0])
-    left, right, across = _taps(pixels % size[1], width, size[1])
-    left_side = values(above * width + left) * (1 - down) + values(below * width + left) * down
-    right_side = values(above * width + right) * (1 - down) + values(below * width + right) * down
-    return left_side * (1 - across) + right_side * across
-
-
-def _taps(
-    at_out: Index, num_in: Int32[Array, ""], num_out: Int32[Array, ""]
-) -> tuple[Index, Index, Float[Array, "k 1"]]:
-    """Return, per output position, the two input positions around it and the share of the second."""
-    at = jnp.clip((at_out + 0.5) * (num_in / num_out) - 0.5, 0, num_in - 1)
-    before = jnp.floor(at).astype(jnp.int32)
-    return before, jnp.minimum(before + 1, num_in - 1), (at - before)[:, None]

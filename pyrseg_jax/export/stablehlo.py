@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.inference import run_network
-from pyrseg_jax.evaluation.upsampling import class_of_pixels
+from pyrseg_jax.models.resample import class_of_pixels
 from pyrseg_jax.storage.atomic import write_bytes_atomically
 
 FORMAT = 1

@@ -21,8 +21,6 @@ output_init = nn.initializers.normal(OUTPUT_INIT_STD)
 # What is added to something else, and shall add nothing at first.
 zero_init = nn.initializers.zeros
 
-RESIZE_CONVENTIONS = ("half_pixel", "align_corners", "nearest")
-
 
 def conv(features: int, kernel: int, stride: int = 1, *, dtype: DTypeLike, name: str | None = None) -> nn.Conv:
     """Make a square convolution that keeps the size up to its stride; a batch normalisation follows, so it has no bias.
@@ -140,69 +138,6 @@ class Bottleneck(nn.Module):
         if x.shape[-1] != 4 * self.features:
             x = ConvNormAct(4 * self.features, is_active=False, dtype=self.dtype, name="downsample")(x, train)
         return add_relu(x, y)
-
-
-@functools.partial(jax.jit, static_argnames=("size", "convention"))  # equal ones are traced once
-def resize(
-    x: Float[Array, "n h w c"], size: tuple[int, int], convention: str
-) -> Float[Array, "n {size[0]} {size[1]} c"]:
-    """Resample a feature map to (height, width).
-
-    Args:
-      x: (N, h, w, C).
-      size: the height and width to reach.
-      convention: `"half_pixel"`, bilinear with pixel centres at half-integers (PyTorch's `align_corners=False`);
-        `"align_corners"`, bilinear with the corner pixels on top of each other; `"nearest"`, by index.
-
-    Raises:
-      ValueError: for another convention.
-    """
-    if convention not in RESIZE_CONVENTIONS:
-        raise ValueError(f"resize={convention!r}: expected one of {', '.join(map(repr, RESIZE_CONVENTIONS))}")
-    h, w = x.shape[1:3]
-    if (h, w) == tuple(size):
-        return x
-    if convention == "nearest":
-        rows, columns = (np.arange(to) * fro // to for to, fro in zip(size, (h, w), strict=True))
-        return x[:, rows][:, :, columns]
-    if convention == "half_pixel":
-        return jax.lax.platform_dependent(
-            x,
-            cpu=functools.partial(_resize_half_pixel, size=size),
-            default=lambda x: jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=False),
-        )
-    rows, columns = (
-        jnp.asarray(_align_corners_weights(fro, to), x.dtype) for to, fro in zip(size, (h, w), strict=True)
-    )
-    return jnp.einsum("nhwc,hi,wj->nijc", x, rows, columns)
-
-
-def _resize_half_pixel(x: Float[Array, "n h w c"], size: tuple[int, int]) -> Float[Array, "n {size[0]} {size[1]} c"]:
-    """Do what `jax.image.resize` does, with the channels last in between as well.
-
-    Its matrix products leave the map transposed, and on CPU each use of the result turns it again: a product for each row, and
-    for each image, does not.
-    """
-    n, h, w, c = x.shape
-    rows, columns = (jnp.asarray(_half_pixel_weights(fro, to), x.dtype) for to, fro in zip(size, (h, w), strict=True))
-    product = functools.partial(jnp.einsum, precision="highest")
-    wide = product("nhjw,nhwc->nhjc", jnp.broadcast_to(columns, (n, h, *columns.shape)), x)
-    wide = wide.reshape(n, h, size[1] * c)
-    return product("nih,nhk->nik", jnp.broadcast_to(rows, (n, *rows.shape)), wide).reshape(n, *size, c)
-
-
-@functools.lru_cache
-def _half_pixel_weights(size: int, new_size: int) -> np.ndarray:
-    """Return (new_size, size) weights: row j interpolates at position (j + ½) · size / new_size - ½, within the edges."""
-    at = np.clip((np.arange(new_size) + 0.5) * size / new_size - 0.5, 0, size - 1)
-    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(size)[None, :]))
-
-
-@functools.lru_cache
-def _align_corners_weights(size: int, new_size: int) -> np.ndarray:
-    """Return (size, new_size) weights: column j interpolates at position j · (size - 1) / (new_size - 1)."""
-    at = np.arange(new_size) * ((size - 1) / max(new_size - 1, 1))
-    return np.maximum(0, 1 - np.abs(np.arange(size)[:, None] - at[None, :]))
 
 
 def halve(x: Float[Array, "n h w c"], times: int) -> Float[Array, "n _ _ c"]:

@@ -96,7 +96,7 @@ def build_segmenter(
       semantic_width: D_s, channels inside the context module and of its output.
       key_width: channels of queries and keys in its attention.
       unity_width: D_u, channels inside the unity head.
-      resize: upsampling convention of the backbone, see `layers.resize`.
+      resize: upsampling convention of the backbone, see `resample.resize`.
       dtype: of the computation, a key of `DTYPES`. Parameters, batch statistics, softmax and loss are float32 always.
       execution: of the backbone's rows of equal blocks.
 

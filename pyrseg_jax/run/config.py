@@ -15,7 +15,7 @@ from pyrseg_jax.evaluation.views import PROTOCOLS
 from pyrseg_jax.models.backbones import hrnet
 from pyrseg_jax.models.blocks import REMATS
 from pyrseg_jax.models.contexts.coarse_to_fine import CONTEXTS
-from pyrseg_jax.models.layers import RESIZE_CONVENTIONS
+from pyrseg_jax.models.resample import RESIZE_CONVENTIONS
 from pyrseg_jax.models.segmenter import DTYPES, REPRESENTATIONS
 from pyrseg_jax.pyramid import PROCEDURES, VOID_RULES
 from pyrseg_jax.pyramid.levels import check_strides

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, UInt8
 
-from pyrseg_jax.models.layers import resize
+from pyrseg_jax.models.resample import resize
 from pyrseg_jax.models.segmenter import Pyramids
 from pyrseg_jax.pyramid import build_targets, pyramid_loss, specialize
 from pyrseg_jax.pyramid.losses import masked_cross_entropy

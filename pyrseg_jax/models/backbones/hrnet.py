@@ -14,7 +14,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.blocks import UNROLLED, Execution, run_in_a_row
-from pyrseg_jax.models.layers import BasicBlock, Bottleneck, ConvNormAct, add_relu, resize
+from pyrseg_jax.models.layers import BasicBlock, Bottleneck, ConvNormAct, add_relu
+from pyrseg_jax.models.resample import resize
 
 OUTPUT_STRIDE = 4
 
@@ -93,7 +94,7 @@ class HRNet(nn.Module):
       num_blocks: basic blocks per branch in each of them.
       num_bottlenecks: blocks of stage 1.
       stem_width: channels of the two stride-2 convolutions at the input and of stage 1 (a fourth of its output's).
-      resize: upsampling convention, see `layers.resize`. Published weights come with different ones.
+      resize: upsampling convention, see `resample.resize`. Published weights come with different ones.
       dtype: of the computation; parameters and batch statistics are always float32.
       execution: whether equal blocks are compiled once, and whether their activations are kept.
     """

@@ -1,0 +1,56 @@
+"""Resample images, label maps and probabilities on the host, with half-pixel centers throughout.
+
+This is the only file on the host side that resamples. With half-pixel centers, the center of pixel i lies at i + 0.5, so
+images, label maps and predictions of any two sizes line up. Sizes are always (height, width).
+"""
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+
+def resize_image(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Resample an image to (height, width).
+
+    A smaller result averages over the area of each new pixel, so that nothing aliases; a larger one is bilinear. An image that
+    already has the size is returned as it is, not copied.
+    """
+    if image.shape[:2] == tuple(size):
+        return image
+    is_shrunk = size[0] * size[1] < image.shape[0] * image.shape[1]
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if is_shrunk else cv2.INTER_LINEAR)
+
+
+def resize_labels(labels: UInt8[np.ndarray, "h w"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2"]:
+    """Resample a label map to (height, width): each new pixel takes the label at its center."""
+    rows, columns = ((2 * np.arange(to) + 1) * fro // (2 * to) for to, fro in zip(size, labels.shape, strict=True))
+    return labels[rows[:, None], columns]
+
+
+def resize_pair_into(
+    image: UInt8[np.ndarray, "h w 3"],
+    labels: UInt8[np.ndarray, "h w"],
+    image_out: UInt8[np.ndarray, "h2 w2 3"],
+    labels_out: UInt8[np.ndarray, "h2 w2"],
+) -> None:
+    """Resample an image (bilinear) and its label map (nearest) into given arrays, which may be parts of larger ones.
+
+    Data workers call this once per training image. Writing in place saves a copy of each crop.
+    """
+    height, width = labels_out.shape
+    # INTER_NEAREST_EXACT has the same half-pixel centers as INTER_LINEAR; plain INTER_NEAREST is off by half a pixel.
+    cv2.resize(image, (width, height), image_out, interpolation=cv2.INTER_LINEAR)
+    cv2.resize(labels, (width, height), labels_out, interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def upsample_argmax(probs: Float[np.ndarray, "h w c"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2"]:
+    """Interpolate class probabilities bilinearly to (height, width) and return the most likely class of each pixel.
+
+    Of equally likely classes, the first one wins.
+    """
+    best, labels = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)
+    for i in range(probs.shape[-1]):  # one class at a time: all 150 at once would take gigabytes
+        share = cv2.resize(np.ascontiguousarray(probs[..., i], np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+        is_better = share > best
+        best[is_better], labels[is_better] = share[is_better], i
+    return labels
