@@ -14,12 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import jax
-import kills
 import numpy as np
+from support import kills
 
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.models.initial import abstract_variables

@@ -294,7 +294,7 @@ def test_training_starts_from_a_file(weight_file, caplog):
     for part in ("context", "semantic_head", "unity_head"):
         jax.tree.map(np.testing.assert_array_equal, start.variables["params"][part], random.variables["params"][part])
     assert start.origin == {"file": str(weight_file), "sha256": read_weights(weight_file).sha256, "source": "HRNet"}
-    assert line.endswith("at random: context, semantic_head, unity_head; not taken: nothing")
+    assert line.endswith("random: context, semantic_head, unity_head; not used: nothing")
 
 
 def test_training_starts_from_a_run_with_other_classes(tmp_path, caplog):
@@ -305,10 +305,10 @@ def test_training_starts_from_a_run_with_other_classes(tmp_path, caplog):
         jax.tree.map(np.testing.assert_array_equal, start.variables["params"][part], theirs["params"][part])
     ours, head = start.variables["params"]["semantic_head"], theirs["params"]["semantic_head"]
     assert (ours["classify_1"]["kernel"].shape[-1], head["classify_1"]["kernel"].shape[-1]) == (3, 3)
-    assert line.endswith("at random: semantic_head; not taken: context, semantic_head")
+    assert line.endswith("random: semantic_head; not used: context, semantic_head")
     same, line = start_of(tiny_config(tmp_path / "first", strides=(8, 4)), ("sky", "ground", "post"), caplog)
     jax.tree.map(np.testing.assert_array_equal, same.variables, theirs)
-    assert "at random: nothing; not taken: nothing" in line
+    assert "random: nothing; not used: nothing" in line
     assert len(same.origin["sha256"]) == 64
     with pytest.raises(UserError, match=r"the run has the backbone hrnet_tiny, this one hrnet_small: choose that one"):
         start_of(tiny_config(tmp_path / "first", backbone="hrnet_small"), ("sky", "ground"), caplog)
@@ -318,7 +318,7 @@ def test_results_say_what_the_run_started_from(tmp_path):
     run = Workdir(str(tmp_path))
     assert with_context({}, tiny_config(), run, 3)["protocol"]["initialisation"] == "random"
     origin = {"file": "w.pth", "sha256": "0" * 64, "source": "HRNet"}
-    run.write_initialization(origin)
+    run.open_for_training(tiny_config(), ade_layout(("sky", "ground")), origin)
     assert with_context({}, tiny_config(), run, 3)["protocol"]["initialisation"] == origin
 
 

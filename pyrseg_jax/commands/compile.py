@@ -40,9 +40,9 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
       UserError: if the topology is not known, its compiler is missing, or the training step does not fit the devices' memory.
     """
     target = find_target(topology)
-    mesh = mesh_lib.make_mesh(config.parallel.data, config.parallel.spatial, target.devices)
+    mesh = experiment.make_mesh(config.parallel, target.devices)
     config = _with_a_batch_that_splits(config, mesh)
-    mesh_lib.check_rows(mesh, config.data.crop_px, config.model.strides[0])
+    experiment.check_rows(config, mesh)
     num_classes = count_classes(config.data.name, config.data.root)
     log.info("compiling for %s: %d devices, %d classes", target.name, mesh.size, num_classes)
     evaluation = _compile_evaluation(config, mesh, num_classes, target)  # first, for it takes less time

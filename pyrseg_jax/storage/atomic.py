@@ -21,5 +21,5 @@ def write_bytes_atomically(path: Path | epath.Path, content: Buffer) -> None:
         path.write_bytes(bytes(content))
         return
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
+    partial.write_bytes(content)  # pyright: ignore[reportArgumentType]  # epath declares less than it takes
     partial.replace(path)

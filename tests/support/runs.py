@@ -1,4 +1,4 @@
-"""Runs of tiny networks, with a checkpoint, without training."""
+"""Runs of tiny networks that have a checkpoint but were never trained."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,14 @@ def tiny_config(init=None, **model):
 
 
 def write_run(path, config, classes, is_vivid=False):
-    """Write a run with one checkpoint and return its variables; `is_vivid`: with logits that differ from place to place."""
+    """Write a run with one checkpoint and return its variables.
+
+    Args:
+      path: of the workdir.
+      config: of the run.
+      classes: their names.
+      is_vivid: scale the heads, so that the logits differ clearly from position to position.
+    """
     run = Workdir(str(path))
     run.open_for_training(config, ade_layout(classes))
     variables = initialize(config, experiment.make_model(config.model, len(classes)), ade_layout(classes)).variables
