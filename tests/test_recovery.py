@@ -24,7 +24,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from etils import epath
-from support import kills
+from support import killed_runs
 from support.runs import tiny_config
 from support.trees import assert_trees_equal
 
@@ -354,8 +354,8 @@ def test_a_long_compilation_does_not_delay_the_exit(phase):
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     place = tmp_path_factory.mktemp("kills")
-    kills.write_images(place / "data", 6, 3)
-    run = kills.Run(place / "data", place / "straight", SHORT)
+    killed_runs.write_images(place / "data", 6, 3)
+    run = killed_runs.Run(place / "data", place / "straight", SHORT)
     run.finish()
     return run, place
 
@@ -366,23 +366,23 @@ SHORT |= {"model.context": "none", "model.strides": "(8, 4)"}  # so that each st
 
 def test_a_killed_run_ends_with_the_same_bits(straight):
     run, place = straight
-    killed = kills.Run(place / "data", place / "killed", SHORT)
-    hit = kills.disturb(killed, ("save", "evaluation"), 10, signal.SIGKILL)
+    killed = killed_runs.Run(place / "data", place / "killed", SHORT)
+    hit = killed_runs.disturb(killed, ("save", "evaluation"), 10, signal.SIGKILL)
     assert [status for _, status, _ in hit] == [-signal.SIGKILL] * 2
-    assert kills.differences(killed, run) == []
+    assert killed_runs.differences(killed, run) == []
     assert len(killed.records()["metrics.jsonl"]) == 12
 
 
 @pytest.mark.slow
 def test_a_preempted_run_is_saved_and_ends_with_the_same_bits(straight):
     run, place = straight
-    preempted = kills.Run(place / "data", place / "preempted", SHORT | {"training.save_every": 1000})
+    preempted = killed_runs.Run(place / "data", place / "preempted", SHORT | {"training.save_every": 1000})
     status, last = preempted.kill("evaluation", 10, random.Random(0), signal.SIGTERM)
     assert status == 75
     assert last.startswith("preempted: ")
     assert [e.name for e in (preempted.workdir / "checkpoints").iterdir() if e.is_dir()] == ["6"]
     preempted.finish()
-    assert kills.differences(preempted, run) == []
+    assert killed_runs.differences(preempted, run) == []
 
 
 # --- one training at a time

@@ -1,7 +1,6 @@
 """The `train` mode: prepare the data, train with evaluations in between, and draw figures; or resume the run of the workdir."""
 
 import contextlib
-import dataclasses
 import functools
 import logging
 
@@ -17,9 +16,11 @@ from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.models.initial import num_parameters
 from pyrseg_jax.reporting.logbook import Logbook, SilentLogbook
 from pyrseg_jax.reporting.pictures import save_pictures
+from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.evaluations import draw_evaluation, make_evaluator, with_context
+from pyrseg_jax.run.predictor import make_predictor
 from pyrseg_jax.run.start import initialize, restore_or_start
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.paths import local_folder
@@ -52,7 +53,9 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     mesh = experiment.make_mesh(config.parallel)
     experiment.check_layout(config, mesh)
     workdir.check_config(config)
-    dataset = _open_checked_data(config)
+    dataset = experiment.open_data(config.data)
+    config = config_lib.resolve_durations(config, len(dataset.open_split(TRAINING)))
+    _check_data(config, dataset)
     model = experiment.make_model(config.model, dataset.label_space.num_classes)
     optimizer = experiment.make_optimizer(config)
     # Before anything is written: if the weights do not fit, no workdir is left behind.
@@ -62,7 +65,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
         processes.on_first(
             lambda: workdir.open_for_training(config, dataset.label_space, start.origin if start else None)
         )
-        about = {"config": dataclasses.asdict(config)}
+        about = {"config": config_lib.to_values(config)}
         checkpoints = Checkpoints(workdir.checkpoints, config.training.keep_last, about=about)
         held.callback(checkpoints.close)
         state = restore_or_start(config, model, optimizer, checkpoints, mesh, start, dataset.label_space)
@@ -93,12 +96,10 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     return trainer.last_evaluation
 
 
-def _open_checked_data(config: Config) -> Dataset:
-    """Open the data set, and check every file of the splits that the run uses: a bad file must not cost an hour of training."""
-    dataset = experiment.open_data(config.data)
+def _check_data(config: Config, dataset: Dataset) -> None:
+    """Check every file of the splits that the run uses: a bad file must not cost an hour of training."""
     for split in (TRAINING, config.evaluation.split):
         check_once(dataset.open_split(split), dataset.label_space, f"{dataset.place} ({split})")
-    return dataset
 
 
 def _open_logbook(workdir: Workdir, schedule: Schedule, first_step: int) -> Logbook | SilentLogbook:
@@ -150,19 +151,10 @@ def _draw_predictions(config: Config, model, variables: dict, dataset: Dataset, 
     num_pictures = min(config.evaluation.num_pictures, len(source))
     if not num_pictures:
         return
-    predict = experiment.make_predictor(config, model, variables)
+    predictor = make_predictor(config, model, variables, dataset.label_space)
     with local_folder(workdir.figures) as place:
         for i in range(num_pictures):
             record = source[i * len(source) // num_pictures]
             pair = decode_pair(record, dataset.label_space)
-            segmentation = predict(pair.image)
-            save_pictures(
-                place,
-                record["name"],
-                pair.image,
-                segmentation,
-                dataset.label_space,
-                config.evaluation.threshold,
-                pair.label,
-            )
+            save_pictures(place, record["name"], predictor.segment(pair.image), pair.label)
     log.info("pictures of %d predictions are in %s", num_pictures, workdir.figures)
