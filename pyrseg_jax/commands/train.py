@@ -8,22 +8,18 @@ import jax
 from jax.sharding import Mesh
 
 from pyrseg_jax.data.catalog import TRAINING, Dataset
-from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.report import check_once
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
 from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.models.initial import num_parameters
 from pyrseg_jax.reporting.logbook import Logbook, SilentLogbook
-from pyrseg_jax.reporting.pictures import save_pictures
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
-from pyrseg_jax.run.evaluations import draw_evaluation, make_evaluator, with_context
-from pyrseg_jax.run.predictor import make_predictor
+from pyrseg_jax.run.evaluations import draw_evaluation, draw_predictions, make_evaluator, with_context
 from pyrseg_jax.run.start import initialize, restore_or_start
 from pyrseg_jax.run.workdir import Workdir
-from pyrseg_jax.storage.paths import local_folder
 from pyrseg_jax.training.checkpoint import Checkpoints
 from pyrseg_jax.training.preemption import Preemption
 from pyrseg_jax.training.profile import Profiler, parse_steps
@@ -92,7 +88,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
             variables = mesh_lib.whole_on(mesh_lib.local_mesh(mesh), state.variables)
             if processes.is_first():
                 draw_evaluation(config, workdir, int(state.step), trainer.last_evaluation)
-                _draw_predictions(config, model, variables, dataset, workdir)
+                draw_predictions(config, model, variables, dataset, workdir)
     return trainer.last_evaluation
 
 
@@ -143,18 +139,3 @@ def _evaluate(
     if processes.is_first():
         workdir.write_evaluation(split, step, result)
     return result
-
-
-def _draw_predictions(config: Config, model, variables: dict, dataset: Dataset, workdir: Workdir) -> None:
-    """Draw predictions and ground truth of some images, evenly spread over the evaluation split."""
-    source = dataset.open_split(config.evaluation.split)
-    num_pictures = min(config.evaluation.num_pictures, len(source))
-    if not num_pictures:
-        return
-    predictor = make_predictor(config, model, variables, dataset.label_space)
-    with local_folder(workdir.figures) as place:
-        for i in range(num_pictures):
-            record = source[i * len(source) // num_pictures]
-            pair = decode_pair(record, dataset.label_space)
-            save_pictures(place, record["name"], predictor.segment(pair.image), pair.label)
-    log.info("pictures of %d predictions are in %s", num_pictures, workdir.figures)

@@ -38,8 +38,8 @@ class Phase(enum.Enum):
 class Preemption:
     """Detects SIGTERM and says when to save and exit. Enter it as a context to install the signal handler.
 
-    In a run of several processes, jax catches the signal, and all processes agree on the step after which to exit. In that
-    case `agreed` answers, and this class must not handle the signal. Otherwise this class handles it.
+    In a run of several processes, jax catches the signal, and all processes agree on the step after which to exit; see
+    `hand_over`. Otherwise this class handles the signal.
 
     Before the first step and during an evaluation, the handler raises `Preempted` at once. Between steps, the trainer calls
     `reached`. No exception gets through to a process that is inside a long compilation, so a thread ends such a process after
@@ -50,10 +50,10 @@ class Preemption:
       is_written: returns whether the state that is being evaluated is on disk; set by the code that saves it.
     """
 
-    def __init__(self, agreed: Callable[[int], bool] | None = None):
+    def __init__(self):
         self.phase = Phase.STARTING
         self.is_written: Callable[[], bool] = lambda: True
-        self._agreed = agreed
+        self._agreed: Callable[[int], bool] | None = None
         self._has_come = False
         self._is_left = threading.Event()
 
