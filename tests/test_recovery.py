@@ -432,7 +432,7 @@ def test_a_stall_is_reported_with_stacks_and_an_evaluation_is_not_a_stall(tmp_pa
 def remote(monkeypatch):
     """Remote storage, simulated in memory: code that writes to it as if to a local disk fails."""
     memory = fsspec.filesystem("memory")
-    monkeypatch.setattr(type(epath.backend.fsspec_backend), "_get_filesystem", lambda self, name: memory)
+    monkeypatch.setattr(type(epath.backend.fsspec_backend), "fs", lambda self, path: memory)
     yield "gs://remote/run"
     memory.store.clear()
 

@@ -25,7 +25,7 @@ MIN_SHARDED_SIZE = 1 << 12
 MIN_ROWS = 2
 
 
-def make_mesh(data: int = -1, spatial: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(data: int = -1, spatial: int = 1, devices: Sequence | None = None) -> Mesh:
     """Arrange devices in a mesh of `data` × `spatial`.
 
     Args:
@@ -87,7 +87,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def replicated_like(array: jax.Array) -> jax.sharding.Sharding:
     """Return the sharding of results about an array that every one of its devices holds in full."""
     sharding = array.sharding
-    return replicated(sharding.mesh) if isinstance(sharding, NamedSharding) else sharding
+    if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
+        return replicated(sharding.mesh)
+    return sharding
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

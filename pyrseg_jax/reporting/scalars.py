@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboardX.summary import scalar
 
 FLUSH_EVERY_S = 60.0  # seconds until a new value is on disk at the latest, if values keep coming

@@ -65,7 +65,7 @@ def open_batches(config: Config, dataset: Dataset, first_step: int) -> TrainingB
     )
 
 
-def make_mesh(parallel: Parallel, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(parallel: Parallel, devices: Sequence | None = None) -> Mesh:
     """Arrange the devices in a mesh; `devices`: instead of those of this run."""
     with _naming("parallel"):
         return mesh_lib.make_mesh(parallel.data, parallel.spatial, devices)

@@ -5,9 +5,9 @@ A new loss goes here as a pure function of logits and targets, and `training/obj
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Bool, Float, Int32
 
-from pyrseg_jax.pyramid.levels import DONT_CARE
+from pyrseg_jax.pyramid.levels import DONT_CARE, Array
 
 
 def ohem_targets(

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+import optax
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.training.checkpoint import Checkpoints
@@ -105,7 +106,7 @@ class Trainer:
     evaluate: Callable[[int, TrainState], dict[str, Any]]
     checkpoints: Checkpoints
     recorder: Recorder
-    learning_rate: Callable[[int], float]
+    learning_rate: optax.Schedule
     schedule: Schedule
     preemption: Preemption = dataclasses.field(default_factory=Preemption)
     stalls: StallWatch = dataclasses.field(default_factory=StallWatch)
@@ -173,7 +174,8 @@ class Trainer:
 
         Reading metrics waits for their step. One step late, the device already computes the next step in the meantime.
         """
-        self._record_pending(num_done=step if metrics["loss"].is_ready() else step - 1)
+        is_done = metrics["loss"].is_ready()  # pyright: ignore[reportAttributeAccessIssue]  # missing from jax's stubs
+        self._record_pending(num_done=step if is_done else step - 1)
         self._pending = step, metrics
         if is_first:
             jax.block_until_ready(metrics)
@@ -190,7 +192,7 @@ class Trainer:
         _check_finite(step, values)
         self.recorder.advance(step, values["loss"])
         if self.schedule.is_logged(step):
-            values["learning_rate"] = float(self.learning_rate(step - 1))
+            values["learning_rate"] = float(np.asarray(self.learning_rate(step - 1)))
             skipped = {"skipped_records": self._batches.num_skipped}
             self.recorder.write_step(step, values | self._clock.read(num_done) | skipped)
 
