@@ -43,8 +43,8 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
       UserError: if the topology is unknown, its compiler is missing, or the training step needs more memory than a device has.
     """
     target = find_target(topology)
-    mesh = mesh_lib.make_mesh(config.parallel.data, config.parallel.spatial, target.devices)
-    mesh_lib.check_rows(mesh, config.data.crop_px, config.model.strides[0])
+    mesh = experiment.make_mesh(config.parallel, target.devices)
+    experiment.check_rows(config, mesh)
     batch_size = splittable_batch(config.training.batch_size, mesh.shape["data"], config.training.accumulate)
     num_classes = count_classes(config.data.name, config.data.root)
     log.info("compiling for %s: %d devices, %d classes", target.name, mesh.size, num_classes)
@@ -124,7 +124,7 @@ def training_flops(config: Config, num_classes: int, remat: str) -> float:
 
 def _training_parts(config: Config, num_classes: int) -> tuple[Segmenter, optax.GradientTransformation, Callable]:
     model = experiment.make_model(config.model, num_classes)
-    return model, experiment.make_sgd(config), experiment.make_objective(config)
+    return model, experiment.make_optimizer(config), experiment.make_objective(config)
 
 
 def _compile_evaluation(config: Config, mesh: Mesh, num_classes: int, target: Target) -> dict:
