@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     try:
         chosen = _parse(argv)
         _configure_logging()
-        host_memory.keep_freed_memory()
+        host_memory.keep_memory_between_steps()
         if _TOPOLOGY.value is not None:
             from pyrseg_jax.ahead_of_time import topologies
 

@@ -6,8 +6,8 @@ import jax
 from jax.sharding import Mesh
 
 from pyrseg_jax.data.catalog import Dataset
+from pyrseg_jax.data.checks import check_once
 from pyrseg_jax.data.holdout import take
-from pyrseg_jax.data.report import check_once
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError

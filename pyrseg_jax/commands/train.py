@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 
 from pyrseg_jax.commands.evaluate import draw, make_evaluator, with_context
 from pyrseg_jax.data.catalog import TRAINING, Dataset
+from pyrseg_jax.data.checks import check_once
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.pipeline import TrainingBatches, training_batches
-from pyrseg_jax.data.report import check_once
 from pyrseg_jax.data.transforms import Augmentation
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
