@@ -77,3 +77,19 @@ def test_every_public_thing_says_what_it_is(path):
     for node in tree.body:
         is_public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
         assert not is_public or ast.get_docstring(node), f"{path}: {node.name} has no docstring"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_scenes_have_one_door(path):
+    """Only the data set of that name imports the renderer, and only through the package's `__init__`."""
+    if part_of(path) == "scenes":
+        return
+    imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [
+        node.module or "" if isinstance(node, ast.ImportFrom) else alias.name
+        for node in imports
+        for alias in node.names
+    ]
+    used = {name for name in names if name.startswith("pyrseg_jax.scenes")}
+    allowed = {"pyrseg_jax.scenes"} if path == PACKAGE / "data" / "datasets" / "scenes.py" else set()
+    assert used <= allowed, f"{path} imports {used - allowed}"
