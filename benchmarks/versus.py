@@ -11,7 +11,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from pyrseg_jax.distributed import host_memory  # noqa: E402
 
-host_memory.keep_freed_memory()  # for both, as in a run
+host_memory.keep_memory_between_steps()  # for both, as in a run
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402

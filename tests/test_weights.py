@@ -224,7 +224,11 @@ def test_damaged_and_foreign_files_are_named(weight_file, tmp_path):
         ("cut.safetensors", whole[: len(whole) // 2], "cut.safetensors cannot be read as safetensors"),
         ("text.safetensors", b"<html>404</html>", "text.safetensors cannot be read as safetensors"),
         ("empty.safetensors", b"", "empty.safetensors cannot be read as safetensors"),
-        ("weights.onnx", whole, r"weights.onnx is not a file of weights: expected a name that ends in \.safetensors, \.pth"),
+        (
+            "weights.onnx",
+            whole,
+            r"weights.onnx is not a file of weights: expected a name that ends in \.safetensors, \.pth",
+        ),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=message):

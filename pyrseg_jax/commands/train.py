@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from pyrseg_jax.data.catalog import TRAINING, Dataset
-from pyrseg_jax.data.report import check_once
+from pyrseg_jax.data.checks import check_once
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
 from pyrseg_jax.evaluation.evaluator import Evaluator

@@ -14,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from pyrseg_jax.data.catalog import TRAINING, Dataset, open_dataset
-from pyrseg_jax.data.label_mapping import OwnValues
+from pyrseg_jax.data.label_mapping import LabelMapping
 from pyrseg_jax.data.pipeline import TrainingBatches, training_batches
 from pyrseg_jax.data.transforms import Augmentation
 from pyrseg_jax.distributed import mesh as mesh_lib
@@ -42,7 +42,7 @@ def open_data(data: Data, is_raw: bool = False) -> Dataset:
         data.prepared,
         holdout=data.holdout,
         holdout_seed=data.holdout_seed,
-        own_values=OwnValues(data.first_value, data.void_value, data.remap),
+        label_mapping=LabelMapping(data.first_value, data.void_value, data.remap),
         on_error=data.on_error,
         is_raw=is_raw,
     )
