@@ -1,7 +1,8 @@
 """Pyramidal semantic segmentation in JAX: *Specialize and Fuse* (Hsiao et al., ICCV 2021).
 
-`pyrseg_jax.pyramid` holds the paper's algebra and `pyrseg_jax.models` the networks. The paper map in the documentation leads from
-each equation to the function that computes it and to the test that checks it. To use a trained model, call `pyrseg_jax.load(path)`.
+`pyrseg_jax.pyramid` holds the paper's algebra and `pyrseg_jax.models` the networks. The paper map
+(`docs/guide/paper_map.md`) leads from each equation to the function that computes it and to the test that checks it. To use a
+trained model, call `pyrseg_jax.load(path)`.
 """
 
 # The one place where the version is written: pyproject.toml and `pyrseg --version` read it from here.

@@ -28,7 +28,7 @@ def five_steps(data, spatial=1, is_sharded=False):
     """Return the losses of five steps, the gradient norms, and the state after them, all computed in float64.
 
     A mesh changes only the order of summation. In float32, ReLUs and batches of four magnify that from step to step: on four
-    devices with jax 0.12.0, the losses deviate from the exact ones by 1e-7 after the first step and 1e-5 after the fifth, the running
+    devices with jax 0.12.0, the losses are off by 1e-7 after the first step and 1e-5 after the fifth, the running
     variances by 4e-7 and 3e-4; with jax 0.10.2 by 3e-8 and 3e-6, 5e-7 and 8e-5. In float64, every mesh agrees with one device to
     4e-7 in the loss, which is still summed in float32, 9e-8 in the running statistics, and 2e-10 in the parameters. So the
     tolerance here is strict enough to find a wrong mean or a lost halo.

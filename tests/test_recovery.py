@@ -22,6 +22,7 @@ import numpy as np
 import optax
 import pytest
 from etils import epath
+from support import killed_runs
 from support.runs import tiny_config
 from support.trees import assert_trees_equal
 
@@ -39,8 +40,6 @@ from pyrseg_jax.training.preemption import Phase, Preempted, Preemption
 from pyrseg_jax.training.step import initial_state
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import kills  # noqa: E402
 
 # --- checksums
 
@@ -366,8 +365,8 @@ def test_a_long_compilation_does_not_keep_a_machine(phase):
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     place = tmp_path_factory.mktemp("kills")
-    kills.write_images(place / "data", 6, 3)
-    run = kills.Run(place / "data", place / "straight", SHORT)
+    killed_runs.write_images(place / "data", 6, 3)
+    run = killed_runs.Run(place / "data", place / "straight", SHORT)
     run.finish()
     return run, place
 
@@ -378,23 +377,23 @@ SHORT |= {"model.context": "none", "model.strides": "(8, 4)"}  # each start trac
 
 def test_a_killed_run_ends_with_the_same_bits(straight):
     run, place = straight
-    killed = kills.Run(place / "data", place / "killed", SHORT)
-    hit = kills.disturb(killed, ("save", "evaluation"), 10, signal.SIGKILL)
+    killed = killed_runs.Run(place / "data", place / "killed", SHORT)
+    hit = killed_runs.disturb(killed, ("save", "evaluation"), 10, signal.SIGKILL)
     assert [status for _, status, _ in hit] == [-signal.SIGKILL] * 2
-    assert kills.differences(killed, run) == []
+    assert killed_runs.differences(killed, run) == []
     assert len(killed.records()["metrics.jsonl"]) == 12
 
 
 @pytest.mark.slow
 def test_a_preempted_run_is_saved_and_ends_with_the_same_bits(straight):
     run, place = straight
-    preempted = kills.Run(place / "data", place / "preempted", SHORT | {"training.save_every": 1000})
+    preempted = killed_runs.Run(place / "data", place / "preempted", SHORT | {"training.save_every": 1000})
     status, last = preempted.kill("evaluation", 10, random.Random(0), signal.SIGTERM)
     assert status == 75
     assert last.startswith("preempted: ")
     assert [e.name for e in (preempted.workdir / "checkpoints").iterdir() if e.is_dir()] == ["6"]
     preempted.finish()
-    assert kills.differences(preempted, run) == []
+    assert killed_runs.differences(preempted, run) == []
 
 
 # --- one training at a time
