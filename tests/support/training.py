@@ -14,8 +14,8 @@ from support.data_sets import draw_pair
 
 
 @functools.cache
-def tiny_model():
-    return build_segmenter(3, backbone="hrnet_tiny", semantic_width=16, key_width=8, unity_width=8)
+def tiny_model(dtype="float32"):
+    return build_segmenter(3, backbone="hrnet_tiny", semantic_width=16, key_width=8, unity_width=8, dtype=dtype)
 
 
 def sgd(learning_rate=0.05, steps=40, **kwargs):
