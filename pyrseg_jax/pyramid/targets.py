@@ -76,7 +76,8 @@ def build_targets(
         raise ValueError(f"void={void!r}: expected one of {', '.join(map(repr, VOID_RULES))}")
     if label_map.ndim != 3:
         raise ValueError(f"label_map has shape {label_map.shape}: expected a batch of maps, (N, H, W)")
-    levels.check_divisible(*label_map.shape[1:], strides)
+    _, height, width = label_map.shape
+    levels.check_divisible(height, width, strides)
 
     finest = strides[-1]
     semantic = [label_map[:, finest // 2 :: finest, finest // 2 :: finest].astype(jnp.int32)]
