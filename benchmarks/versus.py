@@ -25,7 +25,7 @@ from torch.nn import functional as F  # noqa: E402
 from pyrseg_jax import conventions  # noqa: E402
 from pyrseg_jax.distributed import mesh as mesh_lib  # noqa: E402
 from pyrseg_jax.export.stablehlo import segment  # noqa: E402
-from pyrseg_jax.models.backbones.hrnet import BACKBONES  # noqa: E402
+from pyrseg_jax.models.backbones import BACKBONES  # noqa: E402
 from pyrseg_jax.models.initial import initial_variables  # noqa: E402
 from pyrseg_jax.run import config as config_lib  # noqa: E402
 from pyrseg_jax.run import experiment  # noqa: E402
@@ -104,7 +104,7 @@ class Theirs:
 
     def __init__(self, config: config_lib.Config, num_classes: int, images: np.ndarray, labels: np.ndarray):
         self._device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-        net, model = BACKBONES[config.model.backbone](), config.model
+        net, model = BACKBONES[config.model.backbone].make(), config.model
         shape = {"num_modules": net.num_modules, "num_blocks": net.num_blocks, "num_bottlenecks": net.num_bottlenecks}
         if model.representation == "pyramid":
             widths = (model.semantic_width, model.key_width, model.unity_width)

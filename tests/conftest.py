@@ -45,7 +45,7 @@ LONG = (
     "analysis",
     "objective",
     "config",
-    "repeated",
+    "blocks",
     "evaluation",
 )
 RANKS = {f"test_{name}": rank for rank, name in enumerate(LONG)}

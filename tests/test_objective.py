@@ -11,8 +11,8 @@ from support import twins
 from support.training import make_batch
 
 from pyrseg_jax.distributed import mesh as mesh_lib
-from pyrseg_jax.evaluation.inference import run_network
-from pyrseg_jax.models.contexts.coarse_to_fine import CONTEXTS
+from pyrseg_jax.evaluation.predict import predict
+from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.layers import ConvNormAct
 from pyrseg_jax.models.segmenter import Pyramids, build_segmenter
@@ -153,7 +153,7 @@ def test_every_combination_learns_two_images(context, representation, procedure)
         state, metrics = step(state, batch)
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.5 * losses[0], losses
-    outputs = jax.jit(functools.partial(run_network, model, threshold=0.5))(state.variables, images=batch["image"])
-    assert len(outputs.semantic) == (2 if representation == "pyramid" else 1)
+    prediction = jax.jit(functools.partial(predict, model, threshold=0.5))(state.variables, images=batch["image"])
+    assert len(prediction.semantic) == (2 if representation == "pyramid" else 1)
     labels = batch["label"][:, 2::4, 2::4]
-    assert (outputs.probs.argmax(-1) == labels)[labels != 255].mean() > 0.8
+    assert (prediction.fused.argmax(-1) == labels)[labels != 255].mean() > 0.8

@@ -17,23 +17,26 @@ from support.trees import assert_trees_equal
 from pyrseg_jax.commands.train import train
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.models.backbones import hrnet
+from pyrseg_jax.models.backbones import BACKBONES
 from pyrseg_jax.models.initial import abstract_variables, initial_variables
 from pyrseg_jax.models.segmenter import build_segmenter
 from pyrseg_jax.models.weights import hrnet as torch_weights
 from pyrseg_jax.models.weights.files import read_weights
+from pyrseg_jax.models.weights.importer import import_weights
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.evaluations import with_context
 from pyrseg_jax.run.start import initialise
 from pyrseg_jax.run.workdir import Workdir
 
+IMPORTERS = BACKBONES["hrnet_tiny"].importers
+
 
 @functools.cache
 def tiny_backbone(seed=0):
     """Variables of a tiny backbone and its state dict, with every array different from the others."""
     rng = np.random.default_rng(seed)
-    variables = initial_variables(hrnet.BACKBONES["hrnet_tiny"](), seed)
+    variables = initial_variables(BACKBONES["hrnet_tiny"].make(), seed)
     variables = jax.tree.map(lambda a: rng.uniform(0.1, 1, a.shape).astype(np.float32), variables)
     return variables, torch_weights.to_state_dict(variables)
 
@@ -68,11 +71,11 @@ def published_names(stage_modules=(1, 4, 3), num_blocks=4):
 @pytest.mark.parametrize("name", ["hrnet_w48"])
 def test_published_networks_have_the_published_names_and_shapes(name):
     variables = jax.tree.map(
-        lambda a: np.broadcast_to(np.float32(0), a.shape), abstract_variables(hrnet.BACKBONES[name]())
+        lambda a: np.broadcast_to(np.float32(0), a.shape), abstract_variables(BACKBONES[name].make())
     )
     state = torch_weights.to_state_dict(variables)
     assert {n for n in state if not n.endswith("num_batches_tracked")} == published_names()
-    width = hrnet.BACKBONES[name]().width
+    width = BACKBONES[name].make().width
     assert state["conv1.weight"].shape == (64, 3, 3, 3)
     assert state["layer1.0.downsample.0.weight"].shape == (256, 64, 1, 1)
     assert state["stage4.2.fuse_layers.3.0.2.0.weight"].shape == (8 * width, width, 3, 3)
@@ -103,10 +106,10 @@ def test_kernels_are_turned_and_branches_kept_apart():
     [
         (lambda s: s.pop("bn1.weight"), r"1 names are missing: bn1\.weight"),
         (lambda s: s.update({"conv9.weight": np.ones(1)}), r"1 are unknown: conv9\.weight"),
-        (lambda s: s.update({"conv2.weight": np.ones((64, 3, 3, 3))}), r"conv2\.weight \(3, 3, 3, 64\) in place of"),
+        (lambda s: s.update({"conv2.weight": np.ones((64, 3, 3, 3))}), r"conv2\.weight \(3, 3, 3, 64\) instead of"),
         (
             lambda s: s.pop("transition1.0.0.weight"),
-            r"not the weights of an HRNet: there is no transition1\.0\.0\.weight",
+            r"not the weights of this kind of backbone \(HRNet\): there is no transition1\.0\.0\.weight",
         ),
         (lambda s: s["bn1.running_var"].fill(-1), r"stem1/bn/var are not finite or a variance is negative"),
         (lambda s: s["conv1.weight"].fill(np.nan), r"stem1/conv/kernel are not finite"),
@@ -124,8 +127,10 @@ def test_another_width_is_named():
     abstract = abstract_variables(
         build_segmenter(3, backbone="hrnet_small", representation="per_pixel", context="none")
     )
-    with pytest.raises(UserError, match="of HRNet-W8, config.model.backbone is of width 16"):
-        torch_weights.import_weights(state, abstract)
+    with pytest.raises(
+        UserError, match="the weights are of HRNet-W8, and the network's backbone is HRNet-W16: choose the backbone"
+    ):
+        import_weights(state, abstract, IMPORTERS)
 
 
 def rename(state, old, new):
@@ -180,7 +185,7 @@ def test_trained_heads_of_every_release(rng, context, release, source):
     variables = jax.tree.map(lambda a: rng.uniform(0.1, 1, a.shape).astype(np.float32), initial_variables(model, 0))
     state = release(torch_weights.to_state_dict(variables))
     jax.tree.map(np.testing.assert_array_equal, torch_weights.convert_segmenter(state, variables), variables)
-    assert source in torch_weights.import_weights(state, variables).source
+    assert source in import_weights(state, variables, IMPORTERS).source
 
 
 def test_another_number_of_classes_is_named():
@@ -188,14 +193,14 @@ def test_another_number_of_classes_is_named():
     abstract = abstract_variables(tiny_segmenter(classes=3))
     with pytest.raises(UserError, match="last_layer.3.weight for 5 classes"):
         torch_weights.convert_segmenter(state, abstract)
-    found = torch_weights.import_weights(state, abstract)
+    found = import_weights(state, abstract, IMPORTERS)
     assert found.left == ("last_layer.3.bias for 5 classes", "last_layer.3.weight for 5 classes")
     assert ("params", "semantic_head", "project_4", "conv", "kernel") in found.variables
 
 
 def test_a_head_of_another_kind_is_left_whole():
     state = torch_weights.to_state_dict(initial_variables(tiny_segmenter("ocr"), 0))
-    found = torch_weights.import_weights(state, abstract_variables(tiny_segmenter("none")))
+    found = import_weights(state, abstract_variables(tiny_segmenter("none")), IMPORTERS)
     assert {path[1] for path in found.variables} == {"backbone"}
     assert found.left[0].startswith("the head (HRNet + OCR, official release)")
 

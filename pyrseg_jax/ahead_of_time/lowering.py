@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from pyrseg_jax.distributed import mesh as mesh_lib
-from pyrseg_jax.evaluation.inference import Presenter
+from pyrseg_jax.evaluation.view_predictor import ViewPredictor
 from pyrseg_jax.evaluation.views import Protocol
 from pyrseg_jax.models.initial import abstract_variables
 from pyrseg_jax.training.step import initial_state, make_train_step
@@ -79,13 +79,10 @@ def lower_evaluation(
       crop_px: height and width of the images. Those of an evaluation differ in size; this one stands for all.
     """
     whole, rows = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
-    presenter = Presenter(model, protocol, threshold, whole, rows)
+    predictor = ViewPredictor(model, protocol, threshold, whole, rows)
     variables = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), abstract_variables(model, crop_px)
     )
-    shape = (batch_size, crop_px, crop_px)
-    images, labels, is_mirrored = (
-        jax.ShapeDtypeStruct(shape, kind, sharding=rows)
-        for shape, kind in (((*shape, 3), jnp.uint8), (shape, jnp.uint8), ((batch_size,), jnp.bool_))
-    )
-    return presenter.lower(variables, images, labels, is_mirrored)
+    images = jax.ShapeDtypeStruct((batch_size, crop_px, crop_px, 3), jnp.uint8, sharding=rows)
+    is_mirrored = jax.ShapeDtypeStruct((batch_size,), jnp.bool_, sharding=rows)
+    return predictor.lower(variables, images, is_mirrored)

@@ -89,7 +89,7 @@ def check_memory(needed_bytes: int, target: Target, config: Config) -> None:
         f"the training step needs {needed_bytes / 2**30:.1f} GiB on each device, but a device of {target.name} has "
         f"{target.accelerator.memory_bytes / 2**30:.0f}: lower config.training.batch_size={config.training.batch_size}, or set "
         f"config.training.accumulate={2 * config.training.accumulate}, config.model.remat=light (or full), or "
-        f"config.parallel.spatial={2 * config.parallel.spatial} (docs/scaling.md)"
+        f"config.parallel.spatial={2 * config.parallel.spatial} (docs/guide/scaling.md)"
     )
 
 
@@ -116,7 +116,7 @@ def training_flops(config: Config, num_classes: int, remat: str) -> float:
     """Count the FLOPs of a training step per image, with `remat` instead of the configured rematerialization."""
     config = dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, scan="off", remat=remat),
+        model=dataclasses.replace(config.model, remat=remat),
         training=dataclasses.replace(config.training, accumulate=1),
     )
     return count_flops_per_image(*_training_parts(config, num_classes), config.data.crop_px)

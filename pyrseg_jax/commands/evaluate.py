@@ -16,22 +16,31 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
-    """Evaluate a checkpoint, by default the newest, on `config.evaluation.split`; write and return the result."""
+    """Evaluate a checkpoint on the split that the config names; write and return the result.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      step: of the checkpoint; by default the newest.
+
+    Raises:
+      UserError: if the data set has other classes than the run, or the run has no checkpoint.
+    """
     label_space = workdir.read_label_space()
     dataset = experiment.open_data(config.data)
     if dataset.label_space.names != label_space.names:
         raise UserError(
-            f"the run in {workdir.path} knows {label_space.num_classes} classes ({', '.join(label_space.names[:4])}, …), the data "
-            f"set in {dataset.place} has {dataset.label_space.num_classes} ({', '.join(dataset.label_space.names[:4])}, …): "
-            "evaluate on the data set that it was trained on"
+            f"the run in {workdir.path} has {label_space.num_classes} classes ({', '.join(label_space.names[:4])}, …), but the "
+            f"data set in {dataset.place} has {dataset.label_space.num_classes} "
+            f"({', '.join(dataset.label_space.names[:4])}, …): evaluate on the data set that the run was trained on"
         )
     source = dataset.open_split(config.evaluation.split)
     check_once(source, dataset.label_space, f"{dataset.place} ({config.evaluation.split})")
     mesh = experiment.make_mesh(config.parallel)
     model = experiment.make_model(config.model, label_space.num_classes)
-    state = restore(config, model, workdir, mesh_lib.replicated(mesh), step)
-    variables = mesh_lib.whole_on(mesh_lib.local_mesh(mesh), state.variables)
-    step = state.step
+    trained = restore(config, model, workdir, mesh_lib.replicated(mesh), step)
+    variables = mesh_lib.whole_on(mesh_lib.local_mesh(mesh), trained.variables)
+    step = trained.step
     log.info("evaluating step %d on %d images of %s", step, len(source), config.evaluation.split)
     evaluator = make_evaluator(config, model, dataset, mesh)
     result = with_context(evaluator(variables, config.evaluation.analysis), config, workdir, step)

@@ -1,7 +1,6 @@
 """`--mode=train`: prepare, train, evaluate at intervals, draw; or continue where the run was left."""
 
 import contextlib
-import dataclasses
 import functools
 import logging
 from collections.abc import Callable
@@ -22,9 +21,11 @@ from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.models.initial import abstract_variables, num_parameters
 from pyrseg_jax.reporting.logbook import Logbook, Silence
 from pyrseg_jax.reporting.pictures import save_pictures
+from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.evaluations import draw_evaluation, make_evaluator, with_context
+from pyrseg_jax.run.predictor import make_predictor
 from pyrseg_jax.run.start import Start, initialise
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.paths import written_on_disk
@@ -52,6 +53,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     mesh_lib.check_rows(mesh, config.data.crop_px, config.model.strides[0])
     workdir.check_config(config)
     dataset = experiment.open_data(config.data)
+    config = config_lib.resolve_durations(config, len(dataset.open_split(SPLIT)))
     for split in (SPLIT, config.evaluation.split):  # before anything slow: a bad file should not cost an hour
         check_once(dataset.open_split(split), dataset.label_space, f"{dataset.place} ({split})")
     model = experiment.make_model(config.model, dataset.label_space.num_classes)
@@ -83,7 +85,7 @@ def _run(
 ) -> dict:
     """Restore or start, train, and draw."""
     optimizer = experiment.make_sgd(config)
-    about = {"config": dataclasses.asdict(config)}
+    about = {"config": config_lib.to_values(config)}
     is_first = processes.is_first()
     with contextlib.ExitStack() as held:
         checkpoints = Checkpoints(workdir.checkpoints, config.training.keep_last, about=about)
@@ -234,19 +236,10 @@ def _draw_predictions(config: Config, model, variables: dict, dataset: Dataset, 
     num_pictures = min(config.evaluation.num_pictures, len(source))
     if not num_pictures:
         return
-    predict = experiment.make_predictor(config, model, variables)
+    predictor = make_predictor(config, model, variables, dataset.label_space)
     with written_on_disk(workdir.figures) as place:
         for i in range(num_pictures):
             record = source[i * len(source) // num_pictures]
             pair = decode_pair(record, dataset.label_space)
-            segmentation = predict(pair.image)
-            save_pictures(
-                place,
-                record["name"],
-                pair.image,
-                segmentation,
-                dataset.label_space,
-                config.evaluation.threshold,
-                pair.label,
-            )
+            save_pictures(place, record["name"], predictor.segment(pair.image), pair.label)
     log.info("pictures of %d predictions are in %s", num_pictures, workdir.figures)

@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     """Where JAX runs on the CPU, have the C library keep the memory that is freed; return whether it does now.
 
     A training step's temporary memory is one array, for which glibc would ask the system each time anew and so have each of its
-    pages mapped and cleared again: a fifth of the time of a step (`docs/performance.md`). The price: where something small comes
+    pages mapped and cleared again: a fifth of the time of a step (`docs/log/performance.md`). Price: where something small comes
     to lie in what was freed, the next such array needs a place of its own, so a run may take some times its size more. To be
     called before JAX starts its threads, each of which would otherwise keep memory of its own. Other processes that this one
     starts are not affected; other C libraries than glibc, and one that was tuned by `MALLOC_…` or `GLIBC_TUNABLES`, are left

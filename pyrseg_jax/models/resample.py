@@ -1,4 +1,8 @@
-"""Resampling of maps on the device: feature maps, class probabilities, and single pixels of a map."""
+"""Resample maps on the device: feature maps, class probabilities, and single pixels of a map.
+
+This is the only file on the device side that resamples, so the half-pixel convention is written once: the center of pixel i lies
+at i + 0.5, and a map stretches over the whole image.
+"""
 
 import functools
 from collections.abc import Callable
@@ -8,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32, UInt8
 
+from pyrseg_jax.models import xla_cpu
+
 RESIZE_CONVENTIONS = ("half_pixel", "align_corners", "nearest")
-# The best so far is read and written once for so many classes. With 25 of them a CPU takes twice the time of 10.
+# Number of classes compared per pass over the best values so far. On a CPU, 25 take twice as long as 10.
 CLASSES_AT_A_TIME = 10
 
 Planes = tuple[tuple[Float[Array, "n h w"], UInt8[Array, "n h w"]], ...]
@@ -17,7 +23,7 @@ Index = Int32[Array, "k"]
 Probs = Float[Array, "k c"]
 
 
-@functools.partial(jax.jit, static_argnames=("size", "convention"))  # equal ones are traced once
+@functools.partial(jax.jit, static_argnames=("size", "convention"))  # jit, so that equal calls are traced once
 def resize(
     x: Float[Array, "n h w c"], size: tuple[int, int], convention: str
 ) -> Float[Array, "n {size[0]} {size[1]} c"]:
@@ -25,12 +31,12 @@ def resize(
 
     Args:
       x: (N, h, w, C).
-      size: the height and width to reach.
-      convention: `"half_pixel"`, bilinear with pixel centres at half-integers (PyTorch's `align_corners=False`);
-        `"align_corners"`, bilinear with the corner pixels on top of each other; `"nearest"`, by index.
+      size: (height, width) of the result.
+      convention: `"half_pixel"`, bilinear with pixel centers at half-integers (PyTorch's `align_corners=False`);
+        `"align_corners"`, bilinear with the corner pixels' centers aligned; `"nearest"`, by index.
 
     Raises:
-      ValueError: for another convention.
+      ValueError: if `convention` is none of these.
     """
     if convention not in RESIZE_CONVENTIONS:
         raise ValueError(f"resize={convention!r}: expected one of {', '.join(map(repr, RESIZE_CONVENTIONS))}")
@@ -41,34 +47,26 @@ def resize(
         rows, columns = (np.arange(to) * fro // to for to, fro in zip(size, (h, w), strict=True))
         return x[:, rows][:, :, columns]
     if convention == "half_pixel":
-        return jax.lax.platform_dependent(
-            x,
-            cpu=functools.partial(_resize_half_pixel, size=size),
-            default=lambda x: jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=False),
-        )
+        sides = tuple(zip(size, (h, w), strict=True))
+
+        def on_cpu(x):
+            return xla_cpu.resample_separably(
+                x, *(jnp.asarray(_half_pixel_weights(fro, to), x.dtype) for to, fro in sides)
+            )
+
+        def elsewhere(x):
+            return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=False)
+
+        return jax.lax.platform_dependent(x, cpu=on_cpu, default=elsewhere)
     rows, columns = (
         jnp.asarray(_align_corners_weights(fro, to), x.dtype) for to, fro in zip(size, (h, w), strict=True)
     )
     return jnp.einsum("nhwc,hi,wj->nijc", x, rows, columns)
 
 
-def _resize_half_pixel(x: Float[Array, "n h w c"], size: tuple[int, int]) -> Float[Array, "n {size[0]} {size[1]} c"]:
-    """Do what `jax.image.resize` does, with the channels last in between as well.
-
-    Its matrix products leave the map transposed, and on CPU each use of the result turns it again: a product for each row, and
-    for each image, does not.
-    """
-    n, h, w, c = x.shape
-    rows, columns = (jnp.asarray(_half_pixel_weights(fro, to), x.dtype) for to, fro in zip(size, (h, w), strict=True))
-    product = functools.partial(jnp.einsum, precision="highest")
-    wide = product("nhjw,nhwc->nhjc", jnp.broadcast_to(columns, (n, h, *columns.shape)), x)
-    wide = wide.reshape(n, h, size[1] * c)
-    return product("nih,nhk->nik", jnp.broadcast_to(rows, (n, *rows.shape)), wide).reshape(n, *size, c)
-
-
 @functools.lru_cache
 def _half_pixel_weights(size: int, new_size: int) -> np.ndarray:
-    """Return (new_size, size) weights: row j interpolates at position (j + ½) · size / new_size - ½, within the edges."""
+    """Return (new_size, size) weights: row j interpolates at (j + ½) · size / new_size - ½, clamped to the edges."""
     at = np.clip((np.arange(new_size) + 0.5) * size / new_size - 0.5, 0, size - 1)
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(size)[None, :]))
 
@@ -81,18 +79,18 @@ def _align_corners_weights(size: int, new_size: int) -> np.ndarray:
 
 
 def class_of_pixels(probs: Float[Array, "n h w c"], size: tuple[int, int]) -> UInt8[Array, "n {size[0]} {size[1]}"]:
-    """Return the argmax of the interpolated probabilities, without a tensor of all classes at all pixels.
+    """Return the argmax of interpolated probabilities, without a tensor of all classes at all pixels.
 
-    Bilinear with half-pixel centres, as `resample.resize`. Enlarging by a whole factor f, each pixel of an f × f cell has weights
-    of its own that are the same in every cell; so there are f² planes of the size of the map, and a few classes after another are
-    compared with the best so far in each of them.
+    Bilinear with half-pixel centers, like `resize`. When a map is enlarged by a whole factor f, each pixel of an f × f cell has
+    interpolation weights that are the same in every cell. So there are f² planes of the size of the map, and in each of them a
+    few classes at a time are compared with the best class so far. Of equally likely classes, the lowest wins.
 
     Args:
       probs: (N, h, w, C).
-      size: the height and width to reach, the same multiple of h and w.
+      size: (height, width) of the result: the same multiple of h and of w.
 
     Raises:
-      ValueError: if it is none.
+      ValueError: if `size` is not such a multiple.
     """
     _, h, w, _ = probs.shape
     factor = size[0] // h
@@ -102,11 +100,11 @@ def class_of_pixels(probs: Float[Array, "n h w c"], size: tuple[int, int]) -> UI
     def at_once(probs):
         return _class_of_pixels(probs, factor)
 
-    def one_by_one(probs):
-        return jax.lax.map(lambda image: _class_of_pixels(image[None], factor)[0], probs)
+    def on_cpu(probs):
+        return xla_cpu.one_image_at_a_time(at_once, probs)
 
-    # The planes of one image stay in a core's cache from class to class. Accelerators want more work at a time.
-    return jax.lax.platform_dependent(probs, cpu=one_by_one, default=at_once)
+    # One image's planes stay in a CPU core's cache from class to class. Accelerators need more work at a time.
+    return jax.lax.platform_dependent(probs, cpu=on_cpu, default=at_once)
 
 
 def _class_of_pixels(probs: Float[Array, "n h w c"], factor: int) -> UInt8[Array, "n {factor}*h {factor}*w"]:
@@ -115,10 +113,10 @@ def _class_of_pixels(probs: Float[Array, "n h w c"], factor: int) -> UInt8[Array
     at_a_time = min(CLASSES_AT_A_TIME, num_classes)
 
     def compare(i, best: Planes) -> Planes:
-        # The last round begins early enough to be a whole one: a class that is compared again beats nothing.
+        # The last round starts early enough to be a full one: a class that is compared twice does not beat itself.
         first = jnp.minimum(i * at_a_time, num_classes - at_a_time)
         some = jax.lax.dynamic_slice_in_dim(by_class, first, at_a_time)
-        # Past the edge lies what is on it. Padded once, for all planes: shifts are then slices, which take whole vectors.
+        # Beyond the edge, the edge repeats. Padding once for all planes turns shifts into slices, which vectorize.
         some = jnp.pad(some, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
         rows = [_between(some, 2, (a + 0.5) / factor - 0.5) for a in range(factor)]
         found = [_between(row, 3, (b + 0.5) / factor - 0.5) for row in rows for b in range(factor)]
@@ -138,7 +136,7 @@ def _class_of_pixels(probs: Float[Array, "n h w c"], factor: int) -> UInt8[Array
 
 
 def _between(x: Float[Array, "c n h w"], axis: int, by: float) -> Float[Array, "c n _ _"]:
-    """Interpolate at each position + `by` along an axis that has one more at either end, |by| < 1."""
+    """Interpolate at each position + `by`, |by| < 1, along an axis that is padded by one at either end."""
     here = jax.lax.slice_in_dim(x, 1, -1, axis=axis)
     if not by:
         return here
@@ -148,15 +146,15 @@ def _between(x: Float[Array, "c n h w"], axis: int, by: float) -> Float[Array, "
 
 
 def interpolate_at(values: Callable[[Index], Probs], height, width, pixels: Index, size: Int32[Array, "2"]) -> Probs:
-    """Interpolate a map at pixels of an image of `size` that it stretches over.
+    """Interpolate a map at some pixels of an image over which it stretches.
 
-    Bilinear with half-pixel centres (PyTorch's `align_corners=False`).
+    Bilinear with half-pixel centers (PyTorch's `align_corners=False`). All sizes are values, so one program serves all images.
 
     Args:
-      values: row-major position in the map → its probabilities.
+      values: maps (k,) row-major positions in the map to their (k, C) probabilities.
       height, width: of the map.
-      pixels: row-major positions in the image.
-      size: its height and width.
+      pixels: (k,) row-major positions in the image.
+      size: height and width of the image in pixels.
     """
     above, below, down = _taps(pixels // size[1], height, size[0])
     left, right, across = _taps(pixels % size[1], width, size[1])
@@ -168,7 +166,7 @@ def interpolate_at(values: Callable[[Index], Probs], height, width, pixels: Inde
 def _taps(
     at_out: Index, num_in: Int32[Array, ""], num_out: Int32[Array, ""]
 ) -> tuple[Index, Index, Float[Array, "k 1"]]:
-    """Return, per output position, the two input positions around it and the share of the second."""
+    """Return, per output position, the two input positions around it and the weight of the second."""
     at = jnp.clip((at_out + 0.5) * (num_in / num_out) - 0.5, 0, num_in - 1)
     before = jnp.floor(at).astype(jnp.int32)
     return before, jnp.minimum(before + 1, num_in - 1), (at - before)[:, None]

@@ -11,10 +11,8 @@ from jax.sharding import Mesh
 from pyrseg_jax.data.catalog import Dataset, open_dataset
 from pyrseg_jax.data.label_mapping import OwnValues
 from pyrseg_jax.distributed import mesh as mesh_lib
-from pyrseg_jax.evaluation.inference import Predictor
 from pyrseg_jax.evaluation.views import Protocol, make_protocol
-from pyrseg_jax.models.blocks import Execution
-from pyrseg_jax.models.contexts.baselines import BASELINES
+from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
 from pyrseg_jax.run.config import Config, Data, Model, Parallel
 from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, WithAuxiliary
@@ -53,7 +51,7 @@ def make_model(model: Model, num_classes: int) -> Segmenter:
         unity_width=model.unity_width,
         resize=model.resize,
         dtype=model.dtype,
-        execution=Execution(model.scan == "on", model.remat),
+        remat=model.remat,
     )
 
 
@@ -65,7 +63,7 @@ def make_objective(config: Config) -> Callable:
     else:
         min_kept = training.ohem_min_kept // training.accumulate  # of a whole batch; the objective sees micro-batches
         objective = PerPixelObjective(training.supervision, training.ohem_threshold, min_kept)
-    if config.model.context in BASELINES and training.auxiliary_weight:
+    if CONTEXTS[config.model.context].auxiliary is not None and training.auxiliary_weight:
         return WithAuxiliary(objective, training.auxiliary_weight, training.supervision)
     return objective
 
@@ -93,11 +91,6 @@ def make_evaluation_protocol(config: Config) -> Protocol:
     return make_protocol(
         evaluation.protocol, evaluation.short_side_px, evaluation.long_side_px, config.model.strides[0]
     )
-
-
-def make_predictor(config: Config, model: Segmenter, variables: dict) -> Predictor:
-    """Build what segments single images."""
-    return Predictor(model, variables, make_evaluation_protocol(config), config.evaluation.threshold)
 
 
 def describe_protocol(config: Config) -> dict:

@@ -15,9 +15,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.models.backbones import BACKBONES
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.weights.files import read_weights
-from pyrseg_jax.models.weights.hrnet import import_weights
+from pyrseg_jax.models.weights.importer import import_weights
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.restore import restore
@@ -50,7 +51,9 @@ def initialise(config: Config, model: nn.Module, label_space: LabelSpace) -> Sta
     path = epath.Path(config.model.init).expanduser()
     try:
         given, origin, left = (
-            _of_run(path, config, label_space, drawn) if path.is_dir() else _of_file(Path(path), drawn)
+            _of_run(path, config, label_space, drawn)
+            if path.is_dir()
+            else _of_file(Path(path), config.model.backbone, drawn)
         )
     except UserError as error:
         raise UserError(f"config.model.init={config.model.init}: {error}") from error
@@ -69,9 +72,9 @@ def initialise(config: Config, model: nn.Module, label_space: LabelSpace) -> Sta
     return Start(unflatten_dict(flat | dict(given)), origin)
 
 
-def _of_file(path: Path, drawn: dict) -> tuple[Arrays, dict, tuple[str, ...]]:
+def _of_file(path: Path, backbone: str, drawn: dict) -> tuple[Arrays, dict, tuple[str, ...]]:
     file = read_weights(path)
-    found = import_weights(file.state_dict, drawn)
+    found = import_weights(file.state_dict, drawn, BACKBONES[backbone].importers)
     return found.variables, {"file": str(path), "sha256": file.sha256, "source": found.source}, found.left
 
 

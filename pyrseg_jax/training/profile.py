@@ -73,4 +73,6 @@ class Profiled:
         self._is_tracing = False
         jax.profiler.stop_trace()
         self._held.close()
-        log.info("a trace of steps %d … %d is in %s (docs/performance.md)", self._steps[0], self._step, self._folder)
+        log.info(
+            "a trace of steps %d … %d is in %s (docs/log/performance.md)", self._steps[0], self._step, self._folder
+        )
