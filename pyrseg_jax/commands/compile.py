@@ -3,7 +3,6 @@
 TPUs and NVIDIA GPUs are compiled for by name; none has to be there.
 """
 
-import dataclasses
 import json
 import logging
 import re
@@ -21,6 +20,7 @@ from pyrseg_jax.data.catalog import count_classes
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.segmenter import Segmenter
+from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.workdir import Workdir
@@ -42,6 +42,7 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
     Raises:
       UserError: if the topology is unknown, its compiler is missing, or the training step needs more memory than a device has.
     """
+    config = config_lib.resolve_durations(config, None)
     target = find_target(topology)
     mesh = experiment.make_mesh(config.parallel, target.devices)
     experiment.check_rows(config, mesh)
@@ -114,11 +115,7 @@ def _compile_training(config: Config, mesh: Mesh, num_classes: int, target: Targ
 
 def training_flops(config: Config, num_classes: int, remat: str) -> float:
     """Count the FLOPs of a training step per image, with `remat` instead of the configured rematerialization."""
-    config = dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, remat=remat),
-        training=dataclasses.replace(config.training, accumulate=1),
-    )
+    config = config_lib.changed(config, {"model.remat": remat, "training.accumulate": 1})
     return count_flops_per_image(*_training_parts(config, num_classes), config.data.crop_px)
 
 
