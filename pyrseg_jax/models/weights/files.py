@@ -45,7 +45,9 @@ def read_weights(path: Path) -> WeightFile:
     elif suffix in PICKLED:
         state = _read_pickled(path)
     else:
-        raise UserError(f"{path} is not a file of weights: expected a name that ends in {', '.join(SAFETENSORS + PICKLED)}")
+        raise UserError(
+            f"{path} is not a file of weights: expected a name that ends in {', '.join(SAFETENSORS + PICKLED)}"
+        )
     if not state:
         raise UserError(f"{path} holds no tensors: expected the state dict of a network")
     return WeightFile(state, sha256_of(path))
