@@ -3,6 +3,7 @@
 import json
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,12 +11,19 @@ from jax.typing import DTypeLike
 from PIL import Image
 from support.command_line import TINY
 from support.data_sets import draw_pair, write_folder
+from support.runs import tiny_config
+from support.training import make_batch, sgd
 
 import pyrseg_jax
 from pyrseg_jax import main
+from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.models.backbones import BACKBONES, BackboneSpec, Features
+from pyrseg_jax.models.contexts import CONTEXTS, STAGE, ContextOutput, ContextSpec
+from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.layers import halve
 from pyrseg_jax.models.resample import resize
+from pyrseg_jax.run import experiment
+from pyrseg_jax.training.step import initial_state, make_train_step
 
 STRIDE, WIDTH = 8, 12
 
@@ -39,6 +47,52 @@ class Patches(nn.Module):
 @pytest.fixture
 def toy(monkeypatch):
     monkeypatch.setitem(BACKBONES, "toy", BackboneSpec(Patches, output_stride=STRIDE))
+
+
+class Prototype(nn.Module):
+    """A context module that uses all that its contract offers: a stage, an auxiliary classifier, an extra loss and a state."""
+
+    num_levels: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, features, auxiliary, train):
+        (coarse,) = features.stages
+        memory = self.variable("batch_stats", "memory", jnp.zeros, (WIDTH,))
+        seen = coarse.astype(jnp.float32).mean((0, 1, 2))
+        if train and not self.is_initializing():
+            memory.value = 0.5 * memory.value + 0.5 * seen
+        x = features.final + resize(auxiliary.mean(-1, keepdims=True), features.final.shape[1:3], "nearest")
+        levels = tuple(halve(x + memory.value, times) for times in reversed(range(self.num_levels)))
+        return ContextOutput(levels, {"distance": jnp.square(seen - memory.value).sum()})
+
+
+def test_a_toy_context_brings_an_extra_loss_and_a_state(monkeypatch):
+    spec = BackboneSpec(Patches, output_stride=STRIDE, auxiliary_stage=1)
+    monkeypatch.setitem(BACKBONES, "toy", spec)
+    context = ContextSpec(
+        lambda num_levels, width, key_width, dtype: Prototype(num_levels, dtype),
+        reads=(1,),
+        auxiliary=STAGE,
+        losses={"distance": 3.0},
+        has_state=True,
+    )
+    monkeypatch.setitem(CONTEXTS, "prototype", context)
+    config = tiny_config(backbone="toy", context="prototype", strides=(16, 8))
+    model, optimizer = experiment.make_model(config.model, 3), sgd()
+    variables = initial_variables(model, 0)
+    state = initial_state(variables, optimizer)
+    step = make_train_step(
+        model, optimizer, experiment.make_objective(config), mesh_lib.make_mesh(1, devices=jax.devices()[:1])
+    )
+    after, metrics = step(state, jax.tree.map(jnp.asarray, make_batch()))
+    parts = float(metrics["semantic"] + metrics["unity"] + 0.4 * metrics["auxiliary"] + 3 * metrics["distance"])
+    assert float(metrics["loss"]) == pytest.approx(parts, rel=1e-5)
+    assert metrics["distance"] > 0
+    assert not variables["batch_stats"]["context"]["memory"].any()
+    assert np.asarray(after.batch_stats["context"]["memory"]).all()
+    assert "memory" not in str(jax.tree_util.tree_structure(after.params))
+    assert model.auxiliary_stage == 1
 
 
 def call(mode, *arguments):
