@@ -1,8 +1,8 @@
 """The whole network: backbone, context module and the heads of both pyramids."""
 
 import inspect
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 REPRESENTATIONS = ("per_pixel", "auxiliary", "pyramid")
 # By default the pyramid has four levels, whose strides are these multiples of the backbone's output stride.
 DEFAULT_MULTIPLES = (8, 4, 2, 1)
+
+T = TypeVar("T")
 
 
 class Pyramids(NamedTuple):
@@ -123,15 +125,9 @@ def build_segmenter(
     Chosen: where the finest stride is finer than the backbone's output stride, the final map is enlarged bilinearly (half-pixel)
       before the context module and the heads read it.
     """
-    for argument, value, choices in (
-        ("backbone", backbone, BACKBONES),
-        ("context", context, CONTEXTS),
-        ("representation", representation, REPRESENTATIONS),
-        ("dtype", dtype, DTYPES),
-    ):
-        if value not in choices:
-            raise ValueError(f"{argument}={value!r}: expected one of {', '.join(map(repr, choices))}")
-    spec, context_spec, kind = BACKBONES[backbone], CONTEXTS[context], DTYPES[dtype]
+    _check_choice("representation", representation, REPRESENTATIONS)
+    spec, context_spec = _choose("backbone", backbone, BACKBONES), _choose("context", context, CONTEXTS)
+    kind = _choose("dtype", dtype, DTYPES)
     strides = default_strides(spec.output_stride) if strides is None else check_strides(strides)
     num_levels = len(strides)
     has_auxiliary, is_per_pixel = context_spec.auxiliary is not None, representation == "per_pixel"
@@ -170,6 +166,16 @@ def upsampling_to(strides: Sequence[int], output_stride: int) -> int:
             f"strides={default_strides(output_stride)}"
         )
     return factor
+
+
+def _check_choice(argument: str, value: str, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{argument}={value!r}: expected one of {', '.join(map(repr, choices))}")
+
+
+def _choose(argument: str, value: str, choices: Mapping[str, T]) -> T:
+    _check_choice(argument, value, choices)
+    return choices[value]
 
 
 def _enlarge(x: Float[Array, "n h w c"], factor: int) -> Float[Array, "n _ _ c"]:
