@@ -42,7 +42,7 @@ def test_a_full_step_of_every_config_fits_together(name, variant):
     # Of full width, but each block and module once: the others have the same shapes.
     shallow = model.backbone.clone(num_modules=(1, 1, 1), num_blocks=1, num_bottlenecks=1)
     model = model.clone(backbone=shallow)
-    optimizer = experiment.make_sgd(config)
+    optimizer = experiment.make_optimizer(config)
     step = make_train_step(model, optimizer, experiment.make_objective(config), mesh_lib.make_mesh(data=1))
     state = jax.eval_shape(lambda v: initial_state(v, optimizer), abstract_variables(model))
     n, side = config.training.batch_size, config.data.crop_px
