@@ -1,10 +1,10 @@
-"""Damage every file of a small run's newest checkpoint in turn, in four ways, and restore.
+"""Damage each file of a small run's newest checkpoint in four ways, and restore the run every time.
 
     python benchmarks/damage.py
 
-Each file is emptied, cut to half, removed, or has a bit flipped in its middle. Restoring must give, to the bit, the checkpoint
-before and tell the damage; or the newest one, where the damage touched nothing that is read. Prints which files were of which
-kind, and ends with status 1 if a state came back that is neither.
+Each file is emptied, cut to half of its length, removed, or has one bit flipped in its middle. Restoring must report the damage
+and return the previous checkpoint, bit for bit; or return the newest one, if the damaged part is never read. Prints the outcome
+for each file, and exits with status 1 if any restored state is neither of the two.
 """
 
 import collections
@@ -14,26 +14,26 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import jax
-import kills
-import numpy as np
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+from support import killed_runs  # noqa: E402
 
-from pyrseg_jax.distributed import mesh as mesh_lib
-from pyrseg_jax.models.initial import abstract_variables
-from pyrseg_jax.run import experiment
-from pyrseg_jax.run.workdir import Workdir
-from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
-from pyrseg_jax.training.step import TrainState, initial_state
+from pyrseg_jax.distributed import mesh as mesh_lib  # noqa: E402
+from pyrseg_jax.models.initial import abstract_variables  # noqa: E402
+from pyrseg_jax.run import experiment  # noqa: E402
+from pyrseg_jax.run.workdir import Workdir  # noqa: E402
+from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on  # noqa: E402
+from pyrseg_jax.training.step import TrainState, initial_state  # noqa: E402
 
 WAYS = ("emptied", "cut", "removed", "bit")
 SETTINGS = {"training.steps": 4, "training.save_every": 2, "training.evaluate_every": 4}
 
 
 def damage(file: Path, way: str) -> None:
-    """Damage a file in one of the `WAYS`."""
+    """Damage a file in one of `WAYS`."""
     content = bytearray(file.read_bytes())
     if way == "removed":
         file.unlink()
@@ -44,7 +44,7 @@ def damage(file: Path, way: str) -> None:
 
 
 def restore(directory: Path, abstract: TrainState) -> TrainState | str:
-    """Restore what can be; or return the error."""
+    """Restore the newest checkpoint that is intact, or return the error as text."""
     try:
         checkpoints = Checkpoints(directory, is_reader=True)
         return checkpoints.restore(abstract)
@@ -53,26 +53,26 @@ def restore(directory: Path, abstract: TrainState) -> TrainState | str:
 
 
 def is_equal(state: TrainState, other: TrainState) -> bool:
-    """Compare all bits."""
+    """Compare two states bit by bit."""
     pairs = zip(jax.tree.leaves(jax.device_get(state)), jax.tree.leaves(jax.device_get(other)), strict=True)
     return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs)
 
 
 def main() -> int:
-    """Train, damage, restore, count."""
+    """Train, damage the checkpoint, restore it, and count the outcomes."""
     jax.config.update("jax_platforms", "cpu")
     logging.disable(logging.WARNING)
     counts, wrong = collections.Counter(), []
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
-        kills.write_images(root / "data", 6, 3)
-        run = kills.Run(root / "data", root / "run", SETTINGS)
+        killed_runs.write_images(root / "data", 6, 3)
+        run = killed_runs.Run(root / "data", root / "run", SETTINGS)
         run.finish()
         workdir = Workdir(str(root / "run"))
         config = workdir.read_config()
         model = experiment.make_model(config.model, workdir.read_label_space().num_classes)
         variables = abstract_variables(model, 2 * config.model.strides[0])
-        state = jax.eval_shape(lambda v: initial_state(v, experiment.make_sgd(config)), variables)
+        state = jax.eval_shape(lambda v: initial_state(v, experiment.make_optimizer(config)), variables)
         abstract = abstract_on(state, mesh_lib.replicated(mesh_lib.make_mesh(data=1)))
         whole = root / "run" / "checkpoints"
         expected = {}

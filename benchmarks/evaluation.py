@@ -27,7 +27,7 @@ from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.data.resample import resize_image
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.evaluator import Evaluator
-from pyrseg_jax.evaluation.inference import run_network
+from pyrseg_jax.evaluation.predict import predict
 from pyrseg_jax.evaluation.views import Protocol
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.segmenter import build_segmenter
@@ -62,7 +62,7 @@ def one_by_one(model, variables, source, space, protocol):
     """The plain way: a program per pair of network size and image size, the whole probabilities at the image's size."""
 
     def step(variables, image, label):
-        probs = run_network(model, variables, image[None], 0.5).probs
+        probs = predict(model, variables, image[None], 0.5).fused
         probs = jax.image.resize(probs, (1, *label.shape, NUM_CLASSES), "bilinear", antialias=False)[0]
         pair = jnp.where(label == 255, NUM_CLASSES**2, label.astype(jnp.int32) * NUM_CLASSES + probs.argmax(-1))
         return jnp.bincount(pair.ravel(), length=NUM_CLASSES**2 + 1)[:-1]

@@ -1,217 +1,52 @@
-"""Kill a small run again and again, and hold what it ends with against a run that was left alone.
+"""Kill a small run again and again, and compare its end with that of an undisturbed run.
 
     python benchmarks/kills.py --kills=20 [--seed=0] [--signal=KILL|TERM]
 
-The moments take turns: anywhere, while compiling, while a checkpoint is being written, during an evaluation; within each they
-are drawn at random. At the end every array of the last checkpoint, the optimizer's among them, must have the same bits,
-`metrics.jsonl` each step once with the same values, and the evaluations the same numbers. With TERM every end must have
-the status 75. Ends with status 1 at the first difference.
+The signal comes, in turn, at any time, during compilation, while a checkpoint is being written, and during an evaluation; the
+exact time is drawn at random. At the end, every array of the last checkpoint (including the optimizer's) must have the same
+bits, `metrics.jsonl` must hold each step once with the same values, and the evaluations must have the same numbers. With TERM,
+every interrupted start must exit with status 75. Exits with status 1 if anything differs.
 """
 
 import argparse
-import json
 import os
-import random
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 ROOT = Path(__file__).parents[1]
-MOMENTS = ("any", "compile", "save", "evaluation")
-SETTINGS = {
-    "data.name": "folder",
-    "data.crop_px": 64,
-    "data.workers": 0,
-    "model.backbone": "hrnet_tiny",
-    "model.semantic_width": 16,
-    "model.key_width": 8,
-    "model.unity_width": 8,
-    "model.dtype": "float32",
-    "training.batch_size": 4,
-    "training.steps": 60,
-    "training.log_every": 1,
-    "training.evaluate_every": 12,
-    "training.save_every": 5,
-    "evaluation.batch_size": 2,
-    "evaluation.num_pictures": 0,
-    "evaluation.analysis": False,
-}
-UNCOMPARED = ("images_per_second", "data_wait_share", "skipped_records")
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-
-class Run:
-    """One run, as a program that can be killed."""
-
-    def __init__(self, data: Path, workdir: Path, settings: dict):
-        keys = SETTINGS | settings | {"data.root": data}
-        self._command = [sys.executable, "-m", "pyrseg_jax.main", "--config=configs/scenes.py", f"--workdir={workdir}"]
-        self._command += [f"--config.{name}={value}" for name, value in keys.items()]
-        self.workdir = workdir
-
-    def finish(self) -> float:
-        """Run to the end and return the seconds; raises RuntimeError if it fails."""
-        start = time.perf_counter()
-        done = subprocess.run(self._command, cwd=ROOT, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"status {done.returncode}:\n{done.stderr}")
-        return time.perf_counter() - start
-
-    def kill(self, moment: str, seconds: float, rng: random.Random, number: int) -> tuple[int, str]:
-        """Start it, send a signal at a moment, and return its status and the last line that it wrote.
-
-        Args:
-          moment: one of `MOMENTS`.
-          seconds: that a whole run takes.
-          rng: draws the moment.
-          number: of the signal.
-        """
-        process = subprocess.Popen(
-            self._command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        lines = _Lines(process.stderr)
-        skipped = rng.choice((0, 0, 1))
-        if moment == "any":
-            _wait(process, lambda: False, rng.uniform(1, min(seconds, 30)))
-        elif moment == "save":
-            for _ in range(1 + skipped):
-                _wait(process, lambda: not self._is_saving())
-                _wait(process, self._is_saving)
-            time.sleep(rng.uniform(0, 0.05))
-        else:
-            said = {"compile": "compiling the training step", "evaluation": "evaluating step"}[moment]
-            skipped = 0 if moment == "compile" else skipped
-            _wait(process, lambda: sum(said in line for line in lines.found) > skipped)
-            time.sleep(rng.uniform(0, 1))
-        process.send_signal(number)
-        status = process.wait(120)
-        lines.join()
-        return status, lines.found[-1] if lines.found else ""
-
-    def _is_saving(self) -> bool:
-        folder = self.workdir / "checkpoints"
-        return folder.is_dir() and any("tmp" in entry.name for entry in folder.iterdir())
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Read every array of the last checkpoint."""
-        import jax
-        import orbax.checkpoint as ocp
-
-        folder = self.workdir / "checkpoints"
-        newest = max((entry for entry in folder.iterdir() if entry.name.isdigit()), key=lambda entry: int(entry.name))
-        found = {}
-        for part in ("variables", "training"):
-            tree = ocp.StandardCheckpointer().restore((newest / part).absolute())
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-                found[f"{newest.name}/{part}{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
-        return found
-
-    def records(self) -> dict[str, list]:
-        """Read the lines of metrics and the evaluations, without what depends on the clock."""
-        lines = [json.loads(line) for line in (self.workdir / "metrics.jsonl").read_text().splitlines()]
-        found = {"metrics.jsonl": [{k: v for k, v in line.items() if k not in UNCOMPARED} for line in lines]}
-        for file in sorted((self.workdir / "evaluation").iterdir()):
-            result = json.loads(file.read_text())
-            found[file.name] = [{k: v for k, v in result.items() if k not in ("seconds", "compiled_programs")}]
-        return found
-
-
-class _Lines(threading.Thread):
-    """Collects what a process writes."""
-
-    def __init__(self, stream: Iterator[str]):
-        super().__init__(daemon=True)
-        self._stream, self.found = stream, []
-        self.start()
-
-    def run(self) -> None:
-        for line in self._stream:
-            self.found.append(line.rstrip())
-
-
-def _wait(process: subprocess.Popen, is_there, limit_s: float = 300) -> None:
-    """Return when something is there, the process has ended, or the time is over."""
-    end = time.perf_counter() + limit_s
-    while process.poll() is None and not is_there() and time.perf_counter() < end:
-        time.sleep(0.002)
-
-
-def disturb(run: Run, moments: Sequence[str], seconds: float, number: int, seed: int = 0) -> list[tuple[str, int, str]]:
-    """Kill a run at each of the moments, starting it again every time, then let it finish; return what was hit."""
-    rng = random.Random(seed)
-    hit = []
-    for moment in moments:
-        status, last = run.kill(moment, seconds, rng, number)
-        hit.append((moment, status, last))
-        print(f"{moment:<11} status {status:>3}  {last[:100]}", flush=True)
-        if status not in (0, -signal.SIGKILL if number == signal.SIGKILL else 75):
-            raise RuntimeError(f"status {status} after signal {number}: {last}")
-    run.finish()
-    return hit
-
-
-def differences(run: Run, other: Run) -> list[str]:
-    """List where two runs differ."""
-    found = []
-    ours, theirs = run.arrays(), other.arrays()
-    if ours.keys() != theirs.keys() or not ours:
-        found.append("the last checkpoints hold other arrays")
-    else:
-        found += [name for name in ours if ours[name].tobytes() != theirs[name].tobytes()]
-    records, expected = run.records(), other.records()
-    found += [name for name in records.keys() | expected.keys() if records.get(name) != expected.get(name)]
-    steps = [line["step"] for line in records["metrics.jsonl"]]
-    if len(set(steps)) < len(steps):
-        found.append("metrics.jsonl holds a step twice")
-    return found
-
-
-def write_images(root: Path, num_training: int = 8, num_validation: int = 12) -> None:
-    """Write a data set of noise over two classes in the folder layout."""
-    rng = np.random.default_rng(0)
-    root.mkdir(parents=True)
-    (root / "classes.txt").write_text("above\nbelow\n")
-    for split, count in (("training", num_training), ("validation", num_validation)):
-        for kind in ("images", "annotations"):
-            (root / kind / split).mkdir(parents=True)
-        for i in range(count):
-            label = np.where(np.arange(60)[:, None] < rng.integers(15, 45), 1, 2) * np.ones((1, 64), int)
-            image = np.clip(label[..., None] * 70 + rng.normal(0, 20, (60, 64, 3)), 0, 255)
-            Image.fromarray(image.astype(np.uint8)).save(root / "images" / split / f"{i}.png")
-            Image.fromarray(label.astype(np.uint8)).save(root / "annotations" / split / f"{i}.png")
+from support import killed_runs  # noqa: E402
 
 
 def main() -> int:
-    """Run the comparison of the command line."""
+    """Run the comparison that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=20, help="how often to interrupt the run")
+    parser.add_argument("--seed", type=int, default=0, help="of the random times")
     parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
-    given = parser.parse_args()
+    options = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
-        write_images(root / "data")
-        # Long enough for all of them to come before its end.
-        settings = {"training.steps": 12 * max(given.kills, 5)}
-        straight, killed = (Run(root / "data", root / name, settings) for name in ("straight", "killed"))
-        straight.finish()  # fills the compilation cache
-        straight = Run(root / "data", root / "again", settings)
-        seconds = straight.finish()
-        print(f"undisturbed: {seconds:.1f} s", flush=True)
-        moments = [MOMENTS[i % len(MOMENTS)] for i in range(given.kills)]
-        hit = disturb(killed, moments, seconds, getattr(signal, f"SIG{given.signal}"), given.seed)
-        found = differences(killed, straight)
+        killed_runs.write_images(root / "data")
+        # Long enough that the run does not finish before the last signal.
+        settings = {"training.steps": 12 * max(options.kills, 5)}
+        first, undisturbed, killed = (
+            killed_runs.Run(root / "data", root / name, settings) for name in ("first", "undisturbed", "killed")
+        )
+        first.finish()  # fills the compilation cache, so that the next one takes as long as a restarted run
+        duration_s = undisturbed.finish()
+        print(f"undisturbed: {duration_s:.1f} s", flush=True)
+        moments = [killed_runs.MOMENTS[i % len(killed_runs.MOMENTS)] for i in range(options.kills)]
+        number = getattr(signal, f"SIG{options.signal}")
+        hit = killed_runs.disturb(killed, moments, duration_s, number, options.seed)
+        found = killed_runs.differences(killed, undisturbed)
         num_arrays = len(killed.arrays())
-    ended = sum(status != 0 for _, status, _ in hit)
-    print(f"{ended} of {len(hit)} starts were ended by SIG{given.signal}, the others had finished before")
+    num_ended = sum(status != 0 for _, status, _ in hit)
+    print(f"SIG{options.signal} ended {num_ended} of {len(hit)} starts; the others had already finished")
     print("\n".join(found) if found else f"{num_arrays} arrays, metrics.jsonl and the evaluations are equal")
     return 1 if found else 0
 

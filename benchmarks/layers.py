@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from timing import in_turn, ready
 
-from pyrseg_jax.models import layers
+from pyrseg_jax.models import layers, xla_cpu
 
 ROUNDS = 15
 
@@ -32,13 +32,13 @@ def plain_patches(x, kernel):
 
 
 def product(x, kernel):
-    return layers._as_matrix_product(x, kernel, None, None)
+    return xla_cpu.convolve_as_matrix_product(x, kernel)
 
 
 def plain_sampling(x, _):
     parts = []
     for size in layers.PYRAMID_SAMPLING_SIZES:
-        rows, columns = (jnp.asarray(layers._bin_weights(side, size)) for side in x.shape[1:3])
+        rows, columns = (jnp.asarray(layers.bin_weights(side, size)) for side in x.shape[1:3])
         parts.append(jnp.einsum("nhwc,ih,jw->nijc", x, rows, columns).reshape(len(x), size * size, -1))
     return jnp.concatenate(parts, axis=1)
 

@@ -1,4 +1,4 @@
-"""How far are our networks from PyTorch's, at full size? Prints the table of docs/results.md. Needs `pip install torch`.
+"""How far are our networks from PyTorch's, at full size? Prints the table of docs/guide/results.md. Needs `pip install torch`.
 
     python benchmarks/parity.py [--backbones=hrnet_w18,hrnet_w32,hrnet_w48] [--gradients=hrnet_w18] [--json=FILE]
 

@@ -25,7 +25,7 @@ from torch.nn import functional as F  # noqa: E402
 from pyrseg_jax import conventions  # noqa: E402
 from pyrseg_jax.distributed import mesh as mesh_lib  # noqa: E402
 from pyrseg_jax.export.stablehlo import segment  # noqa: E402
-from pyrseg_jax.models.backbones.hrnet import BACKBONES  # noqa: E402
+from pyrseg_jax.models.backbones import BACKBONES  # noqa: E402
 from pyrseg_jax.models.initial import initial_variables  # noqa: E402
 from pyrseg_jax.run import config as config_lib  # noqa: E402
 from pyrseg_jax.run import experiment  # noqa: E402
@@ -57,7 +57,10 @@ class Ours:
     """A training step and an inference of ours, on one device."""
 
     def __init__(self, config: config_lib.Config, num_classes: int, images: np.ndarray, labels: np.ndarray):
-        self._model, self._optimizer = experiment.make_model(config.model, num_classes), experiment.make_sgd(config)
+        self._model, self._optimizer = (
+            experiment.make_model(config.model, num_classes),
+            experiment.make_optimizer(config),
+        )
         self._mesh = mesh_lib.make_mesh(1)
         self._variables = jax.device_put(initial_variables(self._model, 0), mesh_lib.replicated(self._mesh))
         self._batch = mesh_lib.images_to_devices(self._mesh, {"image": images, "label": labels})
@@ -104,7 +107,7 @@ class Theirs:
 
     def __init__(self, config: config_lib.Config, num_classes: int, images: np.ndarray, labels: np.ndarray):
         self._device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-        net, model = BACKBONES[config.model.backbone](), config.model
+        net, model = BACKBONES[config.model.backbone].make(), config.model
         shape = {"num_modules": net.num_modules, "num_blocks": net.num_blocks, "num_bottlenecks": net.num_bottlenecks}
         if model.representation == "pyramid":
             widths = (model.semantic_width, model.key_width, model.unity_width)

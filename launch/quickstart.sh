@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From nothing but bash and Python to a trained pyramid: renders a data set, trains on it, evaluates, and draws.
-# Arguments are handed on, for example: bash launch/quickstart.sh --config.training.steps=100 --workdir=runs/short
+# From a checkout, bash, and Python to a trained pyramid: renders a data set, trains on it, evaluates, and draws the results.
+# Arguments go to the training run, for example: bash launch/quickstart.sh --config.training.steps=100 --workdir=runs/short
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh

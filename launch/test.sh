@@ -1,13 +1,50 @@
 #!/usr/bin/env bash
-# All tests, from nothing but bash and Python. Arguments are handed to pytest: bash launch/test.sh -k fuse
+# The gate: style, types, documentation, the wheel, and the tests. It needs bash and Python, and takes about 12 minutes on two cores.
+#
+#   bash launch/test.sh                      everything
+#   bash launch/test.sh -k fuse              pytest alone, with these arguments: the long checks are left out
+#   bash launch/test.sh -m slow              the tests that take minutes each
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
-make_environment requirements-dev.txt
-# Networks are compared with PyTorch's where there is one to be had: 200 MB, and no requirement of anything else.
-if ! python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)'; then
+make_environment requirements-dev.txt requirements-docs.txt
+# Some tests compare networks with PyTorch's. It is 200 MB and nothing else needs it, so the gate does without if it must.
+if ! python -c 'import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, ("torch", "timm"))))'; then
   pip install --quiet --disable-pip-version-check --retries 0 -r requirements-parity.txt ||
     echo "PyTorch could not be installed: the tests that compare with it are skipped"
 fi
-ruff check .
-exec python -m pytest "$@"
+if [ $# -gt 0 ]; then exec python -m pytest "$@"; fi
+
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+smoke=""
+stop_smoke() { # also on Ctrl-C: the smoke test has a process group of its own, see below
+  [ -z "$smoke" ] || kill -TERM -- "-$smoke" 2>/dev/null || true
+}
+trap 'stop_smoke; exit 130' INT TERM
+
+# Half of the smoke test is waiting for pip, so it runs beside the static checks, but not beside the tests: some of those measure time.
+set -m
+bash launch/wheel_smoke.sh >"$logs/smoke.log" 2>&1 &
+smoke=$!
+set +m
+
+check() { # title, command …
+  echo "── $1"
+  shift
+  "$@" || { stop_smoke; echo "error: failed: $*" >&2; exit 1; }
+}
+check "style" ruff check .
+check "format" ruff format --check .
+check "requirements files" python launch/requirements.py --check
+check "types" pyright --pythonpath "$(command -v python)"
+check "documentation" mkdocs build --quiet --strict --site-dir "$logs/site"
+echo "── wheel, installed into a new environment"
+if ! wait "$smoke"; then
+  cat "$logs/smoke.log" >&2
+  echo "error: failed: bash launch/wheel_smoke.sh (its output is above)" >&2
+  exit 1
+fi
+tail -n 1 "$logs/smoke.log"
+echo "── tests"
+python -m pytest

@@ -1,16 +1,26 @@
 """Pyramidal semantic segmentation in JAX: *Specialize and Fuse* (Hsiao et al., ICCV 2021).
 
-The paper's algebra is in `pyrseg_jax.pyramid`, the networks are in `pyrseg_jax.models`; `docs/paper_map.md`
-leads from each equation to the function that computes it and to the test that checks it. A trained model is used by
-`pyrseg_jax.load(path)`.
+`pyrseg_jax.pyramid` holds the paper's algebra and `pyrseg_jax.models` the networks. The paper map
+(`docs/guide/paper_map.md`) leads from each equation to the function that computes it and to the test that checks it. To use a
+trained model, call `pyrseg_jax.load(path)`.
 """
+
+# The one place where the version is written: pyproject.toml and `pyrseg --version` read it from here.
+__version__ = "0.1.0"
 
 
 def load(path, step: int | None = None):
-    """Load a trained model, of a run's folder, a checkpoint or an exported file: `load(path)(image).labels`.
+    """Load a trained model: `load(path)(image).labels`.
 
-    See `pyrseg_jax.api.load`, which is imported, and jax with it, by the first call: the processes that read images import
-    this package, too.
+    `pyrseg_jax.api.load` documents the arguments. Importing this package does not import jax: the processes that decode images
+    import it, too. The first call of this function does.
+
+    Args:
+      path: a run's working directory, a checkpoint folder, or an exported file.
+      step: the checkpoint to load; by default the newest one.
+
+    Returns:
+      A `pyrseg_jax.api.Predictor`.
     """
     from pyrseg_jax import api
 

@@ -1,4 +1,4 @@
-"""Settings for all tests: before jax is imported."""
+"""Settings for all tests, made before JAX is imported."""
 
 import os
 import subprocess
@@ -7,35 +7,35 @@ import tempfile
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Programs here run a few times only: quick compilation matters, not speed. Four devices on any machine. Only flags that every
-# supported version of XLA knows: at any other it ends the process.
+# Tests run each program only a few times, so quick compilation matters more than speed. Every machine shows four CPU devices.
+# These are flags that every supported version of XLA knows: XLA ends the process when it meets an unknown one.
 FLAGS = [
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
     "--xla_force_host_platform_device_count=4",
 ]
-# Half of the time of compiling went to the emitters of fused operations, and some to splitting programs into parts.
+# The fusion emitters took half of the compile time, and splitting programs into parts took some more.
 QUICK_FLAGS = ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 
 
 def is_known(flags: list[str]) -> bool:
-    """Ask a process of its own: it dies of flags that this version of XLA does not know."""
+    """Tell whether XLA accepts the flags; a separate process asks, because an unknown flag ends it."""
     command = [sys.executable, "-c", "import jax; jax.devices()"]
     environment = os.environ | {"XLA_FLAGS": " ".join(flags)}
     return subprocess.run(command, env=environment, capture_output=True).returncode == 0
 
 
-# Asked once: workers inherit it.
+# Only the first process asks; its workers inherit the answer.
 if not set(FLAGS) <= set(os.environ.get("XLA_FLAGS", "").split()):
     os.environ["XLA_FLAGS"] = " ".join(FLAGS + (QUICK_FLAGS if is_known(QUICK_FLAGS) else []))
-# Also for the programs that the tests start. Results of surveys and compiled programs stay out of the user's caches.
+# Keeps dataset checks and compiled programs out of the user's caches, also in the programs that tests start.
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"pyrseg_jax-tests-{os.getuid()}")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from support.data_sets import write_folder  # noqa: E402
 
-# Files of a minute or more, the longest first: the last ones that workers take should be short.
+# Files that take a minute or more, the longest first, so that the last files that workers take are short.
 LONG = (
     "processes",
     "recovery",
@@ -45,14 +45,14 @@ LONG = (
     "analysis",
     "objective",
     "config",
-    "repeated",
+    "blocks",
     "evaluation",
 )
 RANKS = {f"test_{name}": rank for rank, name in enumerate(LONG)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the long files; pytest-xdist hands files out in this order (`--no-loadscope-reorder`)."""
+    """Start with the long files; pytest-xdist hands files out in this order (`--no-loadscope-reorder`)."""
     items.sort(key=lambda item: RANKS.get(item.path.stem, len(LONG)))
 
 
@@ -70,5 +70,5 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Six training and three validation pairs of 48 × 64 pixels (height × width)."""
+    """A data set of six training and three validation pairs, each 48 × 64 pixels (height × width)."""
     return write_folder(tmp_path / "data", {"training": 6, "validation": 3})

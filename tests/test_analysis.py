@@ -1,4 +1,4 @@
-"""The numbers about the pyramid against a slow twin that reads the same predictions pixel by pixel."""
+"""The analysis of the pyramid against a slow twin that reads the same predictions pixel by pixel."""
 
 import functools
 
@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from support import twins
 from support.data_sets import CLASSES, draw_pair, write_folder
-from support.evaluation import comparable, evaluate, tiny, two_sizes
+from support.evaluation import comparable, evaluate, predictor, tiny, two_sizes
 
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.resample import resize_image
-from pyrseg_jax.evaluation.analysis import near_boundary
-from pyrseg_jax.evaluation.inference import Predictor
+from pyrseg_jax.evaluation.boundary import near_boundary
 from pyrseg_jax.evaluation.metrics import scores
 from pyrseg_jax.evaluation.views import PROTOCOLS, Protocol, make_protocol, window_starts
 from pyrseg_jax.models.inputs import normalize
@@ -78,8 +77,8 @@ def slow_analysis(images_and_labels, threshold=0.5):
         with_true_unity, _ = twins.fuse(probs, [(u == 1).astype(float) for u in is_unit], threshold)
         truth = []
         for stride, classes in zip(STRIDES, semantic, strict=True):
-            centre = shown[None, stride // 2 :: stride, stride // 2 :: stride]
-            truth.append(np.eye(256)[np.where(classes == 255, centre, classes)][..., :3])
+            center = shown[None, stride // 2 :: stride, stride // 2 :: stride]
+            truth.append(np.eye(256)[np.where(classes == 255, center, classes)][..., :3])
         with_true_semantics, _ = twins.fuse(truth, unity_probs, threshold)
 
         def classes_of(probs, labels=labels):
@@ -137,7 +136,7 @@ def test_analysis_equals_the_twin(tmp_path):
 
 def test_without_analysis_the_scores_are_the_same(tmp_path):
     root = write_folder(tmp_path, {"validation": 3}, size=(60, 64))
-    full, short = (evaluate(root, batch_size=2, is_analysed=is_analysed) for is_analysed in (True, False))
+    full, short = (evaluate(root, batch_size=2, is_analyzed=is_analyzed) for is_analyzed in (True, False))
     analysis = ("level_miou", "level_iou", "unity", "unit_cells", "oracle")
     assert all(short.pop(name) is None and full.pop(name) is not None for name in analysis)
     assert comparable(full) == comparable(short)
@@ -166,7 +165,7 @@ def test_windows_cover_the_image(side, window):
 
 
 def slow_protocol(image, size, sizes, mirrored, window=None):
-    """Mean of fused probabilities, one showing and one window at a time."""
+    """Mean of fused probabilities, one view and one window at a time."""
     model, variables = tiny()
     apply = jax.jit(functools.partial(model.apply, variables))
 
@@ -175,15 +174,15 @@ def slow_protocol(image, size, sizes, mirrored, window=None):
         return twins.fuse([jax.nn.softmax(x) for x in out.semantic], [jax.nn.sigmoid(x) for x in out.unity], 0.5)[0][0]
 
     total = 0
-    for shown_size in sizes:
-        shown = resize_image(image, shown_size)
+    for view_size in sizes:
+        shown = resize_image(image, view_size)
         for is_mirrored in (False, True) if mirrored else (False,):
             pixels = shown[:, ::-1] if is_mirrored else shown
-            side = window or max(shown_size)
-            sums, times = np.zeros((shown_size[0] // 4, shown_size[1] // 4, 3)), 0
+            side = window or max(view_size)
+            sums, times = np.zeros((view_size[0] // 4, view_size[1] // 4, 3)), 0
             times = np.zeros((*sums.shape[:2], 1))
-            for top in window_starts(shown_size[0], side, 4):
-                for left in window_starts(shown_size[1], side, 4):
+            for top in window_starts(view_size[0], side, 4):
+                for left in window_starts(view_size[1], side, 4):
                     at = (slice(top // 4, (top + side) // 4), slice(left // 4, (left + side) // 4))
                     sums[at] += fused(pixels[top : top + side, left : left + side])
                     times[at] += 1
@@ -204,14 +203,14 @@ def test_protocols_equal_the_twin(tmp_path, protocol):
     root = write_folder(tmp_path, {"validation": 3}, size=(60, 70))
     dataset = open_dataset("folder", str(root), None)
     source = dataset.open_split("validation")
-    predict = Predictor(*tiny(), protocol, 0.5)
+    predict = predictor(protocol)
     confusion, num_unclear = np.zeros((3, 3), int), 0
     for i in range(len(source)):
         image, labels = decode_pair(source[i], dataset.label_space)
         sizes = protocol.sizes(*labels.shape)
         expected = slow_protocol(image, labels.shape, sizes, protocol.is_mirrored, protocol.window_px)
         top = np.sort(expected, -1)
-        is_clear = top[..., -1] - top[..., -2] > 1e-4  # two showings that are sure of different classes leave none
+        is_clear = top[..., -1] - top[..., -2] > 1e-4  # two views that are sure of different classes leave none
         found = predict(image).labels
         np.testing.assert_array_equal(found[is_clear], expected.argmax(-1)[is_clear])
         confusion += twins.confusion_matrix(labels, found, 3)
@@ -223,17 +222,16 @@ def test_protocols_equal_the_twin(tmp_path, protocol):
 
 
 def test_the_mirrored_image_has_the_mirrored_result(tmp_path, rng):
-    model, variables = tiny()
     image, _ = draw_pair(rng, 64, 96)
-    predict = Predictor(model, variables, Protocol(is_mirrored=True), 0.5)
+    predict = predictor(Protocol(is_mirrored=True))
     straight, mirrored = (predict(np.ascontiguousarray(x)).labels for x in (image, image[:, ::-1]))
     assert (straight == mirrored[:, ::-1]).mean() > 0.999
-    once = Predictor(model, variables, Protocol(), 0.5)
+    once = predictor()
     assert (once(image).labels != once(np.ascontiguousarray(image[:, ::-1])).labels[:, ::-1]).mean() > 0.01
 
 
 def test_batches_and_sizes_need_few_programs(tmp_path):
-    """Images of many sizes: one program per network shape and one for the pixels; each image scored as if it were alone."""
+    """Many image sizes: two programs per network shape (network, analysis) and few for pixels; scores do not depend on batches."""
     root = tmp_path / "all"
     for number, size in enumerate([(60, 64), (61, 70), (66, 63), (64, 90), (70, 100), (300, 310)]):
         write_folder(tmp_path / f"{number}", {"validation": 1}, size=size, seed=number)
@@ -246,6 +244,6 @@ def test_batches_and_sizes_need_few_programs(tmp_path):
     shapes = {protocol.sizes(*size)[0] for size in [(60, 64), (61, 70), (66, 63), (64, 90), (70, 100), (300, 310)]}
     batched, alone = (evaluate(root, batch_size=n, protocol=protocol) for n in (2, 1))
     assert len(shapes) == 3
-    # Label maps of up to 256² and of up to 1024² pixels have different rooms.
-    assert batched["compiled_programs"] == len(shapes) + 2
+    # Label maps of up to 256² and of up to 1024² pixels have different padded sizes.
+    assert batched["compiled_programs"] == 2 * len(shapes) + 2
     assert comparable(batched) == comparable(alone)

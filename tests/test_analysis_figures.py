@@ -1,10 +1,10 @@
-"""The figures of an evaluation hold the numbers of its result."""
+"""The figures of an evaluation show the numbers of its result."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pyrseg_jax.evaluation.analysis import summarise
+from pyrseg_jax.evaluation.summary import summarize
 from pyrseg_jax.reporting import analysis_figures
 
 
@@ -22,7 +22,7 @@ def draw_result(num_classes, num_levels=4, seed=0):
         "unity_true": np.full(num_levels - 1, 60),
         "unity_predicted": np.full(num_levels - 1, 70),
     }
-    return summarise(sums, [f"class {i}" for i in range(num_classes)])
+    return summarize(sums, [f"class {i}" for i in range(num_classes)])
 
 
 @pytest.mark.parametrize("num_classes", [3, 150])
@@ -42,7 +42,7 @@ def test_every_figure_is_written(tmp_path, num_classes):
         assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_a_map_without_a_pyramid_has_its_confusion_alone(tmp_path):
+def test_without_a_pyramid_only_the_confusion_matrix_is_drawn(tmp_path):
     paths = analysis_figures.draw_analysis(tmp_path, draw_result(4, num_levels=1))
     assert [p.stem for p in paths] == ["confusion"]
 
@@ -50,14 +50,14 @@ def test_a_map_without_a_pyramid_has_its_confusion_alone(tmp_path):
 def test_level_by_level_shows_the_table():
     result = draw_result(5)
     result["level_miou"][2][1] = None
-    _, figure = analysis_figures._level_by_level(result)
+    figure = analysis_figures.level_by_level_figure(result)
     found = [text.get_text() for text in figure.axes[0].texts]
     assert found == ["–" if v is None else f"{100 * v:.1f}" for row in result["level_miou"] for v in row]
 
 
 def test_levels_by_class_shows_differences_of_the_largest_classes():
     result = draw_result(60)
-    _, figure = analysis_figures._levels_by_class(result)
+    figure = analysis_figures.levels_by_class_figure(result)
     largest = np.argsort(-np.asarray(result["confusion"]).sum(1), kind="stable")[: analysis_figures.MOST_CLASSES]
     for level, axes in enumerate(figure.axes):
         heights = [bar.get_height() for bar in axes.patches]
@@ -65,9 +65,9 @@ def test_levels_by_class_shows_differences_of_the_largest_classes():
         np.testing.assert_allclose(heights, [100 * (result["level_iou"][n][level] - result["iou"][n]) for n in names])
 
 
-def test_confusion_is_in_shares_of_the_true_class():
+def test_the_confusion_matrix_shows_shares_of_the_true_class():
     result = draw_result(4)
-    _, figure = analysis_figures._confusion(result)
+    figure = analysis_figures.confusion_figure(result)
     shown = figure.axes[0].images[0].get_array()
     np.testing.assert_allclose(shown.sum(1), 100)
     order = np.argsort(-np.asarray(result["confusion"]).sum(1), kind="stable")

@@ -1,4 +1,4 @@
-"""The floors of the house: a file imports only from floors below its own."""
+"""The rules of the house: which room may import which, what only one file may know, and what every public name explains."""
 
 import ast
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pyrseg_jax"
+# A file imports only from floors below its own room.
 FLOORS = {
     "errors": 0,
     "conventions": 0,
@@ -27,51 +28,60 @@ FLOORS = {
     "api": 8,
     "main": 8,
 }
+MAX_LINES_OF_A_FILE = 300
+MAX_LINES_OF_A_FUNCTION = 60
 
 
-def part_of(path: Path) -> str:
+def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_parts(path: Path) -> set[str]:
+def imported_modules(path: Path) -> set[str]:
+    """Names of modules, and of what is imported from them, as `pyrseg_jax.room.file.name`."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name.split(".")[1] for name in names if name.startswith("pyrseg_jax.")}
+    return names
 
 
-def modules() -> list[Path]:
+def imported_rooms(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imported_modules(path) if name.startswith("pyrseg_jax.")}
+
+
+def files() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def each_file(function):
+    return pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))(function)
+
+
+@each_file
 def test_imports_go_down(path):
-    own = part_of(path)
+    own = room_of(path)
     assert own in FLOORS, f"{path} is on no floor: give {own} one in this test"
-    for part in imported_parts(path) - {own}:
-        assert FLOORS[part] < FLOORS[own], f"{path} (floor {FLOORS[own]}) imports {part} (floor {FLOORS[part]})"
+    for room in imported_rooms(path) - {own}:
+        assert FLOORS[room] < FLOORS[own], f"{path} (floor {FLOORS[own]}) imports {room} (floor {FLOORS[room]})"
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "data").rglob("*.py")), ids=lambda path: path.name)
 def test_the_host_side_does_not_import_jax(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        assert not {name.split(".")[0] for name in names} & {"jax", "flax", "optax", "orbax", "tensorflow"}, path
+    top_level = {name.split(".")[0] for name in imported_modules(path)}
+    assert not top_level & {"jax", "flax", "optax", "orbax", "tensorflow"}, path
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_one_file_knows_the_mesh(path):
-    """Who else makes shardings from partition specs would have to be changed for each new axis."""
+@each_file
+def test_only_one_file_knows_the_mesh(path):
+    """A second file that builds shardings from partition specs would have to change with every new mesh axis."""
     if path.relative_to(PACKAGE) != Path("distributed/mesh.py"):
         assert "PartitionSpec" not in path.read_text()
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_every_public_thing_says_what_it_is(path):
+@each_file
+def test_every_public_name_has_a_docstring(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree), f"{path} has no docstring"
     for node in tree.body:
@@ -79,10 +89,20 @@ def test_every_public_thing_says_what_it_is(path):
         assert not is_public or ast.get_docstring(node), f"{path}: {node.name} has no docstring"
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+@each_file
+def test_files_and_functions_stay_short(path):
+    """A longer file or function usually does two things."""
+    text = path.read_text()
+    assert text.count("\n") <= MAX_LINES_OF_A_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < MAX_LINES_OF_A_FUNCTION, f"{path}: {node.name}"
+
+
+@each_file
 def test_scenes_have_one_door(path):
     """Only the data set of that name imports the renderer, and only through the package's `__init__`."""
-    if part_of(path) == "scenes":
+    if room_of(path) == "scenes":
         return
     imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
     names = [

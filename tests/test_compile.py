@@ -1,4 +1,4 @@
-"""Compilation ahead of time: what is read out of a compiled program, and what a user is told."""
+"""Compilation ahead of time: what is read from a compiled program, and what the user is told."""
 
 import importlib.util
 import json
@@ -14,8 +14,9 @@ from support.runs import tiny_config
 
 from pyrseg_jax.ahead_of_time import topologies
 from pyrseg_jax.ahead_of_time.estimate import estimate_step, other_slices
-from pyrseg_jax.ahead_of_time.hardware import GPUS, TPUS, Chip
-from pyrseg_jax.ahead_of_time.programs import Cost, Traffic, cost_of
+from pyrseg_jax.ahead_of_time.hardware import GPUS, TPUS, Accelerator
+from pyrseg_jax.ahead_of_time.hlo_text import Cost, Traffic, cost_of
+from pyrseg_jax.ahead_of_time.report import format_report
 from pyrseg_jax.ahead_of_time.topologies import Target, find_target
 from pyrseg_jax.commands import compile
 from pyrseg_jax.distributed import mesh as mesh_lib
@@ -25,13 +26,13 @@ from pyrseg_jax.run import keys
 from pyrseg_jax.run.workdir import Workdir
 
 
-def is_there(*plugins: str) -> bool:
-    """Say whether one of JAX's plugins is installed."""
+def is_installed(*plugins: str) -> bool:
+    """Tell whether one of these plugins of JAX is installed."""
     return importlib.util.find_spec("jax_plugins") is not None and any(map(importlib.util.find_spec, plugins))
 
 
-# As XLA prints it: a loop of four rounds, one of seven as for TPUs (known by its condition alone), asynchronous pairs, a
-# collective inside of a called computation.
+# A program as XLA prints it: a loop with a trip count of four, a loop of seven rounds as for TPUs (only its condition tells how
+# many), asynchronous pairs, and a collective inside a called computation.
 PROGRAM = """HloModule jit_step, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
 
 %add (a: f32[], b: f32[]) -> f32[] {
@@ -81,7 +82,7 @@ ENTRY %main.9 (p0: f32[8]) -> f32[8] {
 """
 
 
-def test_collectives_are_counted_as_often_as_their_loop_runs():
+def test_a_collective_in_a_loop_counts_once_per_round():
     assert cost_of(PROGRAM).collectives == {
         "all-reduce": Traffic(4 + 7 + 1, 4 * 16 * 4 * 2 + 7 * 3 * 4 + 30 * 4),
         "collective-permute": Traffic(1, 6 * 4),
@@ -89,21 +90,21 @@ def test_collectives_are_counted_as_often_as_their_loop_runs():
     }
 
 
-def test_cost_of_a_program_that_was_compiled_here():
+def test_the_cost_of_a_program_compiled_on_this_machine():
     mesh = mesh_lib.make_mesh(4)
 
-    def add_up(rows):
-        def once(total, _):
+    def sum_three_times(rows):
+        def add(total, _):
             return mesh_lib.sum_over_shards(lambda x: x.sum(0) + total, mesh, rows), None
 
-        return jax.lax.scan(once, jnp.zeros(32), None, length=3)[0]
+        return jax.lax.scan(add, jnp.zeros(32), None, length=3)[0]
 
     rows = jax.ShapeDtypeStruct((8, 32), jnp.float32, sharding=mesh_lib.batch_sharding(mesh))
-    found = cost_of(jax.jit(add_up).lower(rows).compile().as_text())
+    found = cost_of(jax.jit(sum_three_times).lower(rows).compile().as_text())
     assert found == Cost({"all-reduce": Traffic(3, 3 * 32 * 4)}, None)
 
 
-def small(folder, **changes):
+def small_config(folder, **changes):
     values = keys.to_config_dict(tiny_config())
     values.data.root = str(folder)
     values.update_from_flattened_dict({"training.batch_size": 6, "evaluation.batch_size": 2} | changes)
@@ -112,9 +113,9 @@ def small(folder, **changes):
 
 def test_a_report_about_this_machine(tmp_path, capsys):
     folder = write_folder(tmp_path / "data", {})
-    plain_head = {"model.context": "none", "model.strides": (8, 4)}  # compiles sooner
-    report = compile.compile_ahead(small(folder, **plain_head), Workdir(str(tmp_path / "run")))
-    assert (report["devices"], report["batch_size"]) == (4, 16)  # 6 does not split over 4 devices
+    plain_head = {"model.context": "none", "model.strides": (8, 4)}  # compiles faster
+    report = compile.compile_ahead(small_config(folder, **plain_head), Workdir(str(tmp_path / "run")))
+    assert (report["devices"], report["batch_size"]) == (4, 16)  # 6 images cannot be split over 4 devices
     assert report["training"]["collectives"]["all-reduce"]["count"] > 0
     memory = report["training"]["memory"]
     assert (
@@ -123,34 +124,34 @@ def test_a_report_about_this_machine(tmp_path, capsys):
     )
     assert memory["temporary"] > memory["arguments"] > 0
     assert report["evaluation"]["memory"]["temporary"] < memory["temporary"]
-    # Forward and backward: about three times the forward pass, which has 2 FLOPs per multiplication.
+    # The forward and the backward pass of a tiny network: some GFLOPs at most.
     assert 1e8 < report["training"]["flops_per_image"] < 1e10
     (written,) = (tmp_path / "run" / "compile").glob("*.json")
     assert json.loads(written.read_text()) == json.loads(json.dumps(report))
     assert "all-reduce" in capsys.readouterr().out
 
 
-def test_a_report_says_what_is_computed_again(tmp_path):
+def test_a_report_tells_how_many_flops_are_recomputed(tmp_path):
     folder = write_folder(tmp_path / "data", {})
-    config = small(folder, **{"model.context": "none", "model.strides": (8, 4), "model.remat": "full"})
-    plain, again = (compile._flops_per_image(config, 3, remat) for remat in ("off", "full"))
-    # At most the forward pass, which is a third of it all.
-    assert plain < again < 4 / 3 * plain
+    config = small_config(folder, **{"model.context": "none", "model.strides": (8, 4), "model.remat": "full"})
+    plain, recomputed = (compile.training_flops(config, 3, remat) for remat in ("off", "full"))
+    # At most the whole forward pass is recomputed, and that is a third of a step.
+    assert plain < recomputed < 4 / 3 * plain
     report = {"topology": "t", "devices": 1, "batch_size": 1, "crop_px": 64, "estimate": None}
     step = {"memory": {"total": 1}, "compile_s": 1, "flops_per_image": 3e9, "collectives": {}}
-    for computed, said in (
+    for flops, expected in (
         (5e8, "3.0 GFLOPs per image and training step, and 0.5 to compute"),
         (0.0, "training step\n"),
     ):
-        step["flops_computed_again"] = computed
-        assert said in compile.describe(report | {"training": step, "evaluation": step}, None)
+        step["flops_computed_again"] = flops
+        assert expected in format_report(report | {"training": step, "evaluation": step}, None)
 
 
 @pytest.mark.parametrize("name", ["v5e", "v9:2x2", "v5e:big", "v5e:4", "h100:", "h100:0", "h100:2x2", "h1000", "b17"])
-def test_a_topology_that_is_none_is_refused_with_examples(name):
+def test_an_unknown_topology_is_refused_with_examples(name):
     with pytest.raises(
         UserError,
-        match=rf"--topology={name}: expected one of v4, .* or one of a100, h100, h200 .* like v5e:4x4, .* h100:8",
+        match=rf"--topology={name}: expected a TPU \(v4, .* or a GPU \(a100, h100, h200\).* for example v5e:4x4, .* h100:8",
     ):
         find_target(name)
 
@@ -164,24 +165,27 @@ def test_gpus_are_described_to_their_compiler(monkeypatch):
 
     monkeypatch.setattr(topologies.topologies, "get_topology_desc", get_topology_desc)
     target = find_target("h200:2")
-    assert (target.name, target.chip, len(target.devices)) == ("h200:2", GPUS["h200"].chip, 2)
-    assert find_target("a100").chip.memory_bytes == 79 * 2**30
+    assert (target.name, target.accelerator, len(target.devices)) == ("h200:2", GPUS["h200"].accelerator, 2)
+    assert find_target("a100").accelerator.memory_bytes == 79 * 2**30
     (_, platform, options), (*_, alone) = asked
     assert (platform, options["topology"], alone["topology"]) == ("cuda", "1x1x2", "1x1x1")
     assert "core_count: 132 " in options["target_config"]
     assert "core_count: 108 " in alone["target_config"]
 
 
-def test_the_compiler_gets_the_options_of_the_target():
+def test_the_compiler_receives_the_options_of_the_target():
     lowered = jax.jit(jnp.sin).lower(1.0)
     Target("", [], None, options={"xla_cpu_enable_fast_math": True}).compile(lowered)
     with pytest.raises(Exception, match="no_such_option"):
         Target("", [], None, options={"no_such_option": True}).compile(lowered)
 
 
-@pytest.mark.skipif(not is_there("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"), reason="no compiler for GPUs")
+@pytest.mark.skipif(
+    not is_installed("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"),
+    reason="needs the compiler for GPUs",
+)
 def test_a_step_is_compiled_for_gpus_that_are_not_there(tmp_path):
-    """In a process of its own: the plugin is to be registered before JAX looks for devices."""
+    """Run in a process of its own, because the plugin must be registered before JAX looks for devices."""
     command = [sys.executable, "-m", "pyrseg_jax.main", "--mode=compile", "--topology=h100:2", f"--workdir={tmp_path}"]
     data = [f"--config.data.root={write_folder(tmp_path / 'data', {})}", "--config.data.name=folder"]
     network = ["--config.model.backbone=hrnet_tiny", "--config.model.context=none", "--config.data.crop_px=64"]
@@ -194,49 +198,53 @@ def test_a_step_is_compiled_for_gpus_that_are_not_there(tmp_path):
     assert report["training"]["memory"]["temporary"] > 0
 
 
-def test_a_step_that_does_not_fit_says_what_to_change(tmp_path):
+def test_a_step_that_does_not_fit_names_the_keys_that_help(tmp_path):
     target = Target("v5e:2x2", [], TPUS["v5e"])
-    report = {"training": {"memory": {"total": 17 * 2**30}}}
-    config = small(write_folder(tmp_path / "data", {}))
+    config = small_config(write_folder(tmp_path / "data", {}))
     with pytest.raises(
-        UserError, match=r"needs 17.0 GiB .* has 16: lower config.training.batch_size=6, or take .*accumulate=2"
+        UserError, match=r"needs 17.0 GiB .* has 16: lower config.training.batch_size=6, or set .*accumulate=2"
     ):
-        compile._check_fit(report, target, config)
-    compile._check_fit({"training": {"memory": {"total": 15 * 2**30}}}, target, config)
+        compile.check_memory(17 * 2**30, target, config)
+    compile.check_memory(15 * 2**30, target, config)
+    compile.check_memory(17 * 2**30, Target("this machine", [], None), config)
 
 
 @pytest.mark.parametrize(
-    ("name", "reason", "told"),
+    ("name", "reason", "expected"),
     [
         (
             "v5e:2x2",
             "JAX TPU support not installed; cannot generate TPU topology.",
             "libtpu, .*-r requirements-tpu.txt",
         ),
-        ("h100", "topology not implemented for cuda", "JAX's plugin for CUDA, .* a GPU: .*-r requirements-cuda.txt"),
+        (
+            "h100",
+            "topology not implemented for cuda",
+            "JAX's plugin for CUDA, .* without a GPU: .*-r requirements-cuda.txt",
+        ),
     ],
 )
-def test_a_missing_compiler_is_told_with_its_command(monkeypatch, name, reason, told):
+def test_a_missing_compiler_is_reported_with_the_command_that_installs_it(monkeypatch, name, reason, expected):
     def fail(*_, **__):
         raise RuntimeError(reason)
 
     monkeypatch.setattr(topologies.topologies, "get_topology_desc", fail)
-    with pytest.raises(UserError, match=f"needs {told}"):
+    with pytest.raises(UserError, match=f"needs {expected}"):
         find_target(name)
 
 
-def test_the_estimate_is_computing_and_then_sending():
-    chip = Chip(16 * 2**30, flops=1e12, link_bytes=1e9, clock_hz=1e6)
+def test_the_estimate_adds_computation_and_communication():
+    accelerator = Accelerator(16 * 2**30, flops_per_s=1e12, link_bytes_per_s=1e9, clock_hz=1e6)
     sent = {"all-reduce": Traffic(100, 10_000_000), "all-gather": Traffic(10, 1_000_000)}
-    found = estimate_step(Cost(sent, 40_000), 4, 1e9, chip, 16, (4, 4))
+    found = estimate_step(Cost(sent, 40_000), 4, 1e9, accelerator, 16, (4, 4))
     assert found.compute_s == pytest.approx(0.04)
-    # 15 of 16 parts of the bytes, two ways or one; and 2 + 2 hops of a microsecond, two ways or one.
+    # 15/16 of the bytes, and 2 + 2 hops of one microsecond; an all-reduce takes both twice.
     assert found.send_s == pytest.approx(15 / 16 * (2 * 0.01 + 0.001) + (2 * 100 + 10) * 4e-6)
     assert found.images_per_second_per_device == pytest.approx(4 / (0.04 + found.send_s))
-    # Without the compiler's word: 4 images of 1 GFLOP at 1 TFLOP/s.
-    assert estimate_step(Cost(sent, None), 4, 1e9, chip, 16, (4, 4)).compute_s == pytest.approx(0.004)
+    # Without the compiler's cycles: 4 images of 1 GFLOP each at 1 TFLOP/s.
+    assert estimate_step(Cost(sent, None), 4, 1e9, accelerator, 16, (4, 4)).compute_s == pytest.approx(0.004)
 
 
-def test_other_slices_have_as_many_devices_to_a_chip():
+def test_other_slices_have_the_same_number_of_devices_per_chip():
     assert [devices for _, devices in other_slices((4, 4), 16)] == [4, 16, 64, 256]
     assert [devices for _, devices in other_slices((2, 2, 2), 16)] == [8, 32, 128, 512]

@@ -1,4 +1,4 @@
-"""Scores against slow twins, exact whatever the sizes and the batches."""
+"""Scores against slow twins: exact whatever the image sizes and the batch size."""
 
 import json
 
@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 from support import twins
 from support.data_sets import CLASSES
-from support.evaluation import comparable, evaluate, tiny, two_sizes
+from support.evaluation import comparable, evaluate, predictor, programs_compiled, two_sizes
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.evaluation.batches import evaluation_batches
-from pyrseg_jax.evaluation.inference import Predictor
 from pyrseg_jax.evaluation.metrics import best_constant_miou, scores
-from pyrseg_jax.evaluation.pixels import classes_of, room_for_pixels
-from pyrseg_jax.evaluation.showing import Showing, room_for
-from pyrseg_jax.evaluation.upsampling import class_of_pixels
+from pyrseg_jax.evaluation.padding import PaddedView, padded_positions
+from pyrseg_jax.evaluation.pixels import labels_of_pixels, padded_pixels
 from pyrseg_jax.evaluation.views import Protocol, make_protocol
+from pyrseg_jax.models.resample import class_of_pixels
 
 
 def test_the_three_conventions_of_miou():
@@ -35,7 +34,7 @@ def test_the_three_conventions_of_miou():
     assert found["mean_accuracy"] == pytest.approx((6 / 8 + 3 / 4) / 2)
 
 
-def test_without_a_labelled_pixel_there_is_no_score():
+def test_without_a_labeled_pixel_there_is_no_score():
     found = scores(np.zeros((2, 2), int), "ab")
     assert found["miou"] is found["pixel_accuracy"] is None
     json.dumps(found)
@@ -51,19 +50,19 @@ def test_best_constant_prediction(rng):
     assert best_constant_miou(confusion) == pytest.approx(max(candidates))
 
 
-def showing_of(probs, is_mirrored=False):
-    """A batch of one whose finest level is `probs`, with nothing above it."""
+def view_of(probs, is_mirrored=False):
+    """Return a view of one image whose finest level is `probs` and decides everywhere."""
     height, width, num_classes = probs.shape
-    room = room_for(height * width)
-    cells = np.zeros((1, 4 * room // 3 + 1, num_classes), np.float32)
+    size = padded_positions(height * width)
+    cells = np.zeros((1, 4 * size // 3 + 1, num_classes), np.float32)
     cells[0, : height * width] = probs.reshape(-1, num_classes)
-    at = np.arange(room, dtype=np.int32)[None]
-    zeros = np.zeros_like(at)
-    return Showing(cells, at, zeros, at, zeros, np.array([[height, width]], np.int32), np.array([is_mirrored]))
+    rows = np.arange(size, dtype=np.int32)[None]
+    counts, grid = np.array([[height * width]], np.int32), np.array([[height, width]], np.int32)
+    return PaddedView(cells, rows, np.zeros_like(rows), counts, grid, np.array([is_mirrored]))
 
 
-def classes_at(showings, size):
-    found = classes_of(showings, np.array(size, np.int32), room_for_pixels(size[0] * size[1]))
+def labels_at(views, size):
+    found = labels_of_pixels(views, np.array(size, np.int32), padded_pixels(size[0] * size[1]))
     return np.asarray(found)[: size[0] * size[1]].reshape(size)
 
 
@@ -74,25 +73,25 @@ def test_upsampled_classes_equal_the_twin(rng, size):
     top = np.sort(expected, -1)
     is_clear = top[..., -1] - top[..., -2] > 1e-5
     assert is_clear.mean() > 0.99
-    np.testing.assert_array_equal(classes_at([showing_of(probs)], size)[is_clear], expected.argmax(-1)[is_clear])
+    np.testing.assert_array_equal(labels_at([view_of(probs)], size)[is_clear], expected.argmax(-1)[is_clear])
 
 
-def test_showings_are_averaged_at_the_size_of_the_label_map(rng):
+def test_views_are_averaged_at_the_size_of_the_label_map(rng):
     """Two scales, the second one mirrored."""
     first, second = rng.random((4, 5, 3)).astype(np.float32), rng.random((9, 6, 3)).astype(np.float32)
     size = (31, 40)
     expected = twins.bilinear(first, size) + twins.bilinear(second, size)[:, ::-1]
     top = np.sort(expected, -1)
     is_clear = top[..., -1] - top[..., -2] > 1e-5
-    found = classes_at([showing_of(first), showing_of(second, is_mirrored=True)], size)
+    found = labels_at([view_of(first), view_of(second, is_mirrored=True)], size)
     np.testing.assert_array_equal(found[is_clear], expected.argmax(-1)[is_clear])
 
 
 def test_sizes_share_one_program():
-    before = classes_of._cache_size()
-    for grid, size in (((9, 6), (40, 70)), ((8, 8), (33, 64)), ((2, 31), (7, 5))):
-        classes_at([showing_of(np.zeros((*grid, 7), np.float32))], size)
-    assert classes_of._cache_size() == before + 1
+    with programs_compiled() as names:
+        for grid, size in (((9, 6), (40, 70)), ((8, 8), (33, 64)), ((2, 31), (7, 5))):
+            labels_at([view_of(np.zeros((*grid, 7), np.float32))], size)
+    assert names == ["jit(labels_of_pixels)"]
 
 
 def test_batches_hold_each_image_once_with_its_own_label(tmp_path):
@@ -127,7 +126,7 @@ def test_network_size(size, rule, expected):
     assert make_protocol("single", *rule, 32).sizes(*size) == (expected,)
 
 
-def test_the_last_batch_and_the_devices_do_not_matter(tmp_path):
+def test_batch_size_and_number_of_devices_do_not_change_the_scores(tmp_path):
     """Seven images of two sizes: one by one, in threes, in fours over four devices."""
     root = two_sizes(tmp_path)
     one_by_one = evaluate(root, batch_size=1)
@@ -137,12 +136,11 @@ def test_the_last_batch_and_the_devices_do_not_matter(tmp_path):
 
 
 def test_scores_are_those_of_the_predictions(tmp_path):
-    """The evaluator against the predictor, image by image, with the slow confusion matrix."""
+    """Compare the evaluator with the predictor, image by image, and with a slow confusion matrix."""
     root = two_sizes(tmp_path)
-    model, variables = tiny()
     dataset = open_dataset("folder", str(root), None)
     source = dataset.open_split("validation")
-    predict = Predictor(model, variables, Protocol(), 0.5)
+    predict = predictor()
     confusion, levels, cells, pixels = np.zeros((3, 3), int), np.zeros(4), 0, 0
     for i in range(len(source)):
         pair = decode_pair(source[i], dataset.label_space)
@@ -184,7 +182,7 @@ def test_equal_probabilities_go_to_the_lower_class(num_classes):
     assert not class_of_pixels(jnp.full((1, 2, 2, num_classes), 0.05), (8, 8)).any()
 
 
-def test_a_size_that_is_no_multiple_of_the_map_is_refused():
+def test_a_size_that_is_not_a_multiple_of_the_map_is_refused():
     with pytest.raises(
         ValueError, match=r"size=\(8, 9\): expected the same multiple of both sides of the map, \(2, 2\)"
     ):

@@ -1,4 +1,4 @@
-"""The exported file: run by jax alone, and the same numbers as the model."""
+"""The exported file runs with jax alone and gives the same numbers as the model."""
 
 import json
 import subprocess
@@ -13,10 +13,11 @@ from support.data_sets import CLASSES, draw_pair
 from support.runs import STEP, tiny_config, write_run
 
 import pyrseg_jax
-from pyrseg_jax.api import _ExportedPredictor
 from pyrseg_jax.commands.export import export
+from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.evaluation.inference import run_network
+from pyrseg_jax.evaluation.predict import predict
+from pyrseg_jax.export.predictor import ExportedPredictor
 from pyrseg_jax.export.stablehlo import PLATFORMS, Exported
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.workdir import Workdir
@@ -44,7 +45,7 @@ def test_the_file_is_measured(exported):
 
 
 def test_jax_alone_runs_it_as_its_readme_says(exported, tmp_path, rng):
-    """Without this package and all that it needs beside jax and NumPy, in another folder and process."""
+    """Run in another process and folder, without this package and its dependencies other than jax and NumPy."""
     _, config, variables, path, _ = exported
     images = np.stack([draw_pair(rng, 64, 96)[0] for _ in range(3)])
     np.save(tmp_path / "images.npy", images)
@@ -56,7 +57,7 @@ def test_jax_alone_runs_it_as_its_readme_says(exported, tmp_path, rng):
     data = f"import numpy\nimages = numpy.load({str(tmp_path / 'images.npy')!r})\n"
     flat = "flat = {'labels': result['labels'], 'level': result['level'], 'probs': result['probs']}\n"
     save = f"np.savez({str(tmp_path / 'result.npz')!r}, **flat)\nprint(json.dumps(about))\n"
-    # -I: neither PYTHONPATH nor the current folder are searched.
+    # -I: do not search PYTHONPATH and the current folder for modules.
     command = [sys.executable, "-I", "-c", blocked + data + code + "\n" + flat + save]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -68,8 +69,8 @@ def test_jax_alone_runs_it_as_its_readme_says(exported, tmp_path, rng):
     assert found["labels"].shape == (3, 64, 96)
     assert len(np.unique(found["labels"])) > 1
     model = experiment.make_model(config.model, 3)
-    expected = jax.jit(lambda v, x: run_network(model, v, x, 0.5))(variables, images)
-    np.testing.assert_allclose(found["probs"], expected.probs, atol=1e-5)
+    expected = jax.jit(lambda v, x: predict(model, v, x, 0.5))(variables, images)
+    np.testing.assert_allclose(found["probs"], expected.fused, atol=1e-5)
     assert (found["level"] == expected.level).mean() > 0.99
 
 
@@ -84,7 +85,7 @@ def test_the_file_and_the_run_segment_alike(exported, rng):
     run, _, _, path, _ = exported
     from_run, from_file = pyrseg_jax.load(run), pyrseg_jax.load(path)
     assert from_file.class_names == CLASSES
-    image, _ = draw_pair(rng, 60, 100)  # shown to the network at 64 × 96 by both
+    image, _ = draw_pair(rng, 60, 100)  # both resize it to 64 × 96
     a, b = from_run(image), from_file(image)
     assert (a.labels == b.labels).mean() > 0.999
     np.testing.assert_allclose(a.probs, b.probs, atol=1e-5)
@@ -95,12 +96,12 @@ def test_the_file_and_the_run_segment_alike(exported, rng):
 @pytest.mark.parametrize(
     ("target", "sizes", "message"),
     [
-        ("m.onnx", [], r"--output=m.onnx: an exported model is a file that ends in .zip"),
+        ("m.onnx", [], r"--output=m.onnx: an exported model is a file whose name ends in .zip"),
         (None, ["512"], r"--sizes=512: expected HEIGHTxWIDTH in pixels"),
         (None, ["64x50"], r"--sizes=64x50: expected multiples of 32, the coarsest stride"),
     ],
 )
-def test_what_cannot_be_exported_is_named(exported, target, sizes, message):
+def test_an_error_names_what_cannot_be_exported(exported, target, sizes, message):
     run, config, *_ = exported
     with pytest.raises(UserError, match=message):
         export(config, Workdir(str(run)), target, sizes)
@@ -108,16 +109,16 @@ def test_what_cannot_be_exported_is_named(exported, target, sizes, message):
 
 def test_a_damaged_file_is_named(exported, tmp_path):
     (tmp_path / "cut.zip").write_bytes(exported[3].read_bytes()[:1000])
-    with pytest.raises(UserError, match="cut.zip is no exported model, or a damaged one"):
+    with pytest.raises(UserError, match="cut.zip is not an exported model, or it is damaged"):
         pyrseg_jax.load(tmp_path / "cut.zip")
 
 
-def test_an_image_is_shown_at_the_size_nearest_in_shape_then_in_area(rng):
-    shown = []
+def test_an_image_is_resized_to_the_nearest_aspect_ratio_then_area(rng):
+    seen = []
 
     def program(size):
         def run(weights, images):
-            shown.append(images.shape[1:3])
+            seen.append(images.shape[1:3])
             h, w = size[0] // 4, size[1] // 4
             probs = np.stack([np.ones((1, h, w)), np.zeros((1, h, w))], -1).astype(np.float32)
             level = np.zeros((1, h, w), np.uint8)
@@ -126,14 +127,14 @@ def test_an_image_is_shown_at_the_size_nearest_in_shape_then_in_area(rng):
         return run
 
     sizes = [(64, 64), (128, 128), (64, 128)]
-    predict = _ExportedPredictor(Exported({}, None, {}, {size: program(size) for size in sizes}))
+    exported = Exported({"threshold": 0.5}, ade_layout(("a", "b")), {}, {size: program(size) for size in sizes})
     for image, size in (
         ((60, 60), (64, 64)),
         ((120, 130), (128, 128)),
         ((300, 500), (64, 128)),
         ((500, 470), (128, 128)),
     ):
-        found = predict(rng.integers(0, 256, (*image, 3), np.uint8))
-        assert shown[-1] == size
+        found = ExportedPredictor(exported)(rng.integers(0, 256, (*image, 3), np.uint8))
+        assert seen[-1] == size
         assert found.labels.shape == image
         assert not found.labels.any()

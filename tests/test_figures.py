@@ -1,30 +1,32 @@
-"""The pictures of a prediction: laws of the drawn pyramid, exact colours where they belong, clear errors."""
+"""The figure of a prediction: laws of the drawn pyramid, exact colors in the right places, clear errors."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
+from pyrseg_jax.conventions import VOID
+from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.reporting import palette, sheet
-from pyrseg_jax.reporting.cells import DONE, MIXED, cell_states
-from pyrseg_jax.reporting.figures import cells_taken, default_colors, legend_entries, overlay, pyramid_figure
+from pyrseg_jax.reporting.cells import DONE, MIXED, cell_states, cells_taken
+from pyrseg_jax.reporting.figures import legend_entries, pyramid_figure
+from pyrseg_jax.reporting.palette import default_colors, overlay
+from pyrseg_jax.reporting.result import Result
 
-VOID = 255
 NUM_CLASSES = 5
 NAMES = ["road", "sky", "tree", "car", "pole"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    labels: np.ndarray
-    level: np.ndarray
-    semantic: tuple
-    unity: tuple
-    strides: tuple
+def space(names=NAMES, colors=None):
+    return LabelSpace(tuple(names), tuple(range(1, len(names) + 1)), colors=colors)
+
+
+def photograph(size=(50, 71)):
+    return np.random.default_rng(7).integers(0, 256, (*size, 3)).astype(np.uint8)
 
 
 def random_prediction(num_levels=3, cells=(2, 3), size=(50, 71), seed=0):
-    """A pyramid of random cells, fused position by position, as slowly and plainly as Eq. (2) reads."""
+    """Draw a pyramid of random cells and fuse it position by position, in the words of Eq. (2)."""
     rng = np.random.default_rng(seed)
     shapes = [(cells[0] << i, cells[1] << i) for i in range(num_levels)]
     semantic = tuple(rng.integers(0, NUM_CLASSES, shape).astype(np.uint8) for shape in shapes)
@@ -40,11 +42,9 @@ def random_prediction(num_levels=3, cells=(2, 3), size=(50, 71), seed=0):
     rows = np.arange(size[0]) * shapes[-1][0] // size[0]
     columns = np.arange(size[1]) * shapes[-1][1] // size[1]
     strides = tuple(4 << (num_levels - 1 - i) for i in range(num_levels))
-    return Prediction(fused[rows[:, None], columns], level, semantic, unity, strides)
-
-
-def photograph(size=(50, 71)):
-    return np.random.default_rng(7).integers(0, 256, (*size, 3)).astype(np.uint8)
+    probs = np.eye(NUM_CLASSES, dtype=np.float32)[fused]
+    labels = fused[rows[:, None], columns]
+    return Result(labels, probs, level, unity, semantic, strides, photograph(size), space(), 0.5)
 
 
 def colors_in(pixels):
@@ -52,7 +52,7 @@ def colors_in(pixels):
 
 
 def find_panels(figure):
-    """Cut the figure's panels out by their frames: rows of panels, each a list of (h, w, 3) arrays."""
+    """Cut the panels out of a figure by their frames: rows of panels, each a list of (h, w, 3) arrays."""
     pixels = np.asarray(figure)
     is_frame = (pixels == 170).all(axis=-1)
     tops = [y for y in range(len(pixels)) if is_frame[y].sum() > 250 and not is_frame[y - 1].sum() > 250]
@@ -70,7 +70,7 @@ def find_panels(figure):
 
 
 @pytest.mark.parametrize("num_levels", [1, 2, 4])
-def test_each_position_is_taken_from_exactly_one_level_the_one_that_decided(num_levels):
+def test_each_position_is_taken_from_exactly_one_level(num_levels):
     prediction = random_prediction(num_levels)
     finest = prediction.level.shape
     taken = cells_taken(prediction.unity, 0.5, finest)
@@ -125,10 +125,10 @@ def test_overlay_draws_contours_between_segments_and_beside_void():
     assert (mirrored[:, 10] > mirrored[:, 14]).all() and (mirrored[:, 9] == 128).all()
 
 
-def test_default_colors_differ_from_each_other_and_from_the_greys():
+def test_default_colors_differ_from_each_other_and_from_the_grays():
     colors = default_colors(255).astype(int)
     assert len(colors_in(colors)) == 255
-    assert (colors.max(axis=1) - colors.min(axis=1)).min() > 25, "grey means that no class is shown"
+    assert (colors.max(axis=1) - colors.min(axis=1)).min() > 25, "gray means that no class is shown"
     assert (default_colors(11) == colors[:11]).all()
     gaps = np.abs(colors[:11, None] - colors[None, :11]).sum(axis=-1) + 999 * np.eye(11)
     assert gaps.min() > 90, "the first eleven must be told apart at a glance"
@@ -137,10 +137,10 @@ def test_default_colors_differ_from_each_other_and_from_the_greys():
             default_colors(wrong)
 
 
-def test_a_level_shows_class_colours_only_where_it_decides():
+def test_a_level_shows_class_colors_only_where_it_decides():
     prediction = random_prediction()
     colors = default_colors(NUM_CLASSES)
-    panels = find_panels(pyramid_figure(photograph(), prediction, colors, NAMES))
+    panels = find_panels(pyramid_figure(prediction))
     states = cell_states(prediction.unity, 0.5)
     assert [len(row) for row in panels] == [3, 2, 3]
     for classes, cells, pixels in zip(prediction.semantic, states, panels[0]):
@@ -150,20 +150,20 @@ def test_a_level_shows_class_colours_only_where_it_decides():
             x = int((column + 0.5) * pixels.shape[1] / cells.shape[1])
             shown = tuple(pixels[y, x])
             if state == DONE:
-                assert shown == (palette.DONE_GREY,) * 3
+                assert shown == (palette.DONE_GRAY,) * 3
             elif state == MIXED:
-                assert shown[0] == shown[1] == shown[2] < palette.DONE_GREY - 50
+                assert shown[0] == shown[1] == shown[2] < palette.DONE_GRAY - 50
             else:
                 assert shown == tuple(colors[classes[row, column]])
 
 
-def test_the_fused_map_and_the_levels_are_drawn_in_their_exact_colours():
+def test_the_fused_map_and_the_levels_are_drawn_in_their_exact_colors():
     prediction = random_prediction()
     prediction.labels[:10, :10] = 4
     truth = prediction.labels.copy()
     truth[30:, :30] = VOID
     colors = default_colors(NUM_CLASSES)
-    figure = pyramid_figure(photograph(), prediction, colors, NAMES, truth=truth, title="a street")
+    figure = pyramid_figure(prediction, truth=truth, title="a street")
     _, fused, level, true = find_panels(figure)[-1]
     assert colors_in(fused) == colors_in(colors[np.unique(prediction.labels)])
     assert tuple(fused[3, 3]) == tuple(colors[4])
@@ -188,7 +188,7 @@ def test_the_fused_map_and_the_levels_are_drawn_in_their_exact_colours():
 def test_any_size_and_number_of_levels_gives_a_figure(size, num_levels, has_truth):
     prediction = random_prediction(num_levels, (1, 2), size)
     truth = prediction.labels if has_truth else None
-    figure = pyramid_figure(photograph(size), prediction, default_colors(NUM_CLASSES), NAMES, truth=truth)
+    figure = pyramid_figure(prediction, truth=truth)
     assert figure.mode == "RGB" and 1600 <= figure.width <= 2000
     border = np.asarray(figure)[:, -38:]
     assert (border == 255).all(), "something runs off the sheet"
@@ -207,7 +207,7 @@ def test_texts_stay_within_their_columns(monkeypatch):
     monkeypatch.setattr(sheet.Sheet, "text", remember)
     prediction = random_prediction(6, (1, 1), (90, 20))
     names = ["a name that goes on and on " * 9, "$x_1$", "дорога", "line\nbreak", ""]
-    pyramid_figure(photograph((90, 20)), prediction, default_colors(5), names, title="long " * 99)
+    pyramid_figure(dataclasses.replace(prediction, label_space=space(names)), title="long " * 99)
     for x, y, right in placed:
         assert not any(other_y == y and x < other_x < right for other_x, other_y, _ in placed)
 
@@ -225,14 +225,14 @@ def test_a_name_without_glyphs_becomes_the_class_id():
     assert legend_entries([np.array([0], np.uint8)], ["дорога α"]) == ([(0, "дорога α")], 0)
 
 
-def test_a_probability_that_rounds_across_the_threshold_is_no_contradiction():
+def test_a_probability_that_rounds_across_the_threshold_does_not_contradict_the_level():
     prediction = random_prediction()
     prediction.unity[0][0, 0] = 0.5 - 1e-6
     prediction.level[:4, :4] = 0
-    pyramid_figure(photograph(), prediction, default_colors(NUM_CLASSES), NAMES)
+    pyramid_figure(prediction)
     prediction.unity[0][0, 0] = 0.45
     with pytest.raises(ValueError, match="level and unity disagree at 16 of 96 positions"):
-        pyramid_figure(photograph(), prediction, default_colors(NUM_CLASSES), NAMES)
+        pyramid_figure(prediction)
 
 
 def replaced(**parts):
@@ -263,17 +263,17 @@ GOOD = random_prediction()
 )
 def test_parts_that_do_not_fit_are_named(parts, message):
     with pytest.raises(ValueError, match=message):
-        pyramid_figure(photograph(), replaced(**parts), default_colors(NUM_CLASSES), NAMES)
+        pyramid_figure(replaced(**parts))
 
 
-def test_images_colours_names_and_truth_that_do_not_fit_are_named():
+def test_images_colors_names_and_truth_that_do_not_fit_are_named():
     image, colors = photograph(), default_colors(NUM_CLASSES)
     with pytest.raises(ValueError, match="found 4 class names for 5 colors"):
-        pyramid_figure(image, GOOD, colors, NAMES[:4])
+        pyramid_figure(replaced(label_space=space(NAMES[:4], tuple(map(tuple, colors.tolist())))))
     with pytest.raises(ValueError, match=r"truth has shape \(5, 71\)"):
-        pyramid_figure(image, GOOD, colors, NAMES, truth=GOOD.labels[:5])
+        pyramid_figure(GOOD, truth=GOOD.labels[:5])
     with pytest.raises(ValueError, match="threshold is 1.5; expected a probability in 0..1"):
-        pyramid_figure(image, GOOD, colors, NAMES, threshold=1.5)
+        pyramid_figure(replaced(threshold=1.5))
     with pytest.raises(ValueError, match=r"image has shape \(50, 71\) and type uint8; expected \(H, W, 3\)"):
         overlay(image[..., 0], GOOD.labels, colors)
     with pytest.raises(ValueError, match=r"colors has shape \(5, 3\) and type float64"):

@@ -1,17 +1,12 @@
-"""What a trace says of the time without work on the device."""
-
-import sys
-from pathlib import Path
+"""Idle time of the device, as measured from a trace."""
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import idle  # noqa: E402
+from support import idle_time
 
 
-def test_gaps_are_what_no_interval_covers(rng):
-    """Against a count of whole nanoseconds."""
+def test_gaps_are_the_time_that_no_interval_covers(rng):
+    """Compare with a slow twin that marks every nanosecond."""
     for _ in range(50):
         starts = rng.integers(0, 100, 8)
         intervals = [(int(start), int(start + rng.integers(0, 20))) for start in starts]
@@ -19,25 +14,30 @@ def test_gaps_are_what_no_interval_covers(rng):
         for start, end in intervals:
             is_free[start:end] = False
         covered = np.zeros(200, bool)
-        for start, end in idle.find_gaps(intervals, 10, 90):
+        for start, end in idle_time.find_gaps(intervals, 10, 90):
             assert start < end
-            assert not covered[start - 1 : end].any()  # neither overlapping nor touching, so each is as long as can be
+            assert not covered[start - 1 : end].any()  # gaps neither overlap nor touch, so none can be longer
             covered[start:end] = True
         assert (covered[10:90] == is_free[10:90]).all()
         assert not covered[:10].any()
         assert not covered[90:].any()
 
 
-def test_the_first_step_is_left_out_and_the_innermost_call_named():
+def test_the_first_step_is_left_out_and_the_innermost_call_is_named():
     host = [(0, 1000, "outer"), (100, 400, "loop"), (205, 245, "next"), (290, 292, "short")]
     busy = [(0, 210), (230, 260), (220, 240), (280, 500)]
-    found = idle.measure(idle.Trace([0, 200, 300], busy, host), num_longest=1)
+    found = idle_time.measure(idle_time.Trace([0, 200, 300], busy, host), num_longest=1)
     assert found["idle_share"] == pytest.approx(0.3)  # 210 … 220 and 260 … 280 of 200 … 300
     assert found["gaps"] == 2
     assert found["step_ms"] == pytest.approx([1e-4])
     assert found["longest"] == [{"after_ms": pytest.approx(6e-5), "ms": pytest.approx(2e-5), "host": "loop"}]
 
 
-def test_too_little_to_measure_ends_with_a_line():
-    with pytest.raises(SystemExit, match="2 steps and 1 programs in the trace: at least three steps are needed"):
-        idle.measure(idle.Trace([0, 200], [(0, 100)], []), num_longest=1)
+def test_a_trace_that_is_too_short_is_refused():
+    with pytest.raises(ValueError, match="2 steps and 1 programs: at least three steps are needed"):
+        idle_time.measure(idle_time.Trace([0, 200], [(0, 100)], []), num_longest=1)
+
+
+def test_a_run_without_a_trace_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no trace: train with --config.training.profile"):
+        idle_time.find_trace(tmp_path)

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pyrseg_jax.models.normalization import EPSILON, MOMENTUM, SMALL, BatchNorm, _sums, normalize_by_batch
+from pyrseg_jax.models.normalization import EPSILON, MOMENTUM, BatchNorm, normalize_by_batch
+from pyrseg_jax.models.xla_cpu import SMALL_MAP, channel_sums
 
 CHANNELS = 5
 
@@ -125,13 +126,13 @@ def test_gradient_takes_two_sums_over_the_batch():
         variables = jax.eval_shape(lambda x: BatchNorm().init(jax.random.key(0), x, False), x)
         text = jax.jit(lambda v, x, apply=apply: gradients(apply, v, x, x)).lower(variables, x).as_text()
         sums.append(text.count("stablehlo.reduce("))
-    assert x.size > SMALL
+    assert x.size > SMALL_MAP
     assert sums == [4, 7]  # two of them are the statistics
 
 
 @pytest.mark.parametrize("width", [8, 2**10], ids=["small", "large"])
 def test_sums_of_small_and_large_maps_keep_their_digits(rng, width):
     x, y = (rng.normal(3, 1, (4, 64, width, 4)).astype(np.float32) for _ in range(2))
-    assert (x.size > SMALL) == (width > 8)
-    for found, array in zip(jax.jit(_sums)(x, y), (x, y), strict=True):
+    assert (x.size > SMALL_MAP) == (width > 8)
+    for found, array in zip(jax.jit(channel_sums)(x, y), (x, y), strict=True):
         np.testing.assert_allclose(found, array.sum((0, 1, 2), dtype=np.float64), rtol=2e-6)

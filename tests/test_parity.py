@@ -91,7 +91,7 @@ def test_half_precision_finds_the_same_classes():
     model, twin, variables, images = prepare(dtype="bfloat16", size=(64, 96))
     expected = parity.run_twin(twin, images, train=False)[0]
     found = parity.make_run(model, train=False)(variables, images)[0]
-    # Random weights leave small margins between classes; docs/results.md has the shares at full size.
+    # Random weights leave small margins between classes; docs/guide/results.md has the shares at full size.
     assert (np.argmax(found, -1) == expected.detach().argmax(-1).numpy()).mean() >= 0.97
 
 

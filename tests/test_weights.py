@@ -14,26 +14,29 @@ from safetensors.numpy import save_file
 from support.runs import tiny_config, write_run
 from support.trees import assert_trees_equal
 
-from pyrseg_jax.commands.evaluate import with_context
 from pyrseg_jax.commands.train import train
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.models.backbones import hrnet
+from pyrseg_jax.models.backbones import BACKBONES
 from pyrseg_jax.models.initial import abstract_variables, initial_variables
 from pyrseg_jax.models.segmenter import build_segmenter
 from pyrseg_jax.models.weights import hrnet as torch_weights
 from pyrseg_jax.models.weights.files import read_weights
+from pyrseg_jax.models.weights.importer import import_weights
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
-from pyrseg_jax.run.start import initialise
+from pyrseg_jax.run.evaluations import with_context
+from pyrseg_jax.run.start import initialize
 from pyrseg_jax.run.workdir import Workdir
+
+IMPORTERS = BACKBONES["hrnet_tiny"].importers
 
 
 @functools.cache
 def tiny_backbone(seed=0):
     """Variables of a tiny backbone and its state dict, with every array different from the others."""
     rng = np.random.default_rng(seed)
-    variables = initial_variables(hrnet.BACKBONES["hrnet_tiny"](), seed)
+    variables = initial_variables(BACKBONES["hrnet_tiny"].make(), seed)
     variables = jax.tree.map(lambda a: rng.uniform(0.1, 1, a.shape).astype(np.float32), variables)
     return variables, torch_weights.to_state_dict(variables)
 
@@ -68,11 +71,11 @@ def published_names(stage_modules=(1, 4, 3), num_blocks=4):
 @pytest.mark.parametrize("name", ["hrnet_w48"])
 def test_published_networks_have_the_published_names_and_shapes(name):
     variables = jax.tree.map(
-        lambda a: np.broadcast_to(np.float32(0), a.shape), abstract_variables(hrnet.BACKBONES[name]())
+        lambda a: np.broadcast_to(np.float32(0), a.shape), abstract_variables(BACKBONES[name].make())
     )
     state = torch_weights.to_state_dict(variables)
     assert {n for n in state if not n.endswith("num_batches_tracked")} == published_names()
-    width = hrnet.BACKBONES[name]().width
+    width = BACKBONES[name].make().width
     assert state["conv1.weight"].shape == (64, 3, 3, 3)
     assert state["layer1.0.downsample.0.weight"].shape == (256, 64, 1, 1)
     assert state["stage4.2.fuse_layers.3.0.2.0.weight"].shape == (8 * width, width, 3, 3)
@@ -103,10 +106,10 @@ def test_kernels_are_turned_and_branches_kept_apart():
     [
         (lambda s: s.pop("bn1.weight"), r"1 names are missing: bn1\.weight"),
         (lambda s: s.update({"conv9.weight": np.ones(1)}), r"1 are unknown: conv9\.weight"),
-        (lambda s: s.update({"conv2.weight": np.ones((64, 3, 3, 3))}), r"conv2\.weight \(3, 3, 3, 64\) in place of"),
+        (lambda s: s.update({"conv2.weight": np.ones((64, 3, 3, 3))}), r"conv2\.weight \(3, 3, 3, 64\) instead of"),
         (
             lambda s: s.pop("transition1.0.0.weight"),
-            r"not the weights of an HRNet: there is no transition1\.0\.0\.weight",
+            r"not the weights of this kind of backbone \(HRNet\): there is no transition1\.0\.0\.weight",
         ),
         (lambda s: s["bn1.running_var"].fill(-1), r"stem1/bn/var are not finite or a variance is negative"),
         (lambda s: s["conv1.weight"].fill(np.nan), r"stem1/conv/kernel are not finite"),
@@ -124,8 +127,10 @@ def test_another_width_is_named():
     abstract = abstract_variables(
         build_segmenter(3, backbone="hrnet_small", representation="per_pixel", context="none")
     )
-    with pytest.raises(UserError, match="of HRNet-W8, config.model.backbone is of width 16"):
-        torch_weights.import_weights(state, abstract)
+    with pytest.raises(
+        UserError, match="the weights are of HRNet-W8, and the network's backbone is HRNet-W16: choose the backbone"
+    ):
+        import_weights(state, abstract, IMPORTERS)
 
 
 def rename(state, old, new):
@@ -180,7 +185,7 @@ def test_trained_heads_of_every_release(rng, context, release, source):
     variables = jax.tree.map(lambda a: rng.uniform(0.1, 1, a.shape).astype(np.float32), initial_variables(model, 0))
     state = release(torch_weights.to_state_dict(variables))
     jax.tree.map(np.testing.assert_array_equal, torch_weights.convert_segmenter(state, variables), variables)
-    assert source in torch_weights.import_weights(state, variables).source
+    assert source in import_weights(state, variables, IMPORTERS).source
 
 
 def test_another_number_of_classes_is_named():
@@ -188,14 +193,14 @@ def test_another_number_of_classes_is_named():
     abstract = abstract_variables(tiny_segmenter(classes=3))
     with pytest.raises(UserError, match="last_layer.3.weight for 5 classes"):
         torch_weights.convert_segmenter(state, abstract)
-    found = torch_weights.import_weights(state, abstract)
+    found = import_weights(state, abstract, IMPORTERS)
     assert found.left == ("last_layer.3.bias for 5 classes", "last_layer.3.weight for 5 classes")
     assert ("params", "semantic_head", "project_4", "conv", "kernel") in found.variables
 
 
 def test_a_head_of_another_kind_is_left_whole():
     state = torch_weights.to_state_dict(initial_variables(tiny_segmenter("ocr"), 0))
-    found = torch_weights.import_weights(state, abstract_variables(tiny_segmenter("none")))
+    found = import_weights(state, abstract_variables(tiny_segmenter("none")), IMPORTERS)
     assert {path[1] for path in found.variables} == {"backbone"}
     assert found.left[0].startswith("the head (HRNet + OCR, official release)")
 
@@ -219,7 +224,11 @@ def test_damaged_and_foreign_files_are_named(weight_file, tmp_path):
         ("cut.safetensors", whole[: len(whole) // 2], "cut.safetensors cannot be read as safetensors"),
         ("text.safetensors", b"<html>404</html>", "text.safetensors cannot be read as safetensors"),
         ("empty.safetensors", b"", "empty.safetensors cannot be read as safetensors"),
-        ("weights.onnx", whole, r"weights.onnx is no file of weights: expected one ending in \.safetensors, \.pth"),
+        (
+            "weights.onnx",
+            whole,
+            r"weights.onnx is not a file of weights: expected a name that ends in \.safetensors, \.pth",
+        ),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=message):
@@ -278,9 +287,9 @@ def test_pytorch_files_are_read(tmp_path):
 
 
 def start_of(config, classes, caplog):
-    """What `initialise` gives, flat, and its log line."""
+    """What `initialize` gives, flat, and its log line."""
     with caplog.at_level(logging.INFO):
-        start = initialise(config, experiment.make_model(config.model, len(classes)), ade_layout(classes))
+        start = initialize(config, experiment.make_model(config.model, len(classes)), ade_layout(classes))
     return start, caplog.records[-1].getMessage() if caplog.records else ""
 
 
@@ -294,7 +303,7 @@ def test_training_starts_from_a_file(weight_file, caplog):
     for part in ("context", "semantic_head", "unity_head"):
         jax.tree.map(np.testing.assert_array_equal, start.variables["params"][part], random.variables["params"][part])
     assert start.origin == {"file": str(weight_file), "sha256": read_weights(weight_file).sha256, "source": "HRNet"}
-    assert line.endswith("at random: context, semantic_head, unity_head; not taken: nothing")
+    assert line.endswith("random: context, semantic_head, unity_head; not used: nothing")
 
 
 def test_training_starts_from_a_run_with_other_classes(tmp_path, caplog):
@@ -305,10 +314,10 @@ def test_training_starts_from_a_run_with_other_classes(tmp_path, caplog):
         jax.tree.map(np.testing.assert_array_equal, start.variables["params"][part], theirs["params"][part])
     ours, head = start.variables["params"]["semantic_head"], theirs["params"]["semantic_head"]
     assert (ours["classify_1"]["kernel"].shape[-1], head["classify_1"]["kernel"].shape[-1]) == (3, 3)
-    assert line.endswith("at random: semantic_head; not taken: context, semantic_head")
+    assert line.endswith("random: semantic_head; not used: context, semantic_head")
     same, line = start_of(tiny_config(tmp_path / "first", strides=(8, 4)), ("sky", "ground", "post"), caplog)
     jax.tree.map(np.testing.assert_array_equal, same.variables, theirs)
-    assert "at random: nothing; not taken: nothing" in line
+    assert "random: nothing; not used: nothing" in line
     assert len(same.origin["sha256"]) == 64
     with pytest.raises(UserError, match=r"the run has the backbone hrnet_tiny, this one hrnet_small: choose that one"):
         start_of(tiny_config(tmp_path / "first", backbone="hrnet_small"), ("sky", "ground"), caplog)
@@ -318,7 +327,7 @@ def test_results_say_what_the_run_started_from(tmp_path):
     run = Workdir(str(tmp_path))
     assert with_context({}, tiny_config(), run, 3)["protocol"]["initialisation"] == "random"
     origin = {"file": "w.pth", "sha256": "0" * 64, "source": "HRNet"}
-    run.write_initialisation(origin)
+    run.open_for_training(tiny_config(), ade_layout(("sky", "ground")), origin)
     assert with_context({}, tiny_config(), run, 3)["protocol"]["initialisation"] == origin
 
 
@@ -337,4 +346,4 @@ def test_weights_that_do_not_fit_leave_no_run_behind(folder, tmp_path, weight_fi
     ):
         config = tiny_config(wrong)
         with pytest.raises(UserError, match=message):
-            initialise(config, experiment.make_model(config.model, 3), ade_layout(("a", "b", "c")))
+            initialize(config, experiment.make_model(config.model, 3), ade_layout(("a", "b", "c")))

@@ -1,1 +1,1 @@
-"""Compile for accelerators that this machine does not have, and estimate memory, traffic, and step time."""
+"""Compile for accelerators that this machine does not have, and estimate memory, communication and step time."""

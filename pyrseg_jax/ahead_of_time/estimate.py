@@ -1,20 +1,20 @@
-"""How long a step will take on chips that are not there: what the compiler says of computing, and a model of sending."""
+"""Estimate the time of a step on accelerators that are not there, from the compiler's cycles and a model of communication."""
 
 import math
 from typing import NamedTuple
 
-from pyrseg_jax.ahead_of_time.hardware import HOP_S, Chip
-from pyrseg_jax.ahead_of_time.programs import Cost
+from pyrseg_jax.ahead_of_time.hardware import HOP_S, Accelerator
+from pyrseg_jax.ahead_of_time.hlo_text import Cost
 
 
 class Estimate(NamedTuple):
-    """One training step on a slice.
+    """The estimate for one training step on a slice.
 
     Attributes:
-      devices: of the slice.
-      compute_s: the compiler's estimate of the instructions' cycles; where it gives none, arithmetic at the chip's peak.
-      send_s: the collectives, one after another and none beside computing.
-      images_per_second_per_device: from the sum of both.
+      devices: number of devices in the slice.
+      compute_s: seconds of computation, from the compiler's cycles; from the peak FLOPs where it gives no cycles.
+      send_s: seconds of communication, as if the collectives ran one after another and never beside the computation.
+      images_per_second_per_device: rate that follows from the sum of both.
     """
 
     devices: int
@@ -29,27 +29,49 @@ class Estimate(NamedTuple):
 
 
 def estimate_step(
-    cost: Cost, images_per_device: float, flops_per_image: float, chip: Chip, devices: int, sides: tuple[int, ...]
+    cost: Cost,
+    images_per_device: float,
+    flops_per_image: float,
+    accelerator: Accelerator,
+    devices: int,
+    sides: tuple[int, ...],
 ) -> Estimate:
-    """Estimate a step on a slice of `devices` whose chips stand in a grid of `sides`.
+    """Estimate a training step on a slice.
 
-    Chosen: an all-reduce sends nearly twice its bytes (once to add up, once to hand out) and crosses half of each side of
-    the grid twice; the others send theirs once and cross it once.
+    Args:
+      cost: cycles and communication of the compiled step on one device.
+      images_per_device: batch size divided by the number of devices.
+      flops_per_image: FLOPs of a step per image; used where the cycles or the clock rate are not known.
+      accelerator: what one device can do.
+      devices: number of devices in the slice.
+      sides: the grid that the chips are arranged in, in chips per side.
+
+    Chosen: an all-reduce sends nearly twice its bytes (one pass adds up, one hands out the sums) and crosses half of each
+    side of the grid twice; every other collective sends its bytes once and crosses the grid once.
     """
-    if cost.cycles is not None and chip.clock_hz is not None:
-        compute_s = cost.cycles / chip.clock_hz
+    if cost.cycles is not None and accelerator.clock_hz is not None:
+        compute_s = cost.cycles / accelerator.clock_hz
     else:
-        compute_s = images_per_device * flops_per_image / chip.flops
+        compute_s = images_per_device * flops_per_image / accelerator.flops_per_s
     hops = sum(side // 2 for side in sides)
     send_s = 0.0
     for kind, found in cost.collectives.items():
-        ways = 2 if kind == "all-reduce" else 1
-        send_s += ways * (found.bytes * (devices - 1) / devices / chip.link_bytes + found.count * hops * HOP_S)
+        passes = 2 if kind == "all-reduce" else 1
+        bytes_s = found.bytes * (devices - 1) / devices / accelerator.link_bytes_per_s
+        send_s += passes * (bytes_s + found.count * hops * HOP_S)
     return Estimate(devices, compute_s, send_s, images_per_device / (compute_s + send_s))
 
 
 def other_slices(sides: tuple[int, ...], devices: int) -> list[tuple[tuple[int, ...], int]]:
-    """List slices from 4 to 256 chips in a grid of as many dimensions: their sides and numbers of devices."""
+    """List slices of 4 to 256 chips, in a grid with as many dimensions as `sides`.
+
+    Args:
+      sides: the grid of the slice that is compiled for, in chips per side.
+      devices: how many devices that slice has; the others have as many per chip.
+
+    Returns:
+      The grid of each slice, and its number of devices.
+    """
     per_chip = devices / math.prod(sides)
     grids = {
         2: [(2, 2), (4, 4), (8, 8), (16, 16)],

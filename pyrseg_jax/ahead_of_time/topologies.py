@@ -1,4 +1,4 @@
-"""What a program is compiled for: this machine's devices, or TPUs and GPUs by their names, without having any."""
+"""What a program is compiled for: the devices of this machine, or TPUs and GPUs by name that need not be there."""
 
 import dataclasses
 import math
@@ -8,44 +8,48 @@ import re
 import jax
 from jax.experimental import topologies
 
-from pyrseg_jax.ahead_of_time.hardware import EXAMPLES, GPUS, TPUS, Chip
+from pyrseg_jax.ahead_of_time.hardware import EXAMPLES, GPUS, TPUS, Accelerator
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What is compiled for.
+    """The devices that a program is compiled for.
 
     Attributes:
-      name: of the topology, or of this machine's devices.
-      devices: of it, without there having to be any.
-      chip: what each device can do, where it is known; a chip of several devices is divided among them.
-      sides: of the grid that the chips stand in; empty where they do not stand in one.
-      options: of the compiler.
+      name: the topology, or a description of this machine's devices.
+      devices: the devices, which need not exist.
+      accelerator: what each device can do, where it is known; a TPU chip with several devices is divided among them.
+      sides: the grid that TPU chips are arranged in, in chips per side; empty where there is no grid.
+      options: options of the compiler.
     """
 
     name: str
     devices: list
-    chip: Chip | None
+    accelerator: Accelerator | None
     sides: tuple[int, ...] = ()
     options: dict[str, bool] = dataclasses.field(default_factory=dict)
 
     def compile(self, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-        """Compile for it."""
+        """Compile a program that was lowered for these devices."""
         return lowered.compile(compiler_options=self.options or None)
 
 
 def need_no_devices() -> None:
-    """Have JAX register its plugins where they have no device; to be called before it looks for devices."""
-    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # which asks a driver for its version
+    """Let JAX register its plugins on a machine without their devices. Call it before JAX looks for devices."""
+    # This check asks the GPU's driver for its version.
+    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
 
 
 def find_target(topology: str | None) -> Target:
-    """Look up TPUs like `v5e:4x4` or NVIDIA's GPUs like `h100` and `h100:8` by their name; None: the devices of this machine.
+    """Find the devices to compile for.
+
+    Args:
+      topology: TPUs like `v5e:4x4`, or NVIDIA GPUs like `h100` and `h100:8`; None takes the devices of this machine.
 
     Raises:
-      UserError: if there is nothing of that name, or what compiles for it is not installed.
+      UserError: if there is no such topology, or the compiler for it is not installed.
     """
     if topology is None:
         devices = jax.devices()
@@ -57,23 +61,25 @@ def find_target(topology: str | None) -> Target:
         find = _find_gpus
     else:
         raise UserError(
-            f"--topology={topology}: expected one of {', '.join(TPUS)}, a colon and a shape, or one of {', '.join(GPUS)} and, "
-            f"for several in one machine, a colon and how many, like {EXAMPLES}"
+            f"--topology={topology}: expected a TPU ({', '.join(TPUS)}) with a colon and a shape, or a GPU "
+            f"({', '.join(GPUS)}), followed by a colon and a number if there are several; for example {EXAMPLES}"
         )
-    # Programs for other machines can be kept, but not read again.
+    # The cache can store programs for other machines, but JAX cannot read them again without the devices.
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         return find(topology, kind, shape)
-    except Exception as error:  # whatever the plugin raises
+    except Exception as error:  # the plugins raise errors of many types
         reason = str(error).strip().split("\n")[0]
-        for what, plugin, file, missing in PLUGINS:
+        for device, plugin, file, missing in PLUGINS:
             if missing in reason:
                 raise UserError(
-                    f"--topology={topology} needs {plugin}, which installs without {what}: pip install -r {file} ({reason})"
+                    f"--topology={topology} needs {plugin}, which can be installed without {device}: "
+                    f"pip install -r {file} ({reason})"
                 ) from error
-        raise UserError(f"--topology={topology}: there is no such slice ({reason}); examples: {EXAMPLES}") from error
+        raise UserError(f"--topology={topology}: there is no such topology ({reason}); examples: {EXAMPLES}") from error
 
 
+# The device, the plugin that compiles for it, the requirements to install, and the error where the plugin is missing.
 PLUGINS = (
     ("a TPU", "libtpu", "requirements-tpu.txt", "TPU support not installed"),
     ("a GPU", "JAX's plugin for CUDA", "requirements-cuda.txt", "topology not implemented"),
@@ -81,15 +87,18 @@ PLUGINS = (
 
 
 def _find_tpus(topology: str, kind: str, shape: str) -> Target:
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # do not look for the machine that this is not
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several may compile at once: none of them takes a TPU
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # do not ask the cloud which TPU machine this is: it is none
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no TPU is used, so several processes may compile at once
     devices = list(topologies.get_topology_desc(topology, platform="tpu").devices)
     sides = tuple(map(int, shape.split("x")))
-    chip, share = TPUS[kind], math.prod(sides) / len(devices)
-    chip = dataclasses.replace(
-        chip, memory_bytes=share * chip.memory_bytes, flops=share * chip.flops, link_bytes=share * chip.link_bytes
+    chip, share = TPUS[kind], math.prod(sides) / len(devices)  # a chip can have several devices
+    accelerator = dataclasses.replace(
+        chip,
+        memory_bytes=share * chip.memory_bytes,
+        flops_per_s=share * chip.flops_per_s,
+        link_bytes_per_s=share * chip.link_bytes_per_s,
     )
-    return Target(topology, devices, chip, sides)
+    return Target(topology, devices, accelerator, sides)
 
 
 def _find_gpus(topology: str, kind: str, count: str) -> Target:
@@ -97,5 +106,5 @@ def _find_gpus(topology: str, kind: str, count: str) -> Target:
     found = topologies.get_topology_desc(
         topology, platform="cuda", target_config=gpu.describe(), topology=f"1x1x{count or 1}"
     )
-    # Without a device to try them on, Triton's products have no sizes of tiles that fit all shapes: cuBLAS takes them.
-    return Target(topology, list(found.devices), gpu.chip, options={"xla_gpu_enable_triton_gemm": False})
+    # Without a device to try tile sizes on, Triton's matrix products have none that fits all shapes; cuBLAS does not need it.
+    return Target(topology, list(found.devices), gpu.accelerator, options={"xla_gpu_enable_triton_gemm": False})

@@ -1,1 +1,89 @@
-"""What `--mode` can be. Each mode is a function that tells a story from the configuration to files in the run's folder."""
+"""The modes of the command line. Each is a function in a file of its own, which tells a story from the configuration to files.
+
+To add one, write its file and add it to `MODES`. A command imports no other command.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Mode(NamedTuple):
+    """A mode of the command line.
+
+    help: one line for users.
+    module, function: where the command is, in this package. It is imported when it is chosen, for most of them import jax.
+    takes: what the function is called with after the configuration: flags by name, "workdir" for the folder of the run,
+      "preemption" for the handler of SIGTERM, "topic" for the word after the mode.
+    needs: the flags that must be given.
+    is_parallel: whether several processes can do it together.
+    reads_run: whether the workdir must hold a run of this configuration.
+    has_config: whether there is a configuration at all.
+    returns_evaluation: whether the function returns the result of an evaluation, to be printed as a table.
+    """
+
+    help: str
+    module: str
+    function: str
+    takes: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    is_parallel: bool = False
+    reads_run: bool = False
+    has_config: bool = True
+    returns_evaluation: bool = False
+
+    def load(self) -> Callable[..., Any]:
+        """Import the command."""
+        return getattr(importlib.import_module(f"{__name__}.{self.module}"), self.function)
+
+    @property
+    def takes_topic(self) -> bool:
+        """Whether a word may follow the mode."""
+        return "topic" in self.takes
+
+
+MODES = {
+    "train": Mode(
+        "prepare the data set if needed, train, evaluate; the same command continues a run (the default)",
+        *("train", "train"),
+        takes=("workdir", "preemption"),
+        is_parallel=True,
+        returns_evaluation=True,
+    ),
+    "evaluate": Mode(
+        "score a checkpoint on config.evaluation.split",
+        *("evaluate", "evaluate"),
+        takes=("workdir", "step"),
+        is_parallel=True,
+        reads_run=True,
+        returns_evaluation=True,
+    ),
+    "predict": Mode(
+        "segment an image or a folder of images",
+        *("predict", "predict"),
+        takes=("workdir", "input", "output", "step"),
+        needs=("input", "output"),
+        reads_run=True,
+    ),
+    "prepare": Mode("build and check the data set, and print its report", "validate", "prepare"),
+    "validate": Mode("read every image and label of the data set, and name each bad file", "validate", "validate"),
+    "compile": Mode(
+        "compile ahead of time for --topology or this machine; report memory, FLOPs and communication",
+        *("compile", "compile_ahead"),
+        takes=("workdir", "topology"),
+    ),
+    "export": Mode(
+        "write the trained model as one portable file, by default model.zip in the workdir",
+        *("export", "export"),
+        takes=("workdir", "output", "sizes", "step"),
+        reads_run=True,
+    ),
+    "help": Mode("explain a mode, a flag or a configuration key", "help", "show", takes=("topic",), has_config=False),
+    "configs": Mode("list the packaged configs and the words of each", "configs", "show", has_config=False),
+    "completion": Mode(
+        "print the completion script of a shell: bash, zsh or fish",
+        *("completion", "show"),
+        takes=("topic",),
+        has_config=False,
+    ),
+}

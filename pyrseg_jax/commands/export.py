@@ -1,4 +1,4 @@
-"""`--mode=export`: write a trained model as one portable file, read it again, and compare it with the model."""
+"""`--mode=export`: write a trained model as one portable file, read it back, and compare it with the model."""
 
 import logging
 import time
@@ -9,13 +9,14 @@ import jax
 import numpy as np
 
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.evaluation.inference import run_network
+from pyrseg_jax.evaluation.predict import predict
 from pyrseg_jax.export.stablehlo import read_export, write_export
+from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
-from pyrseg_jax.storage.paths import is_bucket
+from pyrseg_jax.storage.paths import is_remote
 
 log = logging.getLogger(__name__)
 
@@ -26,35 +27,38 @@ def export(config: Config, workdir: Workdir, target: str | None, sizes: Sequence
     Args:
       config: of the run.
       workdir: of the run.
-      target: the file; it should end in .zip.
-      sizes: of the images that the model shall take, as "HEIGHTxWIDTH"; none: the size of a training image.
+      target: the file, whose name must end in .zip.
+      sizes: image sizes that the model accepts, as "HEIGHTxWIDTH" in pixels; if empty, the size of a training crop.
       step: of the checkpoint.
 
     Returns:
-      The measured `megabytes`, `write_seconds`, `load_seconds`, and against the model itself `same_labels`, a share, and
-      `largest_difference` of probabilities.
+      The measured `megabytes`, `write_seconds` and `load_seconds`; and from the comparison with the model itself `same_labels`,
+      the share of equal labels, and `largest_difference` between probabilities.
+
+    Raises:
+      UserError: if the target or a size is not valid, or the run has no checkpoint.
     """
     crop = config.data.crop_px
     shapes = [_read_size(text) for text in sizes] or [(crop, crop)]
-    if target is None and is_bucket(workdir.path):
+    if target is None and is_remote(workdir.path):
         raise UserError(f"--mode=export writes to a disk, and {workdir.path} is in a bucket: name a file with --output")
     path = Path(target).expanduser() if target else Path(workdir.path) / "model.zip"
     if path.suffix != ".zip":
-        raise UserError(f"--output={target}: an exported model is a file that ends in .zip")
+        raise UserError(f"--output={target}: an exported model is a file whose name ends in .zip")
     label_space = workdir.read_label_space()
     model = experiment.make_model(config.model, label_space.num_classes)
-    state = restore(config, model, workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), step)
-    variables = jax.device_get(state.variables)
-    origin = {"step": int(state.step), "initialisation": workdir.read_initialisation()}
+    trained = restore(config, model, workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), step)
+    variables = jax.device_get(trained.variables)
+    origin = {"step": trained.step, "initialisation": workdir.read_initialization()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    log.info("exporting step %d for images of %s", int(state.step), ", ".join(f"{h} × {w}" for h, w in shapes))
+    log.info("exporting step %d for images of %s", trained.step, ", ".join(f"{h} × {w}" for h, w in shapes))
     start = time.perf_counter()
     write_export(path, model, variables, label_space, shapes, config.evaluation.threshold, origin)
     measured = {"megabytes": path.stat().st_size / 1e6, "write_seconds": time.perf_counter() - start}
     measured |= _compare(path, model, variables, config.evaluation.threshold)
     log.info(
-        "%s: %.1f MB, written in %.1f s, read in %.1f s; its labels are the model's at %.4f %% of pixels, its probabilities "
-        "differ by %.1e at most",
+        "%s: %.1f MB, written in %.1f s, read in %.1f s; %.4f %% of its labels equal the model's, its probabilities "
+        "differ by at most %.1e",
         path,
         measured["megabytes"],
         measured["write_seconds"],
@@ -65,15 +69,15 @@ def export(config: Config, workdir: Workdir, target: str | None, sizes: Sequence
     return measured
 
 
-def _compare(path: Path, model, variables: dict, threshold: float) -> dict:
-    """Read the file and run it beside the model, on noise; both at the finest level's positions."""
+def _compare(path: Path, model: Segmenter, variables: dict, threshold: float) -> dict:
+    """Read the file and run it and the model on noise; compare them at the positions of the finest level."""
     start = time.perf_counter()
     exported = read_export(path)
     load_seconds = time.perf_counter() - start
     (height, width), run = next(iter(exported.programs.items()))
     images = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
     found = jax.device_get(run(exported.weights, images))
-    expected = jax.jit(lambda v, x: run_network(model, v, x, threshold).probs)(variables, images)
+    expected = jax.jit(lambda v, x: predict(model, v, x, threshold).fused)(variables, images)
     return {
         "load_seconds": load_seconds,
         "same_labels": float((found["probs"].argmax(-1) == np.asarray(expected).argmax(-1)).mean()),
@@ -82,7 +86,10 @@ def _compare(path: Path, model, variables: dict, threshold: float) -> dict:
 
 
 def _read_size(text: str) -> tuple[int, int]:
+    """Parse HEIGHTxWIDTH."""
     height, _, width = text.partition("x")
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise UserError(f"--sizes={text}: expected HEIGHTxWIDTH in pixels, as in 512x1024, several with commas")
+        raise UserError(
+            f"--sizes={text}: expected HEIGHTxWIDTH in pixels, for example 512x1024; separate several sizes with commas"
+        )
     return int(height), int(width)

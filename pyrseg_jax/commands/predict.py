@@ -1,4 +1,4 @@
-"""`--mode=predict`: segment photographs with a trained run."""
+"""`--mode=predict`: segment images with a trained run."""
 
 import logging
 from pathlib import Path
@@ -13,39 +13,47 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting.pictures import save_pictures
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.predictor import make_predictor
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
 
 log = logging.getLogger(__name__)
-# What people's photographs come in; PIL reads more, but a folder holds other files, too.
+# Usual formats of photographs. PIL reads more, but a folder may hold other files, too.
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
 
 def predict(config: Config, workdir: Workdir, source: str, target: str, step: int | None = None) -> None:
-    """Segment an image, or each image of a folder, and write three files for each into the folder `target`.
+    """Segment an image, or each image of a folder, and write three files per image into the folder `target`.
 
-    An image that cannot be read is named and passed over, so that the others are finished.
+    An image that cannot be read is logged and skipped, so that the others are finished.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      source: an image, or a folder of images.
+      target: the folder to write to; it is created if needed.
+      step: of the checkpoint; by default the newest.
 
     Raises:
-      UserError: for missing inputs, two inputs whose results would have one name, a run without a checkpoint; and at the
-        end, if images had to be passed over.
+      UserError: if there is no input, if two inputs would write the same files, if the run has no checkpoint; and at the end, if
+        images were skipped.
     """
     images = _find_images(Path(source).expanduser())
     folder = Path(target).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--output={target} cannot be made a folder ({error.strerror}): name another") from error
+        raise UserError(f"--output={target} cannot be created ({error.strerror}): name another folder") from error
     if folder.resolve() in {path.parent.resolve() for path in images}:
         raise UserError(
-            f"--output={target} is the folder of the input: NAME.png could overwrite an image; name another"
+            f"--output={target} is the folder of the input, where NAME.png could overwrite an image: name another folder"
         )
 
     label_space = workdir.read_label_space()
     model = experiment.make_model(config.model, label_space.num_classes)
-    state = restore(config, model, workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), step)
-    run = experiment.make_predictor(config, model, state.variables)
-    log.info("segmenting %d images with step %d", len(images), int(state.step))
+    trained = restore(config, model, workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), step)
+    predictor = make_predictor(config, model, trained.variables, label_space)
+    log.info("segmenting %d images with step %d", len(images), trained.step)
     problems = []
     for path in tqdm(images, unit=" images", disable=None):
         try:
@@ -55,17 +63,18 @@ def predict(config: Config, workdir: Workdir, source: str, target: str, step: in
             log.error("%s", error)
             continue
         truth = _find_truth(path, image.shape[:2], label_space)
-        save_pictures(folder, path.stem, image, run(image), label_space, config.evaluation.threshold, truth)
-    log.info("%d of %d images segmented, into %s", len(images) - len(problems), len(images), folder)
+        save_pictures(folder, path.stem, predictor.segment(image), truth)
+    log.info("segmented %d of %d images into %s", len(images) - len(problems), len(images), folder)
     if problems:
         raise UserError(f"{len(problems)} of {len(images)} images could not be read, the first: {problems[0]}")
 
 
 def _find_images(source: Path) -> list[Path]:
+    """List the images to segment, all of whose names differ."""
     if source.is_dir():
         images = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
         if not images:
-            raise UserError(f"--input={source} holds no image: expected files ending in {', '.join(sorted(SUFFIXES))}")
+            raise UserError(f"--input={source} holds no images: expected files ending in {', '.join(sorted(SUFFIXES))}")
     elif source.is_file():
         images = [source]
     else:
@@ -74,14 +83,15 @@ def _find_images(source: Path) -> list[Path]:
     for path in images:
         if path.stem in by_stem:
             raise UserError(
-                f"{path} and {by_stem[path.stem].name} would both be written to {path.stem}.png: rename one, or predict them apart"
+                f"{path} and {by_stem[path.stem].name} would both be written to {path.stem}.png: rename one, or predict them "
+                "separately"
             )
         by_stem[path.stem] = path
     return images
 
 
 def _find_truth(image: Path, size: tuple[int, int], label_space: LabelSpace) -> np.ndarray | None:
-    """Find the label map of an image that lies in a data set's folder layout; None if there is none that fits."""
+    """Find the label map of an image inside a data set of the folder layout; None if there is none of the same size."""
     path = image.absolute()
     label = path.parents[2] / "annotations" / path.parent.name / f"{path.stem}.png" if len(path.parents) > 2 else None
     if label is None or path.parents[1].name != "images" or not label.is_file():

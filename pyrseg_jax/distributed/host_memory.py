@@ -24,8 +24,8 @@ def keep_memory_between_steps() -> bool:
     """Where JAX runs on the CPU, let this process keep the memory that a step frees; return whether it does.
 
     The temporary memory of a training step is a single array. Mapping and clearing its pages anew takes a fifth of the time of a
-    step (`docs/performance.md`). The price is memory: if a small allocation lands in the freed block, the next step's array needs
-    a new place, so a run may take a multiple of that array's size.
+    step (`docs/log/performance.md`). The price is memory: if a small allocation lands in the freed block, the next step's array
+    needs a new place, so a run may take a multiple of that array's size.
 
     Call this before JAX starts its threads, because each thread would otherwise get a heap of its own. Child processes are not
     affected. Nothing changes where JAX may use an accelerator, on other C libraries than glibc, and where the user has tuned the

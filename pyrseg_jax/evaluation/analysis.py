@@ -1,82 +1,86 @@
-"""From the sums of an evaluation to its scores: the paper's Table 2b, Table 2c and Fig. 3, and how the pyramids are used."""
+"""Compare a prediction with the truth, cell by cell: how good the unity pyramid is, and what true pyramids would give."""
 
-from collections.abc import Mapping, Sequence
+from typing import Any
 
-import cv2
-import numpy as np
-from jaxtyping import Bool, UInt8
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Int32, UInt8
 
-from pyrseg_jax.conventions import VOID
-from pyrseg_jax.evaluation.metrics import scores
+from pyrseg_jax.evaluation.padding import pad_rows, padded_positions, rows_of
+from pyrseg_jax.evaluation.predict import Prediction, fuse_pyramids
+from pyrseg_jax.pyramid import Targets, build_targets
+from pyrseg_jax.pyramid.levels import DONT_CARE, to_children
 
-BOUNDARY_PX = 8
-Sums = Mapping[str, np.ndarray]
 
+@flax.struct.dataclass
+class PaddedTruth:
+    """What the fuser would give if one of the two pyramids were true, in the padded layout of `padding.PaddedView`.
 
-def near_boundary(labels: UInt8[np.ndarray, "h w"], distance_px: int = BOUNDARY_PX) -> Bool[np.ndarray, "h w"]:
-    """Return which pixels are within `distance_px` (Chebyshev) of a semantic boundary.
-
-    Source: Sec. 4.1, "within an eight-pixel range" (Table 2b).
-    Chosen: a boundary pixel is a labelled one beside, above or below a labelled one of another class. Void makes no boundary.
+    Attributes:
+      chosen: (N, P) the row of `PaddedView.cells` that each finest-level position takes with the true unity pyramid.
+      classes: (N, P) the class of the true semantic pyramid at the level that the predicted unity pyramid gives.
     """
-    is_boundary = np.zeros(labels.shape, np.uint8)
-    is_labelled = labels != VOID
-    for axis in (0, 1):
-        first, second = (slice(None, -1), slice(1, None))
-        a, b = (
-            ((first, slice(None)), (second, slice(None)))
-            if axis == 0
-            else ((slice(None), first), (slice(None), second))
-        )
-        differs = (labels[a] != labels[b]) & is_labelled[a] & is_labelled[b]
-        is_boundary[a] |= differs
-        is_boundary[b] |= differs
-    side = 2 * distance_px + 1
-    return cv2.dilate(is_boundary, np.ones((side, side), np.uint8)).astype(bool)
+
+    chosen: Any  # not annotated more closely: jax also builds this class from single images and shardings
+    classes: Any
 
 
-def summarise(sums: Sums, names: Sequence[str]) -> dict:
-    """Return the headline scores, those near boundaries and, where it was counted, the analysis; keys as in docs/evaluation.md.
+def compare_with_truth(
+    prediction: Prediction, labels: UInt8[Array, "n h w"], threshold: float
+) -> tuple[PaddedTruth, dict[str, Array]]:
+    """Compare the predicted pyramids of a batch with those of its label maps.
 
     Args:
-      sums: totals over a split of `pixels.count_pixels` and, per image summed up, of `showing.show`.
-      names: of the C classes.
+      prediction: for N images.
+      labels: (N, H, W) train ids at the size that the network saw; images that must not count are all void.
+      threshold: τ of the fuser.
+
+    Returns:
+      The oracles, and sums per image over the cells that are not don't care, for each level above the finest:
+      `unity_true`, `unity_predicted` and `unity_both` (N, L-1) count unit-cells, and `unit_cells` (N, L-1, C) the true
+      unit-cells of each class.
     """
-    fused = sums["fused"]
-    confusion = fused.sum((0, 1))
-    levels = sums["level_counts"]
-    headline = scores(confusion, names)
-    devkit = [headline["pixel_accuracy"], headline["miou_all_classes"]]
-    result = headline | {
-        "ade20k_score": None if None in devkit else sum(devkit) / 2,
-        "boundary_miou": scores(fused[1].sum(0), names)["miou"],
-        "boundary_px": BOUNDARY_PX,
-        "level_share": (levels / levels.sum()).tolist(),
-        "confusion": confusion.tolist(),
-    }
-    if "alone" not in sums:
-        return result | dict.fromkeys(("level_miou", "level_iou", "unity", "unit_cells", "oracle"))
-    alone = sums["alone"]
-    iou_of_levels = [scores(matrices.sum(0), names)["iou"] for matrices in alone]
-    return result | {
-        "level_miou": [[scores(matrix, names)["miou"] for matrix in row] for row in alone],
-        "level_iou": {name: [iou[name] for iou in iou_of_levels] for name in names},
-        "unity": _unity(sums),
-        "unit_cells": {name: column.tolist() for name, column in zip(names, sums["unit_cells"].T, strict=True)},
-        "oracle": {
-            "true_unity_miou": scores(sums["oracle"][0], names)["miou"],
-            "true_semantic_miou": scores(sums["oracle"][1], names)["miou"],
-        },
-    }
+    num_levels, num_classes = len(prediction.probs), prediction.fused.shape[-1]
+    stride = labels.shape[1] // prediction.level.shape[1]
+    strides = tuple(stride << i for i in reversed(range(num_levels)))
+    targets = build_targets(labels, strides)
+    is_unit = [(unity == 1).astype(jnp.float32) for unity in targets.unity]
+    true_level = fuse_pyramids(prediction.probs, is_unit, threshold).level
+    _, height, width = prediction.level.shape
+    size = padded_positions(height * width)
+    truth = PaddedTruth(
+        chosen=pad_rows(rows_of(true_level, num_levels), size),
+        classes=pad_rows(_true_classes(labels, targets, strides, prediction.level), size),
+    )
+    return truth, _count_unit_cells(prediction.unity, targets, threshold, num_classes)
 
 
-def _unity(sums: Sums) -> dict[str, list[float | None]]:
-    both, predicted, true = (sums[f"unity_{name}"] for name in ("both", "predicted", "true"))
+def _true_classes(
+    labels: UInt8[Array, "n h w"], targets: Targets, strides: tuple[int, ...], level: Int32[Array, "n h2 w2"]
+) -> Int32[Array, "n p"]:
+    """Return the true class of the cell that decides each position. A mixed cell has the class at its center."""
+    found = jnp.zeros_like(level)
+    for i, (stride, semantic) in enumerate(zip(strides, targets.semantic, strict=True)):
+        center = labels[:, stride // 2 :: stride, stride // 2 :: stride].astype(jnp.int32)
+        classes = jnp.where(semantic == DONT_CARE, center, semantic)
+        found = jnp.where(level == i, to_children(classes, stride // strides[-1]), found)
+    return found.reshape(len(level), -1)
+
+
+def _count_unit_cells(
+    unity: tuple[Array, ...], targets: Targets, threshold: float, num_classes: int
+) -> dict[str, Array]:
+    n = targets.semantic[0].shape[0]
+    found = {name: [] for name in ("unity_true", "unity_predicted", "unity_both", "unit_cells")}
+    for probs, truth, semantic in zip(unity, targets.unity, targets.semantic[:-1], strict=True):
+        is_cared, is_unit, is_predicted = truth != DONT_CARE, truth == 1, probs >= threshold
+        found["unity_true"].append(is_unit.sum((1, 2)))
+        found["unity_predicted"].append((is_predicted & is_cared).sum((1, 2)))
+        found["unity_both"].append((is_predicted & is_unit).sum((1, 2)))
+        found["unit_cells"].append((semantic[..., None] == jnp.arange(num_classes)).sum((1, 2)))
+    # Without a pyramid there is no level above the finest, and nothing to stack.
+    empty = {"unit_cells": jnp.zeros((n, 0, num_classes), jnp.int32)}
     return {
-        "precision": [_ratio(*pair) for pair in zip(both, predicted, strict=True)],
-        "recall": [_ratio(*pair) for pair in zip(both, true, strict=True)],
+        name: jnp.stack(values, axis=1) if values else empty.get(name, jnp.zeros((n, 0), jnp.int32))
+        for name, values in found.items()
     }
-
-
-def _ratio(part: np.integer, whole: np.integer) -> float | None:
-    return float(part / whole) if whole else None

@@ -1,4 +1,4 @@
-"""Batches for evaluation: images that the network sees at the same sizes, each label map at its own."""
+"""Batches for evaluation: images that the network sees at the same sizes, and label maps of any size."""
 
 import collections
 from collections.abc import Callable, Iterator
@@ -13,25 +13,25 @@ from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.resample import resize_image, resize_labels
 from pyrseg_jax.data.source import Source
 from pyrseg_jax.data.threads import THREADS, ordered_map
-from pyrseg_jax.evaluation.analysis import near_boundary
-from pyrseg_jax.evaluation.pixels import room_for_pixels
+from pyrseg_jax.evaluation.boundary import near_boundary
+from pyrseg_jax.evaluation.pixels import padded_pixels
 
 Sizes = tuple[tuple[int, int], ...]
 
 
 class EvaluationBatch(NamedTuple):
-    """Images of one tuple of network sizes; label maps of any size, row by row in flat arrays with the same room.
+    """B images of one tuple of network sizes. Their label maps lie row by row in flat arrays of one padded size.
 
-    images: per scale (B, H, W, 3) uint8.
-    shown_labels: (B, H, W) uint8 train ids, by nearest neighbour at the size of the first scale.
-    labels: (B, A) uint8 train ids; void past the end.
-    is_near_boundary: (B, A).
-    sizes: (B, 2) height and width of each label map.
-    is_real: (B,) false for what fills the last batch up; that is void and counts nowhere.
+    images: per scale (B, H, W, 3) uint8 RGB.
+    view_labels: (B, H, W) uint8 train ids, resized by nearest neighbor to the first scale.
+    labels: (B, A) uint8 train ids at the label map's own size; void after its end.
+    is_near_boundary: (B, A) whether a pixel is near a semantic boundary.
+    sizes: (B, 2) height and width of each label map in pixels.
+    is_real: (B,) false for the padding of the last batch, which is void and does not count.
     """
 
     images: tuple[UInt8[np.ndarray, "b _ _ 3"], ...]
-    shown_labels: UInt8[np.ndarray, "b h w"]
+    view_labels: UInt8[np.ndarray, "b h w"]
     labels: UInt8[np.ndarray, "b a"]
     is_near_boundary: Bool[np.ndarray, "b a"]
     sizes: Int32[np.ndarray, "b 2"]
@@ -40,7 +40,7 @@ class EvaluationBatch(NamedTuple):
 
 class _Item(NamedTuple):
     images: tuple[np.ndarray, ...]
-    shown_label: np.ndarray
+    view_label: np.ndarray
     label: np.ndarray
     is_near_boundary: np.ndarray
 
@@ -53,19 +53,19 @@ def evaluation_batches(
     Args:
       source: records as `decode.decode_pair` takes them.
       label_space: of their label files.
-      sizes_of: (height, width) of an image → those that the network sees, per scale.
-      batch_size: B; the last batch of each group of sizes is filled up.
+      sizes_of: (height, width) of an image → the sizes that the network sees, one per scale.
+      batch_size: B. The last batch of each tuple of sizes is padded to B.
 
-    Chosen: a group's last batch is filled up rather than given a program of its own. Of ADE20K's 2,000 validation images in 35
-      shapes this wastes 8 % of the network's work at B = 8, and saves 35 compilations.
+    Chosen: padding instead of a program for each last batch. For ADE20K's 2,000 validation images, which the network sees in
+      35 shapes, this wastes 8 % of the network's work at B = 8 and saves 35 compilations.
     """
 
     def load(index: int) -> tuple[Sizes, _Item]:
         pair = decode_pair(source[index], label_space)
         sizes = sizes_of(*pair.label.shape)
         images = tuple(resize_image(pair.image, size) for size in sizes)
-        shown = resize_labels(pair.label, sizes[0])
-        return sizes, _Item(images, shown, pair.label, near_boundary(pair.label))
+        view_label = resize_labels(pair.label, sizes[0])
+        return sizes, _Item(images, view_label, pair.label, near_boundary(pair.label))
 
     waiting: dict[Sizes, list[_Item]] = collections.defaultdict(list)
     for sizes, item in ordered_map(load, range(len(source)), THREADS):
@@ -77,19 +77,19 @@ def evaluation_batches(
 
 
 def _to_batch(sizes: Sizes, items: list[_Item], batch_size: int) -> EvaluationBatch:
-    room = room_for_pixels(max(item.label.size for item in items))
+    padded_size = padded_pixels(max(item.label.size for item in items))
     batch = EvaluationBatch(
         tuple(np.zeros((batch_size, *size, 3), np.uint8) for size in sizes),
         np.full((batch_size, *sizes[0]), VOID, np.uint8),
-        np.full((batch_size, room), VOID, np.uint8),
-        np.zeros((batch_size, room), bool),
+        np.full((batch_size, padded_size), VOID, np.uint8),
+        np.zeros((batch_size, padded_size), bool),
         np.ones((batch_size, 2), np.int32),
         np.arange(batch_size) < len(items),
     )
     for i, item in enumerate(items):
         for images, image in zip(batch.images, item.images, strict=True):
             images[i] = image
-        batch.shown_labels[i] = item.shown_label
+        batch.view_labels[i] = item.view_label
         batch.labels[i, : item.label.size] = item.label.ravel()
         batch.is_near_boundary[i, : item.label.size] = item.is_near_boundary.ravel()
         batch.sizes[i] = item.label.shape

@@ -1,4 +1,4 @@
-"""Evaluation of a whole split: confusion matrices on the device, exact however the last batch is filled."""
+"""Evaluate a whole split: confusion matrices are counted on the device and stay exact whatever the batch size."""
 
 import functools
 import logging
@@ -6,23 +6,27 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, UInt8
 
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.source import Source
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.evaluation.analysis import summarise
-from pyrseg_jax.evaluation.batches import evaluation_batches
-from pyrseg_jax.evaluation.inference import Presenter
+from pyrseg_jax.evaluation.analysis import PaddedTruth, compare_with_truth
+from pyrseg_jax.evaluation.batches import EvaluationBatch, evaluation_batches
 from pyrseg_jax.evaluation.metrics import best_constant_miou
+from pyrseg_jax.evaluation.padding import PaddedView, unpad_view
 from pyrseg_jax.evaluation.pixels import count_pixels
+from pyrseg_jax.evaluation.programs import num_compiled
+from pyrseg_jax.evaluation.summary import summarize
+from pyrseg_jax.evaluation.view_predictor import ViewPredictor
 from pyrseg_jax.evaluation.views import Protocol
+from pyrseg_jax.models.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +38,15 @@ class Evaluator:
       model: the segmenter.
       source: records of the split.
       label_space: its classes.
-      mesh: each batch is split over its data axis; all of its devices are this process's.
-      protocol: how images are shown to the network.
-      batch_size: images at a time; rounded up to a multiple of the mesh's data axis.
+      mesh: each batch is split over its data axis. All of its devices belong to this process.
+      protocol: which views of an image the network sees.
+      batch_size: images per batch, rounded up to a multiple of the mesh's data axis.
       threshold: τ of the fuser.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Segmenter,
         source: Source,
         label_space: LabelSpace,
         mesh: Mesh,
@@ -53,23 +57,28 @@ class Evaluator:
         self._source, self._label_space, self._mesh, self._protocol = source, label_space, mesh, protocol
         groups = mesh.shape["data"]
         self._batch_size = -(-batch_size // groups) * groups
-        self._present = Presenter(model, protocol, threshold, mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh))
-        # Apart, so that what an evaluation says of its programs does not depend on evaluations of the other kind before it.
-        self._count = {kind: jax.jit(functools.partial(_count, mesh, is_analysed=kind)) for kind in (False, True)}
+        rows = mesh_lib.batch_sharding(mesh)
+        self._predict_views = ViewPredictor(model, protocol, threshold, mesh_lib.replicated(mesh), rows)
+        # A small program beside the network's: evaluations without the analysis never build targets.
+        self._compare = jax.jit(
+            functools.partial(_compare, model.strides[-1], threshold), in_shardings=rows, out_shardings=rows
+        )
+        # Two functions, so that the number of programs that an evaluation reports does not depend on earlier evaluations.
+        self._count = {is_analyzed: jax.jit(functools.partial(_count, mesh)) for is_analyzed in (False, True)}
 
-    def __call__(self, variables: dict, is_analysed: bool = False) -> dict:
-        """Return the scores, and how the pyramid was used; see `docs/evaluation.md` for the keys.
+    def __call__(self, variables: dict, is_analyzed: bool = False) -> dict:
+        """Return the scores, and how the pyramid was used; docs/guide/evaluation.md explains the keys.
 
         Args:
           variables: of the model.
-          is_analysed: count also what the analysis needs. Only where images are shown once: otherwise no pixel has one pyramid.
+          is_analyzed: also analyze the pyramid. Ignored if the protocol has several views: then no pixel has one pyramid.
 
         Raises:
-          UserError: naming the file, if an image or label cannot be read.
+          UserError: naming the file, if an image or label cannot be read; or if the split is empty.
         """
         start = time.perf_counter()
-        count = self._count[is_analysed and self._present.is_single]
-        shares = processes.gather(self._count_share(variables, count))
+        share = self._count_share(variables, is_analyzed and self._predict_views.is_single)
+        shares = processes.gather(share)
         totals = functools.reduce(_add, (share.totals for share in shares))
         num_images = sum(share.num_images for share in shares)
         if not num_images:
@@ -78,7 +87,7 @@ class Evaluator:
         # A cell of level index i covers 4^(L-1-i) positions of the finest level.
         cells = levels / 4.0 ** np.arange(len(levels))[::-1]
         confusion = totals["fused"].sum((0, 1))
-        return summarise(totals, self._label_space.names) | {
+        return summarize(totals, self._label_space.names) | {
             "best_constant_miou": best_constant_miou(confusion) if confusion.sum() else None,
             "cells_per_image": float(cells.sum() / num_images),
             "pixels_per_image": sum(share.num_pixels for share in shares) / num_images,
@@ -87,23 +96,36 @@ class Evaluator:
             "seconds": time.perf_counter() - start,
         }
 
-    def _count_share(self, variables: dict, count: Callable) -> "_Share":
-        """Count this process's images, which needs no other process: each has other sizes, and other numbers of batches."""
+    def _count_share(self, variables: dict, is_analyzed: bool) -> "_Share":
+        """Count the images of this process.
+
+        The processes do not need each other here: they have images of other sizes, and other numbers of batches.
+        """
         totals: dict[str, np.ndarray] = {}
         pending: dict[str, jax.Array] = {}
         num_images, num_pixels = 0, 0
-        batches = evaluation_batches(self._source, self._label_space, self._protocol.sizes, self._batch_size)
-        for batch in batches:
-            showings, sums, _ = self._present(variables, batch.images, batch.shown_labels)
-            arrays = {name: getattr(batch, name) for name in ("labels", "is_near_boundary", "sizes", "is_real")}
-            arrays = mesh_lib.to_devices(self._mesh, arrays)
-            counts = count(showings, sums, arrays)
+        count = self._count[is_analyzed]
+        for batch in evaluation_batches(self._source, self._label_space, self._protocol.sizes, self._batch_size):
+            counts = self._count_batch(variables, batch, count, is_analyzed)
             num_images += int(batch.is_real.sum())
             num_pixels += int(batch.sizes[batch.is_real].astype(np.int64).prod(1).sum())
             # Fetched one batch late, so that the device never waits.
             totals, pending = _add(totals, pending), counts
-        num_programs = self._present.num_programs() + count._cache_size()
+        num_programs = self._predict_views.num_programs() + num_compiled(count)
+        num_programs += num_compiled(self._compare) if is_analyzed else 0
         return _Share(_add(totals, pending), num_images, num_pixels, num_programs)
+
+    def _count_batch(
+        self, variables: dict, batch: EvaluationBatch, count: Callable, is_analyzed: bool
+    ) -> dict[str, jax.Array]:
+        views, unity = self._predict_views(variables, batch.images)
+        names = ("labels", "is_near_boundary", "sizes", "is_real")
+        arrays = mesh_lib.to_devices(self._mesh, {name: getattr(batch, name) for name in names})
+        truth, sums = None, {}
+        if is_analyzed:
+            labels = mesh_lib.to_devices(self._mesh, {"labels": batch.view_labels})["labels"]
+            truth, sums = self._compare(views[0], unity, labels)
+        return count(views, truth, sums, arrays)
 
 
 class _Share(NamedTuple):
@@ -116,14 +138,29 @@ class _Share(NamedTuple):
 
 
 def _add(totals: dict[str, np.ndarray], sums: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Add a batch's sums to the totals in 64 bits: a large split has more pixels than 32 can count."""
+    """Add a batch's sums to the totals in 64 bits, because a large split has more pixels than 32 bits can count."""
     return totals | {name: totals.get(name, 0) + np.asarray(value).astype(np.int64) for name, value in sums.items()}
 
 
-def _count(mesh: Mesh, showings, sums: dict, batch: dict, is_analysed: bool) -> dict[str, jax.Array]:
-    """Sum up a batch: pixels by `count_pixels`, and what is known per image."""
-    num_levels = sums["level_counts"].shape[1]
-    count = functools.partial(count_pixels, num_levels=num_levels, is_analysed=is_analysed)
-    counts = mesh_lib.sum_over_shards(count, mesh, showings, batch["labels"], batch["is_near_boundary"], batch["sizes"])
-    is_real = batch["is_real"]
-    return counts | {name: jnp.tensordot(is_real.astype(jnp.int32), value, 1) for name, value in sums.items()}
+def _compare(
+    stride: int,
+    threshold: float,
+    view: PaddedView,
+    unity: tuple[Float[Array, "n _ _"], ...],
+    labels: UInt8[Array, "n h w"],
+) -> tuple[PaddedTruth, dict[str, Array]]:
+    """Compare the prediction for one view with the truth; `stride` is that of the finest level."""
+    height, width = labels.shape[1:]
+    prediction = unpad_view(view, unity, (height // stride, width // stride))
+    return compare_with_truth(prediction, labels, threshold)
+
+
+def _count(
+    mesh: Mesh, views: list[PaddedView], truth: PaddedTruth | None, sums: dict[str, Array], batch: dict[str, Array]
+) -> dict[str, jax.Array]:
+    """Sum up a batch: its pixels by `count_pixels`, and the sums that are known per image."""
+    pixels = batch["labels"], batch["is_near_boundary"], batch["sizes"]
+    counts = mesh_lib.sum_over_shards(count_pixels, mesh, views, truth, *pixels)
+    sums = sums | {"level_counts": views[0].level_counts}
+    is_real = batch["is_real"].astype(jnp.int32)
+    return counts | {name: jnp.tensordot(is_real, value, 1) for name, value in sums.items()}

@@ -1,4 +1,4 @@
-"""Scores from a confusion matrix; sums are carried, divisions happen once, at the end."""
+"""Scores from a confusion matrix. Sums are carried over the whole split and divided once, at the end."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,21 @@ from jaxtyping import Integer
 def scores(confusion: Integer[np.ndarray, "c c"], names: Sequence[str]) -> dict:
     """Turn a confusion matrix (row = truth, column = prediction) into scores, as fractions of 1.
 
-    Returns a dict of
-      miou: mean IoU over the classes present in truth or prediction;
-      miou_all_classes: the same sum over all C classes, an absent one counting 0;
-      classes_averaged: how many `miou` averages;
-      pixel_accuracy: share of labelled pixels that are right;
-      mean_accuracy: mean over the classes present in the truth of the share of their pixels that is right;
-      iou: {name: IoU, or None for a class in neither}.
-    Without a labelled pixel the means are None.
+    Args:
+      confusion: (C, C) pixel counts.
+      names: of the C classes.
 
-    Chosen: systems differ in what an absent class counts. `miou` is mmsegmentation's convention, `miou_all_classes` that of
+    Returns:
+      A dict of
+      miou: mean IoU over the classes present in the truth or the prediction;
+      miou_all_classes: the same sum divided by all C classes, so that an absent class counts 0;
+      classes_averaged: how many classes `miou` averages;
+      pixel_accuracy: share of labeled pixels that are correct;
+      mean_accuracy: recall averaged over the classes present in the truth;
+      iou: {name: IoU, or None for a class that is absent from both}.
+      Without a labeled pixel the means are None.
+
+    Chosen: systems differ in how an absent class counts. `miou` is mmsegmentation's convention; `miou_all_classes` is that of
       HRNet's own code and of the ADE20K devkit.
     """
     confusion = np.asarray(confusion, np.float64)
@@ -42,9 +47,12 @@ def scores(confusion: Integer[np.ndarray, "c c"], names: Sequence[str]) -> dict:
 
 
 def best_constant_miou(confusion: Integer[np.ndarray, "c c"]) -> float:
-    """Return the mIoU of the best prediction that gives every pixel of every image one and the same class.
+    """Return the mIoU of the best prediction that gives every pixel of every image the same class.
 
-    A floor that any use of the image must beat; from the row sums alone.
+    A model that uses the image at all must beat it.
+
+    Args:
+      confusion: (C, C) pixel counts; only the row sums matter.
     """
     of_truth = np.asarray(confusion, np.float64).sum(1)
     return float((of_truth / of_truth.sum()).max() / (of_truth > 0).sum())

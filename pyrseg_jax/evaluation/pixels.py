@@ -1,7 +1,7 @@
-"""From showings to the pixels of the label map, a piece at a time: one program for images of all sizes.
+"""From padded views to the pixels of the label map, piece by piece: one program scores images of all sizes.
 
-Heights and widths are values here, not shapes: the pixels of an image are numbered row by row, and only as many pieces are
-computed as the image has.
+Heights and widths are values here, not shapes. The pixels of an image are numbered row by row, and the loops compute only as
+many pieces as the image has.
 """
 
 import functools
@@ -9,116 +9,119 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32, UInt8
+from jaxtyping import Array, Bool, Int32, UInt8
 
 from pyrseg_jax.conventions import VOID
-from pyrseg_jax.evaluation.showing import Showing
+from pyrseg_jax.evaluation.analysis import PaddedTruth
+from pyrseg_jax.evaluation.padding import PaddedView
+from pyrseg_jax.models.resample import Index, Probs, interpolate_at
 
 # At 150 classes the probabilities of a piece take 10 MB.
 PIXELS_AT_A_TIME = 1 << 14
-# How many pixels the arrays have room for: images of up to 256², 1024², 2048², … pixels.
-PIXEL_ROOMS = tuple(1 << i for i in (16, 20, 22, 24, 26, 28))
-
-Index = Int32[Array, "k"]
-Probs = Float[Array, "k c"]
+# Numbers of pixels that arrays are padded to: images of up to 256², 1024², 2048², … pixels.
+PADDED_PIXELS = tuple(1 << i for i in (16, 20, 22, 24, 26, 28))
 
 
-def room_for_pixels(num_pixels: int) -> int:
-    """Return how much room the flat arrays of an image of so many pixels have."""
+def padded_pixels(num_pixels: int) -> int:
+    """Return the padded size of the flat arrays of an image with `num_pixels` pixels."""
     whole = -(-num_pixels // PIXELS_AT_A_TIME) * PIXELS_AT_A_TIME
-    return next((room for room in PIXEL_ROOMS if room >= num_pixels), whole)
+    return next((size for size in PADDED_PIXELS if size >= num_pixels), whole)
 
 
-@functools.partial(jax.jit, static_argnames="room")
-def classes_of(showings: Sequence[Showing], size: Int32[Array, "2"], room: int) -> UInt8[Array, "{room}"]:
-    """Return the class of every pixel of one image, row by row; what is past its end is padding.
+@functools.partial(jax.jit, static_argnames="padded_size")
+def labels_of_pixels(
+    views: Sequence[PaddedView], size: Int32[Array, "2"], padded_size: int
+) -> UInt8[Array, "{padded_size}"]:
+    """Return the class of every pixel of one image, row by row, then padding.
 
     Args:
-      showings: of a batch of one.
-      size: the height and width to interpolate to.
-      room: from `room_for_pixels`.
+      views: of a batch of one image; their probabilities are averaged.
+      size: height and width of the image in pixels.
+      padded_size: from `padded_pixels`.
     """
-    showings = [jax.tree.map(lambda x: x[0], showing) for showing in showings]
+    views = [jax.tree.map(lambda x: x[0], view) for view in views]
 
-    def fill(i, classes):
-        probs = _mean_fused(showings, i * PIXELS_AT_A_TIME + jnp.arange(PIXELS_AT_A_TIME), size)
+    def fill(i: Array, labels: Array) -> Array:
+        probs = _mean_fused(views, i * PIXELS_AT_A_TIME + jnp.arange(PIXELS_AT_A_TIME), size)
         piece = probs.argmax(-1).astype(jnp.uint8)
-        return jax.lax.dynamic_update_slice(classes, piece, (i * PIXELS_AT_A_TIME,))
+        return jax.lax.dynamic_update_slice(labels, piece, (i * PIXELS_AT_A_TIME,))
 
-    return jax.lax.fori_loop(0, _num_pieces(size), fill, jnp.zeros(room, jnp.uint8))
+    return jax.lax.fori_loop(0, _num_pieces(size), fill, jnp.zeros(padded_size, jnp.uint8))
 
 
 def count_pixels(
-    showings: Sequence[Showing],
+    views: Sequence[PaddedView],
+    truth: PaddedTruth | None,
     labels: UInt8[Array, "n a"],
     is_near_boundary: Bool[Array, "n a"],
     sizes: Int32[Array, "n 2"],
-    num_levels: int,
-    *,
-    is_analysed: bool,
 ) -> dict[str, Int32[Array, "..."]]:
     """Return confusion matrices (row = truth, column = prediction), summed over a batch.
 
     Args:
-      showings: each of the whole batch. For the analysis there is one.
-      labels: label maps, row by row; void pixels count nowhere.
-      is_near_boundary: whether a pixel is near a semantic boundary.
-      sizes: height and width of each label map.
-      num_levels: L.
-      is_analysed: count also what only the analysis needs.
+      views: each of the whole batch. The analysis needs exactly one.
+      truth: what the analysis compares with; None to leave the analysis out.
+      labels: (N, A) label maps, row by row; void pixels do not count.
+      is_near_boundary: (N, A) whether a pixel is near a semantic boundary.
+      sizes: (N, 2) height and width of each label map in pixels.
 
     Returns:
-      fused: (2, L, C, C) of the fused prediction, for pixels far from and near a boundary, by the level that the fuser took at
-        the finest position a pixel lies in.
-      Of the analysis:
+      fused: (2, L, C, C) of the fused prediction: for pixels far from and near a boundary, by the level that decides the
+        finest-level position in which the pixel lies.
+      With the analysis also
       alone: (L, L, C, C) of each level alone, by that level.
-      oracle: (2, C, C) with the true unity and the predicted semantic pyramid, and with these exchanged.
+      oracle: (2, C, C) with the true unity and the predicted semantic pyramid, and the other way around.
     """
-    num_classes = showings[0].cells.shape[-1]
+    num_levels, num_classes = views[0].level_counts.shape[-1], views[0].cells.shape[-1]
     shapes = {"fused": (2, num_levels)}
-    if is_analysed:
+    if truth is not None:
         shapes |= {"alone": (num_levels, num_levels), "oracle": (2,)}
     zeros = {name: jnp.zeros((*shape, num_classes, num_classes), jnp.int32) for name, shape in shapes.items()}
 
-    def add_image(counts, image):
-        showings, labels, is_near, size = image
+    def add_image(counts: dict, image: tuple) -> tuple[dict, None]:
+        views, truth, labels, is_near, size = image
 
-        def add_piece(i, counts):
+        def add_piece(i: Array, counts: dict) -> dict:
             start = i * PIXELS_AT_A_TIME
             pixels = start + jnp.arange(PIXELS_AT_A_TIME)
-            truth, near = (jax.lax.dynamic_slice(x, (start,), (PIXELS_AT_A_TIME,)) for x in (labels, is_near))
-            truth = jnp.where(pixels < size[0] * size[1], truth, VOID).astype(jnp.int32)
-            level = _level_of(showings[0], pixels, size)
-            add = functools.partial(_add, truth=truth)
-            fused = _mean_fused(showings, pixels, size).argmax(-1)
-            counts = counts | {"fused": add(counts["fused"], near.astype(jnp.int32), level, classes=fused)}
-            return counts | _count_analysis(counts, showings[0], pixels, size, level, add) if is_analysed else counts
+            true, near = (jax.lax.dynamic_slice(x, (start,), (PIXELS_AT_A_TIME,)) for x in (labels, is_near))
+            true = jnp.where(pixels < size[0] * size[1], true, VOID).astype(jnp.int32)
+            level = _level_of(views[0], pixels, size)
+            add = functools.partial(_add, true=true)
+            fused = _mean_fused(views, pixels, size).argmax(-1)
+            counts = counts | {"fused": add(counts["fused"], near.astype(jnp.int32), level, predicted=fused)}
+            if truth is None:
+                return counts
+            return counts | _count_analysis(counts, views[0], truth, pixels, size, level, add)
 
         return jax.lax.fori_loop(0, _num_pieces(size), add_piece, counts), None
 
-    return jax.lax.scan(add_image, zeros, (list(showings), labels, is_near_boundary, sizes))[0]
+    return jax.lax.scan(add_image, zeros, (list(views), truth, labels, is_near_boundary, sizes))[0]
 
 
-def _count_analysis(counts, showing: Showing, pixels: Index, size, level: Index, add: Callable) -> dict:
+def _count_analysis(
+    counts: dict, view: PaddedView, truth: PaddedTruth, pixels: Index, size: Array, level: Index, add: Callable
+) -> dict:
+    """Count each level alone, and both oracles."""
     alone, oracle = counts["alone"], counts["oracle"]
     for i in range(len(alone)):
-        values = functools.partial(_cells_of_level, showing, len(alone), i)
-        probs = _interpolate(values, *_grid_of(showing, len(alone), i), pixels, size)
-        alone = add(alone, i, level, classes=probs.argmax(-1))
-    predicted = _interpolate(lambda at: showing.cells[showing.true_chosen[at]], *showing.grid, pixels, size)
-    num_classes = showing.cells.shape[-1]
-    true = _interpolate(lambda at: jax.nn.one_hot(showing.true_class[at], num_classes), *showing.grid, pixels, size)
-    oracle = add(add(oracle, 0, classes=predicted.argmax(-1)), 1, classes=true.argmax(-1))
-    return {"alone": alone, "oracle": oracle}
+        values = functools.partial(_cells_of_level, view, len(alone), i)
+        probs = interpolate_at(values, *_grid_of(view, len(alone), i), pixels, size)
+        alone = add(alone, i, level, predicted=probs.argmax(-1))
+    true_unity = interpolate_at(lambda at: view.cells[truth.chosen[at]], *view.grid, pixels, size)
+    num_classes = view.cells.shape[-1]
+    true_semantic = interpolate_at(lambda at: jax.nn.one_hot(truth.classes[at], num_classes), *view.grid, pixels, size)
+    oracle = add(oracle, 0, predicted=true_unity.argmax(-1))
+    return {"alone": alone, "oracle": add(oracle, 1, predicted=true_semantic.argmax(-1))}
 
 
-def _add(counts: Int32[Array, "..."], *group, truth: Index, classes: Index) -> Int32[Array, "..."]:
-    """Count the pairs of truth and prediction in `counts[*group]`; void is dropped."""
+def _add(counts: Int32[Array, "..."], *group: Array | int, true: Index, predicted: Index) -> Int32[Array, "..."]:
+    """Count the pairs of true and predicted class in `counts[*group]`; void is dropped."""
     at = 0
-    for index, length in zip((*group, truth, classes), counts.shape, strict=True):
+    for index, length in zip((*group, true, predicted), counts.shape, strict=True):
         at = at * length + index
-    at = jnp.where(truth == VOID, counts.size, at)
-    counted = counts.reshape(-1).at[at].add(1, mode="drop", wrap_negative_indices=False)  # there is none
+    at = jnp.where(true == VOID, counts.size, at)
+    counted = counts.reshape(-1).at[at].add(1, mode="drop", wrap_negative_indices=False)  # no index is negative
     return counted.reshape(counts.shape)
 
 
@@ -126,63 +129,38 @@ def _num_pieces(size: Int32[Array, "2"]) -> Int32[Array, ""]:
     return (size[0] * size[1] + PIXELS_AT_A_TIME - 1) // PIXELS_AT_A_TIME
 
 
-def _mean_fused(showings: Sequence[Showing], pixels: Index, size: Int32[Array, "2"]) -> Probs:
+def _mean_fused(views: Sequence[PaddedView], pixels: Index, size: Int32[Array, "2"]) -> Probs:
+    """Average the fused probabilities of all views at some pixels."""
     total = 0.0
-    for showing in showings:
+    for view in views:
         row, column = pixels // size[1], pixels % size[1]
-        column = jnp.where(showing.is_mirrored, size[1] - 1 - column, column)
-        shown = row * size[1] + column
+        column = jnp.where(view.is_mirrored, size[1] - 1 - column, column)
 
-        def cells_of(at, showing=showing):
-            return showing.cells[showing.chosen[at]]
+        def cells_of(at: Index, view: PaddedView = view) -> Probs:
+            return view.cells[view.chosen[at]]
 
-        total += _interpolate(cells_of, *showing.grid, shown, size)
-    return total / len(showings)
+        total += interpolate_at(cells_of, *view.grid, row * size[1] + column, size)
+    return total / len(views)
 
 
-def _level_of(showing: Showing, pixels: Index, size: Int32[Array, "2"]) -> Index:
-    """Return the level of the finest position that a pixel's centre lies in."""
+def _level_of(view: PaddedView, pixels: Index, size: Int32[Array, "2"]) -> Index:
+    """Return the level of the finest-level position in which a pixel's center lies."""
     row, column = pixels // size[1], pixels % size[1]
-    height, width = showing.grid
+    height, width = view.grid
     at_row, at_column = (2 * row + 1) * height // (2 * size[0]), (2 * column + 1) * width // (2 * size[1])
-    return showing.level[jnp.minimum(at_row, height - 1) * width + at_column]
+    return view.level[jnp.minimum(at_row, height - 1) * width + at_column]
 
 
-def _grid_of(showing: Showing, num_levels: int, level: int) -> tuple[Int32[Array, ""], Int32[Array, ""]]:
+def _grid_of(view: PaddedView, num_levels: int, level: int) -> tuple[Int32[Array, ""], Int32[Array, ""]]:
+    """Return height and width of a level."""
     times = num_levels - 1 - level
-    return showing.grid[0] >> times, showing.grid[1] >> times
+    return view.grid[0] >> times, view.grid[1] >> times
 
 
-def _cells_of_level(showing: Showing, num_levels: int, level: int, at: Index) -> Probs:
+def _cells_of_level(view: PaddedView, num_levels: int, level: int, at: Index) -> Probs:
+    """Return the probabilities of a level's cells, given their row-major positions in the level."""
     first = 0
     for coarser in range(level):
-        height, width = _grid_of(showing, num_levels, coarser)
+        height, width = _grid_of(view, num_levels, coarser)
         first += height * width
-    return showing.cells[first + at]
-
-
-def _interpolate(values: Callable[[Index], Probs], height, width, pixels: Index, size: Int32[Array, "2"]) -> Probs:
-    """Interpolate a map at pixels of an image of `size` that it stretches over.
-
-    Bilinear with half-pixel centres (PyTorch's `align_corners=False`).
-
-    Args:
-      values: row-major position in the map → its probabilities.
-      height, width: of the map.
-      pixels: row-major positions in the image.
-      size: its height and width.
-    """
-    above, below, down = _taps(pixels // size[1], height, size[0])
-    left, right, across = _taps(pixels % size[1], width, size[1])
-    left_side = values(above * width + left) * (1 - down) + values(below * width + left) * down
-    right_side = values(above * width + right) * (1 - down) + values(below * width + right) * down
-    return left_side * (1 - across) + right_side * across
-
-
-def _taps(
-    at_out: Index, num_in: Int32[Array, ""], num_out: Int32[Array, ""]
-) -> tuple[Index, Index, Float[Array, "k 1"]]:
-    """Return, per output position, the two input positions around it and the share of the second."""
-    at = jnp.clip((at_out + 0.5) * (num_in / num_out) - 0.5, 0, num_in - 1)
-    before = jnp.floor(at).astype(jnp.int32)
-    return before, jnp.minimum(before + 1, num_in - 1), (at - before)[:, None]
+    return view.cells[first + at]

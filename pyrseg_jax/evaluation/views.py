@@ -1,25 +1,25 @@
-"""How images are presented to the network: at which sizes, mirrored or not, whole or in windows."""
+"""Evaluation protocols: which views of an image the network sees: scales, mirrored or not, whole or in windows."""
 
 import dataclasses
 
 from pyrseg_jax.pyramid.levels import nearest_multiple
 
-# The image's own size first: what is said of one pyramid is said of that one.
+# The image's own size comes first, because pictures and the `Result` show the pyramid of the first view.
 _HALF_TO_SEVEN_QUARTERS = (1.0, 0.5, 0.75, 1.25, 1.5, 1.75)
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """What is shown of one image; the fused probabilities of all showings are averaged at the label map's size.
+    """The views of one image. Their fused probabilities are averaged at the size of the label map.
 
     Attributes:
       name: a key of `PROTOCOLS`.
-      short_side_px: the short side is brought to this; None: the image's own size.
-      long_side_px: but no side becomes longer than this.
-      scales: each multiplies that size.
-      is_mirrored: each scale is shown mirrored, too.
-      window_px: larger images are cut into overlapping windows of this side; None: they are shown whole.
-      stride: each side becomes the nearest multiple of it: the coarsest of the pyramid (Sec. 3.1).
+      short_side_px: resize so that the short side has this length; None: keep the image's own size.
+      long_side_px: upper limit of the long side, which wins over `short_side_px`.
+      scales: factors of that size; one view for each.
+      is_mirrored: add a mirrored view at each scale.
+      window_px: cut larger images into overlapping windows of this side; None: show them whole.
+      stride: of the coarsest level; each side is rounded to the nearest multiple of it (Sec. 3.1).
     """
 
     name: str = "single"
@@ -31,7 +31,7 @@ class Protocol:
     stride: int = 32
 
     def sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
-        """Return the (height, width) that an image of this size is shown at, for each scale."""
+        """Return the (height, width) at which the network sees an image of this size, for each scale."""
         short, long = sorted((height, width))
         fit = 1.0 if self.short_side_px is None else self.short_side_px / short
         fit = min(fit, self.long_side_px / long)
@@ -41,7 +41,7 @@ class Protocol:
         )
 
     def describe(self) -> dict:
-        """Say what was done, for whoever compares the numbers."""
+        """Describe the protocol for a reader who compares results."""
         size = "own size" if self.short_side_px is None else f"short side to {self.short_side_px} px"
         cut = "" if self.window_px is None else f"in windows of {self.window_px} px that overlap by a third; "
         return {
@@ -54,11 +54,11 @@ class Protocol:
 
 
 PROTOCOLS = {
-    # These two take the sizes of the configuration.
+    # These two use the sizes of the config.
     "single": {},
     "multi_scale_flip": {"scales": _HALF_TO_SEVEN_QUARTERS, "is_mirrored": True},
-    # Differs: HRNet's code has windows of 520, which 32 does not divide, sums exp(logits) in place of probabilities, and shows
-    # images whole at scales up to 1.
+    # Differs: HRNet's code uses windows of 520 px, which is not a multiple of 32. It sums exp(logits) instead of probabilities,
+    # and shows images whole at scales up to 1.
     "hrnet": {"short_side_px": 520, "long_side_px": 65536, "window_px": 512},
     "hrnet_multi_scale_flip": {
         "short_side_px": 520,
@@ -78,13 +78,25 @@ PROTOCOLS = {
 
 
 def make_protocol(name: str, short_side_px: int | None, long_side_px: int, stride: int) -> Protocol:
-    """Make a protocol by its name in `PROTOCOLS`; the sizes given are for those that have none of their own."""
+    """Make one of the `PROTOCOLS`.
+
+    Args:
+      name: a key of `PROTOCOLS`.
+      short_side_px, long_side_px: sizes for the protocols that do not set their own.
+      stride: of the coarsest level.
+    """
     sizes = {"short_side_px": short_side_px, "long_side_px": long_side_px}
     return Protocol(name=name, stride=stride, **sizes | PROTOCOLS[name])
 
 
 def window_starts(side: int, window: int, multiple: int) -> list[int]:
-    """Return where windows of length `window` begin to cover `side`, at multiples of `multiple`, the last at the end."""
+    """Return where windows begin along one side of an image, so that they overlap by a third and cover the whole side.
+
+    Args:
+      side: length of the side in pixels.
+      window: length of a window in pixels.
+      multiple: every start is a multiple of this, the stride of the finest level. The last window ends where the side ends.
+    """
     if side <= window:
         return [0]
     num = -(-(side - window) // (window * 2 // 3 // multiple * multiple)) + 1

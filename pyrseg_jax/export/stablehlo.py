@@ -1,4 +1,4 @@
-"""A trained model as one portable file: StableHLO programs, weights and class names, which jax alone can run."""
+"""Write a trained model as one portable file of StableHLO programs, weights and class names. JAX alone can run it."""
 
 import dataclasses
 import io
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,14 +17,15 @@ from jaxtyping import UInt8
 
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.evaluation.inference import run_network
-from pyrseg_jax.evaluation.upsampling import class_of_pixels
+from pyrseg_jax.evaluation.predict import predict
+from pyrseg_jax.models.resample import class_of_pixels
+from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.storage.atomic import write_bytes_atomically
 
 FORMAT = 1
 PLATFORMS = ("cpu", "cuda", "tpu")
 ABOUT, WEIGHTS, README = "about.json", "weights.npz", "README.txt"
-HOW_TO = """A segmentation model. It needs Python with jax, numpy and flatbuffers, nothing else:
+HOW_TO = """A segmentation model. It needs Python with jax, numpy and flatbuffers, and nothing else:
 
     import io, json, zipfile
     import jax, numpy as np
@@ -38,20 +38,20 @@ HOW_TO = """A segmentation model. It needs Python with jax, numpy and flatbuffer
     result = run(weights, images)  # images: (N, {height}, {width}, 3) uint8 RGB, any N
 
 result["labels"] (N, H, W) uint8: the class of each pixel, an index into about["classes"].
-result["level"] (N, h, w) uint8: the level of the pyramid that decided each position of the finest level; 0 is the coarsest.
+result["level"] (N, h, w) uint8: the level of the pyramid that decides each position of the finest level; 0 is the coarsest.
 result["probs"] (N, h, w, C): class probabilities at the finest level.
 result["semantic"]: the most likely class of each cell, one map per level, coarse to fine.
-result["unity"]: the probability of each cell that it holds a single class, for each level but the finest.
+result["unity"]: the probability that a cell holds a single class, one map for each level but the finest.
 """
 
 
 class Exported(NamedTuple):
-    """What a file holds.
+    """The contents of an exported file.
 
-    about: classes, strides, sizes and where the model comes from.
-    label_space: the classes, with the values of label files.
+    about: classes, strides, sizes, and the origin of the model.
+    label_space: the classes, with their values in label files.
     weights: arrays by name.
-    programs: (height, width) → function of weights and images (N, height, width, 3) uint8.
+    programs: (height, width) → function of the weights and images (N, height, width, 3) uint8.
     """
 
     about: dict
@@ -62,26 +62,26 @@ class Exported(NamedTuple):
 
 def write_export(
     path: Path,
-    model: nn.Module,
+    model: Segmenter,
     variables: dict,
     label_space: LabelSpace,
     sizes: Sequence[tuple[int, int]],
     threshold: float,
     about: dict,
 ) -> None:
-    """Write a model for images of the given (height, width)s, in any number, on CPU, CUDA and TPU.
+    """Write a model for batches of any number of images of the given sizes, for CPU, CUDA and TPU.
 
     Args:
-      path: of the file; the arrays are in it once, a program per size beside them.
+      path: of the file. It holds the weights once, and one program per size.
       model: the segmenter.
-      variables: its own.
+      variables: its parameters and batch statistics.
       label_space: the classes.
-      sizes: multiples of the coarsest stride.
+      sizes: (height, width) in pixels, multiples of the coarsest stride.
       threshold: τ of the fuser.
-      about: what else to say of the model, for `about.json`.
+      about: more entries for `about.json`.
 
     Raises:
-      UserError: if a size is no multiple of the coarsest stride.
+      UserError: if a size is not a multiple of the coarsest stride.
     """
     coarsest = max(model.strides)
     for height, width in sizes:
@@ -113,7 +113,11 @@ def write_export(
 
 
 def read_export(path: Path) -> Exported:
-    """Read what `write_export` wrote; raises UserError, naming the file, if it is damaged or another kind of file."""
+    """Read a file of `write_export`.
+
+    Raises:
+      UserError: naming the file, if it is damaged or another kind of file.
+    """
     try:
         with zipfile.ZipFile(path) as file:
             about = json.loads(file.read(ABOUT))
@@ -122,30 +126,31 @@ def read_export(path: Path) -> Exported:
             sizes = [tuple(size) for size in about["sizes"]]
             programs = {size: jax_export.deserialize(bytearray(file.read(_program_name(size)))) for size in sizes}
             label_space = LabelSpace.from_json(about["label_space"])
-    # A file that is cut off or foreign shows it in zip, JSON, NumPy or StableHLO, each with errors of its own.
+    # A truncated or foreign file fails in zip, JSON, NumPy or StableHLO, and each raises its own errors.
     except Exception as error:
         reason = str(error).split("\n")[0][:160]
         raise UserError(
-            f"{path} is no exported model, or a damaged one ({type(error).__name__}: {reason}): write it anew with "
+            f"{path} is not an exported model, or it is damaged ({type(error).__name__}: {reason}): write it again with "
             "--mode=export"
         ) from error
     return Exported(about, label_space, weights, {size: jax.jit(program.call) for size, program in programs.items()})
 
 
-def segment(model: nn.Module, weights: dict, images: UInt8[jax.Array, "n h w 3"], threshold: float) -> dict:
-    """Compute what an exported program does, from arrays by name; `HOW_TO` says what each result is."""
+def segment(model: Segmenter, weights: dict, images: UInt8[jax.Array, "n h w 3"], threshold: float) -> dict:
+    """Compute the results of an exported program from weights by name. `HOW_TO` explains each result."""
     variables = unflatten_dict({tuple(name.split("/")): array for name, array in weights.items()})
-    outputs = run_network(model, variables, images, threshold)
+    prediction = predict(model, variables, images, threshold)
     return {
-        "labels": class_of_pixels(outputs.probs, images.shape[1:3]),
-        "level": outputs.level.astype(jnp.uint8),
-        "probs": outputs.probs,
-        "semantic": outputs.semantic,
-        "unity": outputs.unity,
+        "labels": class_of_pixels(prediction.fused, images.shape[1:3]),
+        "level": prediction.level.astype(jnp.uint8),
+        "probs": prediction.fused,
+        "semantic": prediction.semantic,
+        "unity": prediction.unity,
     }
 
 
-def _lower(model: nn.Module, weights: dict, size: tuple[int, int], threshold: float) -> bytearray:
+def _lower(model: Segmenter, weights: dict, size: tuple[int, int], threshold: float) -> bytearray:
+    """Serialize the program for one size of image and any number of images."""
     (num_images,) = jax_export.symbolic_shape("n")
     shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
     images = jax.ShapeDtypeStruct((num_images, *size, 3), jnp.uint8)

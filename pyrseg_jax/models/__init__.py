@@ -1,1 +1,1 @@
-"""Flax Linen modules: the HRNet backbone, context modules, the heads of both pyramids, and the whole segmenter."""
+"""Flax Linen modules: backbones, context modules, the heads of both pyramids, and the whole segmenter."""

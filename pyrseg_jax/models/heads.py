@@ -1,4 +1,4 @@
-"""The last layers: from each level's features to class logits, and from the backbone's to unity logits."""
+"""The last layers: from each level's features to class logits, and from the backbone's final map to unity logits."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,12 +9,12 @@ from pyrseg_jax.models.layers import ConvNormAct, biased_conv
 
 
 class SemanticHead(nn.Module):
-    """A classifier per level: maps (N, h, w, D_s) → maps of logits (N, h, w, C), in float32.
+    """A classifier per level: maps (N, h, w, D_s) → maps of class logits (N, h, w, C), in float32.
 
     Attributes:
       num_classes: C.
-      num_levels: L. Given fewer maps than that, they are those of the finest levels.
-      is_projected: a non-linear projection stands before each classifier.
+      num_levels: L. If the head gets fewer maps than that, they are those of the finest levels.
+      is_projected: whether a non-linear projection stands before each classifier.
 
     Source: Sec. 3.3, "a 1×1 convolutional non-linear projection layer to get the segmentation prediction".
     """
@@ -36,10 +36,14 @@ class SemanticHead(nn.Module):
 
 
 class UnityHead(nn.Module):
-    """Is this cell a unit-cell? (N, h, w, D) → L-1 maps of logits (N, h/2^(L-l), w/2^(L-l)), in float32.
+    """Decide whether each cell is a unit-cell: map (N, h, w, D) → L-1 maps of logits (N, h/2^(L-l), w/2^(L-l)), in float32.
 
-    A shared 1×1 reduction to D_u channels, then for each level but the finest one convolution whose kernel and stride
-    are 2^(L-l): it sees just the cells that it answers for.
+    A shared 1×1 convolution first reduces the map to D_u channels. Then each level but the finest has one convolution, whose kernel
+    and stride are 2^(L-l), so that a logit sees exactly the cell that it answers for.
+
+    Attributes:
+      num_levels: L.
+      width: D_u.
 
     Source: Sec. 3.2.
     """

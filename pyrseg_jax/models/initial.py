@@ -1,7 +1,8 @@
-"""Initial variables of any network of this package, without compiling or running it."""
+"""Initial variables of any network, almost without compiling anything."""
 
 import zlib
 from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,58 +10,114 @@ import jax.numpy as jnp
 import numpy as np
 
 from pyrseg_jax.models.layers import OUTPUT_INIT_STD, hidden_init, output_init, zero_init
+from pyrseg_jax.models.normalization import BatchNorm
 
+# Initializers of convolution kernels that NumPy draws: number of inputs of an output ("fan in") → standard deviation.
 STD_OF_KERNEL: dict[Callable, Callable[[int], float]] = {
     hidden_init: lambda fan_in: np.sqrt(2 / fan_in),
     output_init: lambda fan_in: OUTPUT_INIT_STD,
     zero_init: lambda fan_in: 0.0,
 }
 
+Path = tuple[str, ...]  # of a variable: collection, modules …, name
+
+
+class _Module(NamedTuple):
+    """What is remembered of a module while the network's shapes are traced."""
+
+    kind: type
+    kernel_init: Callable | None
+    bias_init: Callable | None
+
 
 def abstract_variables(model: nn.Module, side: int = 64) -> dict:
-    """Return shapes and types of `model`'s variables; `side` is any image height and width that it accepts."""
+    """Return shapes and types of the variables of `model`.
+
+    Args:
+      model: called as `model(images, train)`.
+      side: any image height and width that the model accepts, in pixels.
+    """
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     return jax.eval_shape(lambda key, x: model.init(key, x, False), jax.random.key(0), images)
 
 
 def initial_variables(model: nn.Module, seed: int, side: int = 64) -> dict:
-    """Draw the variables of `model` as NumPy float32 arrays, the same for the same seed on every machine and mesh.
+    """Draw the variables of `model` as NumPy arrays, the same for the same seed.
 
-    The distributions are those that `model.init` draws from. This is for speed: XLA needs minutes for the initialisation
-    of a large HRNet on CPU, and NumPy two seconds. Each array has a generator of its own, seeded by its path, so that
-    changing one part of a network leaves the others as they were.
+    The distributions are those that `model.init` draws from. XLA needs minutes to compile that for a large HRNet on CPU, so NumPy
+    draws what such a network is made of: kernels of convolutions with an initializer of this package, zero biases, and batch
+    normalizations. Each of these arrays has a generator of its own, seeded by its path, so that changing one part of a network
+    leaves the other parts as they were; they are the same on every machine and mesh. Every other array is drawn by its module's own
+    initializer, in one program that contains nothing else.
+
+    Args:
+      model: called as `model(images, train)`.
+      seed: of all draws.
+      side: any image height and width that the model accepts, in pixels.
     """
-    kernel_inits: dict[tuple[str, ...], Callable] = {}
+    modules: dict[Path, _Module] = {}
 
-    def remember(call, args, kwargs, context):
-        if isinstance(context.module, nn.Conv):
-            kernel_inits[context.module.path] = context.module.kernel_init
+    def remember(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        module = context.module
+        inits = (getattr(module, name, None) for name in ("kernel_init", "bias_init"))
+        modules[module.path] = _Module(type(module), *inits)
         return call(*args, **kwargs)
 
     with nn.intercept_methods(remember):
         flat, tree = jax.tree_util.tree_flatten_with_path(abstract_variables(model, side))
-    paths = [tuple(entry.key for entry in path) for path, _ in flat]
-    leaves = [
-        _draw(path, leaf.shape, kernel_inits.get(path[1:-1]), seed) for path, (_, leaf) in zip(paths, flat, strict=True)
-    ]
-    return jax.tree_util.tree_unflatten(tree, leaves)
+    shapes = {tuple(entry.key for entry in path): leaf.shape for path, leaf in flat}
+    draws = {path: _find_draw(path, modules.get(path[1:-1])) for path in shapes}
+    drawn = {path: draw(path, shapes[path], seed) for path, draw in draws.items() if draw is not None}
+    missing = [i for i, path in enumerate(shapes) if path not in drawn]
+    others = iter(_draw_by_own_initializers(model, seed, side, missing))
+    return jax.tree_util.tree_unflatten(tree, [drawn[path] if path in drawn else next(others) for path in shapes])
 
 
 def num_parameters(variables: Mapping) -> int:
-    """Count the trainable numbers (batch statistics are not)."""
+    """Count the trainable numbers; batch statistics are not among them."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(variables["params"]))
 
 
-def _draw(path: tuple[str, ...], shape: tuple[int, ...], kernel_init: Callable | None, seed: int) -> np.ndarray:
-    kind = path[-1]
-    if kind in ("bias", "mean", "gamma"):
-        return np.zeros(shape, np.float32)
-    if kind in ("scale", "var"):
-        return np.ones(shape, np.float32)
-    if kind != "kernel":
-        raise ValueError(
-            f"no rule to initialise {'/'.join(path)}: add one beside those of kernel, bias, gamma, scale, mean, var"
-        )
-    std = STD_OF_KERNEL[kernel_init](shape[0] * shape[1] * shape[2])
+Draw = Callable[[Path, tuple[int, ...], int], np.ndarray]
+
+
+def _find_draw(path: Path, module: _Module | None) -> Draw | None:
+    """Return the function that draws a variable in NumPy; None where only the module's own initializer can."""
+    name = path[-1]
+    if module is None:
+        return None
+    if module.kind is BatchNorm:
+        return _draw_ones if name in ("scale", "var") else _draw_zeros
+    std_of = STD_OF_KERNEL.get(module.kernel_init) if module.kernel_init is not None else None
+    if module.kind is nn.Conv and name == "kernel" and std_of is not None:
+        return lambda path, shape, seed: _draw_kernel(path, shape, seed, std_of)
+    if module.kind is nn.Conv and name == "bias" and module.bias_init is nn.initializers.zeros:
+        return _draw_zeros
+    return None
+
+
+def _draw_zeros(path: Path, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+def _draw_ones(path: Path, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return np.ones(shape, np.float32)
+
+
+def _draw_kernel(path: Path, shape: tuple[int, ...], seed: int, std_of: Callable[[int], float]) -> np.ndarray:
+    std = std_of(shape[0] * shape[1] * shape[2])
     generator = np.random.default_rng([seed, zlib.crc32("/".join(path).encode())])
     return generator.standard_normal(shape, np.float32) * np.float32(std)
+
+
+def _draw_by_own_initializers(model: nn.Module, seed: int, side: int, leaves: list[int]) -> list[np.ndarray]:
+    """Draw these leaves of the variables with JAX. XLA removes all code that they do not need, so no layer is computed."""
+    if not leaves:
+        return []
+
+    @jax.jit
+    def draw(key: jax.Array) -> list[jax.Array]:
+        every = jax.tree.leaves(model.init(key, jnp.zeros((1, side, side, 3)), False))
+        return [every[i] for i in leaves]
+
+    return jax.device_get(draw(jax.random.key(seed)))

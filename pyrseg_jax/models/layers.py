@@ -1,34 +1,42 @@
-"""The convolutions and resampling that every network here is made of, with their conventions written once."""
+"""The layers that every network here is made of. Their conventions (padding, initialization) are written once, in this file."""
 
 import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.normalization import BatchNorm
+from pyrseg_jax.models.xla_cpu import add_relu, average_cells, convolve_as_matrix_product
 
-# Before a normalisation and ReLU: He et al. 2015, by incoming connections. By outgoing ones the first layer, which has few
-# inputs, starts many times smaller than its gradient, and the first steps throw it far away.
+# Kernels before a normalization and a ReLU: He et al. 2015, scaled by the number of inputs ("fan in"). Scaled by the number of
+# outputs, the first layer, which has 3 input channels, would start many times smaller than its gradient, and the first training
+# steps would throw it far away.
 hidden_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-# Where logits come out: near zero, so that training starts from even odds.
+# Kernels of logits start near zero, so that training starts from even odds for all classes.
 OUTPUT_INIT_STD = 0.01
 output_init = nn.initializers.normal(OUTPUT_INIT_STD)
-# What is added to something else, and shall add nothing at first.
+# Layers whose output is added to something else start by adding nothing.
 zero_init = nn.initializers.zeros
 
-RESIZE_CONVENTIONS = ("half_pixel", "align_corners", "nearest")
+PYRAMID_SAMPLING_SIZES = (1, 3, 6, 8)  # bins per side of each pooled map: 110 tokens in all; Sec. 3.3
 
 
 def conv(features: int, kernel: int, stride: int = 1, *, dtype: DTypeLike, name: str | None = None) -> nn.Conv:
-    """Make a square convolution that keeps the size up to its stride; a batch normalisation follows, so it has no bias.
+    """Make a square convolution without a bias, for a batch normalization to follow.
 
-    The padding is explicit, (kernel - 1) / 2 on both sides: "SAME" pads a stride-2 convolution on one side only, which
-    shifts the output by a pixel against published weights.
+    The output has the input's size, divided by the stride. The padding is explicit, (kernel - 1) / 2 on both sides: "SAME" pads a
+    stride-2 convolution on one side only, which would shift the output by a pixel against published weights.
+
+    Args:
+      features: channels of the output.
+      kernel: side of the kernel, odd.
+      stride: positions from one output to the next.
+      dtype: of the computation. The kernel is stored as float32.
+      name: of the module.
     """
     pad = (kernel - 1) // 2
     return nn.Conv(
@@ -38,18 +46,28 @@ def conv(features: int, kernel: int, stride: int = 1, *, dtype: DTypeLike, name:
         padding=((pad, pad), (pad, pad)),
         use_bias=False,
         kernel_init=hidden_init,
-        conv_general_dilated=_as_matrix_product if kernel == stride == 1 else None,
+        conv_general_dilated=convolve_as_matrix_product if kernel == stride == 1 else None,
         dtype=dtype,
         name=name,
     )
 
 
 def biased_conv(
-    features: int, kernel: int = 1, *, kernel_init=output_init, dtype: DTypeLike, name: str | None = None
+    features: int,
+    kernel: int = 1,
+    *,
+    kernel_init: nn.initializers.Initializer = output_init,
+    dtype: DTypeLike,
+    name: str | None = None,
 ) -> nn.Conv:
-    """Make a convolution without overlap (stride = kernel) that no normalisation follows, so it has a bias.
+    """Make a convolution without overlap (stride = kernel) that no normalization follows, so it has a bias.
 
-    By default its kernel starts as that of a layer of logits does.
+    Args:
+      features: channels of the output.
+      kernel: side of the kernel, and the stride.
+      kernel_init: how the kernel starts; by default as that of a layer of logits.
+      dtype: of the computation. Kernel and bias are stored as float32.
+      name: of the module.
     """
     size = (kernel, kernel)
     return nn.Conv(
@@ -58,44 +76,14 @@ def biased_conv(
         size,
         padding="VALID",
         kernel_init=kernel_init,
-        conv_general_dilated=_as_matrix_product,
+        conv_general_dilated=convolve_as_matrix_product,
         dtype=dtype,
         name=name,
     )
 
 
-def _as_matrix_product(x, kernel, strides, padding, **_):
-    """Convolve without overlap (kernel = stride): the pixels of each cell, as one long vector, times the kernel.
-
-    The same numbers as `jax.lax.conv_general_dilated`; XLA's gradient of that for a 1×1 kernel takes many times longer on
-    CPU (`docs/performance.md`).
-    """
-    size = kernel.shape[0]
-    n, h, w, c = x.shape
-    if size > 1:
-        x = x.reshape(n, h // size, size, w // size, size, c).transpose(0, 1, 3, 2, 4, 5)
-        x = x.reshape(n, h // size, w // size, size * size * c)
-    return x @ kernel.reshape(size * size * c, -1)
-
-
-@jax.custom_jvp
-def add_relu(x: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Return max(x + y, 0), of finite numbers.
-
-    Written so that the last operation is a sum of two maps. What ends in a maximum with a constant XLA's CPU compiler takes to
-    be cheap, and computes again in every fusion that reads it, along all the residual blocks before (`docs/performance.md`).
-    """
-    return x + jnp.maximum(y, -x)
-
-
-@add_relu.defjvp
-def _add_relu_jvp(primals, tangents):
-    out = add_relu(*primals)
-    return out, jnp.where(out > 0, sum(tangents), 0)  # as ReLU has it: none at 0
-
-
 class ConvNormAct(nn.Module):
-    """Convolution, batch normalisation and, if `is_active`, ReLU: (N, H, W, C) → (N, H/stride, W/stride, features)."""
+    """Convolution, batch normalization and, if `is_active`, ReLU: (N, H, W, C) → (N, H/stride, W/stride, features)."""
 
     features: int
     kernel: int = 1
@@ -110,7 +98,10 @@ class ConvNormAct(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions beside an identity (He et al. 2016)."""
+    """A residual block of two 3×3 convolutions; keeps the shape of its input.
+
+    Source: He et al. 2016.
+    """
 
     features: int
     dtype: DTypeLike = jnp.float32
@@ -124,7 +115,12 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions, the last one four times as wide, beside an identity or a projection (He et al. 2016)."""
+    """A residual block of 1×1, 3×3 and 1×1 convolutions; the last one is four times as wide as the others.
+
+    A 1×1 convolution stands in the shortcut where the number of channels changes.
+
+    Source: He et al. 2016.
+    """
 
     features: int
     dtype: DTypeLike = jnp.float32
@@ -142,80 +138,9 @@ class Bottleneck(nn.Module):
         return add_relu(x, y)
 
 
-@functools.partial(jax.jit, static_argnames=("size", "convention"))  # equal ones are traced once
-def resize(
-    x: Float[Array, "n h w c"], size: tuple[int, int], convention: str
-) -> Float[Array, "n {size[0]} {size[1]} c"]:
-    """Resample a feature map to (height, width).
-
-    Args:
-      x: (N, h, w, C).
-      size: the height and width to reach.
-      convention: `"half_pixel"`, bilinear with pixel centres at half-integers (PyTorch's `align_corners=False`);
-        `"align_corners"`, bilinear with the corner pixels on top of each other; `"nearest"`, by index.
-
-    Raises:
-      ValueError: for another convention.
-    """
-    if convention not in RESIZE_CONVENTIONS:
-        raise ValueError(f"resize={convention!r}: expected one of {', '.join(map(repr, RESIZE_CONVENTIONS))}")
-    h, w = x.shape[1:3]
-    if (h, w) == tuple(size):
-        return x
-    if convention == "nearest":
-        rows, columns = (np.arange(to) * fro // to for to, fro in zip(size, (h, w), strict=True))
-        return x[:, rows][:, :, columns]
-    if convention == "half_pixel":
-        return jax.lax.platform_dependent(
-            x,
-            cpu=functools.partial(_resize_half_pixel, size=size),
-            default=lambda x: jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=False),
-        )
-    rows, columns = (
-        jnp.asarray(_align_corners_weights(fro, to), x.dtype) for to, fro in zip(size, (h, w), strict=True)
-    )
-    return jnp.einsum("nhwc,hi,wj->nijc", x, rows, columns)
-
-
-def _resize_half_pixel(x: Float[Array, "n h w c"], size: tuple[int, int]) -> Float[Array, "n {size[0]} {size[1]} c"]:
-    """Do what `jax.image.resize` does, with the channels last in between as well.
-
-    Its matrix products leave the map transposed, and on CPU each use of the result turns it again: a product for each row, and
-    for each image, does not.
-    """
-    n, h, w, c = x.shape
-    rows, columns = (jnp.asarray(_half_pixel_weights(fro, to), x.dtype) for to, fro in zip(size, (h, w), strict=True))
-    product = functools.partial(jnp.einsum, precision="highest")
-    wide = product("nhjw,nhwc->nhjc", jnp.broadcast_to(columns, (n, h, *columns.shape)), x)
-    wide = wide.reshape(n, h, size[1] * c)
-    return product("nih,nhk->nik", jnp.broadcast_to(rows, (n, *rows.shape)), wide).reshape(n, *size, c)
-
-
-@functools.lru_cache
-def _half_pixel_weights(size: int, new_size: int) -> np.ndarray:
-    """Return (new_size, size) weights: row j interpolates at position (j + ½) · size / new_size - ½, within the edges."""
-    at = np.clip((np.arange(new_size) + 0.5) * size / new_size - 0.5, 0, size - 1)
-    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(size)[None, :]))
-
-
-@functools.lru_cache
-def _align_corners_weights(size: int, new_size: int) -> np.ndarray:
-    """Return (size, new_size) weights: column j interpolates at position j · (size - 1) / (new_size - 1)."""
-    at = np.arange(new_size) * ((size - 1) / max(new_size - 1, 1))
-    return np.maximum(0, 1 - np.abs(np.arange(size)[:, None] - at[None, :]))
-
-
 def halve(x: Float[Array, "n h w c"], times: int) -> Float[Array, "n _ _ c"]:
-    """Average over blocks of 2^times × 2^times positions."""
-    if not times:
-        return x
-    n, h, w, c = x.shape
-    block = 1 << times
-    # Not `nn.avg_pool`: the gradient of its window takes six times longer on CPU.
-    return x.reshape(n, h // block, block, w // block, block, c).mean((2, 4))
-
-
-PYRAMID_SAMPLING_SIZES = (1, 3, 6, 8)  # 110 tokens; Sec. 3.3
+    """Average over cells of 2^times × 2^times positions; (h, w) must be multiples of that."""
+    return average_cells(x, 1 << times) if times else x
 
 
 def pyramid_sampling(
@@ -223,16 +148,18 @@ def pyramid_sampling(
 ) -> Float[Array, "n s c"]:
     """Average a map over n × n overlapping bins for each n of `sizes`, flatten, and join: S = Σ n² tokens.
 
-    Source: Sec. 3.3, PyramidSampling; the bins are those of adaptive average pooling: bin i of n covers positions
-    ⌊i·h/n⌋ … ⌈(i+1)·h/n⌉ - 1, so that maps smaller than n × n work, too.
+    Bin i of n covers positions ⌊i·h/n⌋ … ⌈(i+1)·h/n⌉ - 1, as in adaptive average pooling, so that maps smaller than n × n work
+    as well.
+
+    Source: Sec. 3.3, PyramidSampling.
     """
     n, h, w, c = x.shape
-    # The large map is read once, for the rows of all bins; the columns of each size are then small.
-    all_rows = jnp.asarray(np.concatenate([_bin_weights(h, size) for size in sizes]), x.dtype)
+    # One product reads the large map once, for the rows of all bins. The columns of each size are then small.
+    all_rows = jnp.asarray(np.concatenate([bin_weights(h, size) for size in sizes]), x.dtype)
     strips = (all_rows @ x.reshape(n, h, w * c)).reshape(n, -1, w, c)
     tokens, first = [], 0
     for size in sizes:
-        columns = jnp.asarray(_bin_weights(w, size), x.dtype)
+        columns = jnp.asarray(bin_weights(w, size), x.dtype)
         pooled = jnp.einsum("nhwc,jw->nhjc", strips[:, first : first + size], columns)
         tokens.append(pooled.reshape(n, size * size, c))
         first += size
@@ -240,10 +167,10 @@ def pyramid_sampling(
 
 
 @functools.lru_cache
-def _bin_weights(side: int, bins: int) -> np.ndarray:
-    """Return (bins, side) weights that average each bin of an adaptive average pooling."""
-    weights = np.zeros((bins, side), np.float32)
-    for i in range(bins):
-        first, end = i * side // bins, -(-(i + 1) * side // bins)
+def bin_weights(side: int, num_bins: int) -> Float[np.ndarray, "{num_bins} {side}"]:
+    """Return the weights of adaptive average pooling along one axis: row i averages the positions of bin i."""
+    weights = np.zeros((num_bins, side), np.float32)
+    for i in range(num_bins):
+        first, end = i * side // num_bins, -(-(i + 1) * side // num_bins)
         weights[i, first:end] = 1 / (end - first)
     return weights

@@ -1,28 +1,35 @@
-"""Figures of an evaluation, as for a paper: how the levels specialize, and where the prediction errs."""
+"""Figures of an evaluation, in the style of a paper: how the levels specialize, and where the prediction is wrong."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-# Distinguishable with any colour vision (Okabe and Ito); coarse → fine.
+# Distinguishable with any color vision (the palette of Okabe and Ito); coarse → fine.
 LEVEL_COLORS = ("#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#009E73")
-MOST_CLASSES = 40  # drawn class by class: of more, those with most pixels
+MOST_CLASSES = 40  # figures by class show at most this many: those with the most pixels
 
 
 def draw_analysis(folder: Path, result: Mapping) -> list[Path]:
-    """Draw what an evaluation's result holds, each figure as PNG and PDF, and return the PNGs.
+    """Draw an evaluation, each figure as PNG and PDF, and return the paths of the PNGs.
 
     Args:
-      folder: exists.
-      result: as stored in `evaluation/SPLIT-STEP.json`; figures of what is null are not drawn.
+      folder: must exist.
+      result: as stored in `evaluation/SPLIT-STEP.json`. Without an analysis or a pyramid, only the confusion matrix is drawn.
     """
-    drawn = [_confusion(result)]
+    figures = {"confusion": confusion_figure}
     if result["level_miou"] is not None and len(result["level_miou"]) > 1:
-        drawn += [_levels_by_class(result), _level_by_level(result), _boundary(result), _unity(result)]
+        figures |= {
+            "levels_by_class": levels_by_class_figure,
+            "level_by_level": level_by_level_figure,
+            "boundary_and_oracles": boundary_figure,
+            "unity": unity_figure,
+        }
     paths = []
-    for name, figure in drawn:
+    for name, draw in figures.items():
+        figure = draw(result)
         for suffix in (".pdf", ".png"):
             figure.savefig(folder / f"{name}{suffix}", dpi=160)
         paths.append(folder / f"{name}.png")
@@ -30,12 +37,14 @@ def draw_analysis(folder: Path, result: Mapping) -> list[Path]:
 
 
 def _figure(width: float, height: float):
+    """Make an empty figure of this size in inches."""
     from matplotlib.figure import Figure  # takes a second to import
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _tidy(axes, grid: str) -> None:
+def _tidy(axes: Any, grid: str) -> None:
+    """Remove the upper and right spines, and draw the grid of one axis behind the data."""
     axes.grid(axis=grid, color="0.88")
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -43,13 +52,13 @@ def _tidy(axes, grid: str) -> None:
 
 
 def _classes(result: Mapping) -> list[int]:
-    """Return the classes to draw, by their pixels in the truth, the most first."""
+    """Return the classes to draw, those with the most pixels in the truth first."""
     pixels = np.asarray(result["confusion"]).sum(1)
     return [int(i) for i in np.argsort(-pixels, kind="stable")[:MOST_CLASSES] if pixels[i]]
 
 
-def _levels_by_class(result: Mapping):
-    """Fig. 3: per class, the IoU of each level alone minus that of the fused prediction."""
+def levels_by_class_figure(result: Mapping):
+    """Draw, per class, the IoU of each level alone minus that of the fused prediction (Fig. 3)."""
     names = list(result["iou"])
     classes = _classes(result)
     num_levels = len(result["level_miou"])
@@ -65,16 +74,16 @@ def _levels_by_class(result: Mapping):
         range(len(classes)), [names[i] for i in classes], rotation=60, ha="right", rotation_mode="anchor"
     )
     figure.supylabel("IoU of the level alone minus fused, points", fontsize=10)
-    return "levels_by_class", figure
+    return figure
 
 
-def _level_by_level(result: Mapping):
-    """Table 2c: mIoU of every level on the pixels that each level decides."""
+def level_by_level_figure(result: Mapping):
+    """Draw the mIoU of every level on the pixels that each level decides (Table 2c)."""
     values = np.array([[np.nan if v is None else 100 * v for v in row] for row in result["level_miou"]])
     num_levels = len(values)
     figure = _figure(1.1 * num_levels + 1.8, 0.75 * num_levels + 1.5)
     axes = figure.subplots()
-    # Each column is coloured by itself: what counts is which level is best on these pixels.
+    # Each column has its own color scale, because the question is which level is best on these pixels.
     top, low = np.nanmax(values, 0, initial=-np.inf), np.nanmin(values, 0, initial=np.inf)
     axes.imshow((values - low) / np.maximum(top - low, 1e-9), cmap="Blues", vmin=-0.4, vmax=1.4, aspect="auto")
     for i, j in np.ndindex(values.shape):
@@ -87,11 +96,11 @@ def _level_by_level(result: Mapping):
     axes.set_ylabel("predicted by level alone")
     axes.set_title("mIoU, %; darkest: best in its column", fontsize=10)
     axes.tick_params(length=0)
-    return "level_by_level", figure
+    return figure
 
 
-def _boundary(result: Mapping):
-    """Table 2b, with the oracles: what would be gained if one of the pyramids were true."""
+def boundary_figure(result: Mapping):
+    """Draw the mIoU near boundaries (Table 2b) and the oracles: the gain if one of the pyramids were true."""
     bars = {
         "all pixels": result["miou"],
         f"within {result['boundary_px']} px\nof a boundary": result["boundary_miou"],
@@ -115,11 +124,11 @@ def _boundary(result: Mapping):
     axes.set_ylabel("mIoU, %")
     axes.margins(y=0.12)
     _tidy(axes, "y")
-    return "boundary_and_oracles", figure
+    return figure
 
 
-def _unity(result: Mapping):
-    """Unit-cells of the truth by class and level, and how well they are found."""
+def unity_figure(result: Mapping):
+    """Draw the true unit-cells by class and level, and precision and recall of the predicted ones."""
     names, classes = list(result["iou"]), _classes(result)
     cells = np.array([result["unit_cells"][names[i]] for i in classes], float)
     num_levels = cells.shape[1]
@@ -155,11 +164,11 @@ def _unity(result: Mapping):
     right.set_ylim(0, 103)
     right.legend(frameon=False)
     _tidy(right, "y")
-    return "unity", figure
+    return figure
 
 
-def _confusion(result: Mapping):
-    """The confusion matrix, each row a class of the truth, as shares of its pixels."""
+def confusion_figure(result: Mapping):
+    """Draw the confusion matrix: each row is a true class, in shares of its pixels."""
     names, classes = list(result["iou"]), _classes(result)
     shares = _rows_as_shares(np.asarray(result["confusion"]))[np.ix_(classes, classes)]
     side = max(3.6, 0.26 * len(classes) + 2.2)
@@ -179,12 +188,14 @@ def _confusion(result: Mapping):
         "true" if len(classes) == len(names) else f"true: the {len(classes)} largest of {len(names)} classes"
     )
     figure.colorbar(drawn, label="share of the true class's pixels, %", shrink=0.8)
-    return "confusion", figure
+    return figure
 
 
 def _rows_as_shares(confusion: Int[np.ndarray, "c c"]) -> Float[np.ndarray, "c c"]:
+    """Divide each row by its sum; a row of zeros stays zero."""
     return confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
 
 
 def _minus(value: float | None, other: float | None) -> float:
+    """Return the difference in percentage points, NaN if a value is missing."""
     return np.nan if value is None or other is None else 100 * (value - other)

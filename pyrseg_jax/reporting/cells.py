@@ -1,54 +1,39 @@
-"""Which level decides where in a predicted pyramid, how cells become pixels, and whether the parts fit."""
+"""Which level decides where in a predicted pyramid, how cells are drawn as pixels, and whether all parts fit together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from pyrseg_jax.reporting.palette import check_labels
+from pyrseg_jax.reporting.result import Result
 
+# States of a cell: its own level decides it; a finer level must decide; a coarser level has decided.
 TAKEN, MIXED, DONE = 0, 1, 2
-"""States of a cell: its level decides it; a finer level must; a coarser level has."""
 
-# `level` comes from the network's own arithmetic, where a probability as close to the threshold as this may
-# round to its other side.
+# `level` comes from the device, where a probability this close to the threshold may round to its other side.
 _ROUNDING = 1e-3
 _SMALLEST_GRIDDED_CELL_PX = 7
-
-
-@runtime_checkable
-class PyramidLike(Protocol):
-    """Describe the prediction for one image; levels are ordered coarse -> fine, L of them.
-
-    labels: (H, W) uint8, final train ids at the image's size.
-    level: (h, w) int, index of the level that decided each finest-level position; 0 is the coarsest.
-    semantic: L arrays (h_l, w_l) uint8, most probable class; each level has twice the size of the one before.
-    unity: L-1 arrays (h_l, w_l) float, probability in 0..1 that a cell holds one class only.
-    strides: L ints, pixels of the network's input per side of a cell, such as (32, 16, 8, 4).
-    """
-
-    labels: np.ndarray
-    level: np.ndarray
-    semantic: tuple[np.ndarray, ...]
-    unity: tuple[np.ndarray, ...]
-    strides: tuple[int, ...]
 
 
 def cell_states(
     unity: Sequence[np.ndarray], threshold: float, finest_shape: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, ...]:
-    """Say of each cell of each level whether it is TAKEN, MIXED or DONE (by a coarser level).
+    """Return whether each cell of each level is TAKEN, MIXED or DONE (decided by a coarser level).
 
     Args:
-        unity: L-1 arrays (h_l, w_l) of probabilities, coarse -> fine.
-        threshold: the least probability at which a cell counts as a unit-cell.
-        finest_shape: shape of level L; needed only if `unity` is empty, where nothing else tells it.
+      unity: L-1 arrays (h_l, w_l) of probabilities, coarse -> fine.
+      threshold: the least probability at which a cell counts as a unit-cell.
+      finest_shape: shape of level L. Required only if `unity` is empty, because nothing else tells the shape then.
+
     Returns:
-        L arrays of states. Source: Sec. 3.1, Eq. (2) of the paper.
+      L arrays of states.
+
     Raises:
-        ValueError: if a level has not twice the size of the level before it.
+      ValueError: if a level is not twice the size of the level before it.
+
+    Source: Sec. 3.1, Eq. (2).
     """
     if not unity and finest_shape is None:
         raise ValueError("unity is empty, so the finest level's size is unknown; pass finest_shape=(h, w)")
@@ -74,7 +59,7 @@ def cell_states(
 def cells_taken(
     unity: Sequence[np.ndarray], threshold: float, finest_shape: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, ...]:
-    """Mark the cells whose prediction the fused map takes: L bool arrays; arguments as in `cell_states`.
+    """Mark the cells whose prediction the fused map takes: L bool arrays. The arguments are those of `cell_states`.
 
     Each finest-level position lies in exactly one marked cell.
     """
@@ -82,13 +67,13 @@ def cells_taken(
 
 
 def stretch(cells: np.ndarray, panel: tuple[int, int]) -> np.ndarray:
-    """Sample (h, w, ...) at the centres of a panel's pixels: (panel height, panel width, ...)."""
+    """Sample (h, w, ...) at the centers of a panel's pixels: (panel height, panel width, ...)."""
     rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(panel, cells.shape))
     return cells[rows[:, None], columns]
 
 
 def draw_cell_edges(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Lighten the first line of pixels of every cell, where cells are large enough to spare it."""
+    """Lighten the first row and column of pixels of every cell, if cells are large enough."""
     pixels = pixels.copy()
     if min(pixels.shape[0] / shape[0], pixels.shape[1] / shape[1]) >= _SMALLEST_GRIDDED_CELL_PX:
         ids = np.arange(shape[0] * shape[1]).reshape(shape)
@@ -100,45 +85,47 @@ def draw_cell_edges(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return pixels
 
 
-def check_pyramid(pyramid: PyramidLike, image_shape: tuple[int, int], num_classes: int, threshold: float) -> None:
-    """Raise ValueError, saying what was found and expected, unless all parts of `pyramid` fit together."""
-    num_levels = len(pyramid.semantic)
-    if num_levels < 1 or len(pyramid.unity) != num_levels - 1 or len(pyramid.strides) != num_levels:
+def check_result(result: Result) -> None:
+    """Raise ValueError, saying what was found and what was expected, unless all parts of a result fit together."""
+    num_levels = len(result.semantic)
+    if num_levels < 1 or len(result.unity) != num_levels - 1 or len(result.strides) != num_levels:
         raise ValueError(
-            f"found {num_levels} semantic maps, {len(pyramid.unity)} unity maps and {len(pyramid.strides)} "
+            f"found {num_levels} semantic maps, {len(result.unity)} unity maps and {len(result.strides)} "
             "strides; expected L, L-1 and L of them with L >= 1, as the finest level has no unity map"
         )
-    if any(coarse != 2 * fine for coarse, fine in zip(pyramid.strides, pyramid.strides[1:])):
-        raise ValueError(f"strides are {tuple(pyramid.strides)}; expected each to be half of the one before it")
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is {threshold}; expected a probability in 0..1")
-    check_labels("labels", pyramid.labels, image_shape, num_classes)
-    rows, columns = pyramid.semantic[0].shape
-    for index, classes in enumerate(pyramid.semantic):
+    if any(coarse != 2 * fine for coarse, fine in zip(result.strides, result.strides[1:])):
+        raise ValueError(f"strides are {tuple(result.strides)}; expected each to be half of the one before it")
+    if not 0 <= result.threshold <= 1:
+        raise ValueError(f"threshold is {result.threshold}; expected a probability in 0..1")
+    num_classes = result.label_space.num_classes
+    check_labels("labels", result.labels, result.image.shape[:2], num_classes)
+    rows, columns = result.semantic[0].shape
+    for index, classes in enumerate(result.semantic):
         check_labels(f"semantic[{index}]", classes, (rows << index, columns << index), num_classes)
-    for index, probability in enumerate(pyramid.unity):
-        # The comparison is false for NaN too.
+    for index, probability in enumerate(result.unity):
+        # False for NaN, too.
         if not np.all((probability >= 0) & (probability <= 1)):
             raise ValueError(
                 f"unity[{index}] holds values from {probability.min()} to {probability.max()}; "
                 "expected probabilities in 0..1: apply the sigmoid to logits first"
             )
-    _check_level(pyramid, threshold)
+    _check_level(result)
 
 
-def _check_level(pyramid: PyramidLike, threshold: float) -> None:
-    finest = pyramid.semantic[-1].shape
-    if pyramid.level.shape != finest:
-        raise ValueError(f"level has shape {pyramid.level.shape}; expected {finest}, that of the finest level")
-    lowest, highest, num_levels = pyramid.level.min(), pyramid.level.max(), len(pyramid.semantic)
+def _check_level(result: Result) -> None:
+    threshold = result.threshold
+    finest = result.semantic[-1].shape
+    if result.level.shape != finest:
+        raise ValueError(f"level has shape {result.level.shape}; expected {finest}, that of the finest level")
+    lowest, highest, num_levels = result.level.min(), result.level.max(), len(result.semantic)
     if lowest < 0 or highest >= num_levels:
         raise ValueError(f"level holds {lowest}..{highest}; expected 0..{num_levels - 1}, 0 being the coarsest")
     recomputed, is_close = np.zeros(finest, int), np.zeros(finest, bool)
-    for index, cells in enumerate(cells_taken(pyramid.unity, threshold, finest)):
+    for index, cells in enumerate(cells_taken(result.unity, threshold, finest)):
         recomputed[stretch(cells, finest)] = index
-    for probability in pyramid.unity:
+    for probability in result.unity:
         is_close |= stretch(np.abs(probability - threshold) < _ROUNDING, finest)
-    num_different = int(((recomputed != pyramid.level) & ~is_close).sum())
+    num_different = int(((recomputed != result.level) & ~is_close).sum())
     if num_different:
         raise ValueError(
             f"level and unity disagree at {num_different} of {recomputed.size} positions with "

@@ -1,4 +1,4 @@
-"""Pictures of a prediction: class colours over the photograph, and the pyramid that was fused into it."""
+"""The figure of a prediction: both pyramids, the fused map, and a legend."""
 
 from __future__ import annotations
 
@@ -7,100 +7,83 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
+from pyrseg_jax.conventions import VOID
 from pyrseg_jax.reporting import palette
-from pyrseg_jax.reporting.cells import (
-    DONE,
-    MIXED,
-    TAKEN,
-    PyramidLike,
-    cell_states,
-    cells_taken,
-    check_pyramid,
-    draw_cell_edges,
-    stretch,
-)
-from pyrseg_jax.reporting.palette import default_colors, overlay
+from pyrseg_jax.reporting.cells import DONE, MIXED, TAKEN, cell_states, check_result, draw_cell_edges, stretch
+from pyrseg_jax.reporting.result import Result
 from pyrseg_jax.reporting.sheet import FAINT_INK, MARGIN_PX, SWATCH_PX, Grid, Sheet, is_drawable
-
-__all__ = ["PyramidLike", "cells_taken", "default_colors", "legend_entries", "overlay", "pyramid_figure"]
 
 _TITLE_LINE_PX = 26
 _ROW_GAP_PX = 28
-_COLOR_BAR_ROOM_PX = 100
+_COLOR_BAR_HEIGHT_PX = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class _Scene:
-    """What is to be drawn: the arguments of `pyramid_figure`, and what follows from them."""
+    """The arguments of `pyramid_figure`, and quantities derived from them."""
 
-    image: np.ndarray
-    pyramid: PyramidLike
-    colors: np.ndarray
-    class_names: Sequence[str]
-    threshold: float
+    result: Result
     truth: np.ndarray | None
 
     def check(self) -> None:
-        num_classes, size = len(self.colors), self.image.shape[:2]
-        palette.check_image(self.image)
+        num_classes = len(self.colors)
+        palette.check_image(self.result.image)
         palette.check_colors(self.colors)
-        if len(self.class_names) != num_classes:
-            raise ValueError(f"found {len(self.class_names)} class names for {num_classes} colors; expected as many")
-        check_pyramid(self.pyramid, size, num_classes, self.threshold)
+        if len(self.result.class_names) != num_classes:
+            raise ValueError(
+                f"found {len(self.result.class_names)} class names for {num_classes} colors; expected as many"
+            )
+        check_result(self.result)
         if self.truth is not None:
-            palette.check_labels("truth", self.truth, size, num_classes)
+            palette.check_labels("truth", self.truth, self.result.image.shape[:2], num_classes)
+
+    @functools.cached_property
+    def colors(self) -> np.ndarray:
+        return palette.colors_of(self.result.label_space)
 
     @functools.cached_property
     def states(self) -> tuple[np.ndarray, ...]:
-        return cell_states(self.pyramid.unity, self.threshold, self.pyramid.semantic[-1].shape)
+        return cell_states(self.result.unity, self.result.threshold, self.result.semantic[-1].shape)
 
     @functools.cached_property
     def shares(self) -> list[str]:
-        """The share of positions that each level decides."""
+        """The share of finest-level positions that each level decides."""
         return [_percent((cells == TAKEN).mean()) for cells in self.states]
 
 
 def pyramid_figure(
-    image: np.ndarray,
-    pyramid: PyramidLike,
-    colors: np.ndarray,
-    class_names: Sequence[str],
-    *,
-    threshold: float = 0.5,
-    truth: np.ndarray | None = None,
-    title: str | None = None,
+    result: Result, *, truth: UInt8[np.ndarray, "h w"] | None = None, title: str | None = None
 ) -> Image.Image:
     """Draw how a pyramid becomes a segmentation: one column per level, the fused result below, a legend.
 
-    The first row holds each level's classes, coloured only where that level decides; so each position is
-    coloured on exactly one level. The second row holds the unity probabilities, the third the photograph,
-    the fused map, the level that decided each position, and the ground truth if there is one.
+    The first row shows the classes of each level, in color only where that level decides, so that each position is in color
+    on exactly one level. The second row shows the unity probabilities. The third row shows the image, the fused map, the level
+    that decides each position, and the ground truth if there is one.
 
     Args:
-        image: (H, W, 3) uint8. The cells are stretched over it, whatever size the network saw.
-        pyramid: the prediction; see `PyramidLike` for its parts.
-        colors: (C, 3) uint8.
-        class_names: C names.
-        threshold: the probability from which a cell counts as a unit-cell, as used to fuse `pyramid`.
-        truth: (H, W) uint8 train ids, 255 where void.
-        title: one line above the figure.
+      result: the prediction. Its cells are stretched over the image, whatever size the network saw.
+      truth: (H, W) uint8 train ids, 255 where void.
+      title: one line above the figure.
+
     Returns:
-        An RGB image, 1800 px wide for up to 5 levels and wider for more.
+      An RGB image, 1800 px wide for up to 5 levels and wider for more.
+
     Raises:
-        ValueError: naming what was found and what was expected, if the parts do not fit together.
+      ValueError: naming what was found and what was expected, if the parts of the result do not fit together.
     """
-    scene = _Scene(image, pyramid, colors, class_names, threshold, truth)
+    scene = _Scene(result, truth)
     scene.check()
-    grid = Grid.fit(max(len(pyramid.semantic), 3 if truth is None else 4), image.shape[:2])
+    grid = Grid.fit(max(len(result.semantic), 3 if truth is None else 4), result.image.shape[:2])
     sheet = Sheet(grid.width_px)
     y = 28
     if title:
         sheet.text(MARGIN_PX, y, title, 24, width_px=grid.width_px - 2 * MARGIN_PX, is_bold=True)
         y += 50
     y = _place_semantic_row(sheet, grid, y, scene)
-    if pyramid.unity:
+    if result.unity:
         y = _place_unity_row(sheet, grid, y, scene)
     y = _place_result_row(sheet, grid, y, scene)
     y = _place_legend(sheet, grid, y, scene)
@@ -113,50 +96,51 @@ def legend_entries(
     """List the classes that occur in `maps`, most frequent first.
 
     Args:
-        maps: arrays of train ids of any shape, uint8; 255 (void) is not counted.
-        class_names: C names; one that this machine's fonts cannot draw becomes "class ID".
-        limit: the most classes to list.
+      maps: arrays of train ids of any shape, uint8; 255 (void) is not counted.
+      class_names: C names. A name that this machine's fonts cannot draw becomes "class ID".
+      limit: the most classes to list.
+
     Returns:
-        At most `limit` pairs (train id, name), and the number of classes left out.
+      At most `limit` pairs (train id, name), and the number of classes left out.
     """
-    counts = sum(np.bincount(np.ravel(ids), minlength=256) for ids in maps)[: palette.VOID]
+    counts = sum(np.bincount(np.ravel(ids), minlength=256) for ids in maps)[:VOID]
     present = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     listed = [(i, class_names[i] if is_drawable(class_names[i]) else f"class {i}") for i in present[:limit]]
     return listed, len(present) - len(listed)
 
 
 def _place_semantic_row(sheet: Sheet, grid: Grid, y: int, scene: _Scene) -> int:
-    """Place each level's classes, grey where another level decides; return where the next row begins."""
+    """Place the classes of each level, gray where another level decides; return where the next row begins."""
     meaning = "class of each cell, shown where its own level decides"
     y = _place_heading(sheet, grid, y, "Semantic pyramid", meaning)
     mixed = palette.mixed_texture(grid.panel)
-    for index, (classes, cells) in enumerate(zip(scene.pyramid.semantic, scene.states)):
+    for index, (classes, cells) in enumerate(zip(scene.result.semantic, scene.states)):
         state = stretch(cells, grid.panel)
         pixels = palette.paint_labels(stretch(classes, grid.panel), scene.colors)
         pixels[state == MIXED] = mixed[state == MIXED]
-        pixels[state == DONE] = palette.DONE_GREY
-        name = f"level {index + 1} · stride {scene.pyramid.strides[index]} · takes {scene.shares[index]}"
+        pixels[state == DONE] = palette.DONE_GRAY
+        name = f"level {index + 1} · stride {scene.result.strides[index]} · takes {scene.shares[index]}"
         _place_panel(sheet, grid, index, y, name, draw_cell_edges(pixels, cells.shape))
     return y + _TITLE_LINE_PX + grid.panel[0] + _ROW_GAP_PX
 
 
 def _place_unity_row(sheet: Sheet, grid: Grid, y: int, scene: _Scene) -> int:
-    """Place the unity probabilities and, in the column of the finest level, which has none, their scale."""
+    """Place the unity probabilities, and their color bar in the column of the finest level, which has none."""
     meaning = "probability that a cell holds one class only; faded where a coarser level has decided"
     y = _place_heading(sheet, grid, y, "Unity pyramid", meaning)
-    for index, probability in enumerate(scene.pyramid.unity):
+    for index, probability in enumerate(scene.result.unity):
         cells = scene.states[index]
         pixels = palette.probability_colors(stretch(probability, grid.panel))
         is_done = stretch(cells, grid.panel) == DONE
-        pixels[is_done] = 0.2 * pixels[is_done] + 0.8 * palette.DONE_GREY
+        pixels[is_done] = 0.2 * pixels[is_done] + 0.8 * palette.DONE_GRAY
         num_open = int((cells != DONE).sum())
         name = f"level {index + 1} · all done by coarser levels"
         if num_open:
             share = _percent((cells == TAKEN).sum() / num_open)
             name = f"level {index + 1} · {share} of open cells are unit-cells"
         _place_panel(sheet, grid, index, y, name, draw_cell_edges(pixels, cells.shape))
-    _place_color_bar(sheet, grid, y, len(scene.pyramid.unity), scene.threshold)
-    return y + max(_TITLE_LINE_PX + grid.panel[0], _COLOR_BAR_ROOM_PX) + _ROW_GAP_PX
+    _place_color_bar(sheet, grid, y, len(scene.result.unity), scene.result.threshold)
+    return y + max(_TITLE_LINE_PX + grid.panel[0], _COLOR_BAR_HEIGHT_PX) + _ROW_GAP_PX
 
 
 def _place_color_bar(sheet: Sheet, grid: Grid, y: int, column: int, threshold: float) -> None:
@@ -168,47 +152,47 @@ def _place_color_bar(sheet: Sheet, grid: Grid, y: int, column: int, threshold: f
     mark = min(round(threshold * bar_px), bar_px - 2)
     bar[:, mark : mark + 2] = 255
     sheet.picture(x + 1, y + 58, bar)
-    # The threshold's value stands in the middle, wherever its mark is: there it meets neither end's name.
+    # The threshold's value is always centered, wherever its mark is, so that it never overlaps the texts at both ends.
     sheet.text(x, y + 80, "0 mixed", 14, width_px=80, color=FAINT_INK)
     sheet.text(x + bar_px // 2 - 55, y + 80, f"threshold {threshold:.3g}", 14, width_px=115, color=FAINT_INK)
     sheet.text(x + bar_px - 44, y + 80, "1 unit", 14, width_px=60, color=FAINT_INK)
 
 
 def _place_result_row(sheet: Sheet, grid: Grid, y: int, scene: _Scene) -> int:
-    """Place photograph, fused map, deciding levels with their shares, and the ground truth."""
+    """Place the image, the fused map, the deciding levels with their shares, and the ground truth."""
     meaning = "each position from the coarsest level that calls its cell a unit-cell"
     y = _place_heading(sheet, grid, y, "Fused", meaning)
-    labels, truth = scene.pyramid.labels, scene.truth
-    photograph = Image.fromarray(scene.image).resize(grid.panel[::-1], Image.Resampling.LANCZOS)
+    labels, truth = scene.result.labels, scene.truth
+    photograph = Image.fromarray(scene.result.image).resize(grid.panel[::-1], Image.Resampling.LANCZOS)
     _place_panel(sheet, grid, 0, y, "photograph", np.asarray(photograph))
     name = "fused prediction"
-    if truth is not None and (truth != palette.VOID).any():
-        name += f" · {_percent((labels == truth)[truth != palette.VOID].mean())} of pixels right"
+    if truth is not None and (truth != VOID).any():
+        name += f" · {_percent((labels == truth)[truth != VOID].mean())} of pixels right"
     _place_panel(sheet, grid, 1, y, name, palette.paint_labels(stretch(labels, grid.panel), scene.colors))
     tints = palette.level_colors(len(scene.shares))
-    _place_panel(sheet, grid, 2, y, "level that decided", tints[stretch(scene.pyramid.level, grid.panel)])
+    _place_panel(sheet, grid, 2, y, "level that decided", tints[stretch(scene.result.level, grid.panel)])
     if truth is not None:
         pixels = palette.paint_labels(stretch(truth, grid.panel), scene.colors)
         _place_panel(sheet, grid, 3, y, "ground truth", pixels)
     y += _TITLE_LINE_PX + grid.panel[0] + 12
-    names = [f"stride {s}: {share}" for s, share in zip(scene.pyramid.strides, scene.shares)]
+    names = [f"stride {s}: {share}" for s, share in zip(scene.result.strides, scene.shares)]
     return y + sheet.legend(grid.left(2), y, grid.column_px, list(zip(names, tints))) + 18
 
 
 def _place_legend(sheet: Sheet, grid: Grid, y: int, scene: _Scene) -> int:
-    """Place the legend of classes, greys and void; return where the sheet ends."""
-    final = [scene.pyramid.labels] if scene.truth is None else [scene.pyramid.labels, scene.truth]
-    # A class may win cells and yet lose every pixel in the final interpolation: its colour is in the figure.
-    taken = [classes[cells == TAKEN] for classes, cells in zip(scene.pyramid.semantic, scene.states)]
-    listed, num_more = legend_entries([*final, *taken], scene.class_names)
+    """Place the legend of classes, grays and void; return where the sheet ends."""
+    final = [scene.result.labels] if scene.truth is None else [scene.result.labels, scene.truth]
+    # A class may win cells and yet lose every pixel in the final interpolation. Its color is in the figure all the same.
+    taken = [classes[cells == TAKEN] for classes, cells in zip(scene.result.semantic, scene.states)]
+    listed, num_more = legend_entries([*final, *taken], scene.result.class_names)
     classes = [(name, scene.colors[i]) for i, name in listed]
     if num_more:
         classes.append((f"+ {num_more} more", None))
     marks = []
-    if scene.pyramid.unity:
+    if scene.result.unity:
         marks.append(("mixed cell: a finer level decides", palette.mixed_texture((SWATCH_PX, SWATCH_PX))))
-        marks.append(("done by a coarser level", np.full(3, palette.DONE_GREY, np.uint8)))
-    if any((labels == palette.VOID).any() for labels in final):
+        marks.append(("done by a coarser level", np.full(3, palette.DONE_GRAY, np.uint8)))
+    if any((labels == VOID).any() for labels in final):
         marks.append(("void: no ground truth", palette.void_texture((SWATCH_PX, SWATCH_PX))))
     y = _place_heading(sheet, grid, y, "Legend", "")
     for entries in filter(None, (classes, marks)):
@@ -217,9 +201,9 @@ def _place_legend(sheet: Sheet, grid: Grid, y: int, scene: _Scene) -> int:
 
 
 def _place_heading(sheet: Sheet, grid: Grid, y: int, name: str, meaning: str) -> int:
-    room_px = grid.width_px - 2 * MARGIN_PX
-    used_px = sheet.text(MARGIN_PX, y, name, 18, width_px=room_px, is_bold=True)
-    sheet.text(MARGIN_PX + used_px + 14, y + 2, meaning, 16, width_px=room_px - used_px - 14, color=FAINT_INK)
+    width_px = grid.width_px - 2 * MARGIN_PX
+    used_px = sheet.text(MARGIN_PX, y, name, 18, width_px=width_px, is_bold=True)
+    sheet.text(MARGIN_PX + used_px + 14, y + 2, meaning, 16, width_px=width_px - used_px - 14, color=FAINT_INK)
     return y + 36
 
 

@@ -1,4 +1,4 @@
-"""Colours of classes, levels and cells, and the class colours laid over a photograph."""
+"""Colors of classes, levels and cells, and class colors blended over an image."""
 
 from __future__ import annotations
 
@@ -6,38 +6,44 @@ import functools
 
 import numpy as np
 
-VOID = 255
-"""Train id of a pixel whose ground truth says nothing."""
+from pyrseg_jax.conventions import VOID
+from pyrseg_jax.data.label_space import LabelSpace
 
-DONE_GREY = 226
-"""Grey level of cells that a coarser level has decided."""
-
-_MIXED_GREYS = (92, 132)
+DONE_GRAY = 226  # gray level of cells that a coarser level has decided
+_MIXED_GRAYS = (92, 132)
 _MAX_CLASSES = 255  # ids 0..254: the last value of a byte is void
-_CONTOUR_EVERY_PX = 960  # one more pixel of contour for each so many pixels of the longer side
+_CONTOUR_EVERY_PX = 960  # the contour is one pixel wider for each 960 px of the longer side
 
-# Lightness and chroma of the default colours, in CIELAB. The bounds keep them away from black, from the
-# white of the page and from the greys that mean "no class here".
+# Lightness and chroma of the default colors, in CIELAB. The bounds keep them away from black, from the
+# white of the page, and from the grays that mean "no class here".
 _LIGHTNESS = (30.0, 82.0)
 _CHROMA = (28.0, 62.0)
 _FIRST_COLOR = (66, 118, 180)
 
 
 def default_colors(num_classes: int) -> np.ndarray:
-    """Choose one colour per class, each as far as possible from all before it.
+    """Choose one color per class, each as far as possible from all earlier ones.
 
     Args:
-        num_classes: C, in 1..255.
+      num_classes: C, in 1..255.
+
     Returns:
-        (C, 3) uint8, all rows different. A shorter list is the beginning of a longer one, and no colour is
-        close to grey, white or black.
+      (C, 3) uint8, all rows different. The colors of fewer classes are the first rows of the colors of more
+      classes. No color is close to gray, white or black.
+
     Raises:
-        ValueError: if `num_classes` is out of range.
-    Chosen: farthest-point selection in CIELAB, where distance is close to perceived difference.
+      ValueError: if `num_classes` is out of range.
+
+    Chosen: farthest-point selection in CIELAB, where distances approximate perceived differences.
     """
     if not 1 <= num_classes <= _MAX_CLASSES:
         raise ValueError(f"num_classes is {num_classes}; expected 1..{_MAX_CLASSES}, as id {VOID} is void")
     return _farthest_colors()[:num_classes].copy()
+
+
+def colors_of(label_space: LabelSpace) -> np.ndarray:
+    """Return the data set's own colors (C, 3) uint8, or default ones if it has none."""
+    return np.array(label_space.colors, np.uint8) if label_space.colors else default_colors(label_space.num_classes)
 
 
 @functools.cache
@@ -77,44 +83,44 @@ def level_colors(num_levels: int) -> np.ndarray:
 
 
 def probability_colors(probability: np.ndarray) -> np.ndarray:
-    """Colour probabilities (...) in 0..1 from dark (0) to bright (1): (..., 3) uint8."""
+    """Color probabilities (...) in 0..1 from dark (0) to bright (1): (..., 3) uint8."""
     from matplotlib import colormaps
 
     return colormaps["viridis"](np.asarray(probability, np.float32), bytes=True)[..., :3]
 
 
 def hatch(shape: tuple[int, int], ground: int, line: int, period_px: int) -> np.ndarray:
-    """Draw diagonal lines of one grey on another: (h, w, 3) uint8. No class colour looks like it."""
+    """Draw diagonal lines of one gray on another: (h, w, 3) uint8. No class color looks like this."""
     diagonal = np.add.outer(np.arange(shape[0]), np.arange(shape[1])) % period_px
-    grey = np.where(diagonal < max(1, period_px // 4), line, ground).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=-1)
+    gray = np.where(diagonal < max(1, period_px // 4), line, ground).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=-1)
 
 
 def void_texture(shape: tuple[int, int]) -> np.ndarray:
-    """Draw what stands for void pixels: (h, w, 3) uint8, white with thin dark lines."""
+    """Draw the texture of void pixels: (h, w, 3) uint8, white with thin dark lines."""
     return hatch(shape, ground=255, line=120, period_px=7)
 
 
 def mixed_texture(shape: tuple[int, int]) -> np.ndarray:
-    """Draw what stands for mixed cells: (h, w, 3) uint8, grey with lines, as a class may be plain grey."""
-    return hatch(shape, ground=_MIXED_GREYS[0], line=_MIXED_GREYS[1], period_px=8)
+    """Draw the texture of mixed cells: (h, w, 3) uint8, gray with lines, because a class may be plain gray."""
+    return hatch(shape, ground=_MIXED_GRAYS[0], line=_MIXED_GRAYS[1], period_px=8)
 
 
 def paint_labels(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Colour train ids (h, w) by `colors` (C, 3), hatching void: (h, w, 3) uint8."""
+    """Paint train ids (h, w) in `colors` (C, 3), and void with its texture: (h, w, 3) uint8."""
     is_void = labels == VOID
     painted = colors[np.where(is_void, 0, labels)]
     return np.where(is_void[..., None], void_texture(labels.shape), painted)
 
 
 def check_labels(name: str, labels: np.ndarray, shape: tuple[int, int], num_classes: int) -> None:
-    """Raise ValueError unless `labels` is uint8, of this shape, and holds class ids or void only."""
+    """Raise ValueError unless `labels` is uint8, has this shape, and holds only class ids or void."""
     if labels.shape != tuple(shape) or labels.dtype != np.uint8:
         raise ValueError(f"{name} has shape {labels.shape} and type {labels.dtype}; expected {tuple(shape)} and uint8")
     strange = labels[(labels >= num_classes) & (labels != VOID)]
     if strange.size:
         raise ValueError(
-            f"{name} holds the class id {strange.flat[0]}; there are colours for "
+            f"{name} holds the class id {strange.flat[0]}; there are colors for "
             f"{num_classes} classes, so expected 0..{num_classes - 1} or {VOID} (void)"
         )
 
@@ -135,17 +141,19 @@ def check_colors(colors: np.ndarray) -> None:
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, colors: np.ndarray, alpha: float = 0.55) -> np.ndarray:
-    """Lay class colours over a photograph, with a thin contour between segments.
+    """Blend class colors over an image, with a thin contour between segments.
 
     Args:
-        image: (H, W, 3) uint8.
-        labels: (H, W) uint8 train ids; pixels of 255 (void) keep the photograph's colour.
-        colors: (C, 3) uint8.
-        alpha: weight of the class colour, in 0..1.
+      image: (H, W, 3) uint8.
+      labels: (H, W) uint8 train ids; void pixels (255) keep the image's color.
+      colors: (C, 3) uint8.
+      alpha: weight of the class color, in 0..1.
+
     Returns:
-        (H, W, 3) uint8. A contour is its class's colour, darker where that is bright and lighter where dark.
+      (H, W, 3) uint8. A contour has the color of its class: darker where that is bright, lighter where it is dark.
+
     Raises:
-        ValueError: if a shape, a type, a class id or `alpha` does not fit.
+      ValueError: if a shape, a type, a class id or `alpha` does not fit.
     """
     check_image(image)
     check_colors(colors)
@@ -155,7 +163,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, colors: np.ndarray, alpha: fl
     is_void = labels == VOID
     ids = np.where(is_void, 0, labels)
     blended = image + alpha * (colors[ids].astype(np.float32) - image)
-    # Rec. 601 luma: what the eye makes of the three channels.
+    # Rec. 601 luma approximates perceived brightness.
     is_bright = (colors @ np.array([0.299, 0.587, 0.114]) >= 110)[:, None]
     contour_colors = np.where(is_bright, 0.45 * colors, 0.5 * colors + 127.5)
     on_contour = _contours(labels)
@@ -165,13 +173,13 @@ def overlay(image: np.ndarray, labels: np.ndarray, colors: np.ndarray, alpha: fl
 
 
 def _contours(labels: np.ndarray) -> np.ndarray:
-    """Mark (H, W) the pixels left of or above a change of label, and those just after void."""
+    """Mark the pixels left of or above a change of label, and those just after void: (H, W) bool."""
     marked = np.zeros(labels.shape, bool)
     for axis in (0, 1):
         along, out = np.moveaxis(labels, axis, 0), np.moveaxis(marked, axis, 0)
         for distance in range(1, 2 + max(labels.shape) // _CONTOUR_EVERY_PX):
             differs = along[:-distance] != along[distance:]
             out[:-distance] |= differs
-            # Void is left alone, so where it comes first the contour goes to the other side.
+            # Contours never cover void: where void comes first, the contour goes to the other side.
             out[distance:] |= differs & (along[:-distance] == VOID)
     return marked

@@ -6,38 +6,21 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from pyrseg_jax.data.label_space import LabelSpace
-from pyrseg_jax.reporting.figures import PyramidLike, default_colors, overlay, pyramid_figure
+from pyrseg_jax.reporting.figures import pyramid_figure
+from pyrseg_jax.reporting.result import Result
 
 
-def save_pictures(
-    folder: Path,
-    name: str,
-    image: UInt8[np.ndarray, "h w 3"],
-    pyramid: PyramidLike,
-    label_space: LabelSpace,
-    threshold: float,
-    truth: UInt8[np.ndarray, "h w"] | None = None,
-) -> None:
+def save_pictures(folder: Path, name: str, result: Result, truth: UInt8[np.ndarray, "h w"] | None = None) -> None:
     """Write `NAME.png`, `NAME_overlay.jpg` and `NAME_pyramid.png`.
 
+    `NAME.png` has one channel and holds the data set's own class numbers.
+
     Args:
-      folder: exists.
+      folder: must exist.
       name: NAME.
-      image: what was segmented.
-      pyramid: its prediction, with train ids.
-      label_space: `NAME.png` holds the data set's own class numbers, in one channel.
-      threshold: τ that the pyramid was fused with.
-      truth: train ids of the ground truth, if there is one.
+      result: the prediction for one image.
+      truth: (H, W) train ids of the ground truth, if there is one.
     """
-    labels = Image.fromarray(label_space.to_file_values(pyramid.labels))
-    labels.save(folder / f"{name}.png")
-    colors = colors_of(label_space)
-    Image.fromarray(overlay(image, pyramid.labels, colors)).save(folder / f"{name}_overlay.jpg", quality=92)
-    figure = pyramid_figure(image, pyramid, colors, label_space.names, threshold=threshold, truth=truth, title=name)
-    figure.save(folder / f"{name}_pyramid.png")
-
-
-def colors_of(label_space: LabelSpace) -> UInt8[np.ndarray, "c 3"]:
-    """Return the data set's own colours, or distinguishable ones if it has none."""
-    return np.array(label_space.colors, np.uint8) if label_space.colors else default_colors(label_space.num_classes)
+    Image.fromarray(result.label_space.to_file_values(result.labels)).save(folder / f"{name}.png")
+    result.overlay().save(folder / f"{name}_overlay.jpg", quality=92)
+    pyramid_figure(result, truth=truth, title=name).save(folder / f"{name}_pyramid.png")

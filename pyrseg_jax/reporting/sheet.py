@@ -1,4 +1,4 @@
-"""A white sheet on which pictures and texts are placed by pixel, drawn in one go."""
+"""A white sheet on which pictures and texts are placed by pixel and then drawn all at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TALLEST_PANEL_PX = 620
 _SMALLEST_TEXT_PX = 10
 _LEGEND_LINE_PX = 26
 _LEGEND_TEXT_PX = 15
-# DejaVu Sans comes with matplotlib; the others fill in scripts that it lacks, on machines that have them.
+# DejaVu Sans comes with matplotlib. The others, where installed, cover scripts that it lacks.
 _FONT_FAMILIES = (
     "DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR",
     "Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Thai", "WenQuanYi Zen Hei", "Hiragino Sans",
@@ -41,7 +41,7 @@ class _Text:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Columns of equal width, and the size that the image has in each of them."""
+    """Columns of equal width, and the size of the image in each of them."""
 
     width_px: int
     column_px: int
@@ -49,7 +49,7 @@ class Grid:
 
     @classmethod
     def fit(cls, num_columns: int, image_shape: tuple[int, int]) -> Grid:
-        """Choose sizes for an image of this height and width, keeping its aspect ratio."""
+        """Choose sizes for an image of this (height, width), keeping its aspect ratio."""
         fixed = 2 * MARGIN_PX + (num_columns - 1) * _GAP_PX
         column_px = max((_WIDTH_PX - fixed) // num_columns, _NARROWEST_COLUMN_PX)
         scale = min(column_px / image_shape[1], _TALLEST_PANEL_PX / image_shape[0])
@@ -57,7 +57,7 @@ class Grid:
         return cls(max(_WIDTH_PX, fixed + num_columns * column_px), column_px, panel)
 
     def left(self, column: int) -> int:
-        """Return where a column begins, in pixels from the sheet's left side."""
+        """Return where a column begins, in pixels from the left edge of the sheet."""
         return MARGIN_PX + column * (self.column_px + _GAP_PX)
 
 
@@ -70,7 +70,7 @@ class Sheet:
         self._texts: list[_Text] = []
 
     def picture(self, x: int, y: int, pixels: np.ndarray) -> None:
-        """Place `pixels` (h, w, 3) uint8, unscaled, inside a thin frame that shows where white ends."""
+        """Place `pixels` (h, w, 3) uint8, unscaled, inside a thin gray frame, so that white pixels do not blend into the page."""
         framed = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), constant_values=170)
         self._pictures.append((x - 1, y - 1, framed))
 
@@ -85,7 +85,7 @@ class Sheet:
         color: str = INK,
         is_bold: bool = False,
     ) -> int:
-        """Place one line with its top at `y`, made smaller or cut to fit; return its width in pixels."""
+        """Place one line of text with its top at `y`, shrunk or cut to fit `width_px`; return its width in pixels."""
         string = "".join(c if is_drawable(c) else "?" for c in " ".join(string.split()))
         while size_px > _SMALLEST_TEXT_PX and text_width_px(string, size_px, is_bold) > width_px:
             size_px -= 1
@@ -97,11 +97,13 @@ class Sheet:
         """Place swatches with names in aligned columns, row by row; return the height used in pixels.
 
         Args:
-            entries: each a name and a swatch, which is a colour (3,), a texture (16, 16, 3), or None.
+          x, y: the top left corner.
+          width_px: of the whole legend.
+          entries: each a name and a swatch, which is a color (3,), a texture (16, 16, 3), or None.
         """
         pads_px = SWATCH_PX + 8, 26
         widest = max(text_width_px(" ".join(name.split()), _LEGEND_TEXT_PX) for name, _ in entries)
-        # A single long name must not cost all others their columns.
+        # One long name must not take the columns of all others.
         column_px = min(widest + sum(pads_px), max(width_px // 5, 300), width_px)
         num_columns = max(1, width_px // column_px)
         for index, (name, swatch) in enumerate(entries):
@@ -111,19 +113,19 @@ class Sheet:
             if swatch is not None:
                 self.picture(left + 1, top + 1, np.broadcast_to(swatch, (SWATCH_PX, SWATCH_PX, 3)))
                 text_left = left + pads_px[0]
-            room_px = column_px - (text_left - left) - 12
-            self.text(text_left, top, name, _LEGEND_TEXT_PX, width_px=room_px)
+            available_px = column_px - (text_left - left) - 12
+            self.text(text_left, top, name, _LEGEND_TEXT_PX, width_px=available_px)
         return -(-len(entries) // num_columns) * _LEGEND_LINE_PX
 
     def render(self, height_px: int) -> Image.Image:
-        """Draw everything; the pictures' pixels keep their exact values."""
+        """Draw everything. The pixels of the pictures keep their exact values."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         paper = np.full((height_px, self.width_px, 3), 255, np.uint8)
         for x, y, pixels in self._pictures:
             paper[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
-        # At 72 dots per inch a point is a pixel. The small addition survives the cut to whole pixels.
+        # At 72 dots per inch a point is a pixel. The small addition keeps the truncation to whole pixels from losing one.
         figure = Figure(figsize=((self.width_px + 0.01) / 72, (height_px + 0.01) / 72), dpi=72)
         canvas = FigureCanvasAgg(figure)
         figure.figimage(paper, origin="upper")
@@ -150,12 +152,12 @@ def text_width_px(string: str, size_px: int, is_bold: bool = False) -> int:
 
 
 def is_drawable(string: str) -> bool:
-    """Tell whether this machine's fonts hold every character of `string`."""
+    """Return whether this machine's fonts have every character of `string`."""
     return all(c.isspace() or any(f.get_char_index(ord(c)) for f in _installed_fonts()) for c in string)
 
 
 def _cut(string: str, size_px: int, is_bold: bool, width_px: int) -> str:
-    """Shorten `string` to the longest beginning that fits with an ellipsis."""
+    """Shorten `string` to the longest prefix that fits with an ellipsis."""
     if text_width_px(string, size_px, is_bold) <= width_px:
         return string
     fitting, too_long = 0, len(string)

@@ -1,127 +1,157 @@
-"""Groups of configuration keys as frozen dataclasses: declaring, reading and comparing them. `config.py` declares them."""
+"""Describe, compare and read configuration keys, from what `schema.py` declares."""
 
 import dataclasses
-import difflib
 import types
 import typing
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
 
-from pyrseg_jax.errors import UserError
+from pyrseg_jax.run.declare import OneOf
+from pyrseg_jax.run.durations import Duration
 
 
-def one_of(*choices: str) -> dict:
-    """Require a key's value to be one of these."""
-    return {"choices": choices}
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """Everything that is known about one key.
+
+    Attributes:
+      name: in full, for example `training.batch_size`.
+      type: of its values; None may be allowed beside it.
+      can_be_none: whether None is allowed.
+      default, description, unit, minimum, maximum, is_resumable, since: see `key`.
+      one_of: its choices, for a text key that has them.
+      is_duration: whether a number of epochs may be given.
+    """
+
+    name: str
+    type: type
+    can_be_none: bool
+    default: Any
+    description: str
+    unit: str | None
+    minimum: float | None
+    maximum: float | None
+    one_of: OneOf | None
+    is_duration: bool
+    is_resumable: bool
+    since: str
+
+    def describe_values(self) -> str:
+        """Word which values are allowed, for example `a number, 0 … 1, or None`."""
+        kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text", tuple: "whole numbers"}
+        words = kinds[self.type]
+        if self.one_of is not None:
+            words = "one of " + ", ".join(f"`{name}`" for name in self.one_of.choices())
+        if self.minimum is not None and self.maximum is not None:
+            words += f", {self.minimum:g} … {self.maximum:g}"
+        elif self.minimum is not None:
+            words += f", at least {self.minimum:g}"
+        if self.is_duration:
+            words += ", or a number of epochs"
+        return words + (", or None" if self.can_be_none else "")
 
 
-def at_least(minimum: float) -> dict:
-    """Require a key's value to be this or more."""
-    return {"minimum": minimum}
-
-
-def key(default: Any, check: dict | None = None, *, free: bool = False):
-    """Declare a key; `free` ones may differ between the parts of one run (they change no number that it computes)."""
-    return dataclasses.field(default=default, metadata={**(check or {}), "free": free})
-
-
-def differences(old: Any, new: Any, prefix: str = "config") -> list[str]:
-    """List as `key: old → new` where two configurations, or groups of keys, differ; free keys do not count."""
-    found = []
-    for field in dataclasses.fields(old):
-        before, after = getattr(old, field.name), getattr(new, field.name)
-        name = f"{prefix}.{field.name}"
-        if dataclasses.is_dataclass(before):
-            found += differences(before, after, name)
-        elif before != after and not field.metadata["free"]:
-            found.append(f"{name}: {before!r} → {after!r}")
+def keys_of(cls: Any, prefix: str = "") -> dict[str, Key]:
+    """Return the keys of a group, and of the groups inside it, by their full names."""
+    found = {}
+    for name, field in cls.__pydantic_fields__.items():
+        full = f"{prefix}{name}"
+        if is_group(field.annotation):
+            found |= keys_of(field.annotation, f"{full}.")
+        elif field.description is not None:
+            found[full] = _describe(full, field)
     return found
 
 
+def is_group(kind: Any) -> bool:
+    """Tell whether a type, or the type of a value, is a group of keys."""
+    return hasattr(kind, "__pydantic_fields__")
+
+
+def _describe(name: str, field: Any) -> Key:
+    """Collect what pydantic's field says about a key."""
+    plain = [k for k in typing.get_args(field.annotation) if k is not type(None)]
+    is_optional = typing.get_origin(field.annotation) in (types.UnionType, typing.Union)
+    kind = plain[0] if is_optional else field.annotation
+    steps = next((m for m in field.metadata if isinstance(m, Duration)), None)
+    return Key(
+        name=name,
+        type=typing.get_origin(kind) or kind,
+        can_be_none=is_optional,
+        default=field.default,
+        description=field.description,
+        unit=field.json_schema_extra["unit"],
+        minimum=steps.at_least if steps else next((m.ge for m in field.metadata if hasattr(m, "ge")), None),
+        maximum=next((m.le for m in field.metadata if hasattr(m, "le")), None),
+        one_of=next((m for m in field.metadata if isinstance(m, OneOf)), None),
+        is_duration=steps is not None,
+        is_resumable=field.json_schema_extra["resumable"],
+        since=field.json_schema_extra["since"],
+    )
+
+
+def group_names(cls: Any) -> list[str]:
+    """Return the names of the groups inside a group."""
+    return [name for name, field in cls.__pydantic_fields__.items() if is_group(field.annotation)]
+
+
+def value_of(values: Any, name: str) -> Any:
+    """Return the value of a key by its full name, for example `training.steps`."""
+    for part in name.split("."):
+        values = getattr(values, part)
+    return values
+
+
 def to_config_dict(values: Any) -> ml_collections.ConfigDict:
-    """Turn dataclasses back into the `ConfigDict` that flags can change."""
-    result = ml_collections.ConfigDict()
-    types_of = typing.get_type_hints(type(values))
-    for field in dataclasses.fields(values):
-        value = getattr(values, field.name)
-        if dataclasses.is_dataclass(value):
-            value = to_config_dict(value)
-        elif value is None:  # so that a flag knows what type to read
-            value = ml_collections.config_dict.placeholder(_plain_type(types_of[field.name]))
-        result[field.name] = value
+    """Turn a group of keys back into a `ConfigDict`, which config files change.
+
+    It accepts any value for any key, for the schema judges all of them later, with better messages.
+    """
+    result = ml_collections.ConfigDict(type_safe=False)
+    for name, field in type(values).__pydantic_fields__.items():
+        if is_group(field.annotation):
+            result[name] = to_config_dict(getattr(values, name))
+        elif field.description is not None:
+            result[name] = getattr(values, name)
     return result
 
 
-def read(cls: type, values: Any, prefix: str) -> Any:
-    """Read a `ConfigDict` into a group of keys, and the groups inside of it.
+def differences(old: Any, new: Any) -> list[str]:
+    """List as `config.KEY: old → new` where two configurations differ; resumable keys do not count.
 
-    Raises:
-      UserError: naming the key, for one that does not exist (with the nearest that does), or a value of the wrong type or
-        outside its range.
+    A duration in epochs does not count either before its steps are known: once `resolve_durations` has run, compare again.
     """
-    if not hasattr(values, "keys"):
-        raise UserError(
-            f"{prefix}={values!r}: expected a group of keys: {', '.join(f.name for f in dataclasses.fields(cls))}"
-        )
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    types_of = typing.get_type_hints(cls)
-    for name in values:
-        if name not in fields:
-            raise unknown_key(f"{prefix}.{name}", all_keys(cls, prefix))
-    found = {}
-    for name, field in fields.items():
-        if name in values:
-            kind = types_of[name]
-            is_group = dataclasses.is_dataclass(kind)
-            found[name] = (
-                read(kind, values[name], f"{prefix}.{name}")
-                if is_group
-                else _check(f"{prefix}.{name}", values[name], kind, field.metadata)
-            )
-    return cls(**found)
+    found = []
+    for name, about in keys_of(type(old)).items():
+        before, after = value_of(old, name), value_of(new, name)
+        if before != after and not about.is_resumable and not (about.is_duration and isinstance(after, str)):
+            found.append(f"config.{name}: {before!r} → {after!r}")
+    return found
 
 
-def unknown_key(name: str, known: list[str]) -> UserError:
-    """Word the error for a key like `config.data.rot` that does not exist, with the nearest of those that do."""
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else "pyrseg_jax/run/config.py lists all keys"
-    return UserError(f"{name} is not a configuration key: {hint}")
+def parse_text(about: Key, text: str) -> Any:
+    """Read a key's value from a command line, by the key's type.
+
+    Text that is no such value is returned as it is: the schema then says what was expected.
+    """
+    if about.can_be_none and text in ("None", "none"):
+        return None
+    try:
+        return _READERS[about.type](text)
+    except (ValueError, KeyError):
+        return text
 
 
-def all_keys(cls: type, prefix: str) -> list[str]:
-    """List the full names of a group's keys and groups."""
-    keys = []
-    for name, kind in typing.get_type_hints(cls).items():
-        keys.append(f"{prefix}.{name}")
-        if dataclasses.is_dataclass(kind):
-            keys += all_keys(kind, f"{prefix}.{name}")
-    return keys
+def _read_numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.strip("()[] ").split(",") if part.strip())
 
 
-def _plain_type(kind: Any) -> type:
-    if isinstance(kind, types.UnionType):
-        kind = next(k for k in typing.get_args(kind) if k is not type(None))
-    return typing.get_origin(kind) or kind
-
-
-def _check(name: str, value: Any, kind: Any, check: typing.Mapping[str, Any]) -> Any:
-    if value is None:
-        if isinstance(kind, types.UnionType):
-            return None
-        raise UserError(f"{name} is not set: expected {_plain_type(kind).__name__}")
-    plain = _plain_type(kind)
-    if plain is tuple and isinstance(value, list | tuple):
-        value = tuple(value)
-    if plain is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, plain) or (plain is int and isinstance(value, bool)):
-        raise UserError(f"{name}={value!r}: expected {plain.__name__}, found {type(value).__name__}")
-    if value not in check.get("choices", (value,)):
-        raise UserError(f"{name}={value!r}: expected one of {', '.join(check['choices'])}")
-    # Written so that NaN, which compares as false, is refused, too.
-    if "minimum" in check and not value >= check["minimum"]:
-        raise UserError(f"{name}={value!r}: expected at least {check['minimum']}")
-    if "maximum" in check and not value <= check["maximum"]:
-        raise UserError(f"{name}={value!r}: expected at most {check['maximum']}")
-    return value
+_READERS: Mapping[type, Callable[[str], Any]] = {
+    bool: lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()],
+    int: int,
+    float: float,
+    str: str,
+    tuple: _read_numbers,
+}

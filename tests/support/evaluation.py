@@ -1,23 +1,28 @@
-"""A tiny network whose predictions differ from place to place, and evaluations of it."""
+"""A tiny network whose predictions differ from place to place, evaluations of it, and a count of compiled programs."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pyrseg_jax.data.catalog import open_dataset
+from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.evaluation.views import Protocol
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.inputs import normalize
 from pyrseg_jax.models.segmenter import build_segmenter
-from support.data_sets import draw_pair, write_folder
+from pyrseg_jax.run.predictor import ModelPredictor
+from support.data_sets import CLASSES, draw_pair, write_folder
 
 
 @functools.cache
 def tiny():
-    """A network whose predictions differ from place to place: with variables that are not the untrained zeros."""
+    """Make a network whose predictions differ from place to place, as those of untrained variables do not."""
     model = build_segmenter(3, backbone="hrnet_tiny", semantic_width=16, key_width=8, unity_width=8)
     variables = initial_variables(model, seed=1)
     rng = np.random.default_rng(0)
@@ -25,20 +30,24 @@ def tiny():
         for layer in variables["params"][head].values():
             if "bias" in layer:
                 layer["kernel"] = layer["kernel"] * 60
-    # Centred, so that cells fall on both sides of the threshold.
+    # Centered, so that cells fall on both sides of the threshold.
     images = normalize(jnp.asarray(np.stack([draw_pair(rng, 64, 64)[0] for _ in range(4)])))
     for level, logits in enumerate(model.apply(variables, images).unity, 1):
         variables["params"]["unity_head"][f"unity_{level}"]["bias"] -= np.median(logits)
     return model, variables
 
 
-def evaluate(root, batch_size, data=1, protocol=Protocol(), is_analysed=True):  # noqa: B008
+def predictor(protocol=Protocol()):  # noqa: B008
+    return ModelPredictor(*tiny(), protocol, 0.5, ade_layout(CLASSES))
+
+
+def evaluate(root, batch_size, data=1, protocol=Protocol(), is_analyzed=True):  # noqa: B008
     model, variables = tiny()
     dataset = open_dataset("folder", str(root), None)
     mesh = mesh_lib.make_mesh(data=data)
     source = dataset.open_split("validation")
     evaluator = Evaluator(model, source, dataset.label_space, mesh, protocol, batch_size, 0.5)
-    return evaluator(variables, is_analysed)
+    return evaluator(variables, is_analyzed)
 
 
 def two_sizes(tmp_path):
@@ -52,3 +61,19 @@ def two_sizes(tmp_path):
 
 def comparable(result):
     return {name: value for name, value in result.items() if name not in ("seconds", "compiled_programs")}
+
+
+@contextlib.contextmanager
+def programs_compiled() -> Iterator[list[str]]:
+    """Collect the names of the programs that XLA compiles or reads from its cache on disk, such as `jit(step)`."""
+    names: list[str] = []
+
+    def note(event: str, _: float, **about) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(str(about.get("fun_name", "?")))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        yield names
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)

@@ -7,15 +7,17 @@ import jax
 import numpy as np
 import torch
 
-from pyrseg_jax.models.backbones.hrnet import BACKBONES, HRNet
+from pyrseg_jax.models.backbones import BACKBONES, Features
+from pyrseg_jax.models.backbones.hrnet import HRNet
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.segmenter import DTYPES, build_segmenter
 from pyrseg_jax.models.weights import hrnet as torch_weights
+from pyrseg_jax.models.weights.importer import KINDS
 from support import torch_twins
 
 CLASSES = 5
 # Beside the package's own: one with two of everything, in little.
-NETWORKS = BACKBONES | {
+NETWORKS = {name: spec.make for name, spec in BACKBONES.items()} | {
     "hrnet_deep": functools.partial(HRNet, width=4, num_modules=(2, 2, 2), num_blocks=2, num_bottlenecks=2)
 }
 
@@ -26,7 +28,7 @@ class Stub(nn.Module):
     def __call__(self, images, train=False):
         n, h, w, c = images.shape
         cells = images.reshape(n, h // 4, 4, w // 4, 4, c).transpose(0, 1, 3, 5, 2, 4)
-        return cells.reshape(n, h // 4, w // 4, 16 * c)
+        return Features((), cells.reshape(n, h // 4, w // 4, 16 * c))
 
 
 def draw(model, seed=0):
@@ -118,7 +120,7 @@ def load_pyramid(twin, variables):
         if names[0] != "backbone":
             array = np.asarray(array)
             array = array.transpose(3, 2, 0, 1) if names[-1] == "kernel" else array
-            state[".".join([*names[:-1], torch_weights.KINDS.get(names[-1], names[-1])])] = array
+            state[".".join([*names[:-1], KINDS.get(names[-1], names[-1])])] = array
     missing, unknown = twin.load_state_dict(
         {name: torch.tensor(np.array(a)) for name, a in state.items()}, strict=False
     )
@@ -143,7 +145,7 @@ def state_of(variables, context):
         names = [entry.key for entry in path][1:]
         if names[0] == "backbone":
             continue
-        kind = torch_weights.KINDS.get(names[-1], names[-1])
+        kind = KINDS.get(names[-1], names[-1])
         inner = ".".join([*names[2:-1], kind])
         array = np.asarray(array)
         state[places[tuple(names[:2])] + inner] = array.transpose(3, 2, 0, 1) if names[-1] == "kernel" else array

@@ -4,7 +4,6 @@ The module names mirror those of the published weights: `stage3/module_1/branch_
 `stage3.1.branches.0.2.conv1` there.
 """
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -13,8 +12,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.blocks import UNROLLED, Execution, run_in_a_row
-from pyrseg_jax.models.layers import BasicBlock, Bottleneck, ConvNormAct, add_relu, resize
+from pyrseg_jax.models.backbones.contract import Features
+from pyrseg_jax.models.blocks import apply_blocks
+from pyrseg_jax.models.layers import BasicBlock, Bottleneck, ConvNormAct
+from pyrseg_jax.models.resample import resize
+from pyrseg_jax.models.xla_cpu import add_relu
 
 OUTPUT_STRIDE = 4
 
@@ -22,17 +24,19 @@ Branches = tuple[Float[Array, "n _ _ _"], ...]
 
 
 class HRModule(nn.Module):
-    """Blocks on each branch, then every branch becomes the sum of all, each brought to its size and width.
+    """Blocks on each branch; then every branch becomes the sum of all branches, each brought to its size and width.
 
-    Source: HRNetV2's exchange unit. From a coarser branch: 1×1 convolution and upsampling. From a finer one: 3×3
-    convolutions of stride 2; all but the last keep the finer branch's width and have a ReLU.
+    A coarser branch is brought there by a 1×1 convolution and upsampling. A finer one takes 3×3 convolutions of stride 2, of which
+    all but the last keep the finer branch's width and have a ReLU.
+
+    Source: HRNetV2's exchange unit.
     """
 
     widths: Sequence[int]
     num_blocks: int
     resize: str
     dtype: DTypeLike = jnp.float32
-    execution: Execution = UNROLLED
+    remat: str = "off"
 
     @nn.compact
     def __call__(self, branches: Branches, train: bool) -> Branches:
@@ -40,7 +44,7 @@ class HRModule(nn.Module):
         for i, x in enumerate(branches):
             block = functools.partial(BasicBlock, self.widths[i], dtype=self.dtype)
             names = [f"branch_{i}_block_{k}" for k in range(self.num_blocks)]
-            refined.append(run_in_a_row(self, block, names, x, train, self.execution))
+            refined.append(apply_blocks(self, block, names, x, train, self.remat))
         sums = []
         for target, same in enumerate(refined):
             size = same.shape[1:3]
@@ -68,34 +72,32 @@ class Stage(nn.Module):
     num_blocks: int
     resize: str
     dtype: DTypeLike = jnp.float32
-    execution: Execution = UNROLLED
+    remat: str = "off"
 
     @nn.compact
     def __call__(self, branches: Branches, train: bool) -> Branches:
-        module = functools.partial(
-            HRModule, self.widths, self.num_blocks, self.resize, self.dtype, execution=self.execution
-        )
-        # What is computed again in full is a block at a time: of a whole module it would be more than fits.
-        remat = "off" if self.execution.remat == "full" else self.execution.remat
-        loop = dataclasses.replace(self.execution, remat=remat)
+        module = functools.partial(HRModule, self.widths, self.num_blocks, self.resize, self.dtype, remat=self.remat)
+        # "full" recomputes one block at a time. Recomputing a whole exchange unit would need more memory than it saves.
+        remat = "off" if self.remat == "full" else self.remat
         names = [f"module_{m}" for m in range(self.num_modules)]
-        return run_in_a_row(self, module, names, branches, train, loop)
+        return apply_blocks(self, module, names, branches, train, remat)
 
 
 class HRNet(nn.Module):
-    """HRNetV2 as a feature extractor: (N, H, W, 3) → (N, H/4, W/4, 15·width).
+    """HRNetV2 as a feature extractor: images (N, H, W, 3) → `Features`.
 
-    The four branches of the last stage are upsampled to stride 4 (always bilinearly) and concatenated.
+    The stages are the four branches of the last stage, at strides 4, 8, 16 and 32, with 1, 2, 4 and 8 · width channels. The final
+    map (N, H/4, W/4, 15·width) joins them, upsampled to stride 4.
 
     Attributes:
-      width: channels of the finest branch; the others have 2, 4 and 8 times as many.
+      width: channels of the finest branch.
       num_modules: exchange units of stages 2, 3 and 4.
       num_blocks: basic blocks per branch in each of them.
       num_bottlenecks: blocks of stage 1.
-      stem_width: channels of the two stride-2 convolutions at the input and of stage 1 (a fourth of its output's).
-      resize: upsampling convention, see `layers.resize`. Published weights come with different ones.
+      stem_width: channels of the two stride-2 convolutions at the input and of stage 1 (whose output has four times as many).
+      resize: upsampling convention, see `resample.resize`. Published weights come with different ones.
       dtype: of the computation; parameters and batch statistics are always float32.
-      execution: whether equal blocks are compiled once, and whether their activations are kept.
+      remat: what the backward pass computes again, see `blocks.REMATS`.
     """
 
     width: int
@@ -105,19 +107,19 @@ class HRNet(nn.Module):
     stem_width: int = 64
     resize: str = "half_pixel"
     dtype: DTypeLike = jnp.float32
-    execution: Execution = UNROLLED
+    remat: str = "off"
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Float[Array, "n _ _ d"]:
+    def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Features:
         layer = functools.partial(ConvNormAct, kernel=3, dtype=self.dtype)
         x = images.astype(self.dtype)
         x = layer(self.stem_width, stride=2, name="stem1")(x, train)
         x = layer(self.stem_width, stride=2, name="stem2")(x, train)
         bottleneck = functools.partial(Bottleneck, self.stem_width, dtype=self.dtype)
         first, *others = [f"stage1_block_{k}" for k in range(self.num_bottlenecks)]
-        x = bottleneck(name=first)(x, train)  # from another number of channels than the others
+        x = bottleneck(name=first)(x, train)  # apart from the others: its input has another number of channels
         if others:
-            x = run_in_a_row(self, bottleneck, others, x, train, self.execution)
+            x = apply_blocks(self, bottleneck, others, x, train, self.remat)
 
         widths = tuple(self.width << i for i in range(4))
         branches = (
@@ -125,11 +127,15 @@ class HRNet(nn.Module):
             layer(widths[1], stride=2, name="transition1_1")(x, train),
         )
         for stage, num_modules in enumerate(self.num_modules, 2):
-            if stage > 2:  # stage s has s branches: a new one starts from the coarsest so far
+            if stage > 2:  # stage s has s branches: the new one starts from the coarsest so far
                 new = layer(widths[stage - 1], stride=2, name=f"transition{stage - 1}_{stage - 1}")(branches[-1], train)
                 branches = (*branches, new)
             run = functools.partial(Stage, widths[:stage], num_modules, self.num_blocks, self.resize, self.dtype)
-            branches = run(self.execution, name=f"stage{stage}")(branches, train)
+            branches = run(self.remat, name=f"stage{stage}")(branches, train)
+        return Features(branches, self._join(branches))
+
+    def _join(self, branches: Branches) -> Float[Array, "n h w d"]:
+        """Bring the branches to the size of the finest one, and concatenate their channels."""
         size = branches[0].shape[1:3]
         # The published networks upsample bilinearly here even when they use "nearest" inside their exchange units.
         convention = "half_pixel" if self.resize == "nearest" else self.resize
@@ -141,14 +147,6 @@ hrnet_w32 = functools.partial(HRNet, width=32)
 hrnet_w48 = functools.partial(HRNet, width=48)
 # For tests and tries on a laptop: every kind of layer once.
 hrnet_tiny = functools.partial(HRNet, width=8, num_modules=(1, 1, 1), num_blocks=1, num_bottlenecks=1)
-# For training on two CPU cores: there the time goes into the 64 channels of the published stem, which a network this
+# For training on two CPU cores. There, most of the time would go into the 64 channels of the published stem, which a network this
 # narrow cannot use.
 hrnet_small = functools.partial(HRNet, width=16, num_modules=(1, 1, 1), num_blocks=2, num_bottlenecks=1, stem_width=16)
-
-BACKBONES = {
-    "hrnet_w18": hrnet_w18,
-    "hrnet_w32": hrnet_w32,
-    "hrnet_w48": hrnet_w48,
-    "hrnet_tiny": hrnet_tiny,
-    "hrnet_small": hrnet_small,
-}

@@ -1,1 +1,31 @@
-"""Context modules: backbone features to one feature map per pyramid level, one file per published module."""
+"""Context modules: from backbone features to one feature map per level of the pyramid, one file per published module.
+
+To add a module, write a file for it and add one line to `CONTEXTS`. `contract.py` says how a module is called, and what its spec
+tells the rest of the package.
+"""
+
+from pyrseg_jax.models.contexts.anl import ANL
+from pyrseg_jax.models.contexts.ccnet import CCNet
+from pyrseg_jax.models.contexts.coarse_to_fine import CoarseToFine
+from pyrseg_jax.models.contexts.contract import (
+    FINAL,
+    STAGE,
+    ContextOutput,
+    ContextSpec,
+    Pooled,
+    make_none,
+    make_pooled,
+)
+from pyrseg_jax.models.contexts.ocr import OCR
+
+__all__ = ["CONTEXTS", "FINAL", "STAGE", "ContextOutput", "ContextSpec", "Pooled"]
+
+# The published modules of Table 1 come with the auxiliary classifier of their release, and predict per pixel without a projection.
+# OCR reads the auxiliary classifier's logits position by position, so its classifier must stand on the final map.
+CONTEXTS: dict[str, ContextSpec] = {
+    "none": ContextSpec(make_none),
+    "anl": ContextSpec(make_pooled(ANL), auxiliary=STAGE, is_projected=False),
+    "ccnet": ContextSpec(make_pooled(CCNet), auxiliary=STAGE, is_projected=False),
+    "ocr": ContextSpec(make_pooled(OCR), auxiliary=FINAL, is_projected=False),
+    "coarse_to_fine": ContextSpec(CoarseToFine),
+}

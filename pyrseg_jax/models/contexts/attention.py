@@ -11,16 +11,28 @@ from pyrseg_jax.models.layers import ConvNormAct, conv
 def attend(
     queries: Float[Array, "n h w k"], keys: Float[Array, "n s k"], values: Float[Array, "n s c"]
 ) -> Float[Array, "n h w c"]:
-    """Average the values by how well their keys fit each query: softmax(query · key / √k), in float32."""
+    """Average the values by how well their keys fit each query: softmax(query · key / √k), computed in float32.
+
+    Args:
+      queries: one per position of a map.
+      keys: one per token.
+      values: one per token.
+    """
     n, h, w, width = queries.shape
-    rows = queries.reshape(n, h * w, width)  # explicit: on CPU twice as fast as an einsum over (h, w)
+    # XLA:CPU runs a matrix product over all positions in half the time of an einsum over (h, w).
+    rows = queries.reshape(n, h * w, width)
     scores = jnp.matmul(rows, keys.swapaxes(1, 2), preferred_element_type=jnp.float32)
     weights = nn.softmax(scores * width**-0.5, axis=-1).astype(values.dtype)
     return (weights @ values).reshape(n, h, w, -1)
 
 
 class TokenAttention(nn.Module):
-    """Attention of every position to a few tokens: query 1×1 of the map, key and value 1×1 of the tokens."""
+    """Attention of every position to a few tokens. The query is a 1×1 convolution of the map; key and value are of the tokens.
+
+    Attributes:
+      width: channels of the values and of the output.
+      key_width: channels of queries and keys.
+    """
 
     width: int
     key_width: int
@@ -33,6 +45,6 @@ class TokenAttention(nn.Module):
         row = tokens[:, None]  # (N, 1, S, C), so that tokens go through the same 1×1 convolutions as maps
         query = ConvNormAct(self.key_width, dtype=self.dtype, name="query")(x, train)
         key = ConvNormAct(self.key_width, dtype=self.dtype, name="key")(row, train)[:, 0]
-        # Without a bias: attention weights sum to 1, so it would add a constant, which the normalisation of F_agg removes.
+        # Without a bias: attention weights sum to 1, so it would add a constant, which the normalization of F_agg removes.
         value = conv(self.width, 1, dtype=self.dtype, name="value")(row)[:, 0]
         return attend(query, key, value)

@@ -1,35 +1,22 @@
-"""Published names of the layers in trained heads: HRNet's own and OCR's, of the releases that have the layers we have."""
+"""Published names of the layers in heads that were trained on an HRNet: HRNet's own and OCR's, one per release.
+
+Only releases whose layers we have are here.
+"""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
-from pyrseg_jax.errors import UserError
+from pyrseg_jax.models.weights.importer import Head, Path
 
-Path = tuple[str, ...]  # of an array in our variables, such as ("params", "backbone", "stem1", "conv", "kernel")
-KINDS = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+Names = Mapping[str, tuple[str, str | None]]  # see `importer.Head`
 
-CONTEXT = "context/context"  # where our segmenter keeps a published context module
+# Where our segmenter keeps these parts.
+CONTEXT = "context/context"
 CLASSIFIER = "semantic_head/classify_4"
 AUXILIARY = "auxiliary_head"
 
 
-class Head(NamedTuple):
-    """The layers of one release's head.
-
-    Attributes:
-      source: whose it is.
-      marker: an array that only this head has.
-      names: our module → (convolution, normalisation or None) there.
-      biased: convolutions there that have a bias although a normalisation follows; ours have none.
-    """
-
-    source: str
-    marker: str
-    names: Mapping[str, tuple[str, str | None]]
-    biased: frozenset[str] = frozenset()
-
-
-def _ocr(reduce: str, auxiliary: bool) -> dict[str, tuple[str, str | None]]:
+def _ocr(reduce: str, has_auxiliary: bool) -> Names:
+    """Return the names of the official release and of openseg, which differ in that of the first layer."""
     block = "ocr_distri_head.object_context_block"
     names = {
         "reduce": (f"{reduce}.0", f"{reduce}.1.0"),
@@ -41,14 +28,15 @@ def _ocr(reduce: str, auxiliary: bool) -> dict[str, tuple[str, str | None]]:
         "out": (f"{block}.f_up.0", f"{block}.f_up.1.0"),
         "merge": ("ocr_distri_head.conv_bn_dropout.0", "ocr_distri_head.conv_bn_dropout.1.0"),
     }
-    names = {f"{CONTEXT}/{ours}": theirs for ours, theirs in names.items()} | {CLASSIFIER: ("cls_head", None)}
-    if auxiliary:
-        names[f"{AUXILIARY}/project_1"] = ("aux_head.0", "aux_head.1.0")
-        names[f"{AUXILIARY}/classify_1"] = ("aux_head.2", None)
-    return names
+    named: dict[str, tuple[str, str | None]] = {f"{CONTEXT}/{ours}": theirs for ours, theirs in names.items()}
+    named[CLASSIFIER] = ("cls_head", None)
+    if has_auxiliary:
+        named[f"{AUXILIARY}/project_1"] = ("aux_head.0", "aux_head.1.0")
+        named[f"{AUXILIARY}/classify_1"] = ("aux_head.2", None)
+    return named
 
 
-def _mmsegmentation_ocr() -> dict[str, tuple[str, str | None]]:
+def _mmsegmentation_ocr() -> Names:
     head, block = "decode_head.1", "decode_head.1.object_context_block"
     layers = {
         "reduce": f"{head}.bottleneck",
@@ -68,8 +56,8 @@ def _mmsegmentation_ocr() -> dict[str, tuple[str, str | None]]:
 
 
 PROJECTION = "semantic_head/project_4"
-# The first two are the official ones. In openseg's OCR the auxiliary classifier begins with a 3×3 convolution, which ours does
-# not, so it is left.
+# The first two are the official ones, see `official_head`. The auxiliary classifier of openseg's OCR begins with a 3×3 convolution,
+# which ours does not have, so an import leaves it out.
 HEADS = (
     Head(
         "HRNet, official segmentation release",
@@ -80,10 +68,10 @@ HEADS = (
     Head(
         "HRNet + OCR, official release",
         "conv3x3_ocr.0.weight",
-        _ocr("conv3x3_ocr", auxiliary=True),
+        _ocr("conv3x3_ocr", has_auxiliary=True),
         frozenset({"conv3x3_ocr.0", "aux_head.0"}),
     ),
-    Head("HRNet + OCR, openseg", "conv3x3.0.weight", _ocr("conv3x3", auxiliary=False), frozenset({"conv3x3.0"})),
+    Head("HRNet + OCR, openseg", "conv3x3.0.weight", _ocr("conv3x3", has_auxiliary=False), frozenset({"conv3x3.0"})),
     Head("HRNet + OCR, mmsegmentation", "decode_head.1.bottleneck.conv.weight", _mmsegmentation_ocr()),
     Head(
         "HRNet, mmsegmentation",
@@ -96,19 +84,6 @@ HEADS = (
 )
 
 
-def head_name(head: Head, path: Path) -> tuple[str, str | None]:
-    """Return the published names of an array of our head and, for the mean of a normalisation, of the bias before it."""
-    module = "/".join(path[1:-1])
-    is_pair = module.endswith(("/conv", "/bn"))
-    names = head.names.get(module.rpartition("/")[0] if is_pair else module)
-    if names is None:
-        raise UserError(f"{module} has no published name: {head.source} has no such layer")
-    convolution, norm = names
-    name = norm if module.endswith("/bn") else convolution
-    bias = f"{convolution}.bias" if path[-1] == "mean" and convolution in head.biased else None
-    return f"{name}.{KINDS[path[-1]]}", bias
-
-
 def official_head(paths: Iterable[Path]) -> Head:
-    """Return the official release's head of the kind that a segmenter has, by the paths of its arrays."""
+    """Return the official release's head of a segmenter with these arrays: OCR's if there is an auxiliary classifier."""
     return HEADS[1] if any(path[1] == "auxiliary_head" for path in paths) else HEADS[0]

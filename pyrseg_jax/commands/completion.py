@@ -1,0 +1,48 @@
+"""`pyrseg completion SHELL`: print a script that completes modes, flags, keys and their values."""
+
+import argparse
+import sys
+
+import shtab
+
+from pyrseg_jax.commands import MODES
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.run import config_file
+from pyrseg_jax.run.command_line import make_parser
+from pyrseg_jax.run.keys import keys_of
+from pyrseg_jax.run.schema import Config
+
+HINTS = {
+    "bash": 'eval "$(pyrseg completion bash)"  # in ~/.bashrc',
+    "zsh": 'eval "$(pyrseg completion zsh)"  # in ~/.zshrc, after compinit',
+    "fish": "pyrseg completion fish | source  # in ~/.config/fish/config.fish",
+}
+
+
+def show(shell: str | None) -> None:
+    """Print the completion script of a shell; raises UserError for a shell that is not among `HINTS`."""
+    if shell not in HINTS:
+        found = "no shell is named" if shell is None else f"{shell!r} is not a shell that is supported"
+        raise UserError(f"{found}: expected `pyrseg completion {'|'.join(HINTS)}`")
+    print(shtab.complete(completable_parser(), shell))
+    print(f"to use it: {HINTS[shell]}", file=sys.stderr)
+
+
+def completable_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line with the choices of everything that has choices."""
+    parser = make_parser(MODES)
+    choices = {"mode": tuple(MODES), "mode_flag": tuple(MODES), "config": tuple(config_file.packaged())}
+    choices["distributed"] = ("auto", "on", "off")
+    for name, key in keys_of(Config).items():
+        if key.one_of is not None:
+            choices[f"config.{name}"] = tuple(key.one_of.choices())
+        elif key.type is bool:
+            choices[f"config.{name}"] = ("true", "false")
+    for action in parser._actions:  # argparse has no public list of them; shtab reads the same one
+        if action.dest in choices:
+            action.choices = choices[action.dest]
+        elif action.dest in ("workdir", "output"):
+            action.complete = shtab.DIRECTORY  # pyright: ignore[reportAttributeAccessIssue]  # shtab's own attribute
+        elif action.dest == "input":
+            action.complete = shtab.FILE  # pyright: ignore[reportAttributeAccessIssue]
+    return parser

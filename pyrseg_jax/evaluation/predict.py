@@ -1,0 +1,61 @@
+"""From logits to probabilities, and from both pyramids to one map: the only file where this happens."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int32, UInt8
+
+from pyrseg_jax.models.inputs import normalize
+from pyrseg_jax.pyramid import fuse
+
+
+class Prediction(NamedTuple):
+    """The prediction for a batch of N images. Tuples over the L levels are ordered coarse → fine.
+
+    probs: L maps (N, h_l, w_l, C), the class probabilities of each level alone.
+    fused: (N, h, w, C) class probabilities at the finest level, each taken from the level that decides the position.
+    level: (N, h, w) int32, the level that decides each position; 0 is the coarsest.
+    unity: L-1 maps (N, h_l, w_l), the probability that a cell is a unit-cell.
+    semantic: L maps (N, h_l, w_l) uint8, the most likely class of each cell.
+    """
+
+    probs: tuple[Float[Array, "n _ _ c"], ...]
+    fused: Float[Array, "n h w c"]
+    level: Int32[Array, "n h w"]
+    unity: tuple[Float[Array, "n _ _"], ...]
+    semantic: tuple[UInt8[Array, "n _ _"], ...]
+
+
+def predict(model: nn.Module, variables: dict, images: UInt8[Array, "n h w 3"], threshold: float) -> Prediction:
+    """Run the network on a batch and fuse its two pyramids.
+
+    Args:
+      model: the segmenter.
+      variables: its parameters and batch statistics.
+      images: (N, H, W, 3) uint8 RGB; H and W are multiples of the coarsest stride.
+      threshold: τ in 0 … 1, the least probability at which a cell counts as a unit-cell.
+    """
+    pyramids = model.apply(variables, normalize(images), False)
+    probs = tuple(jax.nn.softmax(logits) for logits in pyramids.semantic)
+    unity = tuple(jax.nn.sigmoid(logits) for logits in pyramids.unity)
+    return fuse_pyramids(probs, unity, threshold)
+
+
+def fuse_pyramids(
+    probs: Sequence[Float[Array, "n _ _ c"]], unity: Sequence[Float[Array, "n _ _"]], threshold: float
+) -> Prediction:
+    """Fuse a semantic and a unity pyramid of probabilities.
+
+    Args:
+      probs: L maps (N, h_l, w_l, C), class probabilities, coarse → fine.
+      unity: L-1 maps (N, h_l, w_l), the probability that a cell is a unit-cell.
+      threshold: τ in 0 … 1.
+
+    Source: Eq. (2).
+    """
+    fused = fuse(probs, unity, threshold)
+    semantic = tuple(p.argmax(-1).astype(jnp.uint8) for p in probs)
+    return Prediction(tuple(probs), fused.probs, fused.level, tuple(unity), semantic)

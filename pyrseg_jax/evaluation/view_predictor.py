@@ -1,0 +1,139 @@
+"""Predict every view of a batch of images: its scales, mirrored or not, whole or in windows."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int32, UInt8
+
+from pyrseg_jax.evaluation.padding import PaddedView, pad_view, padded_positions
+from pyrseg_jax.evaluation.predict import predict
+from pyrseg_jax.evaluation.programs import num_compiled
+from pyrseg_jax.evaluation.views import Protocol, window_starts
+from pyrseg_jax.models.segmenter import Segmenter
+
+Images = UInt8[np.ndarray, "_ _ _ 3"]
+Unity = tuple[Float[Array, "n _ _"], ...]
+# Per finest-level position of the whole image: the sum of the windows' probabilities (N, P, C), the number of windows (P,),
+# and the level that decides (N, P).
+Joined = tuple[Float[Array, "n p c"], Float[Array, "p"], Int32[Array, "n p"]]
+
+
+class ViewPredictor:
+    """Predict the views of batches of images as an evaluation protocol says.
+
+    It compiles one program per size that the network sees.
+
+    Args:
+      model: the segmenter.
+      protocol: which scales, mirrored or not, whole or in windows.
+      threshold: τ of the fuser.
+      replicated: sharding of the variables; None on a single device.
+      rows: sharding of arrays whose first axis is images; None on a single device.
+    """
+
+    def __init__(
+        self, model: Segmenter, protocol: Protocol, threshold: float, replicated: Any = None, rows: Any = None
+    ):
+        self._protocol, self._stride = protocol, model.strides[-1]
+
+        def predict_view(variables: dict, images: Array, is_mirrored: Array) -> tuple[PaddedView, Unity]:
+            prediction = predict(model, variables, images, threshold)
+            return pad_view(prediction, is_mirrored), prediction.unity
+
+        sharded = {} if rows is None else {"in_shardings": (replicated, rows, rows), "out_shardings": rows}
+        self._predict_view = jax.jit(predict_view, **sharded)
+        self._put = functools.partial(jax.device_put, device=rows)
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the network sees an image once and whole, so that each pixel has one pyramid."""
+        protocol = self._protocol
+        return len(protocol.scales) == 1 and not protocol.is_mirrored and protocol.window_px is None
+
+    def lower(self, variables: dict, images: Any, is_mirrored: Any) -> jax.stages.Lowered:
+        """Lower the program of one view from shapes, to compile it ahead of time."""
+        return self._predict_view.lower(variables, images, is_mirrored)
+
+    def num_programs(self) -> int:
+        """Return how many programs were compiled to predict views."""
+        return num_compiled(self._predict_view)
+
+    def __call__(self, variables: dict, images: Sequence[Images]) -> tuple[list[PaddedView], Unity]:
+        """Predict all views of a batch.
+
+        Args:
+          variables: of the model.
+          images: the batch, resized to each scale of the protocol.
+
+        Returns:
+          The views, of which the first is the first scale as it is, and that view's unity pyramid. An image in windows has no
+          unity pyramid of its own; then the pyramid is that of the last window.
+        """
+        views, first_unity = [], ()
+        for batch in images:
+            for is_mirrored in (False, True) if self._protocol.is_mirrored else (False,):
+                shown = np.ascontiguousarray(batch[:, :, ::-1]) if is_mirrored else batch
+                if max(shown.shape[1:3]) <= (self._protocol.window_px or max(shown.shape[1:3])):
+                    flags = np.full(len(shown), is_mirrored)
+                    view, unity = self._predict_view(variables, *self._put((shown, flags)))
+                else:
+                    view, unity = self._predict_windows(variables, shown, is_mirrored)
+                first_unity = unity if not views else first_unity
+                views.append(view)
+        return views, first_unity
+
+    def _predict_windows(self, variables: dict, images: Images, is_mirrored: bool) -> tuple[PaddedView, Unity]:
+        """Predict overlapping windows of a view and average their fused probabilities."""
+        height, width = images.shape[1:3]
+        window, stride, flags = self._protocol.window_px, self._stride, np.full(len(images), is_mirrored)
+        grid = np.array([height, width], np.int32) // stride
+        joined, counts = None, None
+        for top in window_starts(height, window, stride):
+            for left in window_starts(width, window, stride):
+                part = np.ascontiguousarray(images[:, top : top + window, left : left + window])
+                view, unity = self._predict_view(variables, *self._put((part, flags)))
+                at = np.array([top // stride, left // stride, *grid], np.int32)
+                joined = _join_window(joined or _no_windows(view, grid.prod()), view, at)
+                counts = view.level_counts if counts is None else counts + view.level_counts
+        total, times, level = joined
+        return view.replace(
+            cells=total / jnp.maximum(times, 1)[:, None],
+            chosen=jnp.tile(jnp.arange(total.shape[1], dtype=jnp.int32), (len(images), 1)),
+            level=level,
+            level_counts=counts,
+            grid=jnp.tile(jnp.asarray(grid), (len(images), 1)),
+        ), unity
+
+
+def _no_windows(view: PaddedView, num_positions: int) -> Joined:
+    """Return what `_join_window` adds the first window to."""
+    n, _, num_classes = view.cells.shape
+    size = padded_positions(int(num_positions))
+    return jnp.zeros((n, size, num_classes)), jnp.zeros(size), jnp.zeros((n, size), jnp.int32)
+
+
+@jax.jit
+def _join_window(joined: Joined, window: PaddedView, at: Int32[Array, "4"]) -> Joined:
+    """Add a window's fused probabilities to those of the whole image.
+
+    Args:
+      joined: of the windows before.
+      window: its prediction.
+      at: top and left of the window, height and width of the image, all in finest-level positions.
+    """
+    total, times, level = joined
+    top, left, _, width = at
+    window_height, window_width = window.grid[0]
+    position = jnp.arange(window.chosen.shape[1])
+    to = (top + position // window_width) * width + left + position % window_width
+    to = jnp.where(position < window_height * window_width, to, times.size)  # padding goes past the end and is dropped
+    probs = jnp.take_along_axis(window.cells, window.chosen[..., None], axis=1)
+    return (
+        total.at[:, to].add(probs, mode="drop"),
+        times.at[to].add(1, mode="drop"),
+        level.at[:, to].set(window.level, mode="drop"),
+    )

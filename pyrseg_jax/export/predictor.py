@@ -1,0 +1,46 @@
+"""Segment images of any size with an exported model."""
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+from pyrseg_jax.data.resample import resize_image, upsample_argmax
+from pyrseg_jax.export.stablehlo import Exported
+from pyrseg_jax.reporting.result import Result
+from pyrseg_jax.run.predictor import Predictor
+
+
+class ExportedPredictor(Predictor):
+    """Run an exported model, whose programs take images of a few sizes only.
+
+    An image is resized to the size that is nearest in aspect ratio, then in area, and the probabilities are brought back to the
+    image's own size.
+    """
+
+    def __init__(self, exported: Exported):
+        super().__init__(exported.label_space)
+        self._exported = exported
+
+    def segment(self, image: UInt8[np.ndarray, "H W 3"]) -> Result:
+        """Segment one RGB image."""
+        height, width = image.shape[:2]
+
+        def misfit(size: tuple[int, int]) -> tuple[float, float]:
+            aspect = np.log(size[0] / size[1] * width / height)
+            area = np.log(size[0] * size[1] / (height * width))
+            return abs(aspect), abs(area)
+
+        size = min(self._exported.programs, key=misfit)
+        found = self._exported.programs[size](self._exported.weights, resize_image(image, size)[None])
+        found = jax.tree.map(lambda x: x[0], jax.device_get(found))
+        return Result(
+            labels=upsample_argmax(found["probs"], (height, width)),
+            probs=found["probs"],
+            level=found["level"].astype(np.int32),
+            unity=tuple(found["unity"]),
+            semantic=tuple(found["semantic"]),
+            strides=tuple(size[0] // semantic.shape[0] for semantic in found["semantic"]),
+            image=image,
+            label_space=self.label_space,
+            threshold=self._exported.about["threshold"],
+        )

@@ -1,0 +1,40 @@
+"""The contract between a backbone and the rest of the network."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from pyrseg_jax.models.weights.importer import Importer
+
+
+class Features(NamedTuple):
+    """What a backbone returns for images (N, H, W, 3).
+
+    Attributes:
+      stages: one map (N, H/s, W/s, D_s) per stage, fine → coarse, each with its own stride s (for example C2 … C5).
+      final: (N, H/output_stride, W/output_stride, D), the map that heads read.
+    """
+
+    stages: tuple[Float[Array, "n _ _ _"], ...]
+    final: Float[Array, "n h w d"]
+
+
+class BackboneSpec(NamedTuple):
+    """What the rest of the package must know about a backbone. Nothing else outside `backbones/` depends on one.
+
+    Attributes:
+      make: returns the Flax module. The module is called as `module(images, train)` and returns `Features`. `make` takes the
+        keyword `dtype` (of the computation), and may take `resize` (a convention of `models.resample.resize`) and `remat` (one
+        of `models.blocks.REMATS`) where the backbone upsamples or has rows of equal blocks.
+      output_stride: the stride of `Features.final`, in pixels.
+      auxiliary_stage: index in `Features.stages` of the map that an auxiliary classifier reads on this backbone, where the
+        context module does not ask for the final map; None: the final map.
+      importers: layouts of published weight files that fit, in order of preference; see `models.weights`.
+    """
+
+    make: Callable[..., nn.Module]
+    output_stride: int
+    auxiliary_stage: int | None = None
+    importers: tuple[Importer, ...] = ()

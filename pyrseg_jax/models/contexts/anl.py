@@ -1,0 +1,37 @@
+"""ANL, asymmetric non-local attention (Zhu et al. 2019), as published, on the features of any backbone."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from pyrseg_jax.models.backbones.contract import Features
+from pyrseg_jax.models.contexts.attention import attend
+from pyrseg_jax.models.contexts.contract import Logits
+from pyrseg_jax.models.contexts.merge import merge
+from pyrseg_jax.models.layers import ConvNormAct, biased_conv, hidden_init, pyramid_sampling, zero_init
+
+
+class ANL(nn.Module):
+    """Asymmetric non-local attention, in its form for one map: each position attends to 110 pooled positions.
+
+    Attributes:
+      width: channels inside and of the output (N, h, w, width).
+      key_width: channels of queries, keys and values.
+
+    Source: Zhu et al. 2019 (APNB), with the sizes of its release for semantic segmentation. Query and key are one projection; keys
+      and values are pooled after their projection. The output projection starts at zero.
+    """
+
+    width: int
+    key_width: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> Float[Array, "n h w {self.width}"]:
+        x = ConvNormAct(self.width, 3, dtype=self.dtype, name="reduce")(features.final, train)
+        queries = ConvNormAct(self.key_width, dtype=self.dtype, name="key")(x, train)
+        values = biased_conv(self.key_width, kernel_init=hidden_init, dtype=self.dtype, name="value")(x)
+        attended = attend(queries, pyramid_sampling(queries), pyramid_sampling(values))
+        context = biased_conv(self.width, kernel_init=zero_init, dtype=self.dtype, name="out")(attended)
+        return merge((context, x), self.width, kernel=1, dropout=0.05, dtype=self.dtype, train=train)

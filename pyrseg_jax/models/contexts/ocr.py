@@ -1,0 +1,47 @@
+"""OCR, object-contextual representations (Yuan et al. 2020), as published, on the features of any backbone."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from pyrseg_jax.models.backbones.contract import Features
+from pyrseg_jax.models.contexts.attention import attend
+from pyrseg_jax.models.contexts.contract import Logits
+from pyrseg_jax.models.contexts.merge import merge
+from pyrseg_jax.models.layers import ConvNormAct
+
+
+class OCR(nn.Module):
+    """Object-contextual representations: every position attends to one vector per class.
+
+    The vector of a class is a weighted mean of the features. Its weights are the softmax over positions of the auxiliary
+    classifier's logits of that class.
+
+    Attributes:
+      width: channels inside and of the output (N, h, w, width).
+      key_width: channels of queries, keys and values.
+
+    Source: Yuan et al. 2020, HRNet + OCR.
+    """
+
+    width: int
+    key_width: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Features, auxiliary: Logits, train: bool) -> Float[Array, "n h w {self.width}"]:
+        x = ConvNormAct(self.width, 3, dtype=self.dtype, name="reduce")(features.final, train)
+        n, h, w, c = auxiliary.shape
+        share = nn.softmax(auxiliary.astype(jnp.float32).reshape(n, h * w, c), axis=1).astype(x.dtype)
+        regions = (share.swapaxes(1, 2) @ x.reshape(n, h * w, -1))[:, None]  # (N, 1, C, width)
+
+        def project(y: Array, name: str, times: int) -> Array:
+            for i in range(1, times + 1):
+                y = ConvNormAct(self.key_width, dtype=self.dtype, name=f"{name}_{i}")(y, train)
+            return y
+
+        queries, keys = project(x, "query", 2), project(regions, "key", 2)[:, 0]
+        attended = attend(queries, keys, project(regions, "value", 1)[:, 0])
+        context = ConvNormAct(self.width, dtype=self.dtype, name="out")(attended, train)
+        return merge((context, x), self.width, kernel=1, dropout=0.05, dtype=self.dtype, train=train)

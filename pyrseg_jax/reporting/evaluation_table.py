@@ -1,0 +1,44 @@
+"""An evaluation as text for a terminal: the scores of each class, their means, and the analysis of the pyramid."""
+
+
+def evaluation_table(result: dict) -> str:
+    """Lay out a result for a terminal: IoU of each class, then the means."""
+    width = max(map(len, result["iou"]))
+    lines = [
+        f"{name:<{width}}  {'absent' if iou is None else f'{100 * iou:6.2f}'}" for name, iou in result["iou"].items()
+    ]
+    shares = ", ".join(f"{100 * share:.1f} %" for share in result["level_share"])
+    lines += [
+        "",
+        f"mIoU {_percent(result['miou'])} over the {result['classes_averaged']} classes present "
+        f"({_percent(result['miou_all_classes'])} over all {len(result['iou'])}); "
+        f"the best constant prediction has {_percent(result['best_constant_miou'])}",
+        f"pixel accuracy {_percent(result['pixel_accuracy'])}, mean accuracy {_percent(result['mean_accuracy'])}; "
+        f"within {result['boundary_px']} px of a boundary mIoU {_percent(result['boundary_miou'])}",
+        f"share of positions that each level decides, coarse to fine: {shares}; "
+        f"{result['cells_per_image']:.0f} cells for {result['pixels_per_image']:.0f} pixels an image",
+    ]
+    if result["level_miou"] is not None and len(result["level_miou"]) > 1:
+        lines += ["", *_analysis_lines(result)]
+    return "\n".join(lines)
+
+
+def _analysis_lines(result: dict) -> list[str]:
+    """Lay out Table 2c, the unity pyramid and the oracles."""
+    levels = range(1, len(result["level_miou"]) + 1)
+    lines = ["mIoU of each level alone (rows), on the pixels that each level decides (columns), coarse to fine"]
+    lines += ["       " + "".join(f"{level:>8}" for level in levels)]
+    for level, row in zip(levels, result["level_miou"], strict=True):
+        lines.append(f"level {level}" + "".join(f"{_percent(value):>8}" for value in row))
+    for name, values in result["unity"].items():
+        lines.append(f"unit-cells found, {name} by level: {', '.join(map(_percent, values))}")
+    oracle = result["oracle"]
+    lines.append(
+        f"mIoU with the true unity pyramid {_percent(oracle['true_unity_miou'])}, with the true semantic pyramid "
+        f"{_percent(oracle['true_semantic_miou'])}"
+    )
+    return lines
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f}"

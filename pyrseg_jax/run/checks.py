@@ -1,0 +1,57 @@
+"""Checks of values that must fit together, beyond what the schema says of each alone."""
+
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.models.backbones import BACKBONES
+from pyrseg_jax.models.segmenter import upsampling_to
+from pyrseg_jax.pyramid.levels import check_strides
+from pyrseg_jax.run.schema import Config
+from pyrseg_jax.training.profile import parse_steps
+
+
+def check_together(config: Config) -> None:
+    """Raise UserError, naming the keys, for values that do not fit together."""
+    _check_sizes(config)
+    _check_loss(config)
+    data, training = config.data, config.training
+    if data.scale_min > data.scale_max:
+        raise UserError(f"config.data.scale_min={data.scale_min} is larger than config.data.scale_max={data.scale_max}")
+    if training.batch_size % training.accumulate:
+        raise UserError(
+            f"config.training.batch_size={training.batch_size} cannot be split into "
+            f"config.training.accumulate={training.accumulate} micro-batches: take a divisor of the batch size"
+        )
+    parse_steps(training.profile, "config.training.profile")
+    if config.parallel.data == 0:
+        raise UserError("config.parallel.data=0: expected a number of devices, or -1 for all")
+
+
+def _check_sizes(config: Config) -> None:
+    """Check that the strides are a pyramid on the backbone, and that the crop divides into its coarsest cells."""
+    strides, crop_px = config.model.strides, config.data.crop_px
+    try:
+        check_strides(strides)
+        upsampling_to(strides, BACKBONES[config.model.backbone].output_stride)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"config.model.strides: {error}") from error
+    coarsest = strides[0]
+    if crop_px % coarsest:
+        near = max(coarsest, crop_px // coarsest * coarsest)
+        raise UserError(
+            f"config.data.crop_px={crop_px} is not divisible by the coarsest stride {coarsest}: "
+            f"take {near} or {near + coarsest}"
+        )
+
+
+def _check_loss(config: Config) -> None:
+    """Check that keys of the loss per pixel are not set for a pyramid, which would not read them."""
+    if config.model.representation != "pyramid":
+        return
+    for name, value, unset in (
+        ("ohem_threshold", config.training.ohem_threshold, None),
+        ("supervision", config.training.supervision, "finest"),
+    ):
+        if value != unset:
+            raise UserError(
+                f"config.training.{name}={value!r} is for config.model.representation='per_pixel' or 'auxiliary': with a "
+                f"pyramid the relabeling decides what is learned; leave it at {unset!r}"
+            )

@@ -1,0 +1,222 @@
+"""Read the command line: a mode, its flags, and values of configuration keys (`--config.KEY=VALUE`)."""
+
+import argparse
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.run import config as config_lib
+from pyrseg_jax.run import keys
+
+
+class Flag(NamedTuple):
+    """A flag of the command line.
+
+    metavar: what its value is called in help texts; "" for a switch.
+    help: one line.
+    read: turns the text into the value; raises ValueError with what was expected.
+    default: the value without the flag.
+    """
+
+    metavar: str
+    help: str
+    read: Callable[[str], Any] = str
+    default: Any = None
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch(r"-?\d+", text) or int(text) < least:
+            raise ValueError(f"expected a whole number, at least {least}")
+        return int(text)
+
+    return read
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"expected one of {', '.join(choices)}")
+        return text
+
+    return read
+
+
+def _read_switch(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise ValueError("expected true or false")
+    return text.lower() in ("true", "1")
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+FLAGS = {
+    "config": Flag(
+        "NAME[:WORDS]", "the experiment: a config file, or the name of a packaged config (`pyrseg configs`)"
+    ),
+    "workdir": Flag("DIR", "the folder of the run; by default runs/NAME, with the words if there are any"),
+    "step": Flag("N", "the step of the checkpoint to use; by default the newest", _at_least(0)),
+    "input": Flag("FILE_OR_FOLDER", "an image or a folder of images"),
+    "output": Flag("PATH", "where to write: a folder for predict, a file for export"),
+    "sizes": Flag(
+        "HEIGHTxWIDTH,…",
+        "image sizes that the exported model accepts, such as 512x512; by default the training crop",
+        _split,
+        [],
+    ),
+    "topology": Flag("NAME", "accelerators to compile for, such as v5e:16x16, h100 or h100:8; this machine needs none"),
+    "distributed": Flag(
+        "auto|on|off",
+        "join the other processes of this run; auto does so where Cloud TPU, Slurm or GKE announce them",
+        _one_of("auto", "on", "off"),
+        "auto",
+    ),
+    "coordinator": Flag("HOST:PORT", "address of process 0, where nothing announces the processes"),
+    "num_processes": Flag("N", "the number of processes, with --coordinator", _at_least(1)),
+    "process_id": Flag("N", "the index of this process, from 0", _at_least(0)),
+    "debug": Flag("", "show tracebacks of errors", _read_switch, False),
+}
+SHARED_FLAGS = ("config", "workdir", "distributed", "coordinator", "num_processes", "process_id", "debug")
+DEFAULT_MODE = "train"
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What a command line says.
+
+    Attributes:
+      mode: a name of the table of modes.
+      topic: the word after the mode, for modes that take one.
+      flags: a value for each of `FLAGS`.
+      changes: text by configuration key, for example `{"training.steps": "7"}`.
+      asks_for_help, asks_for_version: whether --help or --version was given.
+    """
+
+    mode: str
+    topic: str | None
+    flags: Mapping[str, Any]
+    changes: Mapping[str, Any]
+    asks_for_help: bool = False
+    asks_for_version: bool = False
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours to word."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message.removeprefix('argument ')}; --help lists the flags")
+
+
+def make_parser(modes: Iterable[str]) -> argparse.ArgumentParser:
+    """Build the parser, which knows every flag and every configuration key; shell completion is made from it, too."""
+    parser = _Parser("pyrseg", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser.add_argument("mode", nargs="?", help="what to do")
+    parser.add_argument("topic", nargs="?", help="for help: a mode, a flag or a key; for completion: a shell")
+    parser.add_argument("--mode", dest="mode_flag", metavar="MODE", help="what to do: " + ", ".join(modes))
+    parser.add_argument("--help", "-h", action="store_true", help="explain the command, a mode or a key")
+    parser.add_argument("--version", action="store_true", help="print the version")
+    for name, flag in FLAGS.items():
+        parser.add_argument(f"--{name}", metavar=flag.metavar or "BOOL", help=flag.help.replace("%", "%%"))
+    for name, about in keys.keys_of(config_lib.Config).items():
+        parser.add_argument(f"--config.{name}", metavar="VALUE", help=about.description.replace("%", "%%"))
+    for name in keys.group_names(config_lib.Config):  # so that a value for a whole group is refused by the schema
+        parser.add_argument(f"--config.{name}", help=argparse.SUPPRESS)
+    return parser
+
+
+def parse(argv: Sequence[str], modes: Mapping[str, Any]) -> Arguments:
+    """Read the arguments after the program's name; raises UserError, in one line, for everything that is wrong."""
+    found, left = make_parser(modes).parse_known_intermixed_args(_spell_out(argv))
+    values = vars(found)
+    for word in left:
+        raise _unknown(word)
+    asks_for_help = "help" in values
+    words = [values[name] for name in ("mode", "topic") if values.get(name) is not None]
+    mode, topic = _choose_mode(words, values.get("mode_flag"), modes, asks_for_help)
+    flags = {name: _read_flag(name, values.get(name)) for name in FLAGS}
+    about = keys.keys_of(config_lib.Config)
+    changes = {
+        name: keys.parse_text(about[name], text) if name in about else text
+        for option, text in values.items()
+        if (name := option.removeprefix("config.")) != option
+    }
+    return Arguments(mode, topic, flags, changes, asks_for_help, "version" in values)
+
+
+def _choose_mode(
+    words: list[str], flag: str | None, modes: Mapping[str, Any], asks_for_help: bool
+) -> tuple[str, str | None]:
+    """Return mode and topic from the words of the command line and the value of --mode."""
+    if asks_for_help:  # `pyrseg --help training.steps`, `pyrseg train --help`
+        words = [word for word in words if word != "help"]
+        return "help", words[0] if words else flag
+    if flag is not None:
+        words = [flag, *(word for word in words if word != flag)]
+        if flag not in modes:
+            raise UserError(f"--mode={flag}: expected one of {', '.join(modes)}")
+    mode = words[0] if words else DEFAULT_MODE
+    if mode not in modes:
+        near = difflib.get_close_matches(mode, modes, 1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(modes)}"
+        raise UserError(f"{mode!r} is not a mode: {hint} Flags are written --name=value; --help lists them")
+    if len(words) > 1 and not modes[mode].takes_topic:
+        raise UserError(f"{words[1]!r} is not a flag: flags are written --name=value; --help lists them")
+    return mode, words[1] if len(words) > 1 else None
+
+
+def _spell_out(argv: Sequence[str]) -> list[str]:
+    """Write every argument the way argparse expects it.
+
+    `-name` becomes `--name`, as it always could be written; a switch without a value, or with a leading `no`, gets its value.
+    """
+    about = keys.keys_of(config_lib.Config)
+    switches = {f"--config.{name}" for name, key in about.items() if key.type is bool} | {"--debug"}
+    result = []
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        if re.match(r"-[a-z]\w", word):
+            word = f"-{word}"
+        positive = re.sub(r"^--no", "--", word)
+        if word in switches and following.lower() not in ("true", "false", "1", "0"):
+            word = f"{word}=true"
+        elif positive != word and positive in switches:
+            word = f"{positive}=false"
+        result.append(word)
+    return result
+
+
+def _read_flag(name: str, text: str | None) -> Any:
+    if text is None:
+        return FLAGS[name].default
+    try:
+        return FLAGS[name].read(text)
+    except ValueError as error:
+        raise UserError(f"--{name}={text}: {error}") from error
+
+
+def check_flags(arguments: Arguments, takes: Sequence[str], needs: Sequence[str]) -> None:
+    """Raise UserError for a flag that the mode does not take, or for one that it needs and that is missing."""
+    for name, flag in FLAGS.items():
+        is_given = arguments.flags[name] != flag.default
+        if is_given and name not in (*SHARED_FLAGS, *takes):
+            raise UserError(
+                f"--{name} is not a flag of {arguments.mode}; `pyrseg help {arguments.mode}` lists its flags"
+            )
+    if any(arguments.flags[name] is None for name in needs):
+        listed = " and ".join(f"--{name}={FLAGS[name].metavar}" for name in needs)
+        raise UserError(f"{arguments.mode} needs {listed}")
+
+
+def _unknown(word: str) -> UserError:
+    name = word.partition("=")[0]
+    if name.startswith("--config."):
+        return config_lib.unknown_key(name.removeprefix("--config."))
+    if not name.startswith("-"):
+        return UserError(f"{word!r} is not a flag: flags are written --name=value; --help lists them")
+    near = difflib.get_close_matches(name, [f"--{flag}" for flag in (*FLAGS, "mode", "help", "version")], 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return UserError(f"{name} is not a flag: {hint}--help lists the flags")

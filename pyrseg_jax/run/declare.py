@@ -1,0 +1,81 @@
+"""Declare groups of configuration keys: `schema.py` uses these words to list the keys."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, dataclass_transform
+
+import pydantic
+import pydantic.dataclasses
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+FIRST_VERSION = "0.1"
+C = TypeVar("C")
+
+
+@dataclass_transform(frozen_default=True)
+def group(cls: type[C]) -> type[C]:
+    """Make a class a group of keys: a frozen dataclass whose values pydantic checks, and that knows no other key.
+
+    A dataclass and not a `BaseModel`, so that `dataclasses.replace` works on it, and checks the values again.
+    """
+    checked = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+    return pydantic.dataclasses.dataclass(frozen=True, config=checked)(cls)
+
+
+def key(
+    default: Any,
+    description: str,
+    *,
+    unit: str | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    resumable: bool = False,
+    since: str = FIRST_VERSION,
+) -> Any:
+    """Declare a key of a group.
+
+    Args:
+      default: its value where a config file says nothing.
+      description: its meaning, in one or two sentences.
+      unit: of the value, for example "px".
+      at_least, at_most: the range of a number.
+      resumable: whether it may change between the parts of one run. Such keys change no number that training computes.
+      since: the version of the package that brought it.
+    """
+    # Strict: true is not the number 1. A tuple stays lax, so that JSON's lists are accepted; its items are strict.
+    strict = None if isinstance(default, tuple) else True
+    extra = {"unit": unit, "resumable": resumable, "since": since}
+    return pydantic.Field(
+        default, description=description, ge=at_least, le=at_most, strict=strict, json_schema_extra=extra
+    )
+
+
+def duration(default: int | None, description: str, *, resumable: bool = False, since: str = FIRST_VERSION) -> Any:
+    """Declare a key whose annotation carries a `Duration`, which checks the value itself; arguments as for `key`."""
+    extra = {"unit": "steps, or epochs as in '2 epochs'", "resumable": resumable, "since": since}
+    return pydantic.Field(default, description=description, json_schema_extra=extra)
+
+
+class OneOf:
+    """Annotation of a text key that must be one of several names.
+
+    Args:
+      choices: returns the names. It is called when a value is checked and not before: importing the networks only to know
+        their names would make every `--help` slow, and tests may add names while they run.
+    """
+
+    def __init__(self, choices: Callable[[], Iterable[str]]):
+        self.choices = choices
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return handler(schema) | {"enum": list(self.choices())}
+
+    def _check(self, value: str) -> str:
+        names = tuple(self.choices())
+        if value not in names:
+            raise PydanticCustomError("one_of", "expected one of {names}", {"names": ", ".join(names)})
+        return value

@@ -1,0 +1,138 @@
+"""Segment images of any size with a trained model."""
+
+import abc
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Array, UInt8
+from PIL import Image
+
+from pyrseg_jax.data.decode import decode_image, to_rgb
+from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.resample import resize_image
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.evaluation.padding import PaddedView, unpad_view
+from pyrseg_jax.evaluation.pixels import labels_of_pixels, padded_pixels
+from pyrseg_jax.evaluation.predict import Prediction, predict
+from pyrseg_jax.evaluation.view_predictor import ViewPredictor
+from pyrseg_jax.evaluation.views import Protocol
+from pyrseg_jax.models.segmenter import Segmenter
+from pyrseg_jax.reporting.result import Result
+from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.experiment import make_evaluation_protocol
+
+ImageLike = np.ndarray | Image.Image | str | Path
+
+
+class Predictor(abc.ABC):
+    """A trained model: call it with an image, or with a list of images of any sizes.
+
+    An image is a path, a PIL image, or a (H, W, 3) uint8 array of RGB. The network is compiled once per size that it sees, a
+    multiple of the coarsest stride, and not once per image size. The first image of each size takes longer.
+
+    Attributes:
+      label_space: the classes that `Result.labels` are indices of.
+    """
+
+    def __init__(self, label_space: LabelSpace):
+        self.label_space = label_space
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class."""
+        return self.label_space.names
+
+    def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Result | list[Result]:
+        """Segment one image, or each image of a list or tuple.
+
+        Raises:
+          UserError: naming the file or the argument, if it is not an image.
+        """
+        if isinstance(images, list | tuple):
+            return [self.segment(read_image(image)) for image in images]
+        return self.segment(read_image(images))
+
+    @abc.abstractmethod
+    def segment(self, image: UInt8[np.ndarray, "H W 3"]) -> Result:
+        """Segment one RGB image."""
+
+
+class ModelPredictor(Predictor):
+    """Segment images with a network and its variables.
+
+    Args:
+      model: the network.
+      variables: its parameters and batch statistics.
+      protocol: which views of an image the network sees.
+      threshold: τ of the fuser.
+      label_space: the classes.
+    """
+
+    def __init__(
+        self, model: Segmenter, variables: dict, protocol: Protocol, threshold: float, label_space: LabelSpace
+    ):
+        super().__init__(label_space)
+        self._variables, self._protocol, self._threshold, self._strides = variables, protocol, threshold, model.strides
+        self._predict_views = ViewPredictor(model, protocol, threshold)
+        self._predict_whole = jax.jit(functools.partial(predict, model, threshold=threshold))
+
+    def segment(self, image: UInt8[np.ndarray, "H W 3"]) -> Result:
+        """Segment one RGB image; the labels follow the whole protocol, the pyramid is that of the first view."""
+        height, width = image.shape[:2]
+        images = [resize_image(image, size)[None] for size in self._protocol.sizes(height, width)]
+        views, unity = self._predict_views(self._variables, images)
+        if self._protocol.window_px is None:
+            stride = self._strides[-1]
+            prediction = _unpad(views[0], unity, (images[0].shape[1] // stride, images[0].shape[2] // stride))
+        else:  # no window has the pyramid of the whole image
+            prediction = self._predict_whole(self._variables, images=images[0])
+        labels = labels_of_pixels(views, np.array([height, width], np.int32), padded_pixels(height * width))
+        # Without the probabilities of each level, which nobody reads: they are a third larger than the fused ones.
+        prediction, labels = jax.device_get((prediction._replace(probs=()), labels))
+        return Result(
+            labels=labels[: height * width].reshape(height, width),
+            probs=prediction.fused[0],
+            level=prediction.level[0],
+            unity=tuple(unity[0] for unity in prediction.unity),
+            semantic=tuple(semantic[0] for semantic in prediction.semantic),
+            strides=tuple(self._strides[-len(prediction.semantic) :]),
+            image=image,
+            label_space=self.label_space,
+            threshold=self._threshold,
+        )
+
+
+@functools.partial(jax.jit, static_argnames="grid")
+def _unpad(view: PaddedView, unity: tuple[Array, ...], grid: tuple[int, int]) -> Prediction:
+    return unpad_view(view, unity, grid)._replace(probs=())  # not computed, as nobody reads them
+
+
+def make_predictor(config: Config, model: Segmenter, variables: dict, label_space: LabelSpace) -> ModelPredictor:
+    """Build the predictor that a config describes."""
+    protocol = make_evaluation_protocol(config)
+    return ModelPredictor(model, variables, protocol, config.evaluation.threshold, label_space)
+
+
+def read_image(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
+    """Return the RGB pixels of a path, a PIL image or an array.
+
+    Raises:
+      UserError: if it is none of these.
+    """
+    if isinstance(image, str | Path):
+        path = Path(image).expanduser()
+        if not path.is_file():
+            raise UserError(f"{path}: there is no such image ({path.absolute()})")
+        return decode_image(path.read_bytes(), str(path))
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or not array.size:
+        raise UserError(
+            f"an array of {array.dtype} with shape {array.shape} is not an image: expected uint8 of shape (height, width, 3), "
+            "RGB in 0 … 255"
+        )
+    return array

@@ -1,0 +1,132 @@
+"""Read JSON files through a schema: whatever is in the file, the answer is the right object or one clear line.
+
+A schema is a class that pydantic can validate: a model or a dataclass.
+"""
+
+import functools
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from etils import epath
+from pydantic import RootModel, TypeAdapter, ValidationError
+
+from pyrseg_jax.errors import UserError
+
+T = TypeVar("T")
+
+ADVICE = "restore the file"
+MAX_SHOWN = 60  # characters of a value that an error message repeats
+
+# What JSON calls the types that pydantic's errors speak of.
+_EXPECTED = {
+    "int_type": "int",
+    "int_from_float": "int",
+    "float_type": "float",
+    "string_type": "str",
+    "bool_type": "bool",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "an object with keys and values",
+    "model_type": "an object with keys and values",
+    "dataclass_type": "an object with keys and values",
+    "finite_number": "a finite number",
+}
+
+UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
+MISSING_KEY = ("missing", "missing_argument")
+
+
+class _AnyObject(RootModel):
+    root: dict[str, Any]
+
+
+def parse_object(content: bytes | str, name: os.PathLike[str] | str, advice: str = ADVICE) -> dict[str, Any]:
+    """Read JSON text that must hold an object of any keys, as `parse_json` does."""
+    return parse_json(content, _AnyObject, name, advice).root
+
+
+def read_json(path: Path | epath.Path, schema: type[T], advice: str = ADVICE) -> T:
+    """Read a JSON file.
+
+    Args:
+      path: of the file, on a disk or in remote storage.
+      schema: what the file must hold.
+      advice: what the user can do about a damaged file, as the end of the error message.
+
+    Returns:
+      An object of the schema's type.
+
+    Raises:
+      UserError: naming the file, what is wrong with it, and what to do.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}): {advice}") from error
+    return parse_json(content, schema, path, advice)
+
+
+def parse_json(content: bytes | str, schema: type[T], name: os.PathLike[str] | str, advice: str = ADVICE) -> T:
+    """Read JSON text as `read_json` reads a file; `name` says in messages where the text is from."""
+    try:
+        # Strict in the sense of JSON: a list may become a tuple, but "1" and true are not the number 1.
+        return _adapter(schema).validate_json(content, strict=True)
+    except ValidationError as error:
+        raise UserError(f"{os.fspath(name)}: {describe_problem(error)}; {advice}") from error
+
+
+@functools.cache
+def _adapter(schema: Any) -> TypeAdapter:
+    return TypeAdapter(schema)  # building one takes milliseconds, using it microseconds
+
+
+def describe_problem(error: ValidationError) -> str:
+    """Word the first problem that pydantic found, in one line: key, value, and what was expected."""
+    problem = error.errors(include_url=False)[0]
+    return describe(place_of(problem["loc"]), problem)
+
+
+def place_of(loc: tuple[int | str, ...]) -> str:
+    """Write a place inside a document as `classes.names[3]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+
+
+def describe(place: str, problem: Any) -> str:
+    """Word one of pydantic's problems.
+
+    Args:
+      place: of the value inside the document, "" for the whole document.
+      problem: an item of `ValidationError.errors()`.
+    """
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind == "json_invalid":
+        return f"this is not JSON ({context['error']})"
+    if kind in UNKNOWN_KEY:
+        return f"the key {place} is not known"
+    if kind in MISSING_KEY:
+        return f"the key {place} is missing"
+    return f"{place or 'the document'}={shorten(problem['input'])}: {expectation(problem)}"
+
+
+def expectation(problem: Any) -> str:
+    """Word what was expected instead of the value of a problem, with the type that was found where that is the reason."""
+    kind, context, value = problem["type"], problem.get("ctx", {}), problem["input"]
+    if kind == "greater_than_equal":
+        return f"expected at least {context['ge']:g}"
+    if kind == "less_than_equal":
+        return f"expected at most {context['le']:g}"
+    if kind == "finite_number":
+        return "expected a finite number"
+    if kind in _EXPECTED:
+        return f"expected {_EXPECTED[kind]}, found {type(value).__name__}"
+    return problem["msg"]  # of a validator of our own
+
+
+def shorten(value: Any) -> str:
+    """Write a value in one line of at most `MAX_SHOWN` characters."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = type(value).__name__
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"

@@ -1,0 +1,79 @@
+"""The work-arounds for XLA's CPU compiler against their plain twins, with gradients."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pyrseg_jax.models import xla_cpu
+
+
+def normal(rng, *shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+def convolve(x, kernel):
+    return jax.lax.conv_general_dilated(
+        x, kernel, kernel.shape[:2], "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def resample(x, rows, columns):
+    return jnp.einsum("nhwc,ih,jw->nijc", x, rows, columns, precision="highest")
+
+
+def sums(x, y):
+    return x.sum((0, 1, 2)), y.sum((0, 1, 2))
+
+
+CASES = {
+    "1×1 convolution": (xla_cpu.convolve_as_matrix_product, convolve, (2, 4, 6, 5), (1, 1, 5, 3)),
+    "2×2 cells": (xla_cpu.convolve_as_matrix_product, convolve, (2, 4, 6, 5), (2, 2, 5, 3)),
+    "average": (lambda x: xla_cpu.average_cells(x, 2), lambda x: nn.avg_pool(x, (2, 2), (2, 2)), (2, 4, 6, 5)),
+    "resample": (xla_cpu.resample_separably, resample, (2, 4, 6, 5), (7, 4), (3, 6)),
+    "sums": (xla_cpu.channel_sums, sums, (2, 4, 6, 5), (2, 4, 6, 5)),
+    "one image": (lambda x: xla_cpu.one_image_at_a_time(jnp.sin, x), jnp.sin, (3, 4, 5)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_work_around_equals_its_twin(rng, name):
+    ours, plain, *shapes = CASES[name]
+    arguments = [normal(rng, *shape) for shape in shapes]
+    (found, pull), (expected, pull_plain) = (jax.vjp(jax.jit(f), *arguments) for f in (ours, plain))
+    weights = jax.tree.map(lambda x: normal(rng, *x.shape), expected)
+    for a, b in zip(
+        jax.tree.leaves((found, pull(weights))), jax.tree.leaves((expected, pull_plain(weights))), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_relu_of_a_sum_is_relu_of_a_sum_with_its_gradient(rng):
+    x, y = (jnp.asarray(rng.integers(-2, 3, 1000), jnp.float32) for _ in range(2))  # every fifth sum is 0 …
+    y = y.at[500:].divide(3)  # … and others are rounded
+    weights = jnp.asarray(rng.normal(size=1000), jnp.float32)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        a, b = x.astype(dtype), y.astype(dtype)
+        ours, pull = jax.vjp(xla_cpu.add_relu, a, b)
+        plain, pull_plain = jax.vjp(lambda a, b: jax.nn.relu(a + b), a, b)
+        np.testing.assert_array_equal(ours, plain)
+        for found, expected in zip(pull(weights.astype(dtype)), pull_plain(weights.astype(dtype)), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_residual_blocks_are_computed_once():
+    """XLA must not compute the sums of all blocks before again for each fusion that reads one: as compiled, so many FLOPs."""
+
+    def flops_per_block(count):
+        def loss_of(kernels, x):
+            for kernel in kernels:
+                y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+                x = xla_cpu.add_relu(x, y * 2)
+            return (x * x).sum()
+
+        arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((3, 3, 2, 2), (2, 32, 32, 2))]
+        run = jax.jit(jax.grad(loss_of)).lower([arguments[0]] * count, arguments[1]).compile()
+        return run.cost_analysis()["flops"] / count
+
+    assert flops_per_block(12) < 1.05 * flops_per_block(6)
