@@ -49,7 +49,7 @@ def measure(options: argparse.Namespace, remat: str) -> dict:
     start = time.perf_counter()
     lowered = lower_training(
         experiment.make_model(config.model, options.num_classes),
-        experiment.make_sgd(config),
+        experiment.make_optimizer(config),
         experiment.make_objective(config),
         mesh,
         batch_size=config.training.batch_size,

@@ -116,10 +116,10 @@ def test_the_script_runs_every_row_and_seed_once_and_continues(launch, tmp_path)
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--letters=A", "error: --letters=A is not known"),
-        ("--rows=A,K", "error: --rows=A,K: expected letters A … I"),
-        ("--seeds=one", "error: --seeds=one: expected numbers"),
-        ("--jobs=0", "error: --jobs=0: expected a number from 1"),
+        ("--letters=A", "error: unknown argument --letters=A"),
+        ("--rows=A,K", "error: --rows=A,K: expected comma-separated letters A to I"),
+        ("--seeds=one", "error: --seeds=one: expected comma-separated numbers"),
+        ("--jobs=0", "error: --jobs=0: expected a whole number of at least 1"),
         ("--config=", "error: --config=configs/NAME.py is missing"),
     ],
 )
