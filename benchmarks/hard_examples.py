@@ -1,4 +1,4 @@
-"""Time the choice of hard examples (`training/hard_examples.py`) against choosing by a sort.
+"""Time the choice of hard examples (`training/losses.py`) against choosing by a sort.
 
     python benchmarks/hard_examples.py [--full]
 
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from timing import in_turn, ready
 
-from pyrseg_jax.training import losses as hard_examples
+from pyrseg_jax.training import losses
 
 ROUNDS = 11
 
@@ -32,10 +32,10 @@ def main():
     probs = jnp.asarray(rng.random(shape), jnp.float32)
     is_cared = jnp.asarray(rng.random(shape) < 0.9)
     k = probs.size // 8
-    ways = {"ours": hard_examples._kth_smallest, "by a sort": by_sort}
+    ways = {"ours": losses.kth_smallest, "by a sort": by_sort}
     runs = {name: ready(jax.jit(way, static_argnums=2), probs, is_cared, k) for name, way in ways.items()}
     ours, plain = (1e3 * seconds for seconds in in_turn(runs, ROUNDS).values())
-    assert hard_examples._kth_smallest(probs, is_cared, k) == by_sort(probs, is_cared, k)
+    assert losses.kth_smallest(probs, is_cared, k) == by_sort(probs, is_cared, k)
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {shape}")
     print(f"k-th smallest of {probs.size}: ours {ours:.1f} ms, by a sort {plain:.1f} ms, ratio {plain / ours:.2f}")
 

@@ -29,8 +29,7 @@ from PIL import Image
 from pyrseg_jax.data import decode, pipeline
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.transforms import Augmentation
-from pyrseg_jax.scenes.classes import CLASS_NAMES
-from pyrseg_jax.scenes.compose import paint_scene
+from pyrseg_jax.scenes import CLASS_NAMES, paint_scene
 
 NUM_SCENES, NUM_NAMES, WIDTH, HEIGHT = 24, 4800, 683, 512
 CROP, SCALES, BATCH = 512, (0.5, 2.0), 16

@@ -47,7 +47,7 @@ def prepare(options, keys: dict):
     config = config_lib.resolve(values)
     model, optimizer, mesh = (
         experiment.make_model(config.model, NUM_CLASSES),
-        experiment.make_sgd(config),
+        experiment.make_optimizer(config),
         mesh_lib.make_mesh(1),
     )
     state = jax.device_put(initial_state(initial_variables(model, 0), optimizer), mesh_lib.replicated(mesh))

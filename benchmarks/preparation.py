@@ -22,12 +22,12 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from pyrseg_jax.data import pipeline
-from pyrseg_jax.data import prepared as store
+from pyrseg_jax.data import pipeline, prepared
 from pyrseg_jax.data.catalog import open_dataset
-from pyrseg_jax.data.datasets.ade20k import Ade20k
+from pyrseg_jax.data.datasets import ade20k
+from pyrseg_jax.data.spec import DataLocation
 from pyrseg_jax.data.transforms import Augmentation
-from pyrseg_jax.scenes.compose import paint_scene
+from pyrseg_jax.scenes import paint_scene
 
 NUM_SCENES, BATCH, BATCHES, WORKERS = 8, 16, 60, 2
 
@@ -137,7 +137,7 @@ def run(sizes: list[dict], folder: Path) -> None:
     root, target = str(folder / "ADEChallengeData2016"), str(folder / "prepared")
     with PeakMemory() as memory:
         start = time.perf_counter()
-        place = store.prepare_files(Ade20k, root, target)
+        place = prepared.prepare_files(ade20k.FILES, DataLocation(root, target))
     report("prepared", start, len(sizes), memory)
     files = [path for path in place.rglob("*") if path.is_file()]
     print(f"on disk: {sum(path.stat().st_size for path in files) / 2**20:.0f} MiB in {len(files)} files")

@@ -21,7 +21,7 @@ from timing import describe_machine, in_turn, print_table, ready, write_json
 from pyrseg_jax.evaluation import pixels
 from pyrseg_jax.models.resample import class_of_pixels
 from pyrseg_jax.pyramid import build_targets, fuse, specialize
-from pyrseg_jax.training.losses import relabel_easy
+from pyrseg_jax.training.losses import ohem_targets
 
 try:
     import torch
@@ -171,7 +171,7 @@ def operations(num_images: int):
     yield "fuse", lambda p, u: fuse(p, u).probs, (probs, opened), torch_fuse, numpy_fuse, (probs, opened)
     classes = plain[0][-1]
     easy = (logits[-1], classes)
-    yield "hard examples", lambda x, y: relabel_easy(x, y, *OHEM.values()), easy, torch_easy, numpy_easy, easy
+    yield "hard examples", lambda x, y: ohem_targets(x, y, *OHEM.values()), easy, torch_easy, numpy_easy, easy
     yield "confusion matrix", confusion, (labels, found), torch_confusion, numpy_confusion, (labels, found)
     full_size = class_of_pixels
     yield "class of every pixel", lambda p: full_size(p, (SIDE, SIDE)), (probs[-1],), torch_classes, None, (probs[-1],)

@@ -11,7 +11,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from pyrseg_jax.distributed import host_memory  # noqa: E402
 
-host_memory.keep_freed_memory()  # for both, as in a run
+host_memory.keep_memory_between_steps()  # for both, as in a run
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -57,7 +57,10 @@ class Ours:
     """A training step and an inference of ours, on one device."""
 
     def __init__(self, config: config_lib.Config, num_classes: int, images: np.ndarray, labels: np.ndarray):
-        self._model, self._optimizer = experiment.make_model(config.model, num_classes), experiment.make_sgd(config)
+        self._model, self._optimizer = (
+            experiment.make_model(config.model, num_classes),
+            experiment.make_optimizer(config),
+        )
         self._mesh = mesh_lib.make_mesh(1)
         self._variables = jax.device_put(initial_variables(self._model, 0), mesh_lib.replicated(self._mesh))
         self._batch = mesh_lib.images_to_devices(self._mesh, {"image": images, "label": labels})

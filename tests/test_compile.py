@@ -107,8 +107,7 @@ def test_the_cost_of_a_program_compiled_on_this_machine():
 def small_config(folder, **changes):
     values = keys.to_config_dict(tiny_config())
     values.data.root = str(folder)
-    values.update_from_flattened_dict({"training.batch_size": 6, "evaluation.batch_size": 2} | changes)
-    return config_lib.resolve(values)
+    return config_lib.resolve(values, {"training.batch_size": 6, "evaluation.batch_size": 2} | changes)
 
 
 def test_a_report_about_this_machine(tmp_path, capsys):

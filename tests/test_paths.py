@@ -60,7 +60,7 @@ def calls(tree):
 
 def test_from_main_to_the_differentiated_step_is_a_short_way(folder, tmp_path):
     data = [f"--config.data.root={folder}", "--config.data.workers=0", "--config.training.batch_size=2"]
-    short = ["--config.training.steps=1", "--config.training.evaluate_every=0", "--config.evaluation.analysis=false"]
+    short = ["--config.training.steps=1", "--config.evaluation.analysis=false"]
     flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=1")
     command = [sys.executable, "-c", TRAIN, *TINY, *data, *short, f"--workdir={tmp_path / 'run'}"]
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}

@@ -4,7 +4,6 @@ import dataclasses
 import io
 
 import numpy as np
-from jaxtyping import Float, Integer, UInt8
 from PIL import Image
 
 from pyrseg_jax.data.label_space import LabelSpace
@@ -27,13 +26,14 @@ class Result:
       threshold: τ of the fuser.
     """
 
-    labels: UInt8[np.ndarray, "H W"]
-    probs: Float[np.ndarray, "h w c"]
-    level: Integer[np.ndarray, "h w"]
+    # No shapes here: `cells.check_result` names the parts that do not fit together, in words for users.
+    labels: np.ndarray
+    probs: np.ndarray
+    level: np.ndarray
     unity: tuple[np.ndarray, ...]
     semantic: tuple[np.ndarray, ...]
     strides: tuple[int, ...]
-    image: UInt8[np.ndarray, "H W 3"]
+    image: np.ndarray
     label_space: LabelSpace
     threshold: float
 
