@@ -19,8 +19,7 @@ from support.docs import ROOT, blocks_of, commands_of, pages_with_tested_blocks,
 from support.docs_commands import CHECKED, arguments_of, class_of
 
 from pyrseg_jax import main as command_line_main
-from pyrseg_jax.data.catalog import open_dataset
-from pyrseg_jax.data.datasets import DATASETS
+from pyrseg_jax.data.catalog import DATASETS, open_dataset
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.models.backbones import BACKBONES
 from pyrseg_jax.models.contexts import CONTEXTS
@@ -36,6 +35,7 @@ SMALL = [
     "--config.data.name=folder",
     "--config.data.workers=0",
     "--config.training.batch_size=2",
+    "--config.parallel.data=1",  # one of the virtual devices of the tests
     f"--config.training.steps={STEPS}",
     "--config.training.warmup_steps=0",
     f"--config.training.evaluate_every={STEPS}",
