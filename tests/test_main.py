@@ -14,7 +14,6 @@ from support.data_sets import CLASSES, draw_pair, write_folder
 from pyrseg_jax.commands import MODES
 from pyrseg_jax.run import command_line
 
-
 EPOCHS = ["--config.training.steps=4 epochs"]
 
 
