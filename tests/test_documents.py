@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from etils import epath
 
 from pyrseg_jax.data.label_space import LabelSpace, ade_layout
 from pyrseg_jax.data.records import ShardResult, StoredReports
@@ -85,7 +86,7 @@ def test_a_report_of_a_data_set_survives_the_round_trip():
 
 
 def test_damaged_scores_count_as_none_and_are_named(tmp_path, caplog):
-    path = tmp_path / "scores.json"
+    path = epath.Path(tmp_path) / "scores.json"
     assert Scores(path).get(3) is None
     assert caplog.text == ""
     path.write_text('{"3": 0.5}')
