@@ -14,12 +14,14 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export as jax_export
 from jaxtyping import UInt8
+from pydantic import ConfigDict
 
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.predict import predict
 from pyrseg_jax.models.resample import class_of_pixels
 from pyrseg_jax.models.segmenter import Segmenter
+from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.atomic import write_bytes_atomically
 
 FORMAT = 1
@@ -112,6 +114,16 @@ def write_export(
     write_bytes_atomically(path, content.getbuffer())
 
 
+class About(documents.Document):
+    """What this package needs of an exported model's about.json; the file says more for people."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    label_space: LabelSpace
+    sizes: list[tuple[int, int]]
+    threshold: float
+
+
 def read_export(path: Path) -> Exported:
     """Read a file of `write_export`.
 
@@ -120,12 +132,10 @@ def read_export(path: Path) -> Exported:
     """
     try:
         with zipfile.ZipFile(path) as file:
-            about = json.loads(file.read(ABOUT))
+            about = documents.parse_json(file.read(ABOUT), About, ABOUT, "it describes the model")
             with np.load(io.BytesIO(file.read(WEIGHTS)), allow_pickle=False) as arrays:
                 weights = dict(arrays)
-            sizes = [tuple(size) for size in about["sizes"]]
-            programs = {size: jax_export.deserialize(bytearray(file.read(_program_name(size)))) for size in sizes}
-            label_space = LabelSpace.from_json(about["label_space"])
+            programs = {s: jax_export.deserialize(bytearray(file.read(_program_name(s)))) for s in about.sizes}
     # A truncated or foreign file fails in zip, JSON, NumPy or StableHLO, and each raises its own errors.
     except Exception as error:
         reason = str(error).split("\n")[0][:160]
@@ -133,7 +143,12 @@ def read_export(path: Path) -> Exported:
             f"{path} is not an exported model, or it is damaged ({type(error).__name__}: {reason}): write it again with "
             "--mode=export"
         ) from error
-    return Exported(about, label_space, weights, {size: jax.jit(program.call) for size, program in programs.items()})
+    return Exported(
+        about.model_dump(),
+        about.label_space,
+        weights,
+        {size: jax.jit(program.call) for size, program in programs.items()},
+    )
 
 
 def segment(model: Segmenter, weights: dict, images: UInt8[jax.Array, "n h w 3"], threshold: float) -> dict:
