@@ -72,7 +72,7 @@ def main() -> int:
         config = workdir.read_config()
         model = experiment.make_model(config.model, workdir.read_label_space().num_classes)
         variables = abstract_variables(model, 2 * config.model.strides[0])
-        state = jax.eval_shape(lambda v: initial_state(v, experiment.make_sgd(config)), variables)
+        state = jax.eval_shape(lambda v: initial_state(v, experiment.make_optimizer(config)), variables)
         abstract = abstract_on(state, mesh_lib.replicated(mesh_lib.make_mesh(data=1)))
         whole = root / "run" / "checkpoints"
         expected = {}

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# The paper's Table 2a on any data set: trains rows × seeds and writes one table and a plot.
+# Runs the paper's Table 2a on any data set: trains every row with every seed, and writes one table and one plot.
 #
 #   bash launch/ablation.sh --config=configs/scenes.py [--rows=A,B,C,D,E,F,G,H,I] [--seeds=0,1,2] [--jobs=1]
 #                           [--output=runs/ablation-NAME] [--config.KEY=VALUE …]
 #
-# The config may have words of its own, like configs/camvid.py:cpu. With --jobs=N, N runs share the cores of this machine.
-# Interrupted, the same command continues; a run that was finished with the same settings is not repeated. Each run is a folder
-# ROW-SEED with its log beside it; the table is ablation.md, the plot ablation.png and .pdf, the figures ablation.json.
+# The config may carry variant words, for example configs/camvid.py:cpu. With --jobs=N, N runs share the cores of this machine.
+# After an interruption, the same command continues; it does not repeat runs that finished with the same settings. Each run has a
+# folder ROW-SEED with its log beside it. The table is ablation.md, the plot ablation.png and .pdf, the numbers ablation.json.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-usage() { sed -n '2,10s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' launch/ablation.sh; }
 config="" rows=A,B,C,D,E,F,G,H,I seeds=0,1,2 jobs=1 output="" keys=()
 for argument in "$@"; do
   case "$argument" in
@@ -21,13 +21,13 @@ for argument in "$@"; do
     --output=*) output=${argument#*=} ;;
     --config.*=*) keys+=("$argument") ;;
     -h | --help) usage; exit 0 ;;
-    *) echo "error: $argument is not known:" >&2; usage >&2; exit 1 ;;
+    *) echo "error: unknown argument $argument:" >&2; usage >&2; exit 1 ;;
   esac
 done
 if [ -z "$config" ]; then echo "error: --config=configs/NAME.py is missing:" >&2; usage >&2; exit 1; fi
-if ! [[ "$jobs" =~ ^[1-9][0-9]*$ ]]; then echo "error: --jobs=$jobs: expected a number from 1" >&2; exit 1; fi
-if ! [[ "$rows" =~ ^[A-I](,[A-I])*$ ]]; then echo "error: --rows=$rows: expected letters A … I joined by commas" >&2; exit 1; fi
-if ! [[ "$seeds" =~ ^[0-9]+(,[0-9]+)*$ ]]; then echo "error: --seeds=$seeds: expected numbers joined by commas" >&2; exit 1; fi
+if ! [[ "$jobs" =~ ^[1-9][0-9]*$ ]]; then echo "error: --jobs=$jobs: expected a whole number of at least 1" >&2; exit 1; fi
+if ! [[ "$rows" =~ ^[A-I](,[A-I])*$ ]]; then echo "error: --rows=$rows: expected comma-separated letters A to I" >&2; exit 1; fi
+if ! [[ "$seeds" =~ ^[0-9]+(,[0-9]+)*$ ]]; then echo "error: --seeds=$seeds: expected comma-separated numbers" >&2; exit 1; fi
 source launch/environment.sh
 python -c 'import jax' 2> /dev/null || make_environment requirements.txt
 
@@ -37,7 +37,7 @@ name=$(basename "$file" .py)
 output=${output:-runs/ablation-$name}
 mkdir -p "$output"
 
-# Each of several runs at once gets its share of the cores: without that they would all use all of them.
+# Gives each of several concurrent runs its own share of the cores. Without that, every run would use all of them.
 pin() { # slot, command …
   local slot=$1 cores
   shift
@@ -62,7 +62,8 @@ run() { # slot, row, seed
   fi
 }
 
-worker() { # slot: every jobs-th run, seed by seed, so that there is a whole table early
+# Takes every jobs-th run. Seeds are the outer loop, so that the first whole table is complete early.
+worker() { # slot
   local slot=$1 number=0 seed row
   for seed in ${seeds//,/ }; do
     for row in ${rows//,/ }; do
@@ -78,6 +79,6 @@ for ((slot = 0; slot < jobs; slot++)); do worker "$slot" & done
 wait
 python -m pyrseg_jax.paper.ablation "$output"
 if [ -e "$output/failed" ]; then
-  echo "error: not all runs were finished; the same command tries those again" >&2
+  echo "error: some runs did not finish; the same command tries them again" >&2
   exit 1
 fi

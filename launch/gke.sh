@@ -1,25 +1,26 @@
 #!/usr/bin/env bash
-# Fills in launch/gke_jobset.yaml and hands it to kubectl: a run on a TPU slice of a GKE cluster.
+# Runs training on a TPU slice of a GKE cluster: fills in launch/gke_jobset.yaml and passes it to kubectl.
 #
 #   bash launch/gke.sh COMMAND --name=NAME [OPTIONS] [-- --config=configs/NAME.py --workdir=/share/runs/NAME ARGUMENTS …]
-#   run      start the run: needs --image=IMAGE, --accelerator=tpu-v5-lite-podslice, --topology=16x16, --claim=CLAIM, and the
+#   run      start the run; needs --image=IMAGE, --accelerator=tpu-v5-lite-podslice, --topology=16x16, --claim=CLAIM, and the
 #            arguments of pyrseg_jax.main after --
-#   logs     follow the first process
+#   logs     follow the log of the first process
 #   status   show the JobSet and its pods
-#   delete   end the run: the processes get SIGTERM, and save; the same `run` goes on
-# Options: --spot (nodes that may be taken away), --max_restarts=N after failures (3), --chips_per_host=N (4), --dry-run, which
-# prints the filled in file and the commands. CLAIM is a volume claim of access mode ReadWriteMany, mounted as /share.
+#   delete   end the run: the processes get SIGTERM and save; the same `run` command continues from there
+# Options: --spot (use preemptible nodes), --max_restarts=N after failures (default 3), --chips_per_host=N (default 4), and
+# --dry-run, which prints the filled-in file and the commands. CLAIM is a volume claim with access mode ReadWriteMany; the pods
+# mount it as /share.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-usage() { sed -n '2,10s/^# \{0,1\}//p' launch/gke.sh; }
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' launch/gke.sh; }
 fail() { echo "error: $1" >&2; exit 1; }
 
 is_dry=no is_spot=no name="" image="" accelerator="" topology="" claim="" max_restarts=3 chips_per_host=4 arguments=()
 case "${1:-}" in
   run | logs | status | delete) action=$1; shift ;;
   -h | --help | "") usage; exit 0 ;;
-  *) fail "$1 is not known; the commands are run, logs, status, delete (--help)" ;;
+  *) fail "unknown command $1: expected run, logs, status, or delete (--help explains them)" ;;
 esac
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -33,18 +34,19 @@ while [ $# -gt 0 ]; do
     --spot) is_spot=yes ;;
     --dry-run) is_dry=yes ;;
     --) shift; arguments=("$@"); break ;;
-    *) fail "$1 is not known; what is for pyrseg_jax.main comes after -- (--help)" ;;
+    *) fail "unknown option $1: arguments of pyrseg_jax.main come after -- (--help)" ;;
   esac
   shift
 done
 [[ "$name" =~ ^[a-z]([a-z0-9-]*[a-z0-9])?$ ]] ||
-  fail "--name=$name: expected lower-case letters, digits and hyphens, beginning with a letter"
+  fail "--name=$name: expected lower-case letters, digits, and hyphens, starting with a letter"
 
 run() { # command …
   if [ "$is_dry" = yes ]; then printf '%q ' "$@"; echo; else "$@"; fi
 }
 
-as_json() { # words …: a list of strings
+# Prints the words as a JSON list of strings.
+as_json() { # word …
   local word separator=""
   printf '['
   for word in "$@"; do
@@ -54,8 +56,9 @@ as_json() { # words …: a list of strings
   done
   printf ']'
 }
-# shellcheck disable=SC2016 # the placeholders of the file look like the shell's
-put() { # placeholder, value: an instruction for sed
+# Prints the sed command that replaces a placeholder by a value.
+# shellcheck disable=SC2016 # the placeholders in the file look like the shell's
+put() { # placeholder, value
   local value=$2
   value=${value//\\/\\\\}
   value=${value//|/\\|}
@@ -79,15 +82,15 @@ filled_in() { # number of hosts
 case "$action" in
   run)
     for option in image accelerator topology claim; do [ -n "${!option}" ] || fail "--$option=… is missing (--help)"; done
-    [[ "$topology" =~ ^[1-9][0-9]*(x[1-9][0-9]*)+$ ]] || fail "--topology=$topology: expected chips as in 4x4 or 2x2x4"
-    [[ "$chips_per_host" =~ ^[1-9][0-9]*$ ]] || fail "--chips_per_host=$chips_per_host: expected a number from 1"
-    [[ "$max_restarts" =~ ^[0-9]+$ ]] || fail "--max_restarts=$max_restarts: expected a number"
+    [[ "$topology" =~ ^[1-9][0-9]*(x[1-9][0-9]*)+$ ]] || fail "--topology=$topology: expected numbers of chips, like 4x4 or 2x2x4"
+    [[ "$chips_per_host" =~ ^[1-9][0-9]*$ ]] || fail "--chips_per_host=$chips_per_host: expected a whole number of at least 1"
+    [[ "$max_restarts" =~ ^[0-9]+$ ]] || fail "--max_restarts=$max_restarts: expected a whole number"
     [[ " ${arguments[*]-}" == *" --workdir=/share/"* ]] ||
-      fail "-- --config=configs/NAME.py --workdir=/share/runs/NAME is missing: what is not on the share is lost with the pod"
+      fail "-- --config=configs/NAME.py --workdir=/share/runs/NAME is missing: files outside of the share are lost with the pod"
     chips=1
     for side in ${topology//x/ }; do chips=$((chips * side)); done
     [ $((chips % chips_per_host)) = 0 ] ||
-      fail "--topology=$topology has $chips chips, which is no multiple of --chips_per_host=$chips_per_host"
+      fail "--topology=$topology has $chips chips, which is not a multiple of --chips_per_host=$chips_per_host"
     text=$(filled_in $((chips / chips_per_host)))
     if [ "$is_dry" = yes ]; then echo "$text"; fi
     run kubectl create -f - <<< "$text"

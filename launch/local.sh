@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# One run in N processes on this machine, which find each other at a free port of localhost.
+# Runs one training run as N processes on this machine, which find each other through a free port of localhost.
 #
 #   bash launch/local.sh [--dry-run] [--logs=DIR] [--grace=SECONDS] N --config=configs/NAME.py [ARGUMENTS of pyrseg_jax.main …]
 #
-# NVIDIA GPUs (those of CUDA_VISIBLE_DEVICES, if it is set) are divided among the processes; without any, or with
-# JAX_PLATFORMS=cpu, the cores are. Process 0 is shown; each writes to DIR/process-I.log (DIR: WORKDIR-logs, or runs/local-logs).
-# When one fails, the others are stopped, by SIGKILL if they are still there after --grace (10) seconds. SIGTERM and the first
-# Ctrl-C are handed to all processes as SIGTERM, so that they save; a second Ctrl-C kills them. The exit status is that of the
-# first process that failed; without one, 75 if a process saved and stopped (the same command continues), and 0 otherwise.
-# --dry-run prints the commands.
+# The processes divide the NVIDIA GPUs among them (those in CUDA_VISIBLE_DEVICES, if it is set). Without GPUs, or with
+# JAX_PLATFORMS=cpu, they divide the CPU cores. Each process writes to DIR/process-I.log, by default in WORKDIR-logs or
+# runs/local-logs; the output of process 0 is also shown.
+# When a process fails, the others get SIGTERM, and SIGKILL if they still run after --grace seconds (default 10). SIGTERM and the
+# first Ctrl-C reach all processes as SIGTERM, so that they save; a second Ctrl-C kills them. The exit status is that of the first
+# process that failed. If none failed, it is 75 if a process saved and stopped (the same command continues), and 0 otherwise.
+# --dry-run prints the commands and starts nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-usage() { sed -n '2,12s/^# \{0,1\}//p' launch/local.sh; }
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' launch/local.sh; }
 fail() { echo "error: $1" >&2; exit 1; }
 
 is_dry=no logs="" grace_s=10 num_processes="" arguments=()
@@ -22,14 +23,14 @@ while [ $# -gt 0 ]; do
     --logs=*) logs=${1#*=} ;;
     --grace=*) grace_s=${1#*=} ;;
     -h | --help) usage; exit 0 ;;
-    -*) fail "$1 is not known before the number of processes; --help shows the order" ;;
+    -*) fail "unknown option $1 before the number of processes (--help shows the order)" ;;
     *) num_processes=$1; shift; arguments=("$@"); break ;;
   esac
   shift
 done
 [[ "$num_processes" =~ ^[1-9][0-9]*$ ]] ||
-  fail "'$num_processes': expected the number of processes, from 1, as in: bash launch/local.sh 2 --config=configs/scenes.py"
-[[ "$grace_s" =~ ^[0-9]+$ ]] || fail "--grace=$grace_s: expected seconds"
+  fail "'$num_processes': expected the number of processes, at least 1, as in: bash launch/local.sh 2 --config=configs/scenes.py"
+[[ "$grace_s" =~ ^[0-9]+$ ]] || fail "--grace=$grace_s: expected a whole number of seconds"
 for argument in ${arguments[@]+"${arguments[@]}"}; do
   case "$argument" in
     --workdir=*) logs=${logs:-${argument#*=}-logs} ;;
@@ -38,12 +39,14 @@ for argument in ${arguments[@]+"${arguments[@]}"}; do
 done
 logs=${logs:-runs/local-logs}
 
-allowed_cores() { # one per line: those that this script may use, which need not be all
+# Prints the cores that this script may use, one per line. These need not be all cores of the machine.
+allowed_cores() {
   local range
   for range in $(taskset -cp $$ | sed 's/.*: //; s/,/ /g'); do seq "${range%-*}" "${range#*-}"; done
 }
 
-available_gpus() { # one per line
+# Prints the GPUs to use, one per line.
+available_gpus() {
   if [ "${JAX_PLATFORMS:-}" = cpu ]; then return; fi
   if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
     echo "$CUDA_VISIBLE_DEVICES" | tr ',' '\n'
@@ -52,7 +55,8 @@ available_gpus() { # one per line
   fi
 }
 
-share_of() { # process, item …: this process's part of the items, joined by commas; more processes than items share them
+# Prints this process's part of the items, separated by commas. If there are more processes than items, several get the same one.
+share_of() { # process, item …
   local number=$1 each
   shift
   each=$(($# / num_processes > 0 ? $# / num_processes : 1))
@@ -65,7 +69,7 @@ gpus=() cores=()
 while read -r gpu; do [ -z "$gpu" ] || gpus+=("$gpu"); done < <(available_gpus)
 if [ ${#gpus[@]} -gt 0 ]; then
   [ $((${#gpus[@]} % num_processes)) = 0 ] ||
-    fail "${#gpus[@]} GPUs cannot be divided evenly among $num_processes processes: name some in CUDA_VISIBLE_DEVICES"
+    fail "${#gpus[@]} GPUs cannot be divided evenly among $num_processes processes: choose some in CUDA_VISIBLE_DEVICES"
 elif command -v taskset > /dev/null; then
   while read -r core; do cores+=("$core"); done < <(allowed_cores)
 fi
@@ -81,10 +85,11 @@ else
   port=$(python -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])')
 fi
 
-command_of() { # process: fills `command`
+# Sets `command` to the command line of a process.
+command_of() { # process
   command=(env)
   if [ ${#gpus[@]} -gt 0 ]; then
-    # The second for a shell inside of a Slurm job: there jax would take a single GPU.
+    # JAX_LOCAL_DEVICE_IDS matters in a shell inside of a Slurm job, where jax would use a single GPU.
     command+=("CUDA_VISIBLE_DEVICES=$(share_of "$1" "${gpus[@]}")")
     command+=("JAX_LOCAL_DEVICE_IDS=$(seq -s , 0 $((${#gpus[@]} / num_processes - 1)))")
   fi
@@ -102,27 +107,28 @@ if [ "$is_dry" = yes ]; then
 fi
 
 pids=() is_stopping=no
-signal_all() { # signal: to every process that was started; those that have ended do not mind
+# Sends a signal to every process that was started. A process may end at any moment, so failures are ignored.
+signal_all() { # signal
   local pid
   for pid in ${pids[@]+"${pids[@]}"}; do [ "$pid" = ended ] || kill "-$1" "$pid" 2> /dev/null || true; done
 }
 is_terminated=no
 trap 'is_terminated=yes; signal_all TERM' TERM
-# Background processes of a script ignore SIGINT, so that Ctrl-C comes to this script alone: the first asks, the second kills.
+# Background processes of a script ignore SIGINT, so Ctrl-C reaches this script alone. The first one saves, the second kills.
 trap 'if [ "$is_terminated" = no ]; then is_terminated=yes; signal_all TERM; else signal_all KILL; fi' INT
 trap 'signal_all KILL' EXIT
 
 mkdir -p "$logs"
 touch "$logs/process-0.log"
 exec 4< "$logs/process-0.log"
-show() { cat <&4 || true; } # what is new
+show() { cat <&4 || true; } # prints what process 0 wrote since the last call
 show > /dev/null
 for ((i = 0; i < num_processes; i++)); do
   command_of "$i"
   "${command[@]}" >> "$logs/process-$i.log" 2>&1 4<&- &
   pids+=($!)
 done
-[ "$is_terminated" = no ] || signal_all TERM # those that were started after it
+[ "$is_terminated" = no ] || signal_all TERM # for the processes that were started after the signal
 
 status=0 failed_at=0 num_left=$num_processes
 finish() { # process, its exit status

@@ -7,8 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # The extras that have a requirements file of their own: those that the scripts in launch/ install.
 EXTRAS = ("cuda", "tpu", "dev", "docs", "parity")
-# Lines that a requirements file has instead of the one in pyproject.toml, each with its reason. A published package cannot ask for a
-# local build like `+cpu`.
+# Lines of a requirements file that differ from pyproject.toml, each with its reason: a published package cannot require a local
+# build like `+cpu`.
 REPLACED = {
     "parity": {
         "torch": "torch==2.13.0+cpu  # built for CPU, a tenth of the size; if pip does not find it, install any torch>=2.4"

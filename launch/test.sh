@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The gate: style, types, documentation, the wheel, and the tests. It needs bash and Python, and takes about 12 minutes on two cores.
+# The gate: style, types, documentation, the wheel, and the tests. It needs bash and Python.
 #
 #   bash launch/test.sh                      everything
 #   bash launch/test.sh -k fuse              pytest alone, with these arguments: the long checks are left out
@@ -23,7 +23,8 @@ stop_smoke() { # also on Ctrl-C: the smoke test has a process group of its own, 
 }
 trap 'stop_smoke; exit 130' INT TERM
 
-# Half of the smoke test is waiting for pip, so it runs beside the static checks, but not beside the tests: some of those measure time.
+# The smoke test waits for pip half of the time, so it runs beside the static checks. It must not run beside the tests, some of which
+# measure time.
 set -m
 bash launch/wheel_smoke.sh >"$logs/smoke.log" 2>&1 &
 smoke=$!

@@ -1,23 +1,24 @@
 #!/usr/bin/env bash
-# A run on a Cloud TPU slice: one process on each of its hosts, and a new slice whenever a spot slice is taken away.
+# Runs training on a Cloud TPU slice: one process on each host, and a new slice whenever a spot slice is preempted.
 #
 #   bash launch/tpu_pod.sh COMMAND --name=NAME --zone=ZONE --type=v5litepod-256 [--share=ADDRESS:/EXPORT] [OPTIONS]
 #                          [-- --config=configs/NAME.py --workdir=/share/runs/NAME ARGUMENTS of pyrseg_jax.main …]
-#   create   ask for the slice as a queued resource, and wait until it is there
-#   install  copy the project to all hosts, install requirements-tpu.txt, mount the share as /share
-#   run      create and install, start training on all hosts, and follow it; a run that is there is only followed
-#   logs     follow a run that was started
-#   stop     let the run save and end (status 75)
-#   status   state of the slice and exit status on each host
-#   delete   give the slice back
-# Options: --project=ID, --runtime=VERSION of the machines (by default the one of the type), --spot, --poll=SECONDS (30), and
-# --dry-run, which prints the commands. Training needs this script only to start, and to go on after the slice was taken away:
-# `run` then deletes it, asks for a new one, and the run continues from its checkpoint. So the workdir must be on the share, an
-# NFS disk that all hosts mount. The exit status of `run` and `logs` is the run's.
+#   create   request the slice as a queued resource, and wait until it is active
+#   install  copy the project to all hosts, install requirements-tpu.txt, and mount the share as /share
+#   run      create, install, start training on all hosts, and follow it; if a run is active already, only follow it
+#   logs     follow a run that was started earlier
+#   stop     tell the run to save and exit (status 75)
+#   status   show the state of the slice and the exit status on each host
+#   delete   release the slice
+# Options: --project=ID, --runtime=VERSION of the hosts' software (by default the one that fits the type), --spot,
+# --poll=SECONDS (default 30), and --dry-run, which prints the commands. Training itself does not depend on this script, except to
+# start, and to continue after a preemption: `run` then deletes the slice, requests a new one, and the run resumes from its
+# checkpoint. Therefore the workdir must be on the share, an NFS disk that all hosts mount. `run` and `logs` exit with the status
+# of the training run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-usage() { sed -n '2,17s/^# \{0,1\}//p' launch/tpu_pod.sh; }
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' launch/tpu_pod.sh; }
 fail() { echo "error: $1" >&2; exit 1; }
 say() { echo "$(date +%T) $1" >&2; }
 
@@ -25,7 +26,7 @@ is_dry=no name="" zone="" kind="" share="" project="" runtime="" poll_s=30 is_sp
 case "${1:-}" in
   create | install | run | logs | stop | status | delete) action=$1; shift ;;
   -h | --help | "") usage; exit 0 ;;
-  *) fail "$1 is not known; the commands are create, install, run, logs, stop, status, delete (--help)" ;;
+  *) fail "unknown command $1: expected create, install, run, logs, stop, status, or delete (--help explains them)" ;;
 esac
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -39,17 +40,17 @@ while [ $# -gt 0 ]; do
     --spot) is_spot=yes ;;
     --dry-run) is_dry=yes ;;
     --) shift; arguments=("$@"); break ;;
-    *) fail "$1 is not known; what is for pyrseg_jax.main comes after -- (--help)" ;;
+    *) fail "unknown option $1: arguments of pyrseg_jax.main come after -- (--help)" ;;
   esac
   shift
 done
 [ -n "$name" ] || fail "--name=NAME is missing"
-[ -n "$zone" ] || fail "--zone=ZONE is missing, as in --zone=us-west4-a"
-case "$action" in create | run) [ -n "$kind" ] || fail "--type=TYPE is missing, as in --type=v5litepod-256" ;; esac
+[ -n "$zone" ] || fail "--zone=ZONE is missing, for example --zone=us-west4-a"
+case "$action" in create | run) [ -n "$kind" ] || fail "--type=TYPE is missing, for example --type=v5litepod-256" ;; esac
 if [ "$action" = run ]; then
   [ ${#arguments[@]} -gt 0 ] || fail "-- --config=configs/NAME.py --workdir=/share/runs/NAME is missing"
   if [ "$is_spot" = yes ] && ! [[ " ${arguments[*]}" == *" --workdir=/share/"* ]]; then
-    fail "a spot slice takes its disks along: --share=ADDRESS:/EXPORT and -- … --workdir=/share/… let the run go on"
+    fail "a preempted spot slice loses its disks: use --share=ADDRESS:/EXPORT and -- … --workdir=/share/…"
   fi
   if [ -z "$share" ] && [[ "${arguments[*]}" == *"=/share/"* ]]; then fail "/share needs --share=ADDRESS:/EXPORT"; fi
 fi
@@ -65,7 +66,8 @@ where=(--zone="$zone")
 [ -z "$project" ] || where+=(--project="$project")
 
 # ── Commands ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-quoted() { # words …: as one would type them
+# Prints the words as one would type them in a shell.
+quoted() { # word …
   local word
   for word in "$@"; do
     if [[ "$word" =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]]; then printf '%s ' "$word"; else printf "'%s' " "${word//\'/\'\\\'\'}"; fi
@@ -74,10 +76,12 @@ quoted() { # words …: as one would type them
 run() { # command …
   if [ "$is_dry" = yes ]; then quoted "$@"; echo; else "$@"; fi
 }
-on_hosts() { # "all" or a number, shell text
+# Runs a piece of shell text on one host or on all.
+on_hosts() { # "all" or a host's number, shell text
   run gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker="$1" --command="$2"
 }
-state() { # of the queued resource; ABSENT, if there is none; UNKNOWN, if gcloud fails
+# Prints the state of the queued resource: ABSENT if there is none, UNKNOWN if gcloud fails.
+state() {
   local answer
   if answer=$(gcloud compute tpus queued-resources describe "$name" "${where[@]}" '--format=value(state.state)' 2>&1); then
     echo "$answer" | tail -n 1
@@ -89,23 +93,24 @@ state() { # of the queued resource; ABSENT, if there is none; UNKNOWN, if gcloud
   fi
 }
 
-# What the hosts do. Beside the log of a run lie its exit status, the number of its process, and whether it was told to stop.
-# shellcheck disable=SC2016 # the hosts expand it
+# The shell text that the hosts run. Next to a run's log, train.log, lie its process id (pid), its exit status (exit_status), and an
+# empty file (stopped) if `stop` was used.
+# shellcheck disable=SC2016 # the hosts expand these variables
 {
   in_project='cd ~/pyrseg_jax || exit 1; '
   is_running='[ -e pid ] && [ ! -e exit_status ] && kill -0 "$(cat pid)" 2> /dev/null'
   follow_text=$in_project'for i in 1 2 3 4 5; do [ -e pid ] || sleep 1; done; tail -F --pid="$(cat pid)" train.log -n '
-  # In place of the status: "stopped" by `stop`; "running"; "lost", if it went without one.
-  # A run that has just ended, or just begins, gets a second to write its files.
+  # Prints the exit status, or "running", "stopped" (after `stop`), or "lost" (the run vanished without an exit status). A run that
+  # has just started or ended gets a second to write its files.
   status_text=$in_project"if $is_running; then echo running; else [ -e exit_status ] || sleep 1; "
   status_text+='if [ ! -e exit_status ]; then echo lost; elif [ -e stopped ]; then echo stopped; else cat exit_status; fi; fi'
   stop_text=$in_project"if $is_running; then touch stopped; "'kill -TERM "$(cat pid)"; fi'
-  # The Python of these machines is older than what the project needs.
+  # The Python on these machines is older than the project needs, so uv brings one.
   install_text='set -e; mkdir -p ~/pyrseg_jax; tar -xzf ~/pyrseg_jax.tar.gz -C ~/pyrseg_jax; cd ~/pyrseg_jax; '
   install_text+='if [ ! -x .venv/bin/python ]; then python3 -m pip install --quiet --user uv; '
   install_text+='python3 -m uv venv --quiet --seed --python 3.12 .venv; fi; '
   install_text+='source launch/environment.sh; make_environment requirements-tpu.txt'
-  start_text=$in_project"if $is_running; then echo 'it runs already'; exit 0; fi; rm -f exit_status pid stopped; "
+  start_text=$in_project"if $is_running; then echo 'already running'; exit 0; fi; rm -f exit_status pid stopped; "
   start_text+='export PATH="$PWD/.venv/bin:$PATH"; nohup setsid bash -c '
   train_text=$(quoted python -m pyrseg_jax.main ${arguments[@]+"${arguments[@]}"})
   start_text+=$(quoted "$train_text"'& echo $! > pid; wait $!; echo $? > exit_status')
@@ -120,15 +125,16 @@ fi
 request() {
   local options=(--node-id="$name" "${where[@]}" --accelerator-type="$kind" --runtime-version="$runtime")
   [ "$is_spot" = no ] || options+=(--spot)
-  say "asking for $kind in $zone as $name"
+  say "requesting $kind in $zone as $name"
   run gcloud compute tpus queued-resources create "$name" "${options[@]}"
 }
 delete() { run gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet; }
-create() { # unless it is there; anew, if it was taken away; and wait
+# Requests the slice unless it exists, requests it again if it was preempted, and waits until it is active.
+create() {
   local last="" now
   if [ "$is_dry" = yes ]; then
     request
-    echo "# every $poll_s s, until this prints ACTIVE; after SUSPENDED, the slice is deleted and asked for anew:"
+    echo "# every $poll_s s, until this prints ACTIVE; after SUSPENDED, the slice is deleted and requested again:"
     run gcloud compute tpus queued-resources describe "$name" "${where[@]}" '--format=value(state.state)'
     return
   fi
@@ -138,27 +144,28 @@ create() { # unless it is there; anew, if it was taken away; and wait
       UNKNOWN) [ -n "$last" ] || fail "gcloud does not answer for $name in $zone" ;;
       ABSENT) request ;;
       SUSPENDED) delete; request ;;
-      FAILED) fail "the request for $kind failed: gcloud compute tpus queued-resources describe $name --zone=$zone tells why" ;;
+      FAILED) fail "the request for $kind failed: gcloud compute tpus queued-resources describe $name --zone=$zone shows why" ;;
     esac
     last=$now
     sleep "$poll_s"
   done
   say "$name: ACTIVE"
 }
-install() { # fails, with what gcloud says, if a host cannot be reached
+# Fails and shows gcloud's message if a host cannot be reached.
+install() {
   local folder is_done=no
   say "installing on all hosts of $name"
   folder=$(mktemp -d)
   local file=$folder/pyrseg_jax.tar.gz
-  if run tar -czf "$file" --exclude=__pycache__ README.md configs launch pyproject.toml pyrseg_jax requirements*.txt &&
+  if run tar -czf "$file" --exclude=__pycache__ LICENSE README.md configs launch pyproject.toml pyrseg_jax requirements*.txt &&
     run gcloud compute tpus tpu-vm scp "$file" "$name:pyrseg_jax.tar.gz" "${where[@]}" --worker=all &&
     on_hosts all "$install_text"; then is_done=yes; fi
   rm -rf "$folder"
   [ "$is_done" = yes ]
 }
 
-# Prints the status of the run: "running", if one host runs it; "lost", if the hosts cannot be asked or one has lost it;
-# "stopped"; or the exit status: of the first host that failed, else 75, if one saved and stopped, else 0.
+# Prints the status of the run on all hosts together: "running" if any host runs it; "lost" if the hosts do not answer or one has
+# lost it; "stopped"; otherwise the exit status of the first host that failed, 75 if one saved and stopped, or 0.
 run_status() {
   { on_hosts all "$status_text" 2> /dev/null || echo lost; } | awk '
     /^[0-9]+$/ { n++; if ($1 == 75) saved = 1; else if ($1 != 0 && !bad) bad = $1 }
@@ -169,9 +176,10 @@ run_status() {
       else print bad ? bad : is["stopped"] ? "stopped" : saved ? 75 : 0
     }'
 }
-follow() { # fills `status`
+# Shows the log of the first host until the run ends. Sets `status`.
+follow() {
   local lines=+1
-  say "following $name; Ctrl-C leaves the run alone, and 'run' or 'logs' follow it again"
+  say "following $name; Ctrl-C stops only this script, and 'run' or 'logs' follow the run again"
   if [ "$is_dry" = yes ]; then
     on_hosts 0 "$follow_text$lines"
     on_hosts all "$status_text"
@@ -196,27 +204,27 @@ train() {
     case "$status" in
       75) num_lost=0 ;;
       lost)
-        # A slice that is being taken away is still called active for a while.
+        # A slice that is being preempted stays ACTIVE for a while.
         if [ "$(state)" = ACTIVE ]; then num_lost=$((num_lost + 1)); else num_lost=0; fi
         [ "$num_lost" -lt 10 ] || finish
         ;;
       0 | stopped) finish ;;
-      *) # a failure, or what the hosts that are left report when one was taken away
+      *) # a failure, or what the remaining hosts report when another one was preempted
         sleep "$poll_s"
         [ "$(state)" != ACTIVE ] || finish
         ;;
     esac
-    say "the run was interrupted (${status/75/saved}); it goes on where it was saved"
+    say "the run was interrupted (${status/75/saved}); it continues from its checkpoint"
     sleep "$poll_s"
   done
 }
 finish() {
   [ "$is_dry" = no ] || exit 0
   case "$status" in
-    lost) fail "the hosts of $name do not answer, cannot be set up, or have lost the run: see 'status'; 'run' goes on" ;;
-    0) say "the run is finished; 'delete' gives $name back" ;;
-    75 | stopped) status=75; say "the run has saved and stopped; 'run' goes on, 'delete' gives $name back" ;;
-    *) say "the run failed with status $status; 'logs' shows why. 'delete' gives $name back, which costs until then" ;;
+    lost) fail "the hosts of $name do not answer, cannot be set up, or have lost the run: see 'status'; 'run' continues it" ;;
+    0) say "the run is finished; 'delete' releases $name" ;;
+    75 | stopped) status=75; say "the run has saved and stopped; 'run' continues it, 'delete' releases $name" ;;
+    *) say "the run failed with status $status; 'logs' shows why. $name is billed until 'delete' releases it" ;;
   esac
   exit "$status"
 }

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# Builds the wheel, installs it into a new environment outside of the checkout, and uses it from an empty folder the way a user would:
-# version, validation of a data set, two training steps, prediction, export, and loading the result in Python.
-#
-#   bash launch/wheel_smoke.sh               with .venv of the checkout, or the active environment: it must hold `build` and `hatchling`
+# Builds the wheel, installs it into a new environment outside of the checkout, and uses it from an empty folder as a user would:
+# version, validation of a data set, two training steps, prediction, export, and loading the results in Python.
+# The active environment must hold requirements-dev.txt. All files go to a temporary folder, which is removed at the end.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -11,7 +10,10 @@ trap 'rm -rf "$folder"' EXIT
 step() { echo "── $(date +%T) $*"; }
 
 step "building the wheel"
-python -m build --wheel --no-isolation --outdir "$folder/dist" . >"$folder/build.log" 2>&1 || { cat "$folder/build.log" >&2; exit 1; }
+if ! python -m build --wheel --no-isolation --outdir "$folder/dist" . >"$folder/build.log" 2>&1; then
+  cat "$folder/build.log" >&2
+  exit 1
+fi
 wheel=$(echo "$folder"/dist/*.whl)
 step "installing ${wheel##*/}"
 python -m venv "$folder/venv"

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
         mode = MODES[arguments.mode]
         command_line.check_flags(arguments, mode.takes, mode.needs)
         _configure_logging(is_debugging)
-        host_memory.keep_freed_memory()
+        host_memory.keep_memory_between_steps()
         # From here on SIGTERM is noticed, also while jax is being imported.
         with Preemption() if "preemption" in mode.takes else contextlib.nullcontext() as preemption:
             given = {**arguments.flags, "topic": arguments.topic, "preemption": preemption}

@@ -1,4 +1,4 @@
-"""The table of an ablation, and the script that trains for it (with a stand-in for the training)."""
+"""The tables of an ablation, and the script that trains its runs (with a stand-in for training)."""
 
 import json
 import os
@@ -13,19 +13,20 @@ from PIL import Image
 from support.ablation_runs import write_run
 
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.paper import ablation
+from pyrseg_jax.paper.ablation.results import read_results
+from pyrseg_jax.paper.ablation.write import write_ablation
 from pyrseg_jax.paper.tables import COMPARISONS, TABLE_2A
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_table_has_means_deviations_and_paired_differences(tmp_path):
+def test_the_table_has_means_deviations_and_paired_differences(tmp_path):
     a, h = [0.30, 0.34, 0.35], [0.40, 0.42, 0.47]
     for seed in range(3):
         write_run(tmp_path, "A", seed, a[seed], a[seed] / 2)
         write_run(tmp_path, "F", seed, h[seed])
-    (tmp_path / "H-0").mkdir()  # not finished
-    table = ablation.write(tmp_path)
+    (tmp_path / "H-0").mkdir()  # a run that is not finished
+    table = write_ablation(tmp_path)
     mean, deviation = 100 * np.mean(a), 100 * np.std(a, ddof=1)
     assert (
         f"| A | none, per-pixel | 3 | {mean:.2f} ± {deviation:.2f} | {mean / 2:.2f} ± {deviation / 2:.2f} | 40.42 |"
@@ -41,8 +42,8 @@ def test_table_has_means_deviations_and_paired_differences(tmp_path):
     assert np.asarray(Image.open(tmp_path / "ablation.png").convert("L")).std() > 10
 
 
-def test_the_paper_s_text_and_its_table_agree():
-    """The differences that the text states (Sec. 4.1), from the table's rows."""
+def test_the_table_has_the_differences_that_the_paper_states():
+    """Compare the rows of Table 2a with the differences in the text of Sec. 4.1."""
     stated = {"AB": 1.60, "AC": 1.58, "AE": 1.12, "EF": 0.53, "AF": 1.65, "BG": 1.05, "CH": 2.31}
     stated |= {"FG": 1.00, "FH": 2.24, "GH": 1.24, "CI": 0.63, "IH": 1.68}
     for pair, difference in stated.items():
@@ -50,16 +51,16 @@ def test_the_paper_s_text_and_its_table_agree():
     assert stated.keys() < set(COMPARISONS)
 
 
-def test_runs_that_do_not_belong_together_are_refused(tmp_path):
+def test_runs_with_different_settings_are_refused(tmp_path):
     write_run(tmp_path, "A", 0, 0.3)
     write_run(tmp_path, "B", 0, 0.3, learning_rate=0.5)
     with pytest.raises(UserError, match="A-0 and B-0 differ in more than row and seed"):
-        ablation.read_results(tmp_path)
+        read_results(tmp_path)
 
 
-def test_an_empty_folder_is_named(tmp_path):
+def test_a_folder_without_runs_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no finished run: expected folders named ROW-SEED"):
-        ablation.read_results(tmp_path)
+        read_results(tmp_path)
 
 
 STAND_IN = """#!{python}
@@ -81,7 +82,7 @@ write_run(Path(values["workdir"]).parent, row, seed, 0.3 + seed / 10)
 
 @pytest.fixture
 def launch(tmp_path):
-    """Run the script; returns its outcome and the runs that it started."""
+    """Return a function that runs the script, and returns its outcome and the runs that it started."""
     log, stand_in = tmp_path / "log", tmp_path / "bin" / "python"
     stand_in.parent.mkdir()
     stand_in.write_text(STAND_IN.format(python=sys.executable, root=ROOT, log=log))
@@ -97,7 +98,7 @@ def launch(tmp_path):
     return run
 
 
-def test_script_runs_every_row_and_seed_once_and_continues(launch, tmp_path):
+def test_the_script_runs_every_row_and_seed_once_and_continues(launch, tmp_path):
     arguments = ["--config=configs/camvid.py:cpu", "--rows=A,H", "--seeds=0,2", "--jobs=2", "--config.training.steps=5"]
     done, started = launch(*arguments, breaks="H-2")
     assert started == [f"configs/camvid.py:cpu,{row} {seed} 5" for row in "AH" for seed in (0, 2)]
@@ -115,14 +116,14 @@ def test_script_runs_every_row_and_seed_once_and_continues(launch, tmp_path):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--letters=A", "error: --letters=A is not known"),
-        ("--rows=A,K", "error: --rows=A,K: expected letters A … I"),
-        ("--seeds=one", "error: --seeds=one: expected numbers"),
-        ("--jobs=0", "error: --jobs=0: expected a number from 1"),
+        ("--letters=A", "error: unknown argument --letters=A"),
+        ("--rows=A,K", "error: --rows=A,K: expected comma-separated letters A to I"),
+        ("--seeds=one", "error: --seeds=one: expected comma-separated numbers"),
+        ("--jobs=0", "error: --jobs=0: expected a whole number of at least 1"),
         ("--config=", "error: --config=configs/NAME.py is missing"),
     ],
 )
-def test_script_says_what_is_wrong(launch, argument, message):
+def test_the_script_reports_a_wrong_argument(launch, argument, message):
     done, started = launch("--config=configs/scenes.py", argument)
     assert done.returncode == 1
     assert message in done.stderr

@@ -97,3 +97,19 @@ def test_files_and_functions_stay_short(path):
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < MAX_LINES_OF_A_FUNCTION, f"{path}: {node.name}"
+
+
+@each_file
+def test_scenes_have_one_door(path):
+    """Only the data set of that name imports the renderer, and only through the package's `__init__`."""
+    if room_of(path) == "scenes":
+        return
+    imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [
+        node.module or "" if isinstance(node, ast.ImportFrom) else alias.name
+        for node in imports
+        for alias in node.names
+    ]
+    used = {name for name in names if name.startswith("pyrseg_jax.scenes")}
+    allowed = {"pyrseg_jax.scenes"} if path == PACKAGE / "data" / "datasets" / "scenes.py" else set()
+    assert used <= allowed, f"{path} imports {used - allowed}"

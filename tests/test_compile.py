@@ -107,8 +107,7 @@ def test_the_cost_of_a_program_compiled_on_this_machine():
 def small_config(folder, **changes):
     values = keys.to_config_dict(tiny_config())
     values.data.root = str(folder)
-    values.update_from_flattened_dict({"training.batch_size": 6, "evaluation.batch_size": 2} | changes)
-    return config_lib.resolve(values)
+    return config_lib.resolve(values, {"training.batch_size": 6, "evaluation.batch_size": 2} | changes)
 
 
 def test_a_report_about_this_machine(tmp_path, capsys):
@@ -129,6 +128,13 @@ def test_a_report_about_this_machine(tmp_path, capsys):
     (written,) = (tmp_path / "run" / "compile").glob("*.json")
     assert json.loads(written.read_text()) == json.loads(json.dumps(report))
     assert "all-reduce" in capsys.readouterr().out
+
+
+def test_epochs_of_an_unknown_number_of_images_are_refused(tmp_path):
+    """The files of a folder data set need not be there, so nothing tells how long its epochs are."""
+    config = small_config(tmp_path, **{"training.steps": "2 epochs"})
+    with pytest.raises(UserError, match=r"config.training.steps='2 epochs': .*give a number of steps"):
+        compile.compile_ahead(config, Workdir(str(tmp_path / "run")))
 
 
 def test_a_report_tells_how_many_flops_are_recomputed(tmp_path):

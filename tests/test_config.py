@@ -42,7 +42,7 @@ def test_a_full_step_of_every_config_fits_together(name, variant):
     # Of full width, but each block and module once: the others have the same shapes.
     shallow = model.backbone.clone(num_modules=(1, 1, 1), num_blocks=1, num_bottlenecks=1)
     model = model.clone(backbone=shallow)
-    optimizer = experiment.make_sgd(config)
+    optimizer = experiment.make_optimizer(config)
     step = make_train_step(model, optimizer, experiment.make_objective(config), mesh_lib.make_mesh(data=1))
     state = jax.eval_shape(lambda v: initial_state(v, optimizer), abstract_variables(model))
     n, side = config.training.batch_size, config.data.crop_px
@@ -141,7 +141,9 @@ def test_defaults_survive_the_round_trip():
 )
 def test_a_value_that_does_not_fit_is_named(changes, message):
     values = config_lib.defaults()
-    values.update_from_flattened_dict(changes)
+    for name, value in changes.items():
+        group, _, last = name.rpartition(".")
+        setattr(values[group] if group else values, last, value)
     with pytest.raises(UserError, match=message):
         config_lib.resolve(values)  # as from a config file
     with pytest.raises(UserError, match=message):

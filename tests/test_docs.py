@@ -12,12 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 from support.command_line import TINY
 from support.data_sets import CLASSES, draw_pair, write_folder
 from support.docs import ROOT, blocks_of, commands_of, pages_with_tested_blocks, prose_of
 from support.docs_commands import CHECKED, arguments_of, class_of
 
 from pyrseg_jax import main as command_line_main
+from pyrseg_jax.data.catalog import DATASETS, open_dataset
+from pyrseg_jax.data.decode import decode_pair
+from pyrseg_jax.models.backbones import BACKBONES
+from pyrseg_jax.models.contexts import CONTEXTS
+from pyrseg_jax.models.initial import initial_variables
+from pyrseg_jax.models.weights.hrnet import to_state_dict
+from pyrseg_jax.run import config as config_lib
 
 LANGUAGES = {"bash", "python", "text", "dockerfile"}
 STEPS = 2
@@ -27,6 +35,7 @@ SMALL = [
     "--config.data.name=folder",
     "--config.data.workers=0",
     "--config.training.batch_size=2",
+    "--config.parallel.data=1",  # one of the virtual devices of the tests
     f"--config.training.steps={STEPS}",
     "--config.training.warmup_steps=0",
     f"--config.training.evaluate_every={STEPS}",
@@ -144,16 +153,24 @@ def given_names() -> dict[str, object]:
     }
 
 
+@pytest.fixture
+def tables():
+    """Take back, after the test, what a page adds to the tables of parts."""
+    before = [(table, set(table)) for table in (BACKBONES, CONTEXTS, DATASETS)]
+    yield
+    for table, names in before:
+        for name in set(table) - names:
+            del table[name]
+
+
 PYTHON_PAGES = [page for page in pages_with_tested_blocks() if any(b.language == "python" for b in blocks_of(page))]
 
 
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: page.stem)
-def test_python_blocks_run(inside, page, monkeypatch):
+def test_python_blocks_run(inside, tables, page, tmp_path):
     """All blocks of a page, one after another, in one namespace."""
     if page.stem == "weights":
         write_weights(Path("model.safetensors"))
-    if page.stem == "extending":
-        protect_tables(monkeypatch)
     names = given_names()
     for block in blocks_of(page):
         if block.language == "python":
@@ -162,15 +179,28 @@ def test_python_blocks_run(inside, page, monkeypatch):
         assert names["result"].labels.shape == (60, 70)
         assert names["result"].class_names == CLASSES
         assert names["probs"].shape == (1, 16, 16, 3)
+    if page.stem == "extending":
+        check_extensions(tmp_path)
+        assert [x.shape[1] for x in names["pyramids"].semantic] == [2, 4, 8]
+        assert float(names["terms"]["dice"]) >= 0
     if page.stem == "quickstart":
         assert Path("pyramid.png").exists()
 
 
 def write_weights(path: Path) -> None:
-    from safetensors.numpy import save_file
+    """Write the weights of the tiny backbone with a publisher's names."""
+    variables = initial_variables(BACKBONES["hrnet_tiny"].make(), 0)
+    save_file(to_state_dict(variables), path)
 
-    from pyrseg_jax.models.hrnet import hrnet_tiny
-    from pyrseg_jax.models.initial import initial_variables
-    from pyrseg_jax.models.weights.hrnet import to_state_dict
 
-    save_file({k: np.asarray(v) for k, v in to_state_dict(initial_variables(hrnet_tiny(), 0)).items()}, path)
+def check_extensions(place: Path) -> None:
+    """The parts that `extending.md` adds work in the rest of the package: the data set is read, the network is built."""
+    for kind in ("images", "annotations"):
+        shutil.copytree(f"mydata/{kind}/training", place / "training", dirs_exist_ok=True)
+    dataset = open_dataset("side_by_side", str(place))
+    source = dataset.open_split("training")
+    image, label = decode_pair(source[0], dataset.label_space)
+    assert image.shape[:2] == label.shape
+    config = config_lib.defaults()
+    config.model.backbone, config.model.context, config.data.name = "plain", "psp", "side_by_side"
+    assert config_lib.resolve(config).model.context == "psp"

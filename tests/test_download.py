@@ -1,4 +1,4 @@
-"""Downloads: continued, checked, and explained when they fail. From servers on this machine only."""
+"""Downloads continue, are checked, and explain their failures. All servers run on this machine."""
 
 import hashlib
 import http.server
@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from pyrseg_jax.data import download
-from pyrseg_jax.data.download import Published, fetch
+from pyrseg_jax.data.download import PublishedFile, fetch
 from pyrseg_jax.errors import UserError
 
 CONTENT = bytes(range(256)) * 5000
@@ -15,7 +15,7 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves CONTENT; how is set by its attributes."""
+    """Serves CONTENT, in the way that its attributes say."""
 
     cut_after: int | None = None  # the next answer ends after this many bytes
     has_ranges = True
@@ -59,7 +59,7 @@ def server():
 
 
 def test_a_file_arrives_whole_and_is_not_fetched_twice(server, tmp_path):
-    published = Published(server.url, "a.zip", MD5)
+    published = PublishedFile(server.url, "a.zip", MD5)
     for _ in range(2):
         assert fetch(published, tmp_path / "deep" / "down").read_bytes() == CONTENT
     assert server.asked == [None]
@@ -70,17 +70,17 @@ def test_a_file_arrives_whole_and_is_not_fetched_twice(server, tmp_path):
 @pytest.mark.parametrize("has_ranges", [True, False])
 def test_an_interrupted_download_continues(server, tmp_path, has_ranges):
     server.cut_after, server.has_ranges = 700_000, has_ranges
-    path = fetch(Published(server.url, "a.zip", MD5), tmp_path, pause_s=0)
+    path = fetch(PublishedFile(server.url, "a.zip", MD5), tmp_path, pause_s=0)
     assert path.read_bytes() == CONTENT
     assert server.asked == [None, "bytes=700000-"]
 
 
 def test_another_run_continues_what_a_killed_one_left(server, tmp_path):
     (tmp_path / "a.zip.partial").write_bytes(CONTENT[:1000])
-    assert fetch(Published(server.url, "a.zip", MD5), tmp_path).read_bytes() == CONTENT
+    assert fetch(PublishedFile(server.url, "a.zip", MD5), tmp_path).read_bytes() == CONTENT
     assert server.asked == ["bytes=1000-"]
     (tmp_path / "a.zip").rename(tmp_path / "a.zip.partial")  # killed between the last byte and the renaming
-    assert fetch(Published(server.url, "a.zip", MD5), tmp_path).read_bytes() == CONTENT
+    assert fetch(PublishedFile(server.url, "a.zip", MD5), tmp_path).read_bytes() == CONTENT
 
 
 def test_a_file_that_is_not_the_published_one_is_refused_and_removed(server, tmp_path):
@@ -88,12 +88,12 @@ def test_a_file_that_is_not_the_published_one_is_refused_and_removed(server, tmp
     with pytest.raises(
         UserError, match=rf"the file has the md5 \w+, but {MD5} is published: it is damaged .*try again"
     ):
-        fetch(Published(server.url, "a.zip", MD5), tmp_path)
+        fetch(PublishedFile(server.url, "a.zip", MD5), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_published_checksum_the_first_one_is_held_against_later_ones(server, tmp_path, caplog):
-    published = Published(server.url, "a.zip")
+    published = PublishedFile(server.url, "a.zip")
     fetch(published, tmp_path).unlink()
     assert "no checksum of a.zip was published; its sha256" in caplog.text
     assert fetch(published, tmp_path).read_bytes() == CONTENT
@@ -110,12 +110,12 @@ def test_a_refusal_says_what_to_put_where(server, tmp_path, status):
         rf"a\.zip cannot be downloaded from .*{status}.*put it into {tmp_path}, or name .*--config\.data\.root=PLACE"
     )
     with pytest.raises(UserError, match=message):
-        fetch(Published(server.url, "a.zip"), tmp_path, pause_s=0)
+        fetch(PublishedFile(server.url, "a.zip"), tmp_path, pause_s=0)
 
 
 def test_without_network_it_says_what_to_put_where(tmp_path):
     with pytest.raises(UserError, match=r"a\.zip cannot be downloaded from .*download it on a machine with network"):
-        fetch(Published("http://nowhere.invalid/a.zip", "a.zip"), tmp_path, pause_s=0)
+        fetch(PublishedFile("http://nowhere.invalid/a.zip", "a.zip"), tmp_path, pause_s=0)
     assert not (tmp_path / "a.zip").exists()
 
 
@@ -130,9 +130,9 @@ def test_a_server_that_never_finishes_is_given_up(server, tmp_path, monkeypatch)
 
     monkeypatch.setattr(Handler, "do_GET", cut_always)
     with pytest.raises(UserError, match="10 of 1280000 bytes arrived"):
-        fetch(Published(server.url, "a.zip"), tmp_path, pause_s=0)
+        fetch(PublishedFile(server.url, "a.zip"), tmp_path, pause_s=0)
 
 
 def test_a_file_on_this_machine_can_be_the_published_one(tmp_path):
     (tmp_path / "web").write_bytes(CONTENT)
-    assert fetch(Published((tmp_path / "web").as_uri(), "a.zip", MD5), tmp_path / "d").read_bytes() == CONTENT
+    assert fetch(PublishedFile((tmp_path / "web").as_uri(), "a.zip", MD5), tmp_path / "d").read_bytes() == CONTENT

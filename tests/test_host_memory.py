@@ -1,4 +1,4 @@
-"""Freed memory is kept on CPU: in processes of their own, for it holds for all of a process."""
+"""Freed memory is kept on the CPU. Each test starts a process of its own, because the setting holds for a whole process."""
 
 import os
 import subprocess
@@ -11,10 +11,10 @@ ROOT = Path(__file__).parents[1]
 COUNT_FAULTS = """
 import resource, sys
 from pyrseg_jax.distributed import host_memory
-is_kept = host_memory.keep_freed_memory() if "keep" in sys.argv else False
+is_kept = host_memory.keep_memory_between_steps() if "keep" in sys.argv else False
 import jax, jax.numpy as jnp
 x = jnp.ones((4096, 8))
-run = jax.jit(lambda x: (x @ x.T) @ x)  # what is in between is temporary: 64 MB
+run = jax.jit(lambda x: (x @ x.T) @ x)  # the product in between is temporary: 64 MB
 for _ in range(3):
     run(x).block_until_ready()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -22,7 +22,7 @@ for _ in range(40):
     run(x).block_until_ready()
 print(is_kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-KEEP = "from pyrseg_jax.distributed import host_memory; print(host_memory.keep_freed_memory())"
+KEEP = "from pyrseg_jax.distributed import host_memory; print(host_memory.keep_memory_between_steps())"
 
 
 def run(code, *arguments, **environment):
@@ -32,20 +32,32 @@ def run(code, *arguments, **environment):
     return ran.stdout.split()
 
 
-@pytest.mark.skipif(not os.confstr("CS_GNU_LIBC_VERSION"), reason="of glibc")
-def test_a_step_takes_the_memory_of_the_one_before():
+@pytest.mark.skipif(not os.confstr("CS_GNU_LIBC_VERSION"), reason="needs glibc")
+def test_a_step_reuses_the_memory_of_the_previous_one():
     assert run(COUNT_FAULTS, "keep", JAX_PLATFORMS="cpu")[0] == "True"
     kept, given_back = (int(run(COUNT_FAULTS, *more, JAX_PLATFORMS="cpu")[1]) for more in (["keep"], []))
     pages = 40 * 64 * 2**20 // os.sysconf("SC_PAGESIZE")
     assert given_back > 0.7 * pages
-    assert kept < 0.4 * pages  # now and then something small lies in the way, and the heap grows
+    assert kept < 0.4 * pages  # now and then a small allocation is in the way, and the heap grows
 
 
 @pytest.mark.parametrize("platforms", ["tpu", "cuda,cpu"])
-def test_with_accelerators_the_host_is_left_alone(platforms):
+def test_nothing_changes_where_jax_may_use_an_accelerator(platforms):
     assert run(KEEP, JAX_PLATFORMS=platforms) == ["False"]
 
 
 @pytest.mark.parametrize("setting", [{"MALLOC_ARENA_MAX": "2"}, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}])
-def test_who_has_tuned_the_c_library_is_not_overruled(setting):
+def test_the_settings_of_the_user_are_kept(setting):
     assert run(KEEP, JAX_PLATFORMS="cpu", **setting) == ["False"]
+
+
+def test_only_worker_processes_keep_memory_between_images():
+    code = """
+import multiprocessing
+from pyrseg_jax.distributed.host_memory import keep_memory_between_images
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        print(keep_memory_between_images(), pool.apply(keep_memory_between_images))
+"""
+    has_glibc = bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    assert run(code) == ["False", str(has_glibc)]

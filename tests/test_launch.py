@@ -1,4 +1,4 @@
-"""The scripts of launch/ for one machine and for Slurm: what they run, what they make of exit statuses, what they stop."""
+"""The scripts in launch/ for one machine and for Slurm: what they run, how they treat exit statuses, and what they stop."""
 
 import os
 import shutil
@@ -26,13 +26,62 @@ def test_shellcheck_finds_nothing():
     assert done.returncode == 0, done.stdout
 
 
+# ── environment.sh ──
+
+
+@pytest.fixture
+def find_python(stage):
+    """Run find_python where only these Pythons exist, given as name -> version."""
+
+    def run(pythons: dict[str, tuple[int, int]], **variables):
+        for name in ("python3.11", "python3.12", "python3.13", "python3", "python", "other"):
+            text = "exit 1"
+            if name in pythons:
+                changed = f"import sys; sys.version_info = {(*pythons[name], 0)}; exec(sys.argv[1])"
+                text = f'[ $1 = -c ] || {{ echo "Python of $0"; exit; }}; exec {sys.executable} -c "{changed}" "$2"'
+            stage.add(name, text)
+        return stage.run("-c", "set -e; source launch/environment.sh; find_python", **{"PYTHON": ""} | variables)
+
+    return run
+
+
+def test_a_python_that_was_tried_is_preferred(find_python):
+    for pythons, expected in [
+        ({"python3.12": (3, 12), "python3.13": (3, 13), "python3": (3, 11)}, "python3.12"),
+        ({"python3.13": (3, 13), "python3": (3, 14)}, "python3.13"),
+        ({"python3": (3, 14), "python": (3, 11)}, "python"),
+    ]:
+        done = find_python(pythons)
+        assert (done.stdout, done.stderr) == (f"{expected}\n", "")
+
+
+def test_a_newer_python_is_taken_with_a_note_if_there_is_no_other(find_python):
+    done = find_python({"python3": (3, 14)})
+    assert done.stdout == "python3\n"
+    assert "is newer than 3.13, the last version that this project was tried with" in done.stderr
+
+
+def test_an_old_python_is_refused(find_python):
+    done = find_python({"python3": (3, 10), "python": (3, 9)})
+    assert done.returncode == 1
+    assert "error: found no Python 3.11 or later with venv" in done.stderr
+
+
+def test_the_python_that_the_user_names_is_taken_or_refused(find_python):
+    pythons = {"python3": (3, 12), "other": (3, 15)}
+    assert find_python(pythons, PYTHON="other").stdout == "other\n"
+    done = find_python(pythons | {"other": (3, 10)}, PYTHON="other")
+    assert done.returncode == 1
+    assert done.stderr == "error: PYTHON=other is not Python 3.11 or later with venv\n"
+
+
 # ── local.sh ──
 
 
 @pytest.fixture
 def local(stage):
-    # Process I does what DO_I says.
-    process = 'i=${*: -1}; i=${i#*=}; echo "process $i starts"; echo $$ > "$STAGE/pid-$i"; what=DO_$i; eval "${!what}"'
+    # Process I runs the shell text in DO_I.
+    process = 'i=${*: -1}; i=${i#*=}; echo "process $i starts"; echo $$ > "$STAGE/pid-$i"; text=DO_$i; eval "${!text}"'
     stage.add("python", f'if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi\n{process}')
     stage.env |= {"JAX_PLATFORMS": "cpu"}
     return stage
@@ -42,31 +91,31 @@ def local_command(stage, *arguments):
     return ["launch/local.sh", f"--logs={stage.folder}/logs", "--grace=1", 2, "--config=configs/scenes.py", *arguments]
 
 
-def test_processes_of_one_machine_are_told_of_each_other(local):
+def test_processes_on_one_machine_get_the_same_coordinator(local):
     done = local.run(*local_command(local, "--workdir=a folder"), DO_0="echo first", DO_1="echo second; exit 0")
     assert done.returncode == 0, done.stderr
     first, second = sorted(local.calls(f"python -m {PROGRAM}"))
     assert "--config=configs/scenes.py --workdir=a folder --coordinator=localhost:" in first
     assert first.endswith("--num_processes=2 --process_id=0")
     assert second == first[:-1] + "1"
-    assert done.stdout == "process 0 starts\nfirst\n"  # the first is shown
+    assert done.stdout == "process 0 starts\nfirst\n"  # the output of process 0 is shown
     assert (local.folder / "logs" / "process-1.log").read_text() == "process 1 starts\nsecond\n"
 
 
 def test_a_process_that_fails_stops_the_others(local):
     start = time.monotonic()
-    leaving = 'trap "echo was asked; exit 75" TERM; for k in $(seq 500); do sleep 0.1; done'
+    leaving = 'trap "echo got SIGTERM; exit 75" TERM; for k in $(seq 500); do sleep 0.1; done'
     done = local.run(*local_command(local), DO_0=leaving, DO_1="sleep 0.5; echo no such thing; exit 3")
     assert done.returncode == 3
     assert "error: process 1 ended with status 3: no such thing (all of it: " in done.stderr
-    assert "was asked" in done.stdout
+    assert "got SIGTERM" in done.stdout
     assert time.monotonic() - start < 20
     pid = int((local.folder / "pid-0").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
-def test_a_process_that_does_not_react_is_killed(local):
+def test_a_process_that_ignores_sigterm_is_killed(local):
     deaf = 'trap "" TERM; for i in $(seq 500); do sleep 0.1; done'
     done = local.run(*local_command(local), DO_0="sleep 0.5; exit 4", DO_1=deaf)
     assert done.returncode == 4
@@ -75,7 +124,7 @@ def test_a_process_that_does_not_react_is_killed(local):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_all_processes_save(local, sent):
+def test_a_signal_reaches_all_processes_so_that_they_save(local, sent):
     saving = (
         'trap "sleep 0.5; echo saved; exit 75" TERM; touch "$STAGE/ready-$i"; for k in $(seq 500); do sleep 0.1; done'
     )
@@ -102,7 +151,7 @@ def test_devices_are_divided_among_processes(local):
     done = local.run(*command, JAX_PLATFORMS="", CUDA_VISIBLE_DEVICES="0,1,2")
     assert done.returncode == 1
     assert "error: 3 GPUs cannot be divided evenly among 2 processes" in done.stderr
-    # No GPUs: cores, of those that are allowed.
+    # Without GPUs, the processes divide the allowed cores.
     local.add("taskset", 'if [ $1 = -cp ]; then echo "pid $2\'s current affinity list: 0,2-4"; fi')
     first, second = local.run(*command).stdout.splitlines()
     assert first.startswith("taskset -c 0\\,2 python")
@@ -110,10 +159,10 @@ def test_devices_are_divided_among_processes(local):
     assert not local.calls("python")
 
 
-def test_what_local_cannot_run_is_said(local):
+def test_local_names_what_it_cannot_run(local):
     for command, message in [
         (["launch/local.sh"], "'': expected the number of processes"),
-        (["launch/local.sh", "--config=x", 2], "--config=x is not known before the number"),
+        (["launch/local.sh", "--config=x", 2], "unknown option --config=x before the number"),
         (["launch/local.sh", 2, "--process_id=1"], "--process_id=1: this script sets it"),
     ]:
         done = local.run(*command)
@@ -121,7 +170,7 @@ def test_what_local_cannot_run_is_said(local):
         assert f"error: {message}" in done.stderr
 
 
-def test_two_true_processes_meet(stage, tmp_path):
+def test_two_real_processes_find_each_other(stage, tmp_path):
     arguments = ["--mode=validate", f"--workdir={tmp_path / 'run'}"]
     done = stage.run(*local_command(stage, *arguments), JAX_PLATFORMS="cpu")
     assert done.returncode == 1
@@ -151,23 +200,23 @@ def slurm(stage):
 
 
 @pytest.mark.parametrize(("status", "is_requeued"), [(0, False), (1, False), (75, True), (137, False)])
-def test_slurm_queues_a_job_again_that_has_saved(slurm, status, is_requeued):
+def test_slurm_requeues_a_job_that_has_saved(slurm, status, is_requeued):
     done = slurm.run(*SLURM, STATUS=str(status))
     assert done.returncode == status, done.stderr
     (started,) = slurm.calls("srun")
     assert started.endswith(f"python -m {PROGRAM} --config=configs/ade20k.py --workdir=a folder")
-    assert slurm.calls("devices") == ["devices , cores 12"]  # jax gives each task its GPU
+    assert slurm.calls("devices") == ["devices , cores 12"]  # jax assigns the GPUs to the tasks
     assert slurm.calls("scontrol") == (["scontrol requeue 7"] if is_requeued else [])
 
 
-def test_slurm_does_not_queue_for_ever(slurm):
+def test_slurm_stops_requeueing_at_the_limit(slurm):
     done = slurm.run(*SLURM, STATUS="75", SLURM_RESTART_COUNT="3", MAX_REQUEUES="3")
     assert done.returncode == 1
-    assert "queued again 3 times already" in done.stderr
+    assert "already queued again 3 times" in done.stderr
     assert not slurm.calls("scontrol")
 
 
-def test_one_task_of_a_node_takes_all_its_gpus(slurm):
+def test_a_single_task_uses_all_gpus_of_its_node(slurm):
     slurm.run(*SLURM, STATUS="0", SLURM_NTASKS_PER_NODE="1", SLURM_GPUS_ON_NODE="4")
     assert slurm.calls("devices") == ["devices 0,1,2,3, cores 12"]
 
@@ -184,4 +233,4 @@ def test_slurm_dry_run_starts_nothing(slurm):
     assert not slurm.calls()
     done = slurm.run(*SLURM)
     assert done.returncode == 1
-    assert "error: there is no job: sbatch launch/slurm.sbatch" in done.stderr
+    assert "error: this is not a Slurm job: use sbatch launch/slurm.sbatch" in done.stderr

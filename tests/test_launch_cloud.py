@@ -1,4 +1,4 @@
-"""The scripts of launch/ for Cloud TPU and GKE, with stand-ins for gcloud and kubectl, and folders for hosts."""
+"""The scripts in launch/ for Cloud TPU and GKE, with stand-ins for gcloud and kubectl; folders play the hosts."""
 
 import subprocess
 
@@ -45,7 +45,7 @@ source "$STAGE/scenario"
 
 @pytest.fixture
 def pod(stage):
-    """Two hosts that are folders, and a gcloud that makes, loses and reaches them."""
+    """Two folders that play hosts, and a stand-in for gcloud that creates, loses, and reaches them."""
     stage.add("gcloud", GCLOUD)
     stage.add("sudo", "")
     stage.add("mountpoint", "exit 1")
@@ -77,8 +77,8 @@ def test_a_run_on_a_slice_from_nothing_to_its_exit_status(pod):
     assert not pod.calls("gcloud compute tpus queued-resources delete")
 
 
-def test_a_slice_that_is_taken_away_is_asked_for_anew(pod):
-    # The first is taken after the run has saved, the second without a word; of the third the hosts report a crash before.
+def test_a_preempted_slice_is_requested_again(pod):
+    # The first slice is preempted after the run has saved, the second without notice; on the third, the hosts report a crash first.
     (pod.folder / "scenario").write_text(
         "case $slice in 1) sleep 0.5; [ $HOST = 1 ] || echo SUSPENDED > $STAGE/state; exit 75 ;;"
         " 2) sleep 0.5; echo SUSPENDED > $STAGE/state; sleep 1; exit 134 ;;"
@@ -91,7 +91,7 @@ def test_a_slice_that_is_taken_away_is_asked_for_anew(pod):
     assert len(pod.calls("gcloud compute tpus queued-resources delete pod --zone=us-west4-a --force")) == 3
 
 
-def test_a_run_that_saved_on_a_slice_that_stays_goes_on_there(pod):
+def test_a_run_that_saved_continues_on_the_same_slice_if_it_is_still_there(pod):
     (pod.folder / "scenario").write_text('[ -e "$HOME/before" ] && exit 0; touch "$HOME/before"; exit 75')
     assert pod.run(*RUN).returncode == 0
     assert len(pod.calls("gcloud compute tpus queued-resources create")) == 1
@@ -105,7 +105,7 @@ def test_a_run_that_fails_is_not_repeated(pod):
     assert len(pod.calls("gcloud compute tpus queued-resources create")) == 1
 
 
-def test_stop_lets_a_run_save_and_run_goes_on_following_what_runs(pod):
+def test_stop_lets_a_run_save_and_run_follows_an_active_run(pod):
     (pod.folder / "scenario").write_text(
         'trap "exit 75" TERM; touch "$HOME/ready"; for i in $(seq 300); do sleep 0.1; done'
     )
@@ -115,7 +115,7 @@ def test_stop_lets_a_run_save_and_run_goes_on_following_what_runs(pod):
         assert pod.run(*pod_command("status")).stdout.split() == ["ACTIVE", "running", "running"]
         followers = "gcloud compute tpus tpu-vm ssh pod --zone=us-west4-a --worker=0"
         wait_for(lambda: len(pod.calls(followers)) == 1, "first follower")
-        process.terminate()  # training goes on without the script
+        process.terminate()  # training continues without the script
         process.wait()
         process = pod.start(*RUN)
         wait_for(lambda: len(pod.calls(followers)) == 2, "second follower")
@@ -123,14 +123,14 @@ def test_stop_lets_a_run_save_and_run_goes_on_following_what_runs(pod):
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 75, stderr
         assert pod.run(*pod_command("status")).stdout.split() == ["ACTIVE", "stopped", "stopped"]
-        assert len(pod.calls("gcloud compute tpus tpu-vm scp")) == 1  # nothing was installed under a run
+        assert len(pod.calls("gcloud compute tpus tpu-vm scp")) == 1  # nothing was installed while the run was active
     finally:
         process.terminate()
         for pid in pod.folder.glob("host*/pyrseg_jax/pid"):
             subprocess.run(["kill", pid.read_text().strip()], stderr=subprocess.DEVNULL)
 
 
-def test_the_dry_run_of_a_slice_prints_all_and_starts_nothing(pod):
+def test_dry_run_of_a_slice_prints_every_command_and_starts_nothing(pod):
     (pod.folder / "scenario").write_text("")
     done = pod.run(*RUN[:2], "--dry-run", *RUN[2:])
     assert done.returncode == 0, done.stderr
@@ -149,16 +149,16 @@ def test_the_dry_run_of_a_slice_prints_all_and_starts_nothing(pod):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["launch/tpu_pod.sh", "begin"], "begin is not known; the commands are create"),
+        (["launch/tpu_pod.sh", "begin"], "unknown command begin: expected create"),
         (["launch/tpu_pod.sh", "logs", "--name=a"], "--zone=ZONE is missing"),
         (["launch/tpu_pod.sh", "create", "--name=a", "--zone=b"], "--type=TYPE is missing"),
         (pod_command("run"), "--workdir=/share/runs/NAME is missing"),
-        (pod_command("run", "--spot", arguments=["--workdir=runs/a"]), "a spot slice takes its disks along"),
+        (pod_command("run", "--spot", arguments=["--workdir=runs/a"]), "a preempted spot slice loses its disks"),
         (pod_command("run", arguments=["--workdir=/share/a"]), "/share needs --share=ADDRESS:/EXPORT"),
-        (pod_command("run", "--config=x"), "--config=x is not known; what is for pyrseg_jax.main comes after --"),
+        (pod_command("run", "--config=x"), "unknown option --config=x: arguments of pyrseg_jax.main come after --"),
     ],
 )
-def test_what_cannot_run_on_a_slice_is_said(pod, command, message):
+def test_tpu_pod_names_what_it_cannot_run(pod, command, message):
     done = pod.run(*command)
     assert done.returncode == 1
     assert "error: " in done.stderr
@@ -175,7 +175,7 @@ GKE = [
 GKE_ARGUMENTS = ["--config=configs/ade20k.py", "--workdir=/share/runs/ade", r"""--config.data.name=a "b" & |c\d"""]
 
 
-def test_gke_fills_in_what_kubectl_gets(stage):
+def test_gke_fills_in_the_file_that_kubectl_gets(stage):
     stage.add("kubectl", 'cat > "$STAGE/jobset.yaml"')
     done = stage.run(*GKE, "--", *GKE_ARGUMENTS)
     assert done.returncode == 0, done.stderr
@@ -187,7 +187,7 @@ def test_gke_fills_in_what_kubectl_gets(stage):
     job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
     assert (job["parallelism"], job["completions"], job["backoffLimit"]) == (32, 32, 0)
     pod = job["template"]["spec"]
-    assert pod["restartPolicy"] == "Never"  # what podFailurePolicy needs
+    assert pod["restartPolicy"] == "Never"  # podFailurePolicy requires it
     assert pod["nodeSelector"] == {
         "cloud.google.com/gke-tpu-accelerator": "tpu-v5-lite-podslice",
         "cloud.google.com/gke-tpu-topology": "8x16",
@@ -197,7 +197,7 @@ def test_gke_fills_in_what_kubectl_gets(stage):
     assert container["args"] == GKE_ARGUMENTS
     assert container["resources"]["limits"]["google.com/tpu"] == 4
     assert {v["name"] for v in pod["volumes"]} == {m["name"] for m in container["volumeMounts"]}
-    # 75 fails the job for a reason whose restarts are not counted; the rest counts.
+    # Status 75 fails the job with a reason whose restarts are not counted; every other failure counts.
     rules = job["podFailurePolicy"]["rules"]
     assert rules[0]["onExitCodes"] == {"containerName": container["name"], "operator": "In", "values": [75]}
     assert {rule["action"] for rule in rules} == {"FailJob"}
@@ -225,15 +225,15 @@ def test_gke_dry_run_prints_the_file_and_starts_nothing(stage):
     [
         (["launch/gke.sh", "run", "--name=Ade"], "--name=Ade: expected lower-case"),
         (GKE[:-1], "--claim=… is missing"),
-        ([*GKE, "--topology=16"], "--topology=16: expected chips as in 4x4"),
+        ([*GKE, "--topology=16"], "--topology=16: expected numbers of chips, like 4x4"),
         (
             [*GKE, "--topology=3x3", "--", "--workdir=/share/a"],
-            "has 9 chips, which is no multiple of --chips_per_host=4",
+            "has 9 chips, which is not a multiple of --chips_per_host=4",
         ),
-        ([*GKE, "--", "--workdir=runs/a"], "what is not on the share is lost"),
+        ([*GKE, "--", "--workdir=runs/a"], "files outside of the share are lost"),
     ],
 )
-def test_what_gke_cannot_run_is_said(stage, command, message):
+def test_gke_names_what_it_cannot_run(stage, command, message):
     stage.add("kubectl", "")
     done = stage.run(*command)
     assert done.returncode == 1

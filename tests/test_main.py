@@ -1,21 +1,33 @@
 """The command line as a user meets it: each mode as a program of its own, and each mistake as one line."""
 
+import inspect
 import json
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
-from support.command_line import ROOT, TINY, error_of, run
+from support.command_line import TINY, call, error_of, run
 from support.data_sets import CLASSES, draw_pair, write_folder
+
+from pyrseg_jax.commands import MODES
+from pyrseg_jax.run import command_line
+
+EPOCHS = ["--config.training.steps=4 epochs"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A data set and a run on it, trained by the command line."""
+    """A data set and a run on it, trained by the command line.
+
+    Six images in batches of four: an epoch is one and a half steps, and four epochs are six steps.
+    """
     place = tmp_path_factory.mktemp("trained")
     folder = write_folder(place / "data", {"training": 6, "validation": 3}, size=(60, 64))
     workdir = place / "run"
-    done = run("--config=configs/scenes.py", *TINY, f"--config.data.root={folder}", f"--workdir={workdir}", check=0)
+    arguments = [f"--config.data.root={folder}", f"--workdir={workdir}", *EPOCHS]
+    done = run("--config=configs/scenes.py", *TINY, *arguments, check=0)
     return folder, workdir, done
 
 
@@ -50,10 +62,17 @@ def test_train_leaves_what_the_contract_says(trained):
     assert "mIoU" in done.stdout
 
 
+def test_a_run_in_epochs_keeps_what_was_said(trained):
+    _, workdir, _ = trained
+    config = json.loads((workdir / "config.json").read_text())
+    assert (config["training"]["steps"], config["said"]) == (6, {"training.steps": "4 epochs"})
+
+
 def test_the_same_command_finds_nothing_left_to_do(trained):
     folder, workdir, _ = trained
     before = (workdir / "metrics.jsonl").read_text()
-    done = run("--config=configs/scenes.py", *TINY, f"--config.data.root={folder}", f"--workdir={workdir}", check=0)
+    arguments = ["train", "--config=scenes", *TINY, f"--config.data.root={folder}", f"--workdir={workdir}"]
+    done = run(*arguments, *EPOCHS, check=0)
     assert "nothing to train" in done.stderr
     assert (workdir / "metrics.jsonl").read_text() == before
 
@@ -65,7 +84,8 @@ def test_evaluate_needs_only_the_workdir(trained):
     after = json.loads((workdir / "evaluation" / "validation-6.json").read_text())
     assert after["iou"] == before["iou"]
     assert "over the" in done.stdout
-    run("--mode=evaluate", f"--workdir={workdir}", "--step=4", "--config.evaluation.split=training", check=0)
+    changes = ["--config.evaluation.split=training", "--config.evaluation.short_side_px=None"]
+    run("evaluate", f"--workdir={workdir}", "--step=4", *changes, check=0)
     assert json.loads((workdir / "evaluation" / "training-4.json").read_text())["images"] == 6
     assert "has no checkpoint of step 5" in error_of(run("--mode=evaluate", f"--workdir={workdir}", "--step=5"))
 
@@ -199,45 +219,164 @@ def test_bad_data_ends_training_before_it_begins(folder, tmp_path, what, message
             ["--config=configs/scenes.py", "--config.data.rot=x"],
             "config.data.rot is not a configuration key: did you mean config.data.root?",
         ),
-        (["--config=configs/scenes.py", "--config.training.steps=abc"], "config.training.steps"),
+        (["--config=scenes", "--config.training.steps=abc"], "config.training.steps='abc': expected int"),
+        (["--config=scenes", "--config.data.workers=None"], "config.data.workers='None': expected int, found str"),
+        (["--config=scenes", "--config.data=3"], "config.data='3': expected a group of keys"),
         (["--config=configs/nothing.py"], "--config=configs/nothing.py: there is no such file"),
-        (["--config=configs/camvid.py:gpu"], "camvid.py:gpu: 'gpu' is not known"),
+        (["--config=camvid:gpu"], "'gpu' is not known"),
         (
-            ["--config=configs/camvid.py", "--config.data.root=/nonexistent"],
+            ["--config=camvid", "--config.data.root=/nonexistent"],
             "config.data.root=/nonexistent: there is no such folder",
         ),
         (
-            ["--config=configs/scenes.py", "--config.data.crop_px=100"],
-            "config.data.crop_px=100 is not divisible by the coarsest stride 32",
+            ["--config=scenes", "--config.data.crop_px", "100"],
+            "config.data.crop_px=100 is not divisible by the coarsest",
         ),
-        (["--mode=training"], "should be one of <train|evaluate"),
-        (["--confg=x"], "--help lists the flags"),
-        (["evaluate"], "'evaluate' is not a flag"),
+        (["--mode=training"], "--mode=training: expected one of train, evaluate"),
+        (["--confg=x"], "--confg is not a flag: did you mean --config?"),
+        (["--step"], "--step: expected one argument"),
+        (["--step=-1"], "--step=-1: expected a whole number, at least 0"),
+        (["--distributed=maybe"], "--distributed=maybe: expected one of auto, on, off"),
+        (["evaluat"], "'evaluat' is not a mode: did you mean evaluate?"),
+        (["evaluate", "now"], "'now' is not a flag"),
+        (["train", "--input=a.jpg"], "--input is not a flag of train"),
+        (["predict", "--input=a.jpg"], "predict needs --input=FILE_OR_FOLDER and --output=PATH"),
+        (["help", "training.step"], "did you mean `pyrseg help training.steps`?"),
+        (["completion", "tcsh"], "'tcsh' is not a shell that is supported"),
         (["--mode=evaluate", "--workdir=/nonexistent/run"], "/nonexistent/run holds no run"),
-        (["--mode=predict", "--workdir=/nonexistent/run", "--input=a", "--output=b"], "/nonexistent/run holds no run"),
+        (["predict", "--workdir=/nonexistent/run", "--input=a", "--output=b"], "/nonexistent/run holds no run"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_one_line(arguments, message, tmp_path):
-    assert message in error_of(run(*arguments, cwd=ROOT))
+def test_a_mistake_on_the_command_line_is_one_line(arguments, message):
+    assert message in error_of(call(*arguments))
+
+
+def test_a_mistake_is_one_line_of_the_program_too():
+    done = run("--config=scenes", "--config.model.backbone=resnet")
+    assert error_of(done).startswith("error: config.model.backbone='resnet': expected one of hrnet_w18")
+    assert "Traceback" in run("--config=scenes", "--config.model.backbone=resnet", "--debug").stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["validate", "--config=scenes:A", "--step=3", "--config.model.strides=8,4", "--config.data.is_flipped=false"],
+        [
+            "--step",
+            "3",
+            "--config",
+            "scenes:A",
+            "validate",
+            "--noconfig.data.is_flipped",
+            "--config.model.strides",
+            "(8, 4)",
+        ],
+        [
+            "--mode=validate",
+            "-config=scenes:A",
+            "--step=3",
+            "-config.model.strides=[8,4]",
+            "--config.data.is_flipped=0",
+        ],
+        [
+            "--mode",
+            "validate",
+            "--config=x",
+            "--config=scenes:A",
+            "--step=3",
+            "--config.model.strides=8,4",
+            "--noconfig.data.is_flipped",
+        ],
+    ],
+)
+def test_arguments_can_be_written_in_several_ways(arguments):
+    found = command_line.parse(arguments, MODES)
+    assert (found.mode, found.topic) == ("validate", None)
+    assert (found.flags["config"], found.flags["step"], found.flags["debug"]) == ("scenes:A", 3, False)
+    assert found.changes == {"model.strides": (8, 4), "data.is_flipped": False}
+
+
+def test_without_arguments_the_embedded_data_set_is_trained_on():
+    found = command_line.parse(["--debug", "--config.evaluation.analysis"], MODES)
+    assert (found.mode, found.flags["config"], found.flags["debug"]) == ("train", None, True)
+    assert found.changes == {"evaluation.analysis": True}
+
+
+def test_every_mode_can_be_loaded_and_takes_what_the_table_says():
+    for name, mode in MODES.items():
+        parameters = inspect.signature(mode.load()).parameters.values()
+        assert mode.has_config + len(mode.takes) <= len(parameters), name
+        known = {*command_line.FLAGS, "workdir", "preemption", "topic"}
+        assert set(mode.needs) <= set(mode.takes) <= known, name
 
 
 def test_predict_says_what_it_needs(trained, tmp_path):
     _, workdir, _ = trained
-    base = ["--mode=predict", f"--workdir={workdir}"]
-    assert "needs --input=FILE_OR_FOLDER and --output=FOLDER" in error_of(run(*base))
-    assert "there is no such file or folder" in error_of(run(*base, "--input=/nonexistent.jpg", f"--output={tmp_path}"))
+    done = run("predict", f"--workdir={workdir}", "--input=/nonexistent.jpg", f"--output={tmp_path}")
+    assert "there is no such file or folder" in error_of(done)
 
 
 def test_a_workdir_of_another_run_is_refused(trained):
     folder, workdir, _ = trained
     arguments = ["--config=configs/scenes.py", *TINY, f"--config.data.root={folder}", f"--workdir={workdir}"]
-    done = run(*arguments, "--config.training.learning_rate=0.5", "--config.seed=4")
-    message = error_of(done)
+    message = error_of(run(*arguments, "--config.training.learning_rate=0.5", "--config.seed=4"))
     assert "holds a run of another config: config.seed: 0 → 4; config.training.learning_rate: " in message
     assert "→ 0.5" in message
+    assert "config.training.steps: 6 → 9" in error_of(run(*arguments, "--config.training.steps=6 epochs"))
 
 
-def test_help_names_modes_and_keys():
-    done = run("--help", check=0)
-    for word in ("train", "evaluate", "predict", "validate", "--config.KEY=VALUE"):
+def test_help_names_modes_and_flags():
+    for arguments in (["--help"], ["-h"], ["help"]):
+        done = call(*arguments)
+        assert done.returncode == 0
+        for word in (*MODES, "--workdir", "--config.KEY=VALUE", "pyrseg help KEY"):
+            assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("topic", "words"),
+    [
+        (
+            "training.batch_size",
+            ["Images in a batch, over all devices.", "at least 1 (images)", "default:  16", "fixed"],
+        ),
+        ("config.training.steps", ["epochs", "since"]),
+        ("config.model.backbone", ["hrnet_w48", "hrnet_small"]),
+        ("evaluation", ["evaluation.short_side_px", "evaluation.protocol"]),
+        ("config", ["seed", "data.root", "parallel.shard_state"]),
+        ("predict", ["--input=FILE_OR_FOLDER", "(required)", "--workdir"]),
+        ("topology", ["accelerators to compile for"]),
+    ],
+)
+def test_help_explains(topic, words):
+    for done in (call("help", topic), call("--help", topic)):
+        assert done.returncode == 0, done.stderr
+        for word in words:
+            assert word in done.stdout
+
+
+def test_configs_and_their_words_are_listed():
+    listed = call("configs").stdout
+    for word in ("scenes: ", "camvid: ", ":cpu ", ":A ", ":pyramid ", "row H of Table 2a", "--config=camvid:cpu,F"):
+        assert word in listed
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete_modes_flags_and_values(shell):
+    done = call("completion", shell)
+    assert done.returncode == 0
+    for word in ("evaluate", "workdir", "config.training.batch_size", "hrnet_small", "camvid"):
         assert word in done.stdout
+    if shutil.which(shell):
+        assert subprocess.run([shell, "-n"], input=done.stdout, text=True, capture_output=True).stderr == ""
+
+
+def test_bash_completes_the_values_of_a_key():
+    script = call("completion", "bash").stdout
+    lines = 'COMP_WORDS=(pyrseg --config.model.dtype ""); COMP_CWORD=2; _shtab_pyrseg; echo "${COMPREPLY[@]}"'
+    done = subprocess.run(["bash", "-c", f"{script}\n{lines}"], text=True, capture_output=True, check=True)
+    assert done.stdout.split() == ["float32", "bfloat16"]
+
+
+def test_version():
+    assert call("--version").stdout.startswith("pyrseg ")

@@ -1,4 +1,4 @@
-"""What is minimised: hard examples, losses per pixel, and every combination of the three choices."""
+"""The training objectives: hard example mining, per-pixel losses, and every combination of the three choices."""
 
 import functools
 
@@ -12,15 +12,16 @@ from support.training import make_batch
 
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.predict import predict
+from pyrseg_jax.models.backbones import Features
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.layers import ConvNormAct
 from pyrseg_jax.models.segmenter import Pyramids, build_segmenter
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
-from pyrseg_jax.training.losses import relabel_easy
+from pyrseg_jax.training.losses import ohem_targets
 from pyrseg_jax.training.objective import PerPixelObjective, WithAuxiliary, fit_to_labels
-from pyrseg_jax.training.optimizer import make_optimizer, poly_schedule
+from pyrseg_jax.training.optimizer import make_sgd, poly_schedule
 from pyrseg_jax.training.step import initial_state, make_train_step
 
 
@@ -31,7 +32,7 @@ def draw(rng, n=2, side=6, classes=4, void=0.2):
 
 
 def probability_of_truth(logits, classes):
-    """A flat list, with ∞ where there is no truth."""
+    """Return the softmax probability of the true class per position, ∞ where there is none."""
     probs = np.exp(logits - logits.max(-1, keepdims=True)).astype(np.float64)
     probs /= probs.sum(-1, keepdims=True)
     picked = np.take_along_axis(probs, np.where(classes == 255, 0, classes)[..., None], -1)[..., 0]
@@ -39,9 +40,9 @@ def probability_of_truth(logits, classes):
 
 
 @pytest.mark.parametrize(("threshold", "min_kept"), [(0.5, 3), (0.2, 20), (0.0, 7), (0.3, 10_000), (1.0, 0), (0.0, 0)])
-def test_hard_examples_equal_the_twin(rng, threshold, min_kept):
+def test_ohem_equals_the_twin(rng, threshold, min_kept):
     logits, classes = draw(rng)
-    found = jax.jit(relabel_easy, static_argnums=(2, 3))(jnp.asarray(logits), jnp.asarray(classes), threshold, min_kept)
+    found = jax.jit(ohem_targets, static_argnums=(2, 3))(jnp.asarray(logits), jnp.asarray(classes), threshold, min_kept)
     probs = probability_of_truth(logits, classes)
     order = sorted(np.ndindex(probs.shape), key=lambda at: probs[at])
     hardest = set(order[: min(min_kept, int((classes != 255).sum()))])
@@ -52,16 +53,16 @@ def test_hard_examples_equal_the_twin(rng, threshold, min_kept):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_equally_hard_examples_are_kept_together():
+def test_ohem_keeps_equally_hard_positions_together():
     logits, classes = np.zeros((1, 4, 4, 3), np.float32), np.ones((1, 4, 4), np.int32)
-    found = relabel_easy(jnp.asarray(logits), jnp.asarray(classes), 0.0, 3)
+    found = ohem_targets(jnp.asarray(logits), jnp.asarray(classes), 0.0, 3)
     np.testing.assert_array_equal(found, classes)
 
 
-def test_hard_examples_are_chosen_over_all_devices(rng):
+def test_ohem_ranks_positions_over_all_devices(rng):
     logits, classes = draw(rng, n=4)
     logits[0] += 8 * np.eye(4, dtype=np.float32)[np.where(classes[0] == 255, 0, classes[0])]  # all easy on one device
-    relabel = jax.jit(functools.partial(relabel_easy, threshold=0.1, min_kept=30))
+    relabel = jax.jit(functools.partial(ohem_targets, threshold=0.1, min_kept=30))
     rows = mesh_lib.batch_sharding(mesh_lib.make_mesh(data=4))
     whole = relabel(jnp.asarray(logits), jnp.asarray(classes))
     split = relabel(jax.device_put(logits, rows), jax.device_put(classes, rows))
@@ -69,9 +70,9 @@ def test_hard_examples_are_chosen_over_all_devices(rng):
     assert (np.asarray(whole)[0] == 255).mean() > 0.9
 
 
-def test_nothing_labelled_is_no_loss():
+def test_ohem_keeps_nothing_where_nothing_is_labeled():
     logits, classes = jnp.ones((1, 4, 4, 3)), jnp.full((1, 4, 4), 255)
-    assert (relabel_easy(logits, classes, 0.5, 5) == 255).all()
+    assert (ohem_targets(logits, classes, 0.5, 5) == 255).all()
 
 
 def mean_cross_entropy(logits, classes):
@@ -97,7 +98,7 @@ def test_per_pixel_losses_equal_the_twin(rng):
     np.testing.assert_allclose(loss, terms["semantic"] + 0.4 * mean_cross_entropy(auxiliary, at[1]), rtol=1e-5)
 
 
-def test_hard_examples_count_in_the_loss(rng):
+def test_ohem_changes_the_loss(rng):
     logits, classes = draw(rng, side=4)
     labels = np.repeat(np.repeat(classes, 4, 1), 4, 2).astype(np.uint8)
     probs = probability_of_truth(logits, classes)
@@ -112,13 +113,13 @@ def test_labels_are_never_interpolated(rng):
 
 
 class Patches(nn.Module):
-    """A backbone of one convolution: the three choices do not depend on it, and it compiles in no time."""
+    """A backbone of three convolutions, which compiles quickly; the three choices do not depend on the backbone."""
 
     @nn.compact
     def __call__(self, images, train):
-        return ConvNormAct(24, 3, dtype=jnp.float32)(
-            ConvNormAct(16, 3, 2)(ConvNormAct(16, 3, 2)(images, train), train), train
-        )
+        half = ConvNormAct(16, 3, 2)(images, train)
+        quarter = ConvNormAct(16, 3, 2)(half, train)
+        return Features((quarter,), ConvNormAct(24, 3, dtype=jnp.float32)(quarter, train))
 
 
 def combination(context, representation, procedure):
@@ -129,7 +130,7 @@ def combination(context, representation, procedure):
 
 
 WAYS = [("per_pixel", "raw"), ("auxiliary", "raw"), ("pyramid", "raw"), ("pyramid", "gt"), ("pyramid", "tp")]
-# Every context and every way by default; the other pairs with the slow tests.
+# By default every context and every way is tried once; the other pairs are slow tests.
 PAIRS = [
     pytest.param(context, *way, marks=() if context == "coarse_to_fine" or way[1] == "tp" else pytest.mark.slow)
     for context in CONTEXTS
@@ -139,12 +140,12 @@ PAIRS = [
 
 @pytest.mark.parametrize(("context", "representation", "procedure"), PAIRS)
 def test_every_combination_learns_two_images(context, representation, procedure):
-    """The loss falls by half, and what is learned is what inference finds."""
+    """The loss falls by half, and inference finds what training has learned."""
     config = combination(context, representation, procedure)
     widths = {"semantic_width": 16, "key_width": 8, "unity_width": 8, "strides": config.model.strides}
     model = build_segmenter(3, context=context, representation=representation, **widths).copy(backbone=Patches())
     num_steps = 60  # to the end of the schedule, so that the running statistics have caught up
-    optimizer = make_optimizer(poly_schedule(0.1, num_steps), momentum=0.9, weight_decay=0.0, head_multiplier=1.0)
+    optimizer = make_sgd(poly_schedule(0.1, num_steps), momentum=0.9, weight_decay=0.0, head_multiplier=1.0)
     step = make_train_step(model, optimizer, experiment.make_objective(config), mesh_lib.make_mesh(data=1))
     state = initial_state(jax.tree.map(jnp.asarray, initial_variables(model, 0)), optimizer)
     batch = make_batch(5, n=2, side=32)

@@ -1,4 +1,4 @@
-"""One run, on different devices and in different numbers of processes: the same numbers."""
+"""A run computes the same numbers in any number of processes, on any number of devices."""
 
 import functools
 import json
@@ -23,7 +23,7 @@ from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
 
 ROOT = Path(__file__).parents[1]
-# Targets must not hang on which side of the threshold an untrained probability of about ½ is rounded to.
+# With the procedure "gt", targets do not depend on how an untrained probability of about ½ is rounded.
 FIVE_STEPS = [
     *TINY,
     "--config.data.crop_px=128",
@@ -65,21 +65,21 @@ def start_all(num_processes: int, num_devices: int, arguments: list[str]) -> lis
 
 
 def finish(started: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
-    """Wait for all, and return the exit status and what each wrote to stdout and stderr."""
+    """Wait for all processes; return the exit status, stdout and stderr of each."""
     written = [process.communicate(timeout=600) for process in started]
     return [(process.returncode, *texts) for process, texts in zip(started, written, strict=True)]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    # Images of two sizes, and no number of them that divides by anything.
+    # Images of two sizes; their numbers (7 and 5) divide by neither the batch size nor the number of processes.
     place = tmp_path_factory.mktemp("data")
     return write_folder(place / "data", {"training": 7, "validation": 5}, size=(100, 140))
 
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """Workdir and outputs of five steps in a layout; each is run once."""
+    """Return a function: name of a layout → workdir and outputs of five steps in it. Each layout runs once."""
     done = {}
 
     def run(name):
@@ -112,20 +112,20 @@ def state_of(workdir):
 
 
 @pytest.mark.parametrize("layout", ["two", pytest.param("four", marks=pytest.mark.slow)])
-def test_any_number_of_processes_computes_what_one_does(trained, layout):
+def test_any_number_of_processes_computes_the_same_as_one(trained, layout):
     (one, _), (several, outputs) = trained("one"), trained(layout)
     np.testing.assert_allclose(losses_of(several), losses_of(one), atol=1e-5)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     jax.tree.map(close, state_of(several).variables["params"], state_of(one).variables["params"])
     assert evaluation_of(several) == evaluation_of(one)
-    # The first speaks, the others do not.
+    # Only the first process prints and logs.
     assert "pixel accuracy" in outputs[0][1]
     assert not any("accuracy" in stdout for _, stdout, _ in outputs[1:])
     assert "loss" in outputs[0][2]
     assert not any("loss" in stderr for _, _, stderr in outputs[1:])
 
 
-def test_a_run_of_two_processes_goes_on_in_one_and_is_evaluated_by_three(trained, data, tmp_path):
+def test_a_run_of_two_processes_continues_in_one_and_is_evaluated_by_three(trained, data, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(trained("two")[0], workdir)
     arguments = [f"--config.data.root={data}", f"--workdir={workdir}"]
@@ -139,14 +139,14 @@ def test_a_run_of_two_processes_goes_on_in_one_and_is_evaluated_by_three(trained
     assert evaluation_of(workdir) == before
 
 
-def test_what_is_for_one_process_is_refused_in_two(trained):
+def test_a_mode_for_one_process_is_refused_in_two(trained):
     workdir, _ = trained("one")
     for status, _, stderr in finish(start_all(2, 1, ["--mode=validate", f"--workdir={workdir}"])):
         assert status == 1
         assert "error: --mode=validate is work for one process, and there are 2" in stderr
 
 
-def test_processes_are_named_whole_or_not_at_all():
+def test_processes_need_all_three_flags_or_none():
     with pytest.raises(UserError, match="--process_id is missing: --coordinator, --num_processes and --process_id go"):
         processes.start("auto", "localhost:1", 2, None)
     with pytest.raises(UserError, match=r"--process_id=2: expected 0 … 1, for --num_processes=2"):
@@ -159,12 +159,12 @@ def test_processes_are_named_whole_or_not_at_all():
         ({}, False),
         ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "a"}, False),
         ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "a[1-4]"}, True),
-        ({"SLURM_NTASKS": "4"}, False),  # inside of an allocation, but not started by srun
+        ({"SLURM_NTASKS": "4"}, False),  # inside an allocation, but not started by srun
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
         ({"TPU_WORKER_HOSTNAMES": "a-0,a-1"}, True),
     ],
 )
-def test_a_cluster_is_known_by_its_environment(monkeypatch, environment, is_cluster):
+def test_a_cluster_is_recognized_by_its_environment(monkeypatch, environment, is_cluster):
     for name in ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_STEP_NODELIST", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(processes, "TPU_DEVICES", ())

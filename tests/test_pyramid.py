@@ -1,4 +1,4 @@
-"""The algebra against its slow twins, and the laws it must obey."""
+"""The pyramid's algebra: compared with slow twins, and with the laws that it must obey."""
 
 import functools
 
@@ -15,7 +15,7 @@ STRIDES = [(32, 16, 8, 4), (4,), (8, 4), (8, 4, 2, 1), (24, 12, 6)]
 
 
 def blocky_maps(rng, strides, num_classes=4, void_share=0.1):
-    """Random maps whose patches have random sizes, so that cells of every level are unit, mixed, void and between."""
+    """Draw maps of patches with random sizes, so that every level has unit-cells, mixed-cells and cells with some or only void."""
     s = strides[0]
     maps = []
     for height, width in [(2 * s, 3 * s)] * 3:
@@ -55,7 +55,7 @@ def test_targets_equal_the_twin(rng, strides, void, dtype):
     assert_same_targets(found, twins.build_targets(label_map, strides, void))
 
 
-def test_targets_hold_class_254():
+def test_class_254_is_not_confused_with_void():
     label_map = np.full((1, 8, 8), 254, np.uint8)
     targets = build_targets(label_map, (8, 4))
     assert targets.semantic[0].item() == 254
@@ -104,7 +104,7 @@ def test_fuse_equals_the_twin(rng, strides, threshold):
 
 @pytest.mark.parametrize("strides", STRIDES)
 def test_fusing_the_true_pyramids_returns_the_label_map(rng, strides):
-    """Law: with perfect predictions, nothing is lost but what the finest stride cannot show."""
+    """Law: with perfect predictions, only what the finest stride cannot resolve is lost."""
     label_map = blocky_maps(rng, strides, void_share=0)[:3]
     targets = build_targets(label_map, strides)
     semantic = [jax.nn.one_hot(jnp.where(t == 255, 0, t), 4) for t in targets.semantic]
@@ -113,8 +113,8 @@ def test_fusing_the_true_pyramids_returns_the_label_map(rng, strides):
     np.testing.assert_array_equal(fused.probs.argmax(-1), label_map[:, half :: strides[-1], half :: strides[-1]])
 
 
-def test_raw_and_perfect_prediction_are_the_ends_of_relabelling(rng):
-    """Law: predicting "mixed" everywhere relabels nothing; predicting the truth relabels as the truth does."""
+def test_tp_relabeling_ranges_from_raw_to_gt(rng):
+    """Law: predicting "mixed" everywhere relabels as `raw` does, and predicting "unit" everywhere as `gt` does."""
     label_map = blocky_maps(rng, (32, 16, 8, 4))
     targets = build_targets(label_map)
     nothing = specialize(targets, [jnp.full(u.shape, -9.0) for u in targets.unity], "tp")
@@ -124,7 +124,7 @@ def test_raw_and_perfect_prediction_are_the_ends_of_relabelling(rng):
 
 
 def test_a_false_positive_relabels_nothing():
-    """A mixed cell that is predicted unit is no true positive: its children still have to learn."""
+    """A mixed-cell that is predicted to be a unit-cell is not a true positive: its children still have to learn."""
     label_map = np.zeros((1, 8, 8), np.uint8)
     label_map[:, :, 5:] = 1
     targets = build_targets(label_map, (8, 4))
@@ -159,7 +159,7 @@ def test_nothing_to_learn_gives_zero_and_finite_gradients(rng):
 
 
 def test_a_level_that_is_done_contributes_nothing():
-    """One class everywhere, found at the coarsest level: three of four levels have no cell left."""
+    """If the coarsest level finds the only class everywhere, the other three levels have no cells left to learn."""
     label_map = np.ones((1, 32, 32), np.uint8)
     semantic = [jnp.zeros((1, 32 // s, 32 // s, 4)) for s in (32, 16, 8, 4)]
     unity = [jnp.full((1, 32 // s, 32 // s), 3.0) for s in (32, 16, 8)]
@@ -169,9 +169,9 @@ def test_a_level_that_is_done_contributes_nothing():
 
 
 def test_a_sharded_batch_gives_the_same_numbers(rng):
-    """The mean is over the cells of the global batch, however they lie on devices."""
+    """The loss is the mean over the cells of the global batch, however they are distributed over devices."""
     label_map = blocky_maps(rng, (32, 16, 8, 4))[:4]
-    label_map[0] = 255  # one device has nothing to learn: a mean of per-device means would show
+    label_map[0] = 255  # one device has nothing to learn, so a mean of means per device would differ
     semantic, unity = random_pyramids(rng, label_map, (32, 16, 8, 4))
 
     @jax.jit

@@ -1,7 +1,8 @@
-"""What survives what: damaged checkpoints, signals, full disks, stalls, a second training."""
+"""Recovery from damaged checkpoints, signals, full disks, stalls, and a second training in the same workdir."""
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 from support import killed_runs
@@ -30,9 +32,10 @@ from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting.logbook import Logbook
+from pyrseg_jax.reporting.scalars import Scalars
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage import lock
-from pyrseg_jax.storage.paths import written_on_disk
+from pyrseg_jax.storage.paths import local_folder
 from pyrseg_jax.training import checkpoint, stalls
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 from pyrseg_jax.training.checksums import checksums, differing
@@ -61,7 +64,7 @@ def test_a_checksum_changes_with_any_bit(rng):
         flipped[bit // 8] ^= 1 << bit % 8
         changed = jax.device_put(flipped.view(np.int32).reshape(whole.shape))
         assert differing({"a": changed}, expected) == ["a"], bit
-    # The same bits, seen as another type, are the same bits: so the loop above compares like with like.
+    # The same bits viewed as another type have the same checksum, so the loop above compares like with like.
     assert differing({"a": jax.device_put(whole.view(np.int32))}, expected) == []
 
 
@@ -168,8 +171,8 @@ def data_files(directory):
 
 
 @pytest.mark.parametrize("what", ["emptied", "truncated", "removed", "bit"])
-def test_a_damaged_file_is_told_and_the_checkpoint_before_is_used(tmp_path, two, caplog, what):
-    """For the files that hold arrays and checksums; all files of a run were tried by `benchmarks/damage.py`."""
+def test_a_damaged_file_is_reported_and_the_checkpoint_before_is_used(tmp_path, two, caplog, what):
+    """Damages the files that hold arrays and checksums; `benchmarks/damage.py` tries all files of a run."""
     newest = two / "4"
     for number, file in enumerate([*data_files(newest), newest / "about" / "metadata"]):
         directory = copy_of(two, tmp_path / str(number))
@@ -178,10 +181,10 @@ def test_a_damaged_file_is_told_and_the_checkpoint_before_is_used(tmp_path, two,
         with caplog.at_level(logging.WARNING):
             found = restore(directory)
         assert_trees_equal(found, small_state(int(found.step)))
-        is_told = "checkpoint 4 in" in caplog.text
-        assert int(found.step) == (2 if is_told else 4)
-        # Orbax keeps a file or two that restoring does not read; everything that matters is told.
-        assert is_told or file.stat().st_size < 600, file
+        is_reported = "checkpoint 4 in" in caplog.text
+        assert int(found.step) == (2 if is_reported else 4)
+        # Orbax writes one or two small files that restoring does not read; damage to any other file must be reported.
+        assert is_reported or file.stat().st_size < 600, file
 
 
 def damage(file, what):
@@ -198,7 +201,7 @@ def damage(file, what):
 
 
 def test_an_array_that_changed_on_disk_is_named(tmp_path, monkeypatch, caplog):
-    """As if TensorStore had noticed nothing: the state is saved with checksums of another one."""
+    """Simulates damage that TensorStore does not notice: the state is saved with the checksums of another state."""
     right = checkpoint.checksums
     checkpoints = Checkpoints(tmp_path / "run")
     checkpoints.save(2, small_state(2))
@@ -221,7 +224,7 @@ def test_an_array_that_changed_on_disk_is_named(tmp_path, monkeypatch, caplog):
     checkpoints.close()
 
 
-def test_what_one_process_cannot_read_all_take_from_the_checkpoint_before(tmp_path):
+def test_if_one_process_cannot_read_a_checkpoint_all_use_the_one_before(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
@@ -246,20 +249,6 @@ def test_what_one_process_cannot_read_all_take_from_the_checkpoint_before(tmp_pa
         assert process.returncode == 0, err
         assert "restored 2" in out
         assert re.search(r"checkpoint 4 in .* cannot be read", err), err
-
-
-def test_a_checkpoint_from_before_there_were_checksums_is_read(tmp_path):
-    import orbax.checkpoint as ocp
-
-    manager = ocp.CheckpointManager(tmp_path / "run")
-    manager.save(6, args=ocp.args.Composite(state=ocp.args.StandardSave(small_state(6))))
-    manager.close()
-    assert_trees_equal(restore(tmp_path / "run"), small_state(6))
-    checkpoints = Checkpoints(tmp_path / "run", is_reader=True)
-    step, variables = checkpoints.restore_variables(replicated_abstract().variables)
-    checkpoints.close()
-    assert step == 6
-    assert_trees_equal(variables, small_state(6).variables)
 
 
 def test_the_best_is_known_after_a_restart_and_forgotten_with_its_step(tmp_path):
@@ -288,8 +277,8 @@ def files_up_to(num_bytes):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_takes_no_more_is_one_line_and_leaves_the_checkpoints_before(tmp_path):
-    """With a limit of this process on the size of files; the real thing was tried with a small disk."""
+def test_a_full_disk_gives_one_line_and_leaves_the_checkpoints_before(tmp_path):
+    """Simulates the full disk with a limit on the size of this process's files."""
     checkpoints = Checkpoints(tmp_path / "run")
     checkpoints.save(2, small_state(2))
     checkpoints.wait()
@@ -297,8 +286,8 @@ def test_a_disk_that_takes_no_more_is_one_line_and_leaves_the_checkpoints_before
     large.params["layer"]["kernel"] = jnp.asarray(np.random.default_rng(0).normal(size=(400, 400)), jnp.float32)
     with files_up_to(100_000):
         checkpoints.save(4, large)
-        with pytest.raises(UserError, match="a checkpoint could not be written .*those before it are whole"):
-            for _ in range(100):  # as the loop does: it is written in the background
+        with pytest.raises(UserError, match="a checkpoint could not be written .*those before it are intact"):
+            for _ in range(100):  # as the trainer does, because the checkpoint is written in the background
                 checkpoints.check()
                 time.sleep(0.1)
         checkpoints.close()
@@ -328,24 +317,24 @@ def test_a_signal_while_training_waits_for_the_step_and_otherwise_ends_at_once()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_a_signal_while_restoring_is_no_damage(two, monkeypatch):
-    """Else the checkpoint that was being read would pass for a damaged one, and be removed."""
-    read, seen = Checkpoints._read, []
+def test_a_signal_while_restoring_does_not_count_as_damage(two, monkeypatch):
+    """Otherwise the run would set aside the checkpoint that it was reading."""
+    restore_arrays, folders = ocp.StandardCheckpointHandler.restore, []
 
-    def interrupted(self, step, parts):
-        seen.append(step)
+    def interrupted(handler, folder, *args, **kwargs):
+        folders.append(folder)
         os.kill(os.getpid(), signal.SIGTERM)
-        return read(self, step, parts)
+        return restore_arrays(handler, folder, *args, **kwargs)
 
-    monkeypatch.setattr(Checkpoints, "_read", interrupted)
+    monkeypatch.setattr(ocp.StandardCheckpointHandler, "restore", interrupted)
     with Preemption(), pytest.raises(Preempted):
         restore(two)
-    assert seen == [4]
+    assert [folder.parent.name for folder in folders] == ["4"]
 
 
 @pytest.mark.parametrize("phase", [Phase.STARTING, Phase.EVALUATING])
-def test_a_long_compilation_does_not_keep_a_machine(phase):
-    """Of the training step; or of an evaluation, whose state is on disk 6 s after the signal."""
+def test_a_long_compilation_does_not_delay_the_exit(phase):
+    """Compiles the training step, or an evaluation whose state is on disk 6 s after the signal."""
     program = (
         "import hashlib, os, threading, time\n"
         "from pyrseg_jax.training.preemption import Phase, Preemption\n"
@@ -372,7 +361,7 @@ def straight(tmp_path_factory):
 
 
 SHORT = {"training.steps": 12, "training.save_every": 4, "training.evaluate_every": 6}
-SHORT |= {"model.context": "none", "model.strides": "(8, 4)"}  # each start traces and compiles less
+SHORT |= {"model.context": "none", "model.strides": "(8, 4)"}  # so that each start traces and compiles less
 
 
 def test_a_killed_run_ends_with_the_same_bits(straight):
@@ -411,14 +400,14 @@ def test_a_second_training_is_refused_with_who_holds_the_folder(tmp_path):
         pytest.fail("two hold one lock")
     holder.kill()
     holder.wait()
-    with lock.locked(tmp_path / "lock"):  # what a dead process left behind locks nothing
+    with lock.locked(tmp_path / "lock"):  # the lock file of a dead process locks nothing
         assert json.loads((tmp_path / "lock").read_text())["process"] == os.getpid()
 
 
 # --- stalls
 
 
-def test_a_stall_is_reported_with_stacks_and_an_evaluation_is_none(tmp_path, caplog, capfd):
+def test_a_stall_is_reported_with_stacks_and_an_evaluation_is_not_a_stall(tmp_path, caplog, capfd):
     with stalls.StallWatch(0.2, tmp_path / "stalls.log") as watch:
         with watch.watching("waiting for the data of step 3"):
             time.sleep(0.05)
@@ -436,28 +425,27 @@ def test_a_stall_is_reported_with_stacks_and_an_evaluation_is_none(tmp_path, cap
     assert "test_a_stall_is_reported" in capfd.readouterr().err
 
 
-# --- buckets
+# --- remote storage
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    """A bucket in memory: what is written to it as a file of this disk fails."""
+def remote(monkeypatch):
+    """Remote storage, simulated in memory: code that writes to it as if to a local disk fails."""
     memory = fsspec.filesystem("memory")
-    monkeypatch.setattr(type(epath.backend.fsspec_backend), "_get_filesystem", lambda self, name: memory)
-    yield "gs://bucket/run"
+    monkeypatch.setattr(type(epath.backend.fsspec_backend), "fs", lambda self, path: memory)
+    yield "gs://remote/run"
     memory.store.clear()
 
 
-def test_a_run_in_a_bucket_is_written_and_read_again(bucket, tmp_path, monkeypatch):
+def test_a_run_in_remote_storage_is_written_and_read_again(remote, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = Workdir(bucket)
+    run = Workdir(remote)
     assert not run.has_run()
     with run.lock():
-        run.open_for_training(tiny_config(), ade_layout(("sky", "ground")))
-    run.write_initialisation("random")
-    assert Workdir(bucket).read_config() == tiny_config()
-    assert Workdir(bucket).read_label_space().names == ("sky", "ground")
-    assert Workdir(bucket).read_initialisation() == "random"
+        run.open_for_training(tiny_config(), ade_layout(("sky", "ground")), "random")
+    assert Workdir(remote).read_config() == tiny_config()
+    assert Workdir(remote).read_label_space().names == ("sky", "ground")
+    assert Workdir(remote).read_initialization() == "random"
     run.write_evaluation("validation", 4, {"miou": 0.5})
     run.write_evaluation("validation", 6, {"miou": 0.6})
     run.drop_evaluations_after(4)
@@ -471,7 +459,7 @@ def test_a_run_in_a_bucket_is_written_and_read_again(bucket, tmp_path, monkeypat
         assert lines == list(range(1, first_step + 4))
         logbook.close()
     assert list((run.path / "tensorboard").iterdir())
-    with written_on_disk(run.figures) as place:
+    with local_folder(run.figures) as place:
         (place / "a.png").write_bytes(b"picture")
     assert (run.figures / "a.png").read_bytes() == b"picture"
     assert run.stalls(0) is None
@@ -481,7 +469,7 @@ def test_a_run_in_a_bucket_is_written_and_read_again(bucket, tmp_path, monkeypat
 # --- the record
 
 
-def test_lines_of_steps_to_come_and_torn_ones_are_removed(tmp_path):
+def test_lines_of_later_steps_and_truncated_lines_are_removed(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}\n{"step": 2}\n{"step": 3}\n{"step": 4, "l\xc3')
     logbook = Logbook(tmp_path, 10, 4, first_step=2)
     logbook.write_step(3, {"loss": 1.0, "images_per_second": 1.0, "data_wait_share": 0.0})
@@ -490,27 +478,29 @@ def test_lines_of_steps_to_come_and_torn_ones_are_removed(tmp_path):
     assert [line["step"] for line in lines] == [1, 2, 3]
 
 
-def test_a_record_that_cannot_be_finished_hides_no_other_error(tmp_path, monkeypatch, caplog):
+def test_an_error_while_closing_the_record_hides_no_other_error(tmp_path, monkeypatch, caplog):
     logbook = Logbook(tmp_path, 10, 4)
 
-    def full():
+    def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(logbook._tensorboard, "close", full)
+    monkeypatch.setattr(Scalars, "close", full)
     with pytest.raises(UserError, match="a checkpoint"), contextlib.closing(logbook):
         raise UserError("a checkpoint could not be written")
     assert "is lost (No space left on device)" in caplog.text
 
 
 @pytest.mark.parametrize("what", ["lines", "events"])
-def test_a_record_that_the_disk_does_not_take_ends_the_run_with_one_line(tmp_path, what):
-    """TensorBoard's events, too: a thread that wrote them and died would be waited for."""
+def test_a_record_that_the_disk_rejects_ends_the_run_with_one_line(tmp_path, what):
+    """Evaluations write TensorBoard events alone. If a thread wrote them and died, the run would wait for it forever."""
     logbook = Logbook(tmp_path, 10, 4)
+    metrics = {"loss": 1.0, "images_per_second": 1.0, "data_wait_share": 0.0}
+    scores = dict.fromkeys(("miou", "pixel_accuracy", "mean_accuracy"), 0.5)
+    scores |= {"level_share": [0.5, 0.5], "classes_averaged": 2, "images": 1, "seconds": 1.0}
+    write = functools.partial(logbook.write_step, values=metrics)
     if what == "events":
-        logbook._file = (tmp_path / "elsewhere").open("w")  # so that the lines are not what fails
-        logbook._file.write = lambda text: len(text)
-    values = {"loss": 1.0, "images_per_second": 1.0, "data_wait_share": 0.0}
+        write = functools.partial(logbook.write_evaluation, result=scores)
     with files_up_to(4000), pytest.raises(UserError, match=r"the record cannot be written \(File too large\)"):
         for step in range(1000):
-            logbook.write_step(step, values)
+            write(step)
         logbook.sync()

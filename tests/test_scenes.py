@@ -1,4 +1,4 @@
-"""Test the painted scenes: reproducible, balanced, labelled as painted, prepared without TensorFlow."""
+"""Test the rendered scenes: reproducible, balanced, labeled as rendered, and prepared without TensorFlow."""
 
 import concurrent.futures
 import hashlib
@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,8 @@ from PIL import Image
 
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.datasets import scenes
-from pyrseg_jax.scenes import encode
-from pyrseg_jax.scenes.classes import CLASS_COLORS, CLASS_NAMES, IS_STUFF
-from pyrseg_jax.scenes.compose import paint_scene
+from pyrseg_jax.data.decode import decode_pair
+from pyrseg_jax.scenes import CLASS_COLORS, CLASS_NAMES, IS_STUFF, encode, paint_scene
 from pyrseg_jax.scenes.lens import halve_labels
 
 NUM_CLASSES = 12
@@ -25,17 +25,17 @@ SAMPLE_SIZE = 20  # scenes are drawn independently: the first ones stand for the
 
 @pytest.fixture(scope="module")
 def encoded() -> list[tuple[int, bytes, bytes]]:
-    """Give the first training scenes as two worker processes encode them."""
-    return list(encode._encode_in_pool("training", SAMPLE_SIZE, num_workers=2))
+    """Return the first training scenes as two worker processes encode them."""
+    return list(encode.encode_in_pool("training", SAMPLE_SIZE, num_workers=2))
 
 
 @pytest.fixture(scope="module")
 def sample(encoded) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Give images (256, 256, 3), as JPEG keeps them, and labels (256, 256)."""
+    """Return images (256, 256, 3), as JPEG keeps them, and labels (256, 256)."""
     return [tuple(np.array(Image.open(io.BytesIO(data))) for data in pair) for _, *pair in encoded]
 
 
-def test_names_colours_and_kinds_belong_together():
+def test_names_colors_and_kinds_belong_together():
     assert len(CLASS_NAMES) == len(CLASS_COLORS) == len(IS_STUFF) == NUM_CLASSES
     assert CLASS_NAMES == (
         "sky", "building", "road", "pavement", "grass", "water",
@@ -44,9 +44,9 @@ def test_names_colours_and_kinds_belong_together():
     assert [name for name, is_stuff in zip(CLASS_NAMES, IS_STUFF, strict=True) if not is_stuff] == [
         "car", "person", "pole", "sign",
     ]  # fmt: skip
-    colours = np.array(CLASS_COLORS, float)
-    distances = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 999 * np.eye(NUM_CLASSES)
-    assert distances.min() > 50, "two classes have colours that are hard to tell apart"
+    colors = np.array(CLASS_COLORS, float)
+    distances = np.linalg.norm(colors[:, None] - colors[None], axis=-1) + 999 * np.eye(NUM_CLASSES)
+    assert distances.min() > 50, "two classes have colors that are hard to tell apart"
 
 
 def test_a_scene_is_the_same_twice_and_in_another_process(encoded, sample):
@@ -87,7 +87,7 @@ def test_labels_are_the_published_ones(split, index):
     )
 
 
-def test_colours_are_the_published_ones_within_a_grey_level(sample):
+def test_colors_are_the_published_ones_within_a_gray_level(sample):
     """Compare means and quantiles: other builds of OpenCV may round single pixels otherwise."""
     images = np.stack([image for image, _ in sample]).astype(np.float64)
     np.testing.assert_allclose(images.mean(axis=(0, 1, 2)), GOLDEN_MEAN, atol=1.0)
@@ -125,7 +125,7 @@ def test_void_is_a_small_share(sample):
 
 
 def unity_levels(labels: np.ndarray) -> np.ndarray:
-    """Give the level 0..3 (strides 32, 16, 8, 4) of every pixel: the coarsest whose cell holds one class."""
+    """Return the level 0..3 (strides 32, 16, 8, 4) of every pixel: the coarsest whose cell holds one class."""
     levels = np.full(labels.shape, 3)
     for level, stride in reversed(list(enumerate((32, 16, 8)))):
         for top in range(0, labels.shape[0], stride):
@@ -145,14 +145,14 @@ def test_every_level_of_the_pyramid_has_work(sample):
 
 
 def edge_contrast(image: np.ndarray, labels: np.ndarray) -> float:
-    """Give how much stronger colours change where labels do than elsewhere, from one column to the next."""
+    """Return how much more colors change where labels do than elsewhere, from one column to the next."""
     steps = np.abs(np.diff(image.astype(int), axis=1)).sum(axis=-1)
     is_edge = (labels[:, 1:] != labels[:, :-1]) & (labels[:, 1:] > 0) & (labels[:, :-1] > 0)
     return float(steps[is_edge].mean() / steps[~is_edge].mean())
 
 
 def test_labels_lie_on_what_was_painted(sample):
-    """Where labels change, colours change; labels of another scene, or moved by 3 pixels, fit worse."""
+    """Where labels change, colors change; labels of another scene, or moved by 3 pixels, fit worse."""
     own = np.median([edge_contrast(image, labels) for image, labels in sample])
     others = [labels for _, labels in sample[1:] + sample[:1]]
     foreign = np.median([edge_contrast(image, other) for (image, _), other in zip(sample, others, strict=True)])
@@ -162,15 +162,15 @@ def test_labels_lie_on_what_was_painted(sample):
 
 def test_classes_look_as_they_should(sample):
     """Grass and trees are greener than roads; sky is the brightest, and above all that stands or lies."""
-    colours, rows = {label: [] for label in range(1, 13)}, {label: [] for label in range(1, 13)}
+    colors, rows = {label: [] for label in range(1, 13)}, {label: [] for label in range(1, 13)}
     for image, labels in sample:
         for label in np.unique(labels[labels > 0]):
             mask = labels == label
-            colours[label].append(image[mask].mean(axis=0))
+            colors[label].append(image[mask].mean(axis=0))
             rows[label].append(np.nonzero(mask)[0].mean())
-    green = {label: np.mean([c[1] - (c[0] + c[2]) / 2 for c in colours[label]]) for label in colours}
+    green = {label: np.mean([c[1] - (c[0] + c[2]) / 2 for c in colors[label]]) for label in colors}
     assert green[GRASS] > green[ROAD] + 8 and green[TREE] > green[BUILDING] + 4
-    brightness = {label: np.mean([c.mean() for c in colours[label]]) for label in colours}
+    brightness = {label: np.mean([c.mean() for c in colors[label]]) for label in colors}
     assert max(brightness, key=brightness.get) == SKY
     height = {label: np.mean(rows[label]) for label in rows}
     assert max(height[SKY], height[BUILDING], height[TREE]) < min(
@@ -215,25 +215,25 @@ def test_encoding_falls_back_to_one_process(monkeypatch):
 
     expected = [(index, bytes([index]), b"") for index in range(20)]
     monkeypatch.setattr(encode, "encode_scene", lambda split, index: expected[index])
-    monkeypatch.setattr(encode, "_encode_in_pool", dying_pool)
+    monkeypatch.setattr(encode, "encode_in_pool", dying_pool)
     assert list(encode.encode_scenes("training", 20, num_workers=2)) == expected
 
 
-def test_the_builder_prepares_and_reads_back_what_was_painted(tmp_path, monkeypatch, sample):
-    scenes = pytest.importorskip("pyrseg_jax.data.datasets.scenes")
-    monkeypatch.setattr(scenes.Scenes, "NUM_SCENES", {"training": 3, "validation": 2})
-    builder = scenes.Scenes(data_dir=tmp_path, file_format="array_record")
-    builder.download_and_prepare()
-    assert builder.info.full_name == "scenes/1.0.0"
-    assert builder.info.splits["training"].num_examples == 3
+def test_the_prepared_data_set_holds_what_was_rendered(tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes, "NUM_SCENES", {"training": 3, "validation": 2})
+    dataset = open_dataset("scenes", None, str(tmp_path))
+    assert Path(dataset.place) == tmp_path / "scenes" / "1.0.0"
     assert [path.suffix for path in tmp_path.rglob("*training*")] == [".array_record-00000-of-00001"]
-    examples = {example["name"].decode(): example for example in builder.as_data_source("validation")}
-    assert set(examples) == {"val_00000", "val_00001"}
+    training, validation = (dataset.open_split(split) for split in ("training", "validation"))
+    assert (len(training), len(validation)) == (3, 2)
+    assert {training[i]["name"] for i in range(3)} == {f"train_{i:05}" for i in range(3)}
+    records = {record["name"]: record for record in (validation[i] for i in range(2))}
+    assert set(records) == {"val_00000", "val_00001"}
     image, labels = paint_scene("validation", 1)
-    np.testing.assert_array_equal(examples["val_00001"]["label"][..., 0], labels)
-    difference = np.abs(examples["val_00001"]["image"].astype(int) - image)
-    assert difference.mean() < 2.5, "JPEG at quality 95 keeps within two grey levels"
-    assert builder.as_data_source("training")[0]["name"].startswith(b"train_0000")
+    found = decode_pair(records["val_00001"], dataset.label_space)
+    np.testing.assert_array_equal(dataset.label_space.to_file_values(found.label), labels)
+    difference = np.abs(found.image.astype(int) - image)
+    assert difference.mean() < 2.5, "JPEG at quality 95 keeps within a few gray levels"
 
 
 def test_neither_jax_nor_tensorflow_is_needed():
@@ -245,21 +245,21 @@ def test_neither_jax_nor_tensorflow_is_needed():
     assert result.stdout.strip() == "[]"
 
 
-def test_of_two_that_need_it_one_prepares_it(tmp_path, monkeypatch):
-    """Two runs that are started together must not fail at each other's files."""
-    monkeypatch.setattr(scenes.Scenes, "NUM_SCENES", {"training": 2, "validation": 1})
-    prepared = []
-    original = scenes.Scenes._generate_examples
+def test_two_that_start_together_render_the_scenes_once(tmp_path, monkeypatch):
+    """Two runs that start at the same time must not fail at each other's files."""
+    monkeypatch.setattr(scenes, "NUM_SCENES", {"training": 2, "validation": 1})
+    rendered = []
+    original = scenes.encode_scenes
 
-    def count(self, split, num_scenes):
-        prepared.append(split)
-        return original(self, split, num_scenes)
+    def count(split, num_scenes):
+        rendered.append(split)
+        return original(split, num_scenes)
 
-    monkeypatch.setattr(scenes.Scenes, "_generate_examples", count)
+    monkeypatch.setattr(scenes, "encode_scenes", count)
 
     def open_it(_):
         return len(open_dataset("scenes", None, str(tmp_path)).open_split("training"))
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         assert list(pool.map(open_it, range(2))) == [2, 2]
-    assert sorted(prepared) == ["training", "validation"]
+    assert sorted(rendered) == ["training", "validation"]

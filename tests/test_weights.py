@@ -26,7 +26,7 @@ from pyrseg_jax.models.weights.importer import import_weights
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.evaluations import with_context
-from pyrseg_jax.run.start import initialise
+from pyrseg_jax.run.start import initialize
 from pyrseg_jax.run.workdir import Workdir
 
 IMPORTERS = BACKBONES["hrnet_tiny"].importers
@@ -224,7 +224,11 @@ def test_damaged_and_foreign_files_are_named(weight_file, tmp_path):
         ("cut.safetensors", whole[: len(whole) // 2], "cut.safetensors cannot be read as safetensors"),
         ("text.safetensors", b"<html>404</html>", "text.safetensors cannot be read as safetensors"),
         ("empty.safetensors", b"", "empty.safetensors cannot be read as safetensors"),
-        ("weights.onnx", whole, r"weights.onnx is no file of weights: expected one ending in \.safetensors, \.pth"),
+        (
+            "weights.onnx",
+            whole,
+            r"weights.onnx is not a file of weights: expected a name that ends in \.safetensors, \.pth",
+        ),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=message):
@@ -283,9 +287,9 @@ def test_pytorch_files_are_read(tmp_path):
 
 
 def start_of(config, classes, caplog):
-    """What `initialise` gives, flat, and its log line."""
+    """What `initialize` gives, flat, and its log line."""
     with caplog.at_level(logging.INFO):
-        start = initialise(config, experiment.make_model(config.model, len(classes)), ade_layout(classes))
+        start = initialize(config, experiment.make_model(config.model, len(classes)), ade_layout(classes))
     return start, caplog.records[-1].getMessage() if caplog.records else ""
 
 
@@ -299,7 +303,7 @@ def test_training_starts_from_a_file(weight_file, caplog):
     for part in ("context", "semantic_head", "unity_head"):
         jax.tree.map(np.testing.assert_array_equal, start.variables["params"][part], random.variables["params"][part])
     assert start.origin == {"file": str(weight_file), "sha256": read_weights(weight_file).sha256, "source": "HRNet"}
-    assert line.endswith("at random: context, semantic_head, unity_head; not taken: nothing")
+    assert line.endswith("random: context, semantic_head, unity_head; not used: nothing")
 
 
 def test_training_starts_from_a_run_with_other_classes(tmp_path, caplog):
@@ -310,10 +314,10 @@ def test_training_starts_from_a_run_with_other_classes(tmp_path, caplog):
         jax.tree.map(np.testing.assert_array_equal, start.variables["params"][part], theirs["params"][part])
     ours, head = start.variables["params"]["semantic_head"], theirs["params"]["semantic_head"]
     assert (ours["classify_1"]["kernel"].shape[-1], head["classify_1"]["kernel"].shape[-1]) == (3, 3)
-    assert line.endswith("at random: semantic_head; not taken: context, semantic_head")
+    assert line.endswith("random: semantic_head; not used: context, semantic_head")
     same, line = start_of(tiny_config(tmp_path / "first", strides=(8, 4)), ("sky", "ground", "post"), caplog)
     jax.tree.map(np.testing.assert_array_equal, same.variables, theirs)
-    assert "at random: nothing; not taken: nothing" in line
+    assert "random: nothing; not used: nothing" in line
     assert len(same.origin["sha256"]) == 64
     with pytest.raises(UserError, match=r"the run has the backbone hrnet_tiny, this one hrnet_small: choose that one"):
         start_of(tiny_config(tmp_path / "first", backbone="hrnet_small"), ("sky", "ground"), caplog)
@@ -323,7 +327,7 @@ def test_results_say_what_the_run_started_from(tmp_path):
     run = Workdir(str(tmp_path))
     assert with_context({}, tiny_config(), run, 3)["protocol"]["initialisation"] == "random"
     origin = {"file": "w.pth", "sha256": "0" * 64, "source": "HRNet"}
-    run.write_initialisation(origin)
+    run.open_for_training(tiny_config(), ade_layout(("sky", "ground")), origin)
     assert with_context({}, tiny_config(), run, 3)["protocol"]["initialisation"] == origin
 
 
@@ -342,4 +346,4 @@ def test_weights_that_do_not_fit_leave_no_run_behind(folder, tmp_path, weight_fi
     ):
         config = tiny_config(wrong)
         with pytest.raises(UserError, match=message):
-            initialise(config, experiment.make_model(config.model, 3), ade_layout(("a", "b", "c")))
+            initialize(config, experiment.make_model(config.model, 3), ade_layout(("a", "b", "c")))

@@ -43,7 +43,8 @@ _CONSTANT = re.compile(r"^\s+(%[\w.\-]+) = [su]32\[\]\S* constant\((\d+)\)")
 _LESS_THAN = re.compile(r"^\s+ROOT .* compare\([^,]*%[\w.\-]+, [^,]*?(%[\w.\-]+)\), direction=LT")
 
 
-class Traffic(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Traffic:
     """The collectives of one kind in one run of a program.
 
     Attributes:

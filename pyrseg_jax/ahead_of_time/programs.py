@@ -28,7 +28,7 @@ class Program:
 
     def describe(self) -> dict:
         """Return the values as JSON: `compile_s`, `memory`, `cycles`, and `collectives` with `count` and `bytes`."""
-        traffic = {kind: found._asdict() for kind, found in self.cost.collectives.items()}
+        traffic = {kind: dataclasses.asdict(found) for kind, found in self.cost.collectives.items()}
         return {
             "compile_s": self.compile_s,
             "memory": self.memory_bytes,
@@ -44,7 +44,7 @@ def compile_program(lowered: jax.stages.Lowered, name: str, target: Target) -> P
     compiled = target.compile(lowered)
     compile_s = time.perf_counter() - start
     log.info("compiled the %s in %.0f s", name, compile_s)
-    return Program(compile_s, memory_of(compiled), cost_of(compiled.as_text()))
+    return Program(compile_s, memory_of(compiled), cost_of(compiled.as_text() or ""))
 
 
 def memory_of(compiled: jax.stages.Compiled) -> dict[str, int]:
@@ -55,6 +55,7 @@ def memory_of(compiled: jax.stages.Compiled) -> dict[str, int]:
       their `total`.
     """
     found = compiled.memory_analysis()
+    assert found is not None, "XLA analyzes the memory of programs for CPU, GPU and TPU"
     sizes = {
         "arguments": found.argument_size_in_bytes,
         "outputs": found.output_size_in_bytes,

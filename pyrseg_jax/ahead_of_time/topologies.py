@@ -29,7 +29,7 @@ class Target:
     devices: list
     accelerator: Accelerator | None
     sides: tuple[int, ...] = ()
-    options: dict[str, bool] = dataclasses.field(default_factory=dict)
+    options: dict[str, str | bool] = dataclasses.field(default_factory=dict)
 
     def compile(self, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
         """Compile a program that was lowered for these devices."""

@@ -3,7 +3,6 @@
 TPUs and NVIDIA GPUs are compiled for by name; none has to be there.
 """
 
-import dataclasses
 import json
 import logging
 import re
@@ -17,10 +16,11 @@ from pyrseg_jax.ahead_of_time.lowering import count_flops_per_image, lower_evalu
 from pyrseg_jax.ahead_of_time.programs import compile_program
 from pyrseg_jax.ahead_of_time.report import estimate_slices, format_report
 from pyrseg_jax.ahead_of_time.topologies import Target, find_target
-from pyrseg_jax.data.catalog import count_classes
+from pyrseg_jax.data.catalog import count_classes, find_spec
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.segmenter import Segmenter
+from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.workdir import Workdir
@@ -42,9 +42,10 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
     Raises:
       UserError: if the topology is unknown, its compiler is missing, or the training step needs more memory than a device has.
     """
+    config = config_lib.resolve_durations(config, _num_training_images(config))
     target = find_target(topology)
-    mesh = mesh_lib.make_mesh(config.parallel.data, config.parallel.spatial, target.devices)
-    mesh_lib.check_rows(mesh, config.data.crop_px, config.model.strides[0])
+    mesh = experiment.make_mesh(config.parallel, target.devices)
+    experiment.check_rows(config, mesh)
     batch_size = splittable_batch(config.training.batch_size, mesh.shape["data"], config.training.accumulate)
     num_classes = count_classes(config.data.name, config.data.root)
     log.info("compiling for %s: %d devices, %d classes", target.name, mesh.size, num_classes)
@@ -64,6 +65,12 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
     print(f"report: {path}")
     check_memory(report["training"]["memory"]["total"], target, config)
     return report
+
+
+def _num_training_images(config: Config) -> int | None:
+    """Return the published number of training images without those held out; None if only the files could tell."""
+    published = find_spec(config.data.name).num_training_images
+    return None if published is None else published - config.data.holdout
 
 
 def splittable_batch(batch_size: int, num_groups: int, accumulate: int) -> int:
@@ -114,17 +121,13 @@ def _compile_training(config: Config, mesh: Mesh, num_classes: int, target: Targ
 
 def training_flops(config: Config, num_classes: int, remat: str) -> float:
     """Count the FLOPs of a training step per image, with `remat` instead of the configured rematerialization."""
-    config = dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, remat=remat),
-        training=dataclasses.replace(config.training, accumulate=1),
-    )
+    config = config_lib.changed(config, {"model.remat": remat, "training.accumulate": 1})
     return count_flops_per_image(*_training_parts(config, num_classes), config.data.crop_px)
 
 
 def _training_parts(config: Config, num_classes: int) -> tuple[Segmenter, optax.GradientTransformation, Callable]:
     model = experiment.make_model(config.model, num_classes)
-    return model, experiment.make_sgd(config), experiment.make_objective(config)
+    return model, experiment.make_optimizer(config), experiment.make_objective(config)
 
 
 def _compile_evaluation(config: Config, mesh: Mesh, num_classes: int, target: Target) -> dict:

@@ -2,7 +2,7 @@
 
 import logging
 
-from pyrseg_jax.data.report import check_once
+from pyrseg_jax.data.checks import check_once
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError

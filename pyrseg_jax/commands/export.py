@@ -16,7 +16,7 @@ from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
-from pyrseg_jax.storage.paths import is_bucket
+from pyrseg_jax.storage.paths import is_remote
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def export(config: Config, workdir: Workdir, target: str | None, sizes: Sequence
     """
     crop = config.data.crop_px
     shapes = [_read_size(text) for text in sizes] or [(crop, crop)]
-    if target is None and is_bucket(workdir.path):
+    if target is None and is_remote(workdir.path):
         raise UserError(f"--mode=export writes to a disk, and {workdir.path} is in a bucket: name a file with --output")
     path = Path(target).expanduser() if target else Path(workdir.path) / "model.zip"
     if path.suffix != ".zip":
@@ -49,7 +49,7 @@ def export(config: Config, workdir: Workdir, target: str | None, sizes: Sequence
     model = experiment.make_model(config.model, label_space.num_classes)
     trained = restore(config, model, workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), step)
     variables = jax.device_get(trained.variables)
-    origin = {"step": trained.step, "initialisation": workdir.read_initialisation()}
+    origin = {"step": trained.step, "initialisation": workdir.read_initialization()}
     path.parent.mkdir(parents=True, exist_ok=True)
     log.info("exporting step %d for images of %s", trained.step, ", ".join(f"{h} × {w}" for h, w in shapes))
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The files of a data set where they lie: in a folder, or in a zip that is read without unpacking it."""
+"""Read the files of a data set from a folder, or from a zip without unpacking it."""
 
 import zipfile
 import zlib
@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 
 from pyrseg_jax.errors import UserError
 
-# No photograph or label map of any known data set comes near: what unpacks to more is a bomb or a mistake.
+# Far above any photograph or label map of a known data set. A file that unpacks to more is a zip bomb or a mistake.
 MAX_FILE_BYTES = 512 * 2**20
-AGAIN = "fetch the file again"
+FETCH_AGAIN = "fetch the file again"
 
 
 class FolderArchive:
@@ -22,18 +22,19 @@ class FolderArchive:
         return f"FolderArchive({self._base})"
 
     def place(self, name: str = "") -> str:
-        """Word where a file lies, for messages."""
+        """Describe where a file is, for messages."""
         return str(self._base / name)
 
     def has_folder(self, name: str) -> bool:
+        """Tell whether there is a folder of this name."""
         return (self._base / name).is_dir()
 
     def files_in(self, folder: str) -> list[str]:
-        """List the names of the files in a folder, sorted, without those below it."""
+        """List the names of the files in a folder, sorted. Files in folders below it are not listed."""
         return sorted(path.name for path in (self._base / folder).iterdir())
 
     def read(self, name: str) -> bytes:
-        """Read a file; raises UserError naming it if that fails."""
+        """Read a file; raises UserError naming the file if that fails."""
         path = self._base / name
         try:
             size = path.stat().st_size
@@ -46,7 +47,7 @@ class FolderArchive:
             raise UserError(f"{path} cannot be read ({error.strerror}): check the disk and the permissions") from error
 
     def stamp(self, name: str) -> str:
-        """Describe a file such that any change shows: size and time of the last change."""
+        """Describe the state of a file by its size and the time of its last change."""
         try:
             stat = (self._base / name).stat()
         except FileNotFoundError:
@@ -55,10 +56,10 @@ class FolderArchive:
 
 
 class ZipArchive:
-    """Files below a folder inside of a zip. Picklable: each process opens it for itself.
+    """Files below a folder inside a zip. It can be pickled: each process opens the zip anew.
 
     Raises:
-      UserError: if it is no zip, is cut off, or holds a name that leads out of its folder.
+      UserError: if the file is not a zip, is cut off, or has an entry that leads out of its folder.
     """
 
     def __init__(self, path: Path, base: str = ""):
@@ -69,14 +70,16 @@ class ZipArchive:
         try:
             self._zip = zipfile.ZipFile(self._path)
         except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise UserError(f"{self._path} cannot be read as a zip ({error}): it may be cut off; {AGAIN}") from error
+            raise UserError(
+                f"{self._path} cannot be read as a zip ({error}): it may be cut off; {FETCH_AGAIN}"
+            ) from error
         self._folders: dict[str, list[str]] = {}
         for info in self._zip.infolist():
             name = PurePosixPath(info.filename.replace("\\", "/"))
             if name.is_absolute() or ".." in name.parts:
                 raise UserError(
-                    f"{self._path}: the entry {info.filename!r} leads out of its folder, as in no zip of a data set; {AGAIN} "
-                    "from a source that you trust"
+                    f"{self._path}: the entry {info.filename!r} leads out of its folder, which no zip of a data set needs; "
+                    f"{FETCH_AGAIN} from a source that you trust"
                 )
             if not info.is_dir():
                 self._folders.setdefault(str(name.parent), []).append(name.name)
@@ -92,7 +95,7 @@ class ZipArchive:
         return f"ZipArchive({self._path})"
 
     def below(self, base: str) -> "ZipArchive":
-        """Return the same zip, seen from a folder inside of it."""
+        """Return the same zip, seen from a folder inside it."""
         return ZipArchive(self._path, base)
 
     def folders(self) -> list[str]:
@@ -100,23 +103,24 @@ class ZipArchive:
         return sorted(self._folders)
 
     def place(self, name: str = "") -> str:
-        """Word where a file lies, for messages."""
+        """Describe where a file is, for messages."""
         inside = self._full(name)
         return f"{self._path}:{inside}" if name else str(self._path)
 
     def has_folder(self, name: str) -> bool:
+        """Tell whether there is a folder of this name that holds files."""
         return self._full(name) in self._folders
 
     def files_in(self, folder: str) -> list[str]:
-        """List the names of the files in a folder, sorted, without those below it."""
+        """List the names of the files in a folder, sorted. Files in folders below it are not listed."""
         return sorted(self._folders.get(self._full(folder), []))
 
     def read(self, name: str) -> bytes:
-        """Read a file; raises UserError naming it if that fails."""
+        """Read a file; raises UserError naming the file if that fails."""
         try:
             info = self._zip.getinfo(self._full(name))
         except KeyError as error:
-            raise UserError(f"{self.place(name)} is missing: {AGAIN}, it seems incomplete") from error
+            raise UserError(f"{self.place(name)} is missing: {FETCH_AGAIN}, it seems incomplete") from error
         if info.file_size > MAX_FILE_BYTES:
             raise UserError(_too_large(self.place(name), info.file_size))
         try:
@@ -124,13 +128,15 @@ class ZipArchive:
                 data = file.read(MAX_FILE_BYTES + 1)
         # Encrypted: RuntimeError; an unknown compression: NotImplementedError.
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-            raise UserError(f"{self.place(name)} cannot be unpacked ({error}): the zip is damaged; {AGAIN}") from error
-        if len(data) > MAX_FILE_BYTES:  # the size in its header was a lie
+            raise UserError(
+                f"{self.place(name)} cannot be unpacked ({error}): the zip is damaged; {FETCH_AGAIN}"
+            ) from error
+        if len(data) > MAX_FILE_BYTES:  # the size in its header was wrong
             raise UserError(_too_large(self.place(name), len(data)))
         return data
 
     def stamp(self, name: str) -> str:
-        """Describe a file such that any change shows: size and checksum, of which a zip keeps record."""
+        """Describe the state of a file by its size and checksum, which the zip records."""
         try:
             info = self._zip.getinfo(self._full(name))
         except KeyError:
@@ -145,16 +151,16 @@ Archive = FolderArchive | ZipArchive
 
 
 def open_archive(root: str, markers: Sequence[str], zip_names: Sequence[str], what: str) -> Archive:
-    """Find a data set's files in or below `root`: the unpacked folder, the zip itself, or a folder that holds one of them.
+    """Find a data set's files: the unpacked folder, the zip, or a folder that holds one of them.
 
     Args:
-      root: as the user gives it.
-      markers: folders that the data set has, like `images/training`; one is enough to know it by.
-      zip_names: names of the published file.
-      what: the data set's name, for messages.
+      root: file or folder, as the user gives it.
+      markers: folders that the data set has, like `images/training`; one of them is enough to recognize it.
+      zip_names: names that the published file may have.
+      what: name of the data set, for messages.
 
     Raises:
-      UserError: saying what was looked for, if nothing is found.
+      UserError: saying what was expected, if nothing is found.
     """
     path = Path(root).expanduser()
     expected = (
@@ -187,6 +193,6 @@ def _inside_zip(path: Path, markers: Sequence[str], expected: str) -> ZipArchive
 
 def _too_large(place: str, size: int) -> str:
     return (
-        f"{place} unpacks to {size / 2**20:.0f} MiB, above the limit of {MAX_FILE_BYTES // 2**20} MiB for one file: it is no "
-        "image or label map; remove it from the data set"
+        f"{place} unpacks to {size / 2**20:.0f} MiB, above the limit of {MAX_FILE_BYTES // 2**20} MiB for one file: it is "
+        "not an image or label map; remove it from the data set"
     )

@@ -1,4 +1,4 @@
-"""Read the tables of classes in `classes/`: value in label files, name, stuff or thing, colour."""
+"""Read the tables of classes in `classes/`: value in label files, name, stuff or thing, color."""
 
 import csv
 from pathlib import Path
@@ -7,7 +7,7 @@ from pyrseg_jax.data.label_space import LabelSpace
 
 
 def read_class_table(name: str) -> LabelSpace:
-    """Read `classes/NAME.csv`; the classes' train ids are their order."""
+    """Read `classes/NAME.csv`. The order of its lines gives the train ids."""
     with (Path(__file__).parent / "classes" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return LabelSpace(

@@ -1,4 +1,4 @@
-"""Fetch a published file once: continued where it was cut off, and checked."""
+"""Download a published file once: continue after an interruption, and check the result."""
 
 import dataclasses
 import hashlib
@@ -20,15 +20,15 @@ NUM_TRIES = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Published:
-    """A file that its authors publish.
+class PublishedFile:
+    """A file that the authors of a data set publish.
 
     Attributes:
-      url: where.
-      file_name: what to call it here.
-      md5: of its content; None where none was published: then the checksum of the first download is recorded, and only later
-        ones are held against it.
-      note: what else there is to say about getting it.
+      url: where it is.
+      file_name: name to save it under.
+      md5: its published MD5; None if the authors published none. Then the checksum of the first download is recorded, and later
+        downloads are compared with that.
+      note: further instructions for a download by hand, appended to "download it on a machine with network".
     """
 
     url: str
@@ -37,16 +37,18 @@ class Published:
     note: str = ""
 
 
-def fetch(published: Published, folder: Path, pause_s: float = 5.0) -> Path:
-    """Return the file in `folder`, downloaded if it is not there; what arrived before an interruption is kept and continued.
+def fetch(published: PublishedFile, folder: Path, pause_s: float = 5.0) -> Path:
+    """Return the file in `folder`, after downloading it if it is not there yet.
+
+    A download that was interrupted continues where it stopped.
 
     Args:
-      published: what to fetch.
-      folder: where to; beside the file goes `NAME.checksum` with its MD5 and SHA-256.
-      pause_s: between two tries.
+      published: the file.
+      folder: where to save it, beside `NAME.checksum` with its MD5 and SHA-256.
+      pause_s: seconds between two tries.
 
     Raises:
-      UserError: if it cannot be fetched, saying what to put where instead, or if it is not what was published.
+      UserError: if it cannot be downloaded, saying which file to put where instead, or if its checksum is wrong.
     """
     target = folder / published.file_name
     if target.is_file():
@@ -63,7 +65,7 @@ def fetch(published: Published, folder: Path, pause_s: float = 5.0) -> Path:
         try:
             _continue(published.url, partial)
             break
-        except (OSError, EOFError, ValueError) as error:  # URLError and the errors of sockets are OSErrors
+        except (OSError, EOFError, ValueError) as error:  # URLError and socket errors are OSErrors
             is_refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
             if attempt == NUM_TRIES or is_refused or not partial.exists():
                 raise UserError(_what_to_do(published, folder, error)) from error
@@ -80,11 +82,11 @@ def _continue(url: str, partial: Path) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and start:  # nothing is left to send: it was complete, or is of another file
+        if error.code == 416 and start:  # nothing is left to send; `_check` tells whether the file is the right one
             return
         raise
     with response:
-        if start and getattr(response, "status", None) != 206:  # the server does not continue: begin anew
+        if start and getattr(response, "status", None) != 206:  # the server cannot continue: start again
             start = 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
@@ -100,8 +102,8 @@ def _continue(url: str, partial: Path) -> None:
         raise EOFError(f"{received} of {total} bytes arrived")
 
 
-def _check(published: Published, partial: Path) -> None:
-    """Compare the checksums with the published or the recorded ones; a file that differs is removed."""
+def _check(published: PublishedFile, partial: Path) -> None:
+    """Compare the checksums with the published or recorded ones; remove a file that differs."""
     digests = {"md5": hashlib.md5(usedforsecurity=False), "sha256": hashlib.sha256()}
     with partial.open("rb") as file:
         while block := file.read(BLOCK_BYTES):
@@ -115,7 +117,7 @@ def _check(published: Published, partial: Path) -> None:
             partial.unlink()
             raise UserError(
                 f"{published.url}: the file has the {name} {found[name]}, but {expected} is {source}: it is damaged or was "
-                "changed, and is removed; try again, or fetch it elsewhere and name it with --config.data.root=FILE"
+                "changed, and has been removed; try again, or get it elsewhere and name it with --config.data.root=FILE"
             )
     if published.md5 is None and recorded is None:
         log.warning(
@@ -127,7 +129,7 @@ def _check(published: Published, partial: Path) -> None:
     record.write_text(f"md5 {found['md5']}\nsha256 {found['sha256']}\n")
 
 
-def _what_to_do(published: Published, folder: Path, error: Exception) -> str:
+def _what_to_do(published: PublishedFile, folder: Path, error: Exception) -> str:
     return (
         f"{published.file_name} cannot be downloaded from {published.url} ({error}): download it on a machine with network"
         f"{published.note}, and put it into {folder}, or name the place of the zip or its unpacked folder with "

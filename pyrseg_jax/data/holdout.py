@@ -1,12 +1,12 @@
-"""Take images out of the training split at random: the paper's ablations train on 16K images of ADE20K and score 4K."""
+"""Hold random images out of the training split: the paper's ablations train on 16K images of ADE20K and score the other 4K."""
 
 import hashlib
 from collections.abc import Sequence
 
-from pyrseg_jax.data.source import Record, Source
+from pyrseg_jax.data.source import FileSource, Record, Source
 from pyrseg_jax.errors import UserError
 
-HOLDOUT = "holdout"
+HOLDOUT = "holdout"  # name of the split
 
 
 class Subset:
@@ -26,26 +26,31 @@ class Subset:
 
 
 class FileSubset(Subset):
-    """The same of a source that knows its files."""
+    """Some records of a source that reads the user's files."""
+
+    def __init__(self, source: FileSource, indices: Sequence[int]):
+        super().__init__(source, indices)
+        self._file_source = source
 
     def fingerprint(self) -> list[str]:
-        """Describe the files of these records such that any change of one shows."""
-        lines = self._source.fingerprint()  # one per record
+        """Describe the files of each record in one line that changes whenever a file does."""
+        lines = self._file_source.fingerprint()
         return [lines[i] for i in self._indices]
 
 
 def take(source: Source, indices: Sequence[int]) -> Subset:
-    """Select records of a source; one that can be asked for its files still can."""
-    return (FileSubset if hasattr(source, "fingerprint") else Subset)(source, indices)
+    """Select records of a source. A selection from a `FileSource` is one as well."""
+    return FileSubset(source, indices) if isinstance(source, FileSource) else Subset(source, indices)
 
 
 def draw_holdout(num_images: int, num_holdout: int, seed: int) -> tuple[list[int], list[int]]:
-    """Draw which images are held out; returns (the others, these), each in ascending order.
+    """Draw the images to hold out; return the indices of the others and of these, each in ascending order.
 
-    Chosen: ranked by a hash of seed and index, so that the draw is the same on every machine and with every version of NumPy.
+    Chosen: images are ranked by a hash of seed and index, so that the draw is the same on every machine and with every version
+    of NumPy.
 
     Raises:
-      UserError: if none would be left to train on.
+      UserError: if no image would be left to train on.
     """
     if num_holdout >= num_images:
         raise UserError(

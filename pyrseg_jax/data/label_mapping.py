@@ -1,4 +1,4 @@
-"""Label values of the user's own: where they do not follow ADE20K's numbering, the configuration says what they mean."""
+"""Map the values of the user's label files to classes, where they do not follow ADE20K's numbering."""
 
 import dataclasses
 
@@ -10,12 +10,12 @@ VOID_WORD = "void"
 
 
 @dataclasses.dataclass(frozen=True)
-class OwnValues:
-    """What the values in label files mean, by default as in ADE20K.
+class LabelMapping:
+    """What the values in label files mean. The defaults are ADE20K's numbering.
 
     Attributes:
-      first_value: of the first class of the list; the others count up from it.
-      void_value: of pixels without a class.
+      first_value: value of the first class in the list; the other classes count up from it.
+      void_value: value of pixels without a class.
       remap: further values, as `VALUE:CLASS,…`, where CLASS is the value of a class or the word void: "7:1,9:void".
     """
 
@@ -24,15 +24,15 @@ class OwnValues:
     remap: str = ""
 
 
-def make_label_space(names: tuple[str, ...], own: OwnValues = OwnValues()) -> LabelSpace:  # noqa: B008 (it is frozen)
+def make_label_space(names: tuple[str, ...], mapping: LabelMapping = LabelMapping()) -> LabelSpace:  # noqa: B008 (frozen)
     """Number the classes of a list.
 
-    Chosen: nothing is guessed: a value without a meaning stays an error.
+    Chosen: nothing is guessed. A value without a meaning stays an error.
 
     Raises:
       UserError: naming the key, for values that do not fit together.
     """
-    first_value, void_value = own.first_value, own.void_value
+    first_value, void_value = mapping.first_value, mapping.void_value
     last_value = first_value + len(names) - 1
     if last_value > 255:
         raise UserError(
@@ -47,10 +47,11 @@ def make_label_space(names: tuple[str, ...], own: OwnValues = OwnValues()) -> La
             "255 for void, set config.data.first_value=0 and config.data.void_value=255"
         )
     plain = LabelSpace(names, tuple(range(first_value, last_value + 1)), void_value)
-    return LabelSpace(names, plain.file_ids, void_value, also=_read_remap(own.remap, plain))
+    return LabelSpace(names, plain.file_ids, void_value, also=_read_remap(mapping.remap, plain))
 
 
 def _read_remap(text: str, space: LabelSpace) -> tuple[tuple[int, int], ...]:
+    """Parse `VALUE:CLASS,…` to (value in label files, train id or void), in ascending order."""
     meaning = {value: train_id for train_id, value in enumerate(space.file_ids)} | {space.void_file_id: VOID}
     found: dict[int, int] = {}
     for entry in filter(None, (part.strip() for part in text.split(","))):
@@ -58,14 +59,19 @@ def _read_remap(text: str, space: LabelSpace) -> tuple[tuple[int, int], ...]:
         is_number = value.isdecimal() and int(value) <= 255
         if not colon or not is_number or not (target == VOID_WORD or target.isdecimal()):
             raise UserError(
-                f"config.data.remap={text!r}: {entry!r} is no VALUE:CLASS with a value from 0 to 255 and the value of a class, "
+                f"config.data.remap={text!r}: {entry!r} is not VALUE:CLASS with a value from 0 to 255 and the value of a class, "
                 f'or the word {VOID_WORD}; write it like "7:1,9:{VOID_WORD}"'
             )
         if target != VOID_WORD and int(target) not in meaning:
-            raise UserError(f"config.data.remap={text!r}: {target} is no class: expected {space.describe_file_ids()}")
+            raise UserError(
+                f"config.data.remap={text!r}: {target} is not a class: expected {space.describe_file_ids()}"
+            )
         if int(value) in found:
             raise UserError(f"config.data.remap={text!r}: {value} is given twice: keep one of them")
         if int(value) == space.void_file_id:
-            raise UserError(f"config.data.remap={text!r}: {value} is void; set config.data.void_value if it is not")
+            raise UserError(
+                f"config.data.remap={text!r}: {value} is the value of void; if it is a class, set config.data.void_value to "
+                "another value"
+            )
         found[int(value)] = VOID if target == VOID_WORD else meaning[int(target)]
     return tuple(sorted(found.items()))

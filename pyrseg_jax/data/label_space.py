@@ -1,19 +1,20 @@
-"""Which value in a label file means which class.
+"""Translate between the values in label files and the train ids of the package.
 
-Inside the package classes are numbered 0 … C-1 ("train ids") and void is 255; files have numbers of their own.
+Inside the package, classes are numbered 0 … C-1 ("train ids") and void is 255. Every data set numbers its files differently.
 """
 
 import dataclasses
 import functools
+from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.errors import UserError
 
-MAX_CLASSES = 255  # train ids 0 … 254 beside void in eight bits
+MAX_CLASSES = 255  # train ids 0 … 254; void takes the last of the 256 values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +22,12 @@ class LabelSpace:
     """Names and file values of a data set's classes, by train id.
 
     Attributes:
-      names: of the C classes.
-      file_ids: the value of each class in label files, 0 … 255.
-      void_file_id: the value in label files of pixels that belong to no class.
-      colors: an (R, G, B) per class, or None.
-      is_stuff: whether a class is stuff (without countable instances), or None where the data set does not say.
-      also: (value in label files, train id or 255) of further values that files hold; predictions never use them.
+      names: names of the C classes.
+      file_ids: value of each class in label files, 0 … 255.
+      void_file_id: value in label files of pixels that belong to no class.
+      colors: (R, G, B) of each class, or None.
+      is_stuff: whether each class is stuff (without countable instances), or None where the data set does not say.
+      also: further values in label files, as (value, train id or 255); they are read, and predictions never use them.
     """
 
     names: tuple[str, ...]
@@ -37,12 +38,13 @@ class LabelSpace:
     also: tuple[tuple[int, int], ...] = ()
 
     @classmethod
-    def from_json(cls, values: dict) -> "LabelSpace":
-        """Build one from what `dataclasses.asdict` became in JSON: lists in place of tuples."""
+    def from_json(cls, values: dict[str, Any]) -> "LabelSpace":
+        """Build a label space from the JSON of its `dataclasses.asdict`, where tuples have become lists."""
         return cls(**{name: _to_tuple(value) for name, value in values.items()})
 
     @property
     def num_classes(self) -> int:
+        """Number of classes, without void."""
         return len(self.names)
 
     @functools.cached_property
@@ -70,14 +72,18 @@ class LabelSpace:
         table[: self.num_classes] = self.file_ids
         return table
 
-    def to_train_ids(self, file_values: np.ndarray, where: str) -> UInt8[np.ndarray, "h w"]:
-        """Turn the values of a label file into train ids.
+    def to_train_ids(self, file_values: Shaped[np.ndarray, "h w"], where: str) -> UInt8[np.ndarray, "h w"]:
+        """Translate the values of a label file to train ids.
+
+        Args:
+          file_values: (H, W) integers of any type.
+          where: name of the file, for messages.
 
         Raises:
-          UserError: naming `where`, the first value that no class has, its pixel, and how many pixels there are of it.
+          UserError: naming the file, the first value that no class has, its pixel, and how many pixels have it.
         """
         if file_values.dtype == np.uint8:
-            train_ids = cv2.LUT(file_values, self._to_train)  # five times as fast as indexing
+            train_ids = cv2.LUT(file_values, self._to_train)  # five times as fast as NumPy indexing
             if file_values.max(initial=0) < self._first_unknown:
                 return train_ids
             is_wrong = cv2.LUT(file_values, self._is_no_class)
@@ -90,21 +96,21 @@ class LabelSpace:
             value = file_values[row, column]
             raise UserError(
                 f"{where}: value {value} at row {row}, column {column} ({(file_values == value).sum()} pixels of it) is "
-                f"no class: expected {self.describe_file_ids()}; correct the label file, or, in a folder of your own, "
+                f"not a class: expected {self.describe_file_ids()}; correct the label file, or, in a folder of your own, "
                 "add the class to classes.txt or say what the value means with config.data.remap"
             )
         return train_ids
 
     def to_file_values(self, train_ids: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-        """Turn train ids into the values of the data set's own label files."""
+        """Translate train ids to the values of the data set's own label files."""
         return self._to_file[train_ids]
 
     def values(self) -> tuple:
-        """Return all that decides which value means which class."""
+        """Return everything that decides which value means which class."""
         return self.file_ids, self.void_file_id, self.also
 
     def describe_file_ids(self) -> str:
-        """Word the values that a label file may hold."""
+        """Describe the values that a label file may hold, for messages."""
         first, last = min(self.file_ids), max(self.file_ids)
         has_gaps = last - first + 1 != self.num_classes
         remapped = f", or {', '.join(str(value) for value, _ in self.also)} by config.data.remap" if self.also else ""
@@ -112,10 +118,11 @@ class LabelSpace:
         return f"{self.void_file_id} (void) or {first} … {last}{gaps} ({self.num_classes} classes){remapped}"
 
 
-def _to_tuple(value):
+def _to_tuple(value: Any) -> Any:
+    """Turn a list, and the lists inside it, into tuples; return anything else as it is."""
     return tuple(_to_tuple(item) for item in value) if isinstance(value, list) else value
 
 
 def ade_layout(names: tuple[str, ...], **kwargs) -> LabelSpace:
-    """Make the label space of ADE20K's layout: 0 is void, and class i of the list has the value i + 1."""
+    """Return the label space of ADE20K's layout: 0 is void, and class i of the list has the value i + 1."""
     return LabelSpace(names, tuple(range(1, len(names) + 1)), 0, **kwargs)

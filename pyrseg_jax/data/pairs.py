@@ -1,4 +1,4 @@
-"""Images with their label maps in an archive: random access to the bytes, as `source.Source` asks for."""
+"""Find images and their label maps in an archive, and read their bytes as a `source.FileSource`."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 @dataclasses.dataclass(frozen=True)
 class PairFiles:
-    """Where an image and its label map lie in an archive, and what to call results about them."""
+    """Names of an image and its label map in an archive, and of the pair itself."""
 
     name: str
     image: str
@@ -20,12 +20,12 @@ class PairFiles:
 
 
 class ArchiveSource:
-    """The pairs of one split.
+    """The pairs of one split, with random access.
 
     Args:
       archive: where the files are.
-      pairs: which, in order.
-      read_label: (bytes of a label file, what to call it in messages) → bytes of a PNG; None where the files are PNGs.
+      pairs: the pairs, in order.
+      read_label: (bytes of a label file, its name for messages) → bytes of a PNG; None where the files are PNGs already.
     """
 
     def __init__(
@@ -55,25 +55,25 @@ class ArchiveSource:
         return f"ArchiveSource({self._archive!r}, {len(self)} pairs)"
 
     def place(self) -> str:
-        """Word where the archive is."""
+        """Describe where the archive is, for messages."""
         return self._archive.place()
 
     def fingerprint(self) -> list[str]:
-        """Describe every file such that any change of one shows; one line for each pair."""
+        """Describe the files of each pair in one line that changes whenever a file does."""
         return [f"{self._archive.stamp(pair.image)}; {self._archive.stamp(pair.label)}" for pair in self._pairs]
 
 
 def list_pairs(archive: Archive, image_folder: str, label_folder: str, layout: str) -> list[PairFiles]:
-    """List the images of a folder with the label maps of the same names in another, sorted by name.
+    """Pair the images of one folder with the label maps of the same names in another; sort by name.
 
     Args:
-      archive: where both are.
-      image_folder, label_folder: names in it.
-      layout: how the data set should lie, for messages.
+      archive: where both folders are.
+      image_folder, label_folder: their names in the archive.
+      layout: the expected layout of the data set, for messages.
 
     Raises:
-      UserError: for a missing or empty folder, an image without a label, a label without an image, or two images of one
-        name.
+      UserError: for a missing or empty folder, an image without a label map, a label map without an image, or two images of
+        the same name.
     """
     for folder in (image_folder, label_folder):
         if not archive.has_folder(folder):
@@ -103,12 +103,12 @@ def _by_stem(archive: Archive, folder: str, suffixes: Sequence[str]) -> dict[str
     found: dict[str, str] = {}
     for name in archive.files_in(folder):
         stem, dot, suffix = name.rpartition(".")
-        # A name that starts with a dot is the system's own (macOS puts a ._NAME.jpg beside every NAME.jpg).
+        # The system's own files start with a dot: macOS puts a ._NAME.jpg beside every NAME.jpg.
         if dot + suffix.lower() not in suffixes or name.startswith("."):
             continue
         if stem in found:
             raise UserError(
-                f"{archive.place(f'{folder}/{name}')} and {found[stem].rpartition('/')[2]} have the same name but for the "
+                f"{archive.place(f'{folder}/{name}')} and {found[stem].rpartition('/')[2]} have the same name except for the "
                 "ending: keep one of them"
             )
         found[stem] = f"{folder}/{name}"

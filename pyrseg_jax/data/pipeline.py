@@ -1,15 +1,11 @@
-"""Batches for training, through Grain.
+"""Read, augment and batch training images with Grain.
 
-Order and augmentation of training batches are a function of (seed, step) alone: not of the number of workers or
-processes, nor of where a run was interrupted.
+The order and augmentation of training batches depend on (seed, step) alone. The number of workers or processes does not change
+them, and neither does an interruption.
 """
 
-import collections
-import concurrent.futures
-import itertools
 import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 import cv2
 import grain
@@ -18,66 +14,70 @@ from jaxtyping import UInt8
 
 from pyrseg_jax.data.decode import Pair, decode_pair
 from pyrseg_jax.data.label_space import LabelSpace
-from pyrseg_jax.data.memory import keep_freed_memory
 from pyrseg_jax.data.source import Source
+from pyrseg_jax.data.threads import THREADS
 from pyrseg_jax.data.transforms import Augmentation
+from pyrseg_jax.distributed.host_memory import keep_memory_between_images
 from pyrseg_jax.errors import UserError
 
 log = logging.getLogger(__name__)
-THREADS = os.cpu_count() or 1
-
 
 MAX_SKIPPED_IN_A_ROW = 100
-_PROBLEM_LENGTH = 400  # of messages that travel with a batch
+_PROBLEM_BYTES = 400  # length of the messages that travel with a batch
 
 
 class _Load(grain.transforms.Map):
-    """Index → decoded pair, and the problem with the record if another one had to take its place."""
+    """Map an index to a decoded pair, and to the problem with its record if another record replaced it."""
 
     def __init__(self, source: Source, label_space: LabelSpace, is_skipping: bool):
         self._source, self._label_space, self._is_skipping = source, label_space, is_skipping
 
-    def map(self, index: int) -> tuple[Pair, str]:
-        # Every worker has its own work: OpenCV's threads would only fight over the cores.
+    def map(self, element: int) -> tuple[Pair, str]:  # pyright: ignore[reportIncompatibleMethodOverride]  # Grain declares None
+        # Every worker has work of its own, so OpenCV's threads would only compete for the cores.
         cv2.setNumThreads(0)
-        keep_freed_memory()
+        keep_memory_between_images()
         problem = ""
-        # The next record that can be read takes the place, so that a batch is still a function of seed and step alone.
-        for offset in range(min(MAX_SKIPPED_IN_A_ROW, len(self._source)) if self._is_skipping else 1):
+        num_tries = min(MAX_SKIPPED_IN_A_ROW, len(self._source)) if self._is_skipping else 1
+        # The next record that can be read replaces a bad one, so that a batch still depends on seed and step alone.
+        for offset in range(num_tries):
             try:
-                record = self._source[(int(index) + offset) % len(self._source)]
+                record = self._source[(int(element) + offset) % len(self._source)]
                 return decode_pair(record, self._label_space), problem
             except UserError as error:
                 if not self._is_skipping:
                     raise
                 problem = problem or str(error)
-        raise UserError(f"none of {offset + 1} records in a row can be read, the first: {problem}")
+        raise UserError(f"none of {num_tries} records in a row can be read, the first: {problem}")
 
 
 class _Augment(grain.transforms.RandomMap):
     def __init__(self, augmentation: Augmentation):
         self._augmentation = augmentation
 
-    def random_map(self, loaded: tuple[Pair, str], generator: np.random.Generator) -> dict:
-        pair, problem = loaded
-        return self._augmentation(pair, generator)._asdict() | {"problem": _to_bytes(problem)}
+    def random_map(self, element: tuple[Pair, str], rng: np.random.Generator) -> dict:  # pyright: ignore[reportIncompatibleMethodOverride]  # Grain declares None
+        pair, problem = element
+        return self._augmentation(pair, rng)._asdict() | {"problem": _to_bytes(problem)}
 
 
 def _to_bytes(problem: str) -> UInt8[np.ndarray, "bytes"]:
-    """Pack a message into an array, for only arrays travel quickly between processes."""
-    packed = np.zeros(_PROBLEM_LENGTH, np.uint8)
-    encoded = problem.encode()[:_PROBLEM_LENGTH]
+    """Pack a message into an array, because only arrays travel quickly between processes."""
+    packed = np.zeros(_PROBLEM_BYTES, np.uint8)
+    encoded = problem.encode()[:_PROBLEM_BYTES]
     packed[: len(encoded)] = list(encoded)
     return packed
 
 
 class TrainingBatches:
-    """Training batches without end; counts the records that had to be skipped, and says each problem once."""
+    """Endless training batches. Counts the records that had to be skipped, and logs each problem once.
+
+    Attributes:
+      num_skipped: records that another one replaced, since the start of this process.
+    """
 
     def __init__(self, batches: Iterator[dict[str, np.ndarray]]):
         self._batches = batches
-        self._said: set[bytes] = set()
-        self.num_skipped = 0  # records for which another one was taken, since the start of this process
+        self._logged: set[bytes] = set()
+        self.num_skipped = 0
 
     def __iter__(self) -> "TrainingBatches":
         return self
@@ -85,28 +85,29 @@ class TrainingBatches:
     def __next__(self) -> dict[str, np.ndarray]:
         try:
             batch = next(self._batches)
-        except UserError as error:  # Grain appends where its traceback went
+        except UserError as error:  # Grain appends its own traceback to the message
             raise UserError(str(error).split(f"\n{'-' * 20}")[0]) from None
-        except RuntimeError as error:  # what Grain raises when a worker process has ended
+        except RuntimeError as error:  # Grain raises this when a worker process has ended
             if isinstance(error, NotImplementedError | RecursionError) or "exit" not in str(error):
                 raise
             raise UserError(
-                f"a process that reads the data was killed ({_first_line(error)}): most likely memory is short; lower "
+                f"a process that reads the data was killed ({_first_line(error)}): most likely memory ran out; lower "
                 "config.data.workers and start the same command again: it continues from the last checkpoint"
             ) from error
         for packed in batch.pop("problem"):
             problem = packed.tobytes().rstrip(b"\0")
             if problem:
                 self.num_skipped += 1
-                if problem not in self._said:
-                    self._said.add(problem)
-                    log.warning("skipped, another record takes its place: %s", problem.decode(errors="ignore"))
+                if problem not in self._logged:
+                    self._logged.add(problem)
+                    log.warning("skipped, another record replaces it: %s", problem.decode(errors="ignore"))
         return batch
 
     def close(self) -> None:
         """End the worker processes."""
-        if hasattr(self._batches, "close"):
-            self._batches.close()
+        close = getattr(self._batches, "close", None)
+        if close is not None:
+            close()
 
 
 def _first_line(error: Exception) -> str:
@@ -126,24 +127,24 @@ def training_batches(
     num_processes: int = 1,
     on_error: str = "stop",
 ) -> TrainingBatches:
-    """Iterate without end over this process's share of the training batches, from step `first_step` on.
+    """Iterate endlessly over this process's share of the training batches, starting at step `first_step`.
 
-    Every epoch is shuffled anew; batches run across the ends of epochs. Each batch is a dict of `image`
-    (n, crop, crop, 3) uint8 and `label` (n, crop, crop) uint8 train ids with n = batch_size / num_processes.
+    Every epoch has a new order, and batches run across the ends of epochs. Each batch is a dict of `image` (n, crop, crop, 3)
+    uint8 and `label` (n, crop, crop) uint8 train ids, where n = batch_size / num_processes.
 
     Args:
-      source: records as `decode.decode_pair` takes them.
-      label_space: of their label files.
+      source: the training split.
+      label_space: the classes of its label files.
       augmentation: applied to each pair.
-      batch_size: over all processes.
+      batch_size: number of images in a batch, over all processes.
       seed: of order and augmentation.
       first_step: the batch to begin with; batches before it are not computed.
-      workers: processes that read and augment; 0 for threads of this one.
-      process_index, num_processes: which share; together the shares are the global batch, for any number of them.
-      on_error: "stop": a record that cannot be used is an error; "skip": the next one takes its place, and is counted.
+      workers: number of processes that read and augment; 0 for threads of this process.
+      process_index, num_processes: which share this is. The shares of all processes form the global batch.
+      on_error: "stop" raises an error for a record that cannot be used; "skip" replaces it with the next one, and counts it.
 
     Raises:
-      UserError: while iterating: naming the file of a bad record, or if a worker process was killed.
+      UserError: while iterating, naming the file of a bad record, or if a worker process was killed.
     """
     dataset = (
         grain.MapDataset.range(len(source))
@@ -153,30 +154,13 @@ def training_batches(
         .map(_Load(source, label_space, on_error == "skip"))
         .random_map(_Augment(augmentation))
     )
-    # After the random map, so that augmentation does not depend on the number of processes.
+    # The share is taken after the random map, so that augmentation does not depend on the number of processes.
     dataset = dataset[process_index::num_processes].batch(batch_size // num_processes, drop_remainder=True)
-    # A MapDataset is random access: starting at a step needs no saved iterator, which could be restored only with the
-    # same number of workers.
+    # A MapDataset has random access, so it can start at any step. A saved iterator would need the same number of workers.
     dataset = dataset[first_step:]
-    # Two batches in flight per process: enough to hide one slow image, without holding many in memory.
+    # Two batches in flight per process are enough to hide one slow image without holding many in memory.
     reading = grain.ReadOptions(num_threads=min(THREADS, 2 if workers else THREADS), prefetch_buffer_size=2)
     batches = dataset.to_iter_dataset(reading)
     if workers:
         batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
     return TrainingBatches(iter(batches))
-
-
-def ordered_map(function: Callable, items: Sequence, num_threads: int) -> Iterator:
-    """Map with threads, in order, with only a few results in memory ahead of the one that is asked for."""
-    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-        upcoming = iter(items)
-        running = collections.deque(pool.submit(function, item) for item in itertools.islice(upcoming, 2 * num_threads))
-        try:
-            while running:
-                result = running.popleft().result()
-                for item in itertools.islice(upcoming, 1):
-                    running.append(pool.submit(function, item))
-                yield result
-        finally:
-            for future in running:
-                future.cancel()

@@ -1,4 +1,4 @@
-"""Data sets that TFDS prepares once and keeps as ArrayRecord files."""
+"""Prepare data sets once with TFDS, keep them as ArrayRecord files, and read them back."""
 
 import contextlib
 import csv
@@ -8,120 +8,143 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import constants
 
 from pyrseg_jax.data.archive import open_archive
+from pyrseg_jax.data.builders import CHECKSUMS, ORIGIN, REPORTS, VERSION, PairBuilder, RenderedBuilder
 from pyrseg_jax.data.download import fetch
-from pyrseg_jax.data.native import CHECKSUMS, ORIGIN, SURVEYS, NativeBuilder
+from pyrseg_jax.data.file_dataset import FileDataset, Splits
+from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pairs import ArchiveSource
-from pyrseg_jax.data.report import Checksums, Survey
+from pyrseg_jax.data.report import Checksums, DatasetReport
 from pyrseg_jax.data.source import Record
+from pyrseg_jax.data.spec import DataLocation
 from pyrseg_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 OFFLINE = tfds.download.DownloadConfig(try_download_gcs=False)
+OLD_REPORTS = "surveys.json"  # name of the reports in folders that earlier versions prepared
+
+MakeBuilder = Callable[[str], tfds.core.DatasetBuilder]  # folder that keeps prepared data sets → the builder
 
 
-def prepare(make_builder: Callable[[str], tfds.core.DatasetBuilder], data_dir: str | None) -> tfds.core.DatasetBuilder:
-    """Return the builder of a data set, prepared if it was not yet.
+def prepare_rendered(
+    name: str,
+    label_space: LabelSpace,
+    generators: Mapping[str, Callable[[], Iterator[tuple[str, dict]]]],
+    prepared: str | None,
+) -> tfds.core.DatasetBuilder:
+    """Open a data set that this package renders, after preparing it if necessary.
 
-    TFDS prepares into a temporary folder that it renames at the end: an interrupted preparation is begun anew, never taken
-    for complete. Of several processes that need a data set one prepares it, and the others wait.
+    TFDS prepares into a temporary folder that it renames at the end, so an interrupted preparation starts again and never counts
+    as complete. If several processes need the data set, one prepares it and the others wait.
 
     Args:
-      make_builder: data_dir → the builder.
-      data_dir: folder that keeps prepared data sets; None for TFDS's own place.
+      name: of the data set.
+      label_space: its classes.
+      generators: split → function that yields (name, example) with image and label as encoded bytes.
+      prepared: folder that keeps prepared data sets; None for TFDS's own.
 
     Raises:
       UserError: if the folder cannot be written.
     """
-    builder = make_builder(str(_store(data_dir)))
-    if builder.is_prepared():
-        return builder
-    with _alone(_store(data_dir) / builder.name, builder.name):
-        return _prepare(make_builder, data_dir)
+
+    def make_builder(folder: str) -> RenderedBuilder:
+        return RenderedBuilder(
+            name=name, label_space=label_space, generators=generators, data_dir=folder, file_format="array_record"
+        )
+
+    store = _store(prepared)
+    if not make_builder(str(store)).is_prepared():
+        with _one_at_a_time(store / name, name):
+            _prepare(make_builder, store)
+    return open_prepared(store / name / VERSION)
 
 
-def _prepare(make_builder: Callable[[str], tfds.core.DatasetBuilder], data_dir: str | None) -> tfds.core.DatasetBuilder:
-    builder = make_builder(str(_store(data_dir)))
-    if not builder.is_prepared():
-        log.info("preparing the data set %s in %s (once)", builder.name, builder.data_dir)
-        if not sys.stderr.isatty():  # in a log file its bars are noise
-            tfds.disable_progress_bar()
-        try:
-            # What TFDS prints is said in the line above; standard output is for results.
-            with contextlib.redirect_stdout(io.StringIO()):
-                builder.download_and_prepare(file_format="array_record", download_config=OFFLINE)
-        except OSError as error:
-            raise UserError(
-                f"{builder.data_dir}: the data set {builder.name} cannot be prepared there ({error}); "
-                "choose another folder with --config.data.prepared=FOLDER"
-            ) from error
-    return builder
+def _prepare(make_builder: MakeBuilder, store: Path) -> None:
+    builder = make_builder(str(store))
+    if builder.is_prepared():  # by another process, while this one waited
+        return
+    log.info("preparing the data set %s in %s (once)", builder.name, builder.data_dir)
+    if not sys.stderr.isatty():  # in a log file, TFDS's progress bars would be noise
+        tfds.disable_progress_bar()
+    try:
+        # Standard output is for results. The line above says all that TFDS would print there.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(file_format="array_record", download_config=OFFLINE)
+    except OSError as error:
+        raise UserError(
+            f"{builder.data_dir}: the data set {builder.name} cannot be prepared there ({error}); "
+            "choose another folder with --config.data.prepared=FOLDER"
+        ) from error
 
 
-def find_files(builder_class: type[NativeBuilder], root: str | None, data_dir: str | None) -> dict[str, ArchiveSource]:
-    """List the splits in the user's files; without any, in the published file, which is downloaded."""
-    root = root or str(fetch(builder_class.PUBLISHED, _store(data_dir) / "downloads"))
-    archive = open_archive(root, builder_class.MARKERS, builder_class.ZIP_NAMES, builder_class.name)
-    splits = builder_class.list_splits(archive)
+def find_files(files: FileDataset, location: DataLocation) -> dict[str, ArchiveSource]:
+    """List the splits in the user's files, or else in the published file, which is downloaded."""
+    root = location.root or str(fetch(files.published, _store(location.prepared) / "downloads"))
+    archive = open_archive(root, files.markers, files.zip_names, files.name)
+    splits = files.list_splits(archive)
     counts = {split: len(source) for split, source in splits.items()}
-    if counts != builder_class.NUM_IMAGES:
+    if counts != dict(files.num_images):
         log.warning(
             "%s holds %s; published are %s: results on this selection do not compare",
-            archive.place(), _word(counts), _word(builder_class.NUM_IMAGES),
+            archive.place(), _word(counts), _word(files.num_images),
         )  # fmt: skip
     return splits
 
 
-def prepare_files(
-    builder_class: type[NativeBuilder], root: str | None, data_dir: str | None, num_workers: int | None = None
-) -> Path:
+def prepare_files(files: FileDataset, location: DataLocation, num_workers: int | None = None) -> Path:
     """Return the folder of a data set that comes as files, prepared if these files were not yet.
 
-    Each state of the files has a folder of its own: a changed file leads to a new preparation, and nothing prepared before is
-    lost. Without `root`, a whole published set that was prepared before is taken, wherever its files came from.
+    Each state of the files has a folder of its own: a changed file leads to a new preparation, and nothing that was prepared
+    before is lost. Without a root, a complete published set that was prepared before is used, wherever its files came from.
+
+    Args:
+      files: the data set.
+      location: where its files are.
+      num_workers: processes that check and write; by default one per core.
 
     Raises:
       UserError: for files that are missing or bad, a download that fails, or a folder that cannot be written.
     """
-    store = _store(data_dir)
-    if needs_no_files(builder_class, root, data_dir):
-        return _find_whole(store, builder_class)
-    splits = find_files(builder_class, root, data_dir)
-    key = builder_class.key(splits)
+    store = _store(location.prepared)
+    if location.root is None and (whole := _find_whole(files, store)) is not None:
+        return whole
+    splits = find_files(files, location)
+    key = files.key(splits)
     place = next(iter(splits.values())).place()
-    final = store / builder_class.name / key / str(builder_class.VERSION)
-    staging = store / builder_class.name / "unfinished"
+    final = store / files.name / key / VERSION
+    staging = store / files.name / "unfinished"
 
-    def make_builder(folder: str) -> NativeBuilder:
+    def make_builder(folder: str) -> PairBuilder:
         config = tfds.core.BuilderConfig(name=key, description=f"files of {place}")
-        return builder_class(
-            splits=splits, place=place, staging=staging, num_workers=num_workers, config=config, data_dir=folder,
+        return PairBuilder(
+            files=files, splits=splits, place=place, staging=staging, num_workers=num_workers, config=config, data_dir=folder,
             file_format="array_record",
         )  # fmt: skip
 
     if not (final / ORIGIN).is_file():
-        with _alone(store / builder_class.name, builder_class.name):
+        with _one_at_a_time(store / files.name, files.name):
             if not (final / ORIGIN).is_file():
-                _prepare(make_builder, data_dir)
+                _prepare(make_builder, store)
                 shutil.rmtree(staging, ignore_errors=True)
     return final
 
 
-def needs_no_files(builder_class: type[NativeBuilder], root: str | None, data_dir: str | None) -> bool:
-    """Tell whether the whole published set was prepared before, and no other files are named."""
-    return root is None and _find_whole(_store(data_dir), builder_class) is not None
+def is_published_set_prepared(files: FileDataset, location: DataLocation) -> bool:
+    """Tell whether the complete published set was prepared before, and the user names no other files."""
+    return location.root is None and _find_whole(files, _store(location.prepared)) is not None
 
 
 def open_prepared(folder: Path) -> tfds.core.DatasetBuilder:
-    """Open what `prepare_files` prepared.
+    """Open a prepared data set.
 
     Raises:
-      UserError: if files of it are missing or damaged.
+      UserError: if some of its files are missing or damaged.
     """
     try:
         return tfds.builder_from_directory(folder)
@@ -129,27 +152,31 @@ def open_prepared(folder: Path) -> tfds.core.DatasetBuilder:
         raise UserError(f"{folder} is damaged ({error}): delete it, and it is prepared again") from error
 
 
-def read_surveys(folder: Path) -> dict[str, Survey]:
-    """Read what the files held when they were prepared, by split."""
-    values = json.loads((folder / SURVEYS).read_text())
-    return {split: Survey.from_json(survey) for split, survey in values.items()}
+def read_reports(folder: Path) -> dict[str, DatasetReport]:
+    """Read the report of each split that was written when the data set was prepared."""
+    path = folder / REPORTS
+    values = json.loads((path if path.is_file() else folder / OLD_REPORTS).read_text())
+    return {split: DatasetReport.from_json(report) for split, report in values.items()}
 
 
-def read_checksums(
-    builder_class: type[NativeBuilder], splits: dict[str, ArchiveSource], data_dir: str | None
-) -> dict[str, Checksums]:
-    """Read the checksums, by split, that were recorded when just these files (by size and time) were prepared."""
-    path = _store(data_dir) / builder_class.name / builder_class.key(splits) / str(builder_class.VERSION) / CHECKSUMS
-    recorded: dict[str, Checksums] = {}
+def read_checksums(files: FileDataset, splits: Splits, location: DataLocation) -> dict[str, Checksums]:
+    """Read the checksums, by split, that were recorded when exactly these files (by size and time) were prepared."""
+    path = _store(location.prepared) / files.name / files.key(splits) / VERSION / CHECKSUMS
+    recorded: dict[str, dict[str, tuple[str, str]]] = {}
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 recorded.setdefault(row["split"], {})[row["name"]] = (row["image_sha256"], row["label_sha256"])
-    return recorded
+    return dict(recorded)
 
 
 class PreparedSource:
-    """Random access to one split of a prepared data set, as undecoded records: see `decode.decode_pair`."""
+    """Random access to one split of a prepared data set, as undecoded records for `decode.decode_pair`.
+
+    Args:
+      builder: as `open_prepared` returns it.
+      split: name of the split.
+    """
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
         if split not in builder.info.splits:
@@ -157,7 +184,8 @@ class PreparedSource:
                 f"the data set {builder.name} has no split {split!r}: expected one of {', '.join(builder.info.splits)}"
             )
         raw = {"image": tfds.decode.SkipDecoding(), "label": tfds.decode.SkipDecoding()}
-        self._records = builder.as_data_source(split, decoders=raw)
+        # TFDS wraps the method in a decorator that hides its parameters.
+        self._records = builder.as_data_source(split, decoders=raw)  # pyright: ignore[reportCallIssue]
         self._where = f"{builder.name}/{split}"
         self._folder = str(builder.data_dir)
 
@@ -167,7 +195,7 @@ class PreparedSource:
     def __getitem__(self, index: int) -> Record:
         try:
             record = self._records[index]
-        # ArrayRecord and Protocol Buffers raise whatever the damaged bytes lead to.
+        # Depending on the damage, ArrayRecord and Protocol Buffers raise errors of any type.
         except Exception as error:
             raise UserError(
                 f"record {index} of {self._where} in {self._folder} cannot be read ({type(error).__name__}: {error}): the "
@@ -187,17 +215,17 @@ class PreparedSource:
         return f"PreparedSource({self._where}, {len(self)} records)"
 
 
-def _word(counts: dict[str, int]) -> str:
+def _word(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {split} images" for split, count in counts.items())
 
 
-def _store(data_dir: str | None) -> Path:
-    return Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+def _store(prepared: str | None) -> Path:
+    return Path(prepared or constants.DATA_DIR).expanduser()
 
 
-def _find_whole(store: Path, builder_class: type[NativeBuilder]) -> Path | None:
-    """Find the newest preparation of the whole published set."""
-    origins = (store / builder_class.name).glob(f"*/{builder_class.VERSION}/{ORIGIN}")
+def _find_whole(files: FileDataset, store: Path) -> Path | None:
+    """Find the newest preparation of the complete published set."""
+    origins = (store / files.name).glob(f"*/{VERSION}/{ORIGIN}")
     for origin in sorted(origins, key=lambda path: path.stat().st_mtime, reverse=True):
         if json.loads(origin.read_text())["is_whole"]:
             return origin.parent
@@ -205,8 +233,8 @@ def _find_whole(store: Path, builder_class: type[NativeBuilder]) -> Path | None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, name: str) -> Iterator[None]:
-    """Let one process at a time prepare a data set."""
+def _one_at_a_time(folder: Path, name: str) -> Iterator[None]:
+    """Let one process at a time prepare a data set; the others wait."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:

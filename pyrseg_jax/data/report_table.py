@@ -1,19 +1,19 @@
-"""Lay out for a terminal what a survey found, and what in it looks like a mistake."""
+"""Print a dataset report as a table, and point out what looks like a mistake."""
 
 import numpy as np
 
 from pyrseg_jax.data.label_space import LabelSpace
-from pyrseg_jax.data.report import Survey
+from pyrseg_jax.data.report import DatasetReport
 
 NAMES_IN_A_HINT = 8
-LARGE_VOID_SHARE = 0.05  # more than borders and leftovers usually are
+LARGE_VOID_SHARE = 0.05  # of all pixels; borders between objects usually take less
 
 
-def table(found: Survey, label_space: LabelSpace) -> str:
-    """Lay out the classes, then sizes, void and cells.
+def table(found: DatasetReport, label_space: LabelSpace) -> str:
+    """Format a report as a table of classes, followed by sizes, void and cells.
 
-    Columns of a class: its value in label files; stuff or thing; its share of the labelled pixels; how many images show it;
-    for each level the share of its pixels that lie in unit-cells: what this level could decide.
+    The columns of a class are: its value in label files; stuff or thing; its share of the labeled pixels; the number of images
+    that show it; and, for each level, the share of its pixels that lie in unit-cells, which is what this level could decide.
     """
     total = max(int(found.pixels.sum()), 1)
     width = max(map(len, (*label_space.names, "class")))
@@ -27,23 +27,23 @@ def table(found: Survey, label_space: LabelSpace) -> str:
     return "\n".join([*lines, *_totals(found)])
 
 
-def _totals(found: Survey) -> list[str]:
+def _totals(found: DatasetReport) -> list[str]:
     num_pixels = int(found.pixels.sum()) + found.num_void
     lines = [f"{found.num_images} images; {_share(found.num_void, num_pixels)} of all pixels are void"]
     if found.sizes:
         by_area = sorted(found.sizes.elements(), key=lambda size: size[0] * size[1])
         smallest, median, largest = (f"{w} × {h}" for h, w in (by_area[0], by_area[len(by_area) // 2], by_area[-1]))
         sizes = f"{len(found.sizes)} size{'s' if len(found.sizes) > 1 else ''}"
-        lines.append(f"{sizes} (width × height): from {smallest} over {median} (the median) to {largest}")
+        lines.append(f"{sizes} (width × height): from {smallest} to {largest}, median {median}")
     shares = ", ".join(
         f"{_share(unit, unit + mixed)} at stride {stride}" for stride, (unit, mixed) in zip(found.strides, found.cells)
     )
-    lines.append(f"of the cells with a labelled pixel are unit-cells: {shares}")
+    lines.append(f"unit-cells among the cells with a labeled pixel: {shares}")
     return lines
 
 
-def hints(found: Survey, label_space: LabelSpace) -> list[str]:
-    """Say what is no error but looks like one: classes that never occur, labels that seem to count from another number."""
+def hints(found: DatasetReport, label_space: LabelSpace) -> list[str]:
+    """List what is not an error but looks like one: absent classes, and labels that seem to start at another number."""
     if not found.num_images:
         return []
     lines = []
@@ -51,13 +51,13 @@ def hints(found: Survey, label_space: LabelSpace) -> list[str]:
     if len(absent):
         names = ", ".join(label_space.names[i] for i in absent[:NAMES_IN_A_HINT])
         others = ", …" if len(absent) > NAMES_IN_A_HINT else ""
-        lines.append(f"{len(absent)} of {label_space.num_classes} classes have not a single pixel: {names}{others}")
+        lines.append(f"{len(absent)} of {label_space.num_classes} classes have no pixels: {names}{others}")
     void_share = found.num_void / max(int(found.pixels.sum()) + found.num_void, 1)
     first, last, void = label_space.file_ids[0], label_space.file_ids[-1], label_space.void_file_id
     if void == first - 1 and void_share > LARGE_VOID_SHARE and not found.pixels[-1]:
         lines.append(
             f"the labels look shifted: the last class {label_space.names[-1]!r} (value {last}) never occurs, and {void_share:.0%} "
-            f"of all pixels have the value {void}, void; if your labels count from {void}, set config.data.first_value={void} and "
+            f"of all pixels have the value {void} (void); if your labels count from {void}, set config.data.first_value={void} and "
             "config.data.void_value=255"
         )
     if not found.pixels[0] and found.pixels[-1] and label_space.num_classes > 1 and not found.num_void:

@@ -1,4 +1,4 @@
-"""Check and write the pairs of a data set in portions, spread over the cores, each portion whole or not at all."""
+"""Check the pairs of a data set and write them in shards, with several processes; each shard is complete or absent."""
 
 import concurrent.futures
 import dataclasses
@@ -6,7 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -16,63 +16,65 @@ from tensorflow_datasets.core import example_serializer, file_adapters
 
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.label_space import LabelSpace
-from pyrseg_jax.data.report import Survey, checksums_of, progress
-from pyrseg_jax.data.source import Source
+from pyrseg_jax.data.report import DatasetReport, checksums_of, progress
+from pyrseg_jax.data.source import FileSource
 from pyrseg_jax.errors import UserError
 
 FEATURES = tfds.features.FeaturesDict(
     {
-        # The bytes of the file: JPEG as it was published, or PNG where a data set has these.
+        # The bytes of the file as it was published: JPEG or PNG.
         "image": tfds.features.Image(shape=(None, None, 3)),
         "label": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
         "name": tfds.features.Text(),
     }
 )
-MIN_PAIRS_FOR_POOL = 128  # below, starting the workers takes longer than the work
+MIN_PAIRS_FOR_POOL = 128  # with fewer pairs, starting the workers takes longer than the work
 
 
 @dataclasses.dataclass(frozen=True)
-class Portion:
-    """Pairs `indices` of a split, and the file that they go to."""
+class Shard:
+    """The pairs `indices` of a split, and the file `path` that they go to."""
 
     split: str
     indices: range
-    shard: Path
+    path: Path
 
     @classmethod
-    def of(cls, split: str, source: Source, start: int, stop: int, staging: Path, label_space: LabelSpace) -> "Portion":
-        """Name the portion by the state of its files: a changed file makes another portion."""
+    def of(
+        cls, split: str, source: FileSource, start: int, stop: int, staging: Path, label_space: LabelSpace
+    ) -> "Shard":
+        """Name the file by the state of the pairs: if one of them changes, it belongs to another shard."""
         lines = [split, repr(label_space.values()), *source.fingerprint()[start:stop]]
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:24]
         return cls(split, range(start, stop), staging / f"{digest}.array_record")
 
     @property
     def result(self) -> Path:
-        """Where its survey is written, last of all: where that is, the portion is whole."""
-        return self.shard.with_suffix(".json")
+        """The file with the shard's report. It is written last: once it exists, the shard is complete."""
+        return self.path.with_suffix(".report.json")
 
-    def is_whole(self) -> bool:
-        """Tell whether it was written before."""
-        return self.shard.is_file() and self.result.is_file()
+    def is_complete(self) -> bool:
+        """Tell whether the shard was written before."""
+        return self.path.is_file() and self.result.is_file()
 
 
-def write_portions(
-    portions: list[Portion],
-    sources: Mapping[str, Source],
+def write_shards(
+    shards: Sequence[Shard],
+    sources: Mapping[str, FileSource],
     label_space: LabelSpace,
     what: str,
     num_workers: int | None = None,
 ) -> list[dict]:
-    """Write those portions that are not there yet, and return the result of each.
+    """Write the shards that do not exist yet, and return the result of each.
 
-    A result is `{"survey": Survey as JSON, "checksums": [[name, *survey.checksums_of], …]}`. A portion with
-    problems is not written, and its result lists them.
+    A result is `{"report": DatasetReport as JSON, "checksums": [[name, *report.checksums_of(…)], …]}`. A shard with problems is
+    not written; its result lists them.
 
     Args:
-      portions: in any order.
-      sources: of each split.
-      label_space: of the label files.
-      what: the data set, for the bar.
+      shards: in any order.
+      sources: name of a split → its pairs.
+      label_space: the classes of the label files.
+      what: name of the data set, for the progress bar.
       num_workers: processes; by default one per core that this process may use.
 
     Raises:
@@ -80,29 +82,35 @@ def write_portions(
     """
     if num_workers is None:
         num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    results = {portion: json.loads(portion.result.read_text()) for portion in portions if portion.is_whole()}
-    missing = [portion for portion in portions if portion not in results]
-    num_pairs = sum(len(portion.indices) for portion in missing)
-    for portion in missing:
-        portion.shard.parent.mkdir(parents=True, exist_ok=True)
+    results = {shard: json.loads(shard.result.read_text()) for shard in shards if shard.is_complete()}
+    missing = [shard for shard in shards if shard not in results]
+    num_pairs = sum(len(shard.indices) for shard in missing)
+    for shard in missing:
+        shard.path.parent.mkdir(parents=True, exist_ok=True)
+    # A daemon process (a data worker) may not start processes of its own.
     is_pool = num_workers > 1 and num_pairs >= MIN_PAIRS_FOR_POOL and not multiprocessing.current_process().daemon
-    run = _in_pool(missing, sources, label_space, num_workers) if is_pool else _here(missing, sources, label_space)
-    bar = progress(range(num_pairs), f"{what}: checking and writing", num_pairs)
-    with bar:
-        for portion, result in run:
-            results[portion] = result
-            bar.update(len(portion.indices))
-    return [results[portion] for portion in portions]
+    run = (
+        _in_pool(missing, sources, label_space, num_workers)
+        if is_pool
+        else _in_this_process(missing, sources, label_space)
+    )
+    with progress(range(num_pairs), f"{what}: checking and writing", num_pairs) as bar:
+        for shard, result in run:
+            results[shard] = result
+            bar.update(len(shard.indices))
+    return [results[shard] for shard in shards]
 
 
-def write_portion(portion: Portion, source: Source, label_space: LabelSpace) -> dict:
-    """Check and write one portion; see `write_portions`."""
-    found = Survey.empty(label_space.num_classes)
+def write_shard(shard: Shard, source: FileSource, label_space: LabelSpace) -> dict:
+    """Check and write one shard; see `write_shards`."""
+    found = DatasetReport.empty(label_space.num_classes)
     checksums: list[tuple[str, str, str]] = []
-    serializer = example_serializer.ExampleSerializer(FEATURES.get_serialized_info())
+    # TFDS declares a narrower type than it accepts.
+    specs = FEATURES.get_serialized_info()
+    serializer = example_serializer.ExampleSerializer(specs)  # pyright: ignore[reportArgumentType]
 
     def examples() -> Iterator[tuple[str, bytes]]:
-        for index in portion.indices:
+        for index in shard.indices:
             try:
                 record = source[index]
                 label = decode_pair(record, label_space).label
@@ -114,40 +122,40 @@ def write_portion(portion: Portion, source: Source, label_space: LabelSpace) -> 
             example = {"image": record["image"], "label": record["label"], "name": record["name"]}
             yield record["name"], serializer.serialize_example(FEATURES.encode_example(example))
 
-    partial = portion.shard.with_suffix(f".{os.getpid()}.partial")
+    partial = shard.path.with_suffix(f".{os.getpid()}.partial")
     try:
         tfds.core.ExampleWriter(file_format=file_adapters.FileFormat.ARRAY_RECORD).write(partial, examples())
-        result = {"survey": found.to_json(), "checksums": checksums}
+        result = {"report": found.to_json(), "checksums": checksums}
         if not found.problems:
-            os.replace(partial, portion.shard)
+            os.replace(partial, shard.path)
             partial.write_text(json.dumps(result))
-            os.replace(partial, portion.result)
+            os.replace(partial, shard.result)
     finally:
         partial.unlink(missing_ok=True)
     return result
 
 
-def _here(
-    portions: list[Portion], sources: Mapping[str, Source], label_space: LabelSpace
-) -> Iterator[tuple[Portion, dict]]:
-    for portion in portions:
-        yield portion, write_portion(portion, sources[portion.split], label_space)
+def _in_this_process(
+    shards: Sequence[Shard], sources: Mapping[str, FileSource], label_space: LabelSpace
+) -> Iterator[tuple[Shard, dict]]:
+    for shard in shards:
+        yield shard, write_shard(shard, sources[shard.split], label_space)
 
 
 def _in_pool(
-    portions: list[Portion], sources: Mapping[str, Source], label_space: LabelSpace, num_workers: int
-) -> Iterator[tuple[Portion, dict]]:
-    # "spawn": a forked child would inherit the threads' locks of whatever the caller has imported.
+    shards: Sequence[Shard], sources: Mapping[str, FileSource], label_space: LabelSpace, num_workers: int
+) -> Iterator[tuple[Shard, dict]]:
+    # "spawn", because a forked child would inherit locks that threads of the caller hold.
     context = multiprocessing.get_context("spawn")
     start = {"initializer": _start_worker, "initargs": (dict(sources), label_space)}
     with concurrent.futures.ProcessPoolExecutor(num_workers, context, **start) as pool:
-        running = {pool.submit(_run_in_worker, portion): portion for portion in portions}
+        running = {pool.submit(_run_in_worker, shard): shard for shard in shards}
         try:
             for future in concurrent.futures.as_completed(running):
                 yield running[future], future.result()
         except BrokenProcessPool as error:
             raise UserError(
-                f"a process that prepares the data set was killed ({error}): most likely memory is short; close other programs "
+                f"a process that prepares the data set was killed ({error}): most likely memory ran out; close other programs "
                 "and start the same command again: it continues"
             ) from error
         finally:
@@ -155,15 +163,16 @@ def _in_pool(
                 future.cancel()
 
 
-_worker_state: tuple[Mapping[str, Source], LabelSpace]
+# Set once per worker process: sending the sources with every shard would pickle all file names each time.
+_worker_state: tuple[Mapping[str, FileSource], LabelSpace]
 
 
-def _start_worker(sources: Mapping[str, Source], label_space: LabelSpace) -> None:
+def _start_worker(sources: Mapping[str, FileSource], label_space: LabelSpace) -> None:
     global _worker_state
     _worker_state = sources, label_space
     cv2.setNumThreads(1)
 
 
-def _run_in_worker(portion: Portion) -> dict:
+def _run_in_worker(shard: Shard) -> dict:
     sources, label_space = _worker_state
-    return write_portion(portion, sources[portion.split], label_space)
+    return write_shard(shard, sources[shard.split], label_space)

@@ -1,14 +1,14 @@
-"""What every data set hands out: undecoded records, by index."""
+"""The interface of every data set: undecoded records, by index."""
 
 from typing import Protocol, TypedDict, runtime_checkable
 
 
 class Record(TypedDict):
-    """One image with its label map, as they lie in the files.
+    """One image with its label map, as stored in the files.
 
     image, label: the bytes of the files.
-    image_name, label_name: what to call them in messages.
-    name: what to call files about the pair.
+    image_name, label_name: how to call them in messages.
+    name: of the pair; names of results are made from it.
     """
 
     image: bytes
@@ -20,8 +20,17 @@ class Record(TypedDict):
 
 @runtime_checkable
 class Source(Protocol):
-    """A split of a data set: random access, picklable, so that worker processes can read it."""
+    """A split of a data set: random access, and picklable, so that worker processes can read it."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record: ...
+
+
+@runtime_checkable
+class FileSource(Source, Protocol):
+    """A source that reads the user's files, which may be bad and may change."""
+
+    def fingerprint(self) -> list[str]:
+        """Describe the files of each record in one line that changes whenever a file does."""
+        ...

@@ -1,4 +1,4 @@
-"""Count the unit-cells of a label map on the host: what the pyramid is going to see of a data set."""
+"""Count the unit-cells of a label map on the host, to report what a pyramid will find in a data set."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from pyrseg_jax.conventions import VOID
 
 
 class CellCounts(NamedTuple):
-    """What the cells of L levels hold; sums of these over images are the counts of a split.
+    """Counts of cells and pixels at L levels. The counts of a split are the sums over its images.
 
-    cells: (L, 2) unit-cells and mixed cells; a cell without a labelled pixel is neither.
-    unit_pixels: (L, C) labelled pixels of each class that lie in a unit-cell of the level.
-    pixels: (C,) labelled pixels of each class in the part of the image that the coarsest cells cover.
+    cells: (L, 2) unit-cells and mixed cells; a cell without a labeled pixel is neither.
+    unit_pixels: (L, C) labeled pixels of each class that lie in a unit-cell of the level.
+    pixels: (C,) labeled pixels of each class in the part of the image that whole cells of the coarsest level cover.
     """
 
     cells: Int64[np.ndarray, "l 2"]
@@ -23,18 +23,23 @@ class CellCounts(NamedTuple):
 
 
 def count_cells(label: UInt8[np.ndarray, "h w"], strides: Sequence[int], num_classes: int) -> CellCounts:
-    """Count cells of each stride, coarse to fine; void agrees with every class.
+    """Count the cells of each level. Void agrees with every class.
 
-    Rows and columns beyond the last whole cell of the coarsest level are left out at every level, so that levels compare.
+    Rows and columns beyond the last whole cell of the coarsest level are left out at every level, so that levels can be compared.
 
-    Source: Sec. 3.1; `pyramid.build_targets` is the same for batches on a device.
+    Args:
+      label: (H, W) train ids, 255 = void.
+      strides: of the levels, coarse to fine; each is a multiple of the next.
+      num_classes: C.
+
+    Source: Sec. 3.1. `pyramid.build_targets` does the same for batches on a device.
     """
     height, width = (side // strides[0] * strides[0] for side in label.shape)
     label = label[:height, :width]
-    is_labelled = label != VOID
-    # A cell is a unit-cell if the smallest class in it (void counts as the largest number) is the largest (void as 0, all
-    # others one up).
-    smallest, largest, labelled = label, (label + np.uint8(1)), is_labelled
+    is_labeled = label != VOID
+    # A cell is a unit-cell if its smallest and its largest class are equal. Void must not count in either, so the smallest is
+    # taken with void = 255, and the largest of classes + 1, where void wraps around to 0.
+    smallest, largest, labeled = label, (label + np.uint8(1)), is_labeled
     cells = np.zeros((len(strides), 2), np.int64)
     unit_pixels = np.zeros((len(strides), num_classes), np.int64)
     side = 1
@@ -42,14 +47,14 @@ def count_cells(label: UInt8[np.ndarray, "h w"], strides: Sequence[int], num_cla
         factor, side = stride // side, stride
         smallest = _pool(np.minimum, smallest, factor)
         largest = _pool(np.maximum, largest, factor)
-        labelled = _pool(np.add, labelled.astype(np.int32), factor)
-        is_unit = smallest.astype(np.int32) + 1 == largest  # not where all is void: 255 + 1 against 0
-        cells[level] = is_unit.sum(), (labelled > 0).sum() - is_unit.sum()
-        unit_pixels[level] = np.bincount(smallest[is_unit], labelled[is_unit], num_classes)[:num_classes]
-    return CellCounts(cells, unit_pixels, np.bincount(label[is_labelled], minlength=num_classes)[:num_classes])
+        labeled = _pool(np.add, labeled.astype(np.int32), factor)
+        is_unit = smallest.astype(np.int32) + 1 == largest  # false where all pixels are void: 255 + 1 is not 0
+        cells[level] = is_unit.sum(), (labeled > 0).sum() - is_unit.sum()
+        unit_pixels[level] = np.bincount(smallest[is_unit], labeled[is_unit], num_classes)[:num_classes]
+    return CellCounts(cells, unit_pixels, np.bincount(label[is_labeled], minlength=num_classes)[:num_classes])
 
 
 def _pool(combine: np.ufunc, array: np.ndarray, factor: int) -> np.ndarray:
-    # Rows first: these are whole slices, which NumPy combines quickly.
+    # Rows first: they are contiguous slices, which NumPy combines quickly.
     rows = combine.reduce([array[i::factor] for i in range(factor)])
     return combine.reduce([rows[:, i::factor] for i in range(factor)])

@@ -1,38 +1,71 @@
-"""Memory of the host: what the steps on a CPU give back is kept for the next one."""
+"""Keep freed host memory in the process, so that the next step or image does not wait for fresh pages.
+
+By default, glibc returns large freed blocks to the system. The next allocation then gets new pages, which the kernel must map
+and clear. For a process that allocates the same large arrays again and again, that takes a good share of its time. Both
+functions tune glibc with `mallopt(3)` and change nothing on other systems. This file imports neither JAX nor NumPy, because the
+first function must run before JAX starts its threads and the second one runs in data workers.
+"""
 
 import ctypes
+import functools
 import importlib.util
+import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points
 
-# Parameters of mallopt(3).
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+# Parameters of mallopt, from glibc's malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
+_WORKER_BYTES = 2**28  # what a data worker may keep: several decoded images and crops
 
 
-def keep_freed_memory() -> bool:
-    """Where JAX runs on the CPU, have the C library keep the memory that is freed; return whether it does now.
+def keep_memory_between_steps() -> bool:
+    """Where JAX runs on the CPU, let this process keep the memory that a step frees; return whether it does.
 
-    A training step's temporary memory is one array, for which glibc would ask the system each time anew and so have each of its
-    pages mapped and cleared again: a fifth of the time of a step (`docs/log/performance.md`). Price: where something small comes
-    to lie in what was freed, the next such array needs a place of its own, so a run may take some times its size more. To be
-    called before JAX starts its threads, each of which would otherwise keep memory of its own. Other processes that this one
-    starts are not affected; other C libraries than glibc, and one that was tuned by `MALLOC_…` or `GLIBC_TUNABLES`, are left
-    as they are.
+    The temporary memory of a training step is a single array. Mapping and clearing its pages anew takes a fifth of the time of a
+    step (`docs/log/performance.md`). The price is memory: if a small allocation lands in the freed block, the next step's array
+    needs a new place, so a run may take a multiple of that array's size.
+
+    Call this before JAX starts its threads, because each thread would otherwise get a heap of its own. Child processes are not
+    affected. Nothing changes where JAX may use an accelerator, on other C libraries than glibc, and where the user has tuned the
+    C library by `MALLOC_…` or `GLIBC_TUNABLES`.
     """
     is_tuned = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
     if not sys.platform.startswith("linux") or is_tuned or _may_use_an_accelerator():
         return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:
+    mallopt = _find_mallopt()
+    if mallopt is None:
         return False
-    # All threads share one heap, no array has pages of its own, and the end of the heap is never given back.
+    # All threads share one heap, no array gets pages of its own, and the end of the heap is never given back.
     return all([mallopt(_ARENA_MAX, 1), mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, -1)])
 
 
+@functools.cache
+def keep_memory_between_images() -> bool:
+    """Let a data worker process keep up to 256 MiB of what it frees for its next image; return whether it does.
+
+    Clearing fresh pages for each decoded image and each crop would take a sixth of the time that a worker spends on an image
+    (`benchmarks/input_pipeline.py`). In the main process this does nothing, because there `keep_memory_between_steps` decides.
+    """
+    if multiprocessing.parent_process() is None:
+        return False
+    mallopt = _find_mallopt()
+    if mallopt is None:
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, _WORKER_BYTES)) and bool(mallopt(_TRIM_THRESHOLD, _WORKER_BYTES))
+
+
+def _find_mallopt() -> Callable[[int, int], int] | None:
+    """Return the C library's `mallopt`, or None where there is none."""
+    try:
+        return ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return None
+
+
 def _may_use_an_accelerator() -> bool:
-    """Say whether JAX could find one, without asking it, which would start its threads."""
+    """Tell whether JAX could find an accelerator, without asking JAX, which would start its threads."""
     if platforms := os.environ.get("JAX_PLATFORMS"):
         return platforms != "cpu"
     return bool(entry_points(group="jax_plugins")) or importlib.util.find_spec("libtpu") is not None

@@ -1,10 +1,11 @@
-"""Devices: the mesh, what is sharded over it and how, and host arrays on their way to it. No other file knows these.
+"""The device mesh, the sharding of every array, and the transfer of host arrays to devices. No other file knows the axes.
 
-The mesh has two axes. A batch is split over `data`; for images too large for one device, each image's rows are split over
-`spatial` in training, and XLA inserts the exchange of rows between neighbours. Parameters are replicated, or split over
-`data` together with the optimizer's state. Losses and batch statistics are those of the global batch: XLA inserts the sums.
+The mesh has two axes. The batch is sharded over `data`. For images too large for one device, training also shards each
+image's rows over `spatial`, and XLA inserts the exchange of rows between neighbors (halo exchange). Parameters and optimizer
+state are replicated, or both are sharded over `data`. Losses and batch statistics belong to the global batch: XLA inserts
+the sums over devices.
 
-Processes: each reads its own part of a batch; `spatial` stays inside of a process, so that no image is read twice.
+Each process reads its own share of the batch. `spatial` never crosses processes, so no image is read twice.
 """
 
 import functools
@@ -18,89 +19,97 @@ from jax.sharding import PartitionSpec as P
 
 from pyrseg_jax.errors import UserError
 
-# Leaves below this stay whole on every device: gathering them would take longer than it saves.
+# Arrays with fewer numbers are replicated even in a sharded state: gathering them would cost more than it saves.
 MIN_SHARDED_SIZE = 1 << 12
+# Rows of the coarsest level that each device along `spatial` must hold; see `check_rows`.
 MIN_ROWS = 2
 
 
-def make_mesh(data: int = -1, spatial: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Arrange devices for a batch that is split `data` ways, and images whose rows are split `spatial` ways.
+def make_mesh(data: int = -1, spatial: int = 1, devices: Sequence | None = None) -> Mesh:
+    """Arrange devices in a mesh of `data` × `spatial`.
 
     Args:
-      data: -1 takes all devices.
-      spatial: must divide the number of devices of each process.
-      devices: to arrange; None: all of this run.
+      data: number of shards of the batch; -1: as many as the devices allow.
+      spatial: number of shards of each image's rows; must divide the number of devices of each process.
+      devices: to arrange; None: all devices of this run.
 
     Raises:
-      UserError: if there are fewer devices, or they cannot be grouped so.
+      UserError: naming the argument, if there are too few devices or they cannot be arranged this way.
     """
-    # In the order of the processes, so that a process holds whole images, and the batch in order.
+    # Sort by process, so that each process holds whole images and consecutive parts of the batch.
     devices = sorted(jax.devices() if devices is None else devices, key=lambda d: (d.process_index, d.id))
     per_process = len(devices) // len({device.process_index for device in devices})
     if per_process % spatial:
         raise UserError(
-            f"config.parallel.spatial={spatial}: the rows of an image can be split over devices of one process, and each has "
-            f"{per_process} here; take a divisor of that"
+            f"spatial={spatial}: the rows of an image can be split over devices of one process, and each process has "
+            f"{per_process} here; use a divisor of that number"
         )
     if data == -1:
         data = len(devices) // spatial
     if data * spatial > len(devices):
-        product = f"config.parallel.data={data}" + (f" × config.parallel.spatial={spatial}" if spatial > 1 else "")
-        raise UserError(f"{product}: there are {len(devices)} devices here; take at most these, or data=-1 for all")
+        product = f"data={data}" + (f" × spatial={spatial}" if spatial > 1 else "")
+        raise UserError(f"{product}: there are {len(devices)} devices here; use at most that many, or data=-1 for all")
     used = devices[: data * spatial]
     if len({d.process_index for d in used}) < len({d.process_index for d in devices}):
         raise UserError(
-            f"config.parallel.data={data}: {len(devices) - len(used)} devices and whole processes would be left without work; "
-            "take -1 for all, or start fewer processes"
+            f"data={data}: {len(devices) - len(used)} devices and whole processes would be left without work; use -1 for all "
+            "devices, or start fewer processes"
         )
-    # Automatic axes: with explicit ones the reshapes of pixels into cells raise.
+    # Auto axes: with explicit axes, the reshapes that group pixels into cells raise.
     grid = np.array(used, dtype=object).reshape(data, spatial)
     return Mesh(grid, ("data", "spatial"), axis_types=(AxisType.Auto,) * 2)
 
 
 def local_mesh(mesh: Mesh) -> Mesh:
-    """Arrange this process's devices of a mesh for work that needs no other process: batches split over all of them."""
+    """Return a mesh of this process's devices, for work that involves no other process; batches are sharded over all of them."""
     return make_mesh(devices=local_devices(list(mesh.devices.flat), jax.process_index()))
 
 
 def local_devices(devices: Sequence, process: int) -> list:
-    """Return those devices of a process that can work without the other processes; of TPUs that is one.
+    """Return those devices of a process that can work without the other processes; on a TPU slice that is one.
 
-    A slice of v5e or v6e takes programs for all of its chips or for a single one ("device assignment should include all slice
-    devices"). What is done so, evaluation, is divided among the processes and takes a small part of a run.
+    A v5e or v6e slice accepts programs for all of its chips or for a single chip ("device assignment should include all
+    slice devices"). Only evaluation works this way. It is divided among the processes, and takes a small part of a run.
+
+    Args:
+      devices: of all processes.
+      process: index of the process.
     """
     own = [device for device in devices if device.process_index == process]
     return own[:1] if own[0].platform == "tpu" and len(own) < len(devices) else own
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of what every device holds whole: parameters, optimizer state, scalars."""
+    """Return the sharding of arrays that every device holds in full, such as parameters and scalars."""
     return NamedSharding(mesh, P())
 
 
 def replicated_like(array: jax.Array) -> jax.sharding.Sharding:
-    """Return the sharding of what every device of an array holds whole, for results about it."""
+    """Return the sharding of results about an array that every one of its devices holds in full."""
     sharding = array.sharding
-    return replicated(sharding.mesh) if isinstance(sharding, NamedSharding) else sharding
+    if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
+        return replicated(sharding.mesh)
+    return sharding
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of arrays whose first axis counts images: images, label maps, sizes."""
+    """Return the sharding of arrays whose first axis is the batch, such as images, label maps and sizes."""
     return NamedSharding(mesh, P("data"))
 
 
 def image_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of training images (N, H, W, 3) and label maps (N, H, W): images over `data`, rows over `spatial`."""
+    """Return the sharding of training images (N, H, W, 3) and label maps (N, H, W): N over `data`, H over `spatial`."""
     return NamedSharding(mesh, P("data", "spatial"))
 
 
 def state_sharding(mesh: Mesh, state: Any, is_sharded: bool) -> Any:
-    """Return the sharding of each leaf of a state: replicated, or `is_sharded` over `data` along its longest axis that divides.
+    """Return the sharding of each leaf of a state.
 
     Args:
       mesh: of the training.
       state: arrays or their shapes, in any tree.
-      is_sharded: leaves that are small or have no such axis stay whole all the same.
+      is_sharded: shard each leaf over `data`, along its longest axis that divides evenly. Small leaves, and those without such
+        an axis, are replicated all the same. If false, every leaf is replicated.
     """
     groups = mesh.shape["data"]
 
@@ -114,40 +123,45 @@ def state_sharding(mesh: Mesh, state: Any, is_sharded: bool) -> Any:
     return jax.tree.map(of_leaf, state)
 
 
-def check_batch(mesh: Mesh, batch_size: int, key: str, accumulate: int = 1) -> None:
-    """Raise UserError, naming the configuration key, if a batch cannot be split evenly over the mesh and into micro-batches."""
+def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
+    """Raise UserError if a batch cannot be split evenly over the mesh and into `accumulate` micro-batches."""
     groups = mesh.shape["data"]
     whole = groups * accumulate
     if batch_size % whole:
         below = batch_size // whole * whole
         choices = f"{below} or {below + whole}" if below else f"{whole}"
         parts = f"{groups} devices" if mesh.shape["spatial"] == 1 else f"{groups} groups of devices"
-        parts += f" in {accumulate} micro-batches (config.training.accumulate)" if accumulate > 1 else ""
-        raise UserError(f"{key}={batch_size} cannot be split evenly over {parts}: take {choices}")
+        parts += f" in {accumulate} micro-batches (accumulate)" if accumulate > 1 else ""
+        raise UserError(f"batch_size={batch_size} cannot be split evenly over {parts}: use {choices}")
 
 
 def check_rows(mesh: Mesh, crop_px: int, stride: int) -> None:
-    """Raise UserError if the rows of a training image cannot be split over `spatial`; `stride` is the coarsest level's.
+    """Raise UserError if the rows of a training image cannot be split over `spatial`.
 
-    Each device must have two rows of the coarsest level: with one, XLA's partitioning of the strided convolutions that lead
-    there gives wrong gradients on a mesh of 2 × 2 (jax 0.10.2), without a word.
+    Each device must hold at least two rows of the coarsest level. With one row, XLA silently computes wrong gradients of the
+    strided convolutions that lead there, on a mesh of 2 × 2 (jax 0.10.2).
+
+    Args:
+      mesh: of the training.
+      crop_px: height of a training image, in pixels.
+      stride: of the coarsest level, in pixels.
     """
     spatial = mesh.shape["spatial"]
     least = MIN_ROWS * stride * spatial
     if spatial > 1 and (crop_px < least or crop_px % (stride * spatial)):
         raise UserError(
-            f"config.data.crop_px={crop_px} cannot be split over config.parallel.spatial={spatial} devices: it must be a "
-            f"multiple of {stride * spatial}, and at least {least}, so that each has {MIN_ROWS} rows of the coarsest level"
+            f"crop_px={crop_px} cannot be split over spatial={spatial} devices: it must be a multiple of {stride * spatial} and "
+            f"at least {least}, so that each device has {MIN_ROWS} rows of the coarsest level"
         )
 
 
 def to_devices(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Put this process's share of a batch onto its devices, as global arrays split over `data`."""
+    """Transfer this process's share of a batch to its devices, as global arrays sharded over `data`."""
     return _place(batch_sharding(mesh), batch)
 
 
 def images_to_devices(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Put this process's share of a training batch onto its devices, as global arrays of `image_sharding`."""
+    """Transfer this process's share of a training batch to its devices, as global arrays with `image_sharding`."""
     return _place(image_sharding(mesh), batch)
 
 
@@ -156,18 +170,20 @@ def _place(sharding: NamedSharding, batch: dict[str, np.ndarray]) -> dict[str, j
 
 
 def constrain(tree: Any, sharding: Any) -> Any:
-    """Require a sharding, or a tree of them, of arrays under `jit`."""
+    """Give arrays under `jit` a sharding: one for all, or a tree with one for each array."""
     return jax.lax.with_sharding_constraint(tree, sharding)
 
 
 def whole_on(mesh: Mesh, tree: Any) -> Any:
-    """Gather arrays of any sharding whole onto each device of `mesh`, whose devices are this process's.
+    """Gather arrays of any sharding in full onto each device of `mesh`; all processes must call this together.
 
-    All processes must call it.
+    Args:
+      mesh: of devices of this process alone, as from `local_mesh`.
+      tree: of arrays.
     """
     if jax.process_count() > 1:
         spread = {leaf.sharding.mesh for leaf in jax.tree.leaves(tree)}
-        assert len(spread) == 1, "arrays of one state are on one mesh"
+        assert len(spread) == 1, "all arrays of a state must be on one mesh"
         tree = _gather(spread.pop())(tree)
         tree = jax.tree.map(lambda x: x.addressable_data(0), tree)
     return jax.device_put(tree, replicated(mesh))
@@ -179,9 +195,14 @@ def _gather(mesh: Mesh) -> Callable:
 
 
 def sum_over_shards(function: Callable, mesh: Mesh, *batch: Any) -> Any:
-    """Call a function that sums over a batch on each device's share of it, and add up the results; to be used under `jit`.
+    """Apply a function that sums over a batch to each device's shard, and add up the results; call this under `jit`.
 
-    For programs that XLA would not split by itself, like loops over the images.
+    Use it for programs that XLA does not partition by itself, such as loops over images.
+
+    Args:
+      function: arrays sharded over the batch → tree of sums.
+      mesh: the batch is sharded over it.
+      batch: the function's arguments.
     """
 
     def add_up(*share):
@@ -192,7 +213,7 @@ def sum_over_shards(function: Callable, mesh: Mesh, *batch: Any) -> Any:
 
 
 def describe_devices() -> str:
-    """Name the devices for a log line, as in `2 × cpu`."""
+    """Describe the devices of this run for a log line, for example `2 × cpu`."""
     kinds = [device.device_kind for device in jax.devices()]
     described = ", ".join(f"{kinds.count(kind)} × {kind}" for kind in dict.fromkeys(kinds))
     return described + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else "")

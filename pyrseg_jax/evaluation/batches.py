@@ -10,9 +10,9 @@ from jaxtyping import Bool, Int32, UInt8
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.label_space import LabelSpace
-from pyrseg_jax.data.pipeline import THREADS, ordered_map
 from pyrseg_jax.data.resample import resize_image, resize_labels
 from pyrseg_jax.data.source import Source
+from pyrseg_jax.data.threads import THREADS, ordered_map
 from pyrseg_jax.evaluation.boundary import near_boundary
 from pyrseg_jax.evaluation.pixels import padded_pixels
 

@@ -60,7 +60,7 @@ def apply_blocks(
 def _apply(block: nn.Module, train: bool, remat: str, x: Any, variables: dict) -> tuple[Any, dict]:
     """Apply one block; also return its updated batch statistics. Being jitted, it is traced once for equal arguments."""
 
-    def plain(x, variables):
+    def plain(x: Any, variables: dict) -> tuple[Any, Any]:
         if not train:
             return block.apply(variables, x, train), {}
         return block.apply(variables, x, train, mutable=["batch_stats"])

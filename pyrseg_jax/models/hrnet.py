@@ -15,7 +15,10 @@ __all__ = ["hrnet_w18", "hrnet_w32", "hrnet_w48"]
 class FinalMap(HRNet):
     """An HRNet that returns the final map without the stages."""
 
-    def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Float[Array, "n _ _ d"]:
+    # Callers of this path have always got the array, so this method returns something else than the one that it overrides.
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, images: Float[Array, "n h w 3"], train: bool = False
+    ) -> Float[Array, "n _ _ d"]:
         return super().__call__(images, train).final
 
 

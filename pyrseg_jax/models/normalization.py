@@ -36,7 +36,7 @@ class BatchNorm(nn.Module):
         x = x.astype(self.dtype)
         if not train:
             return _normalize(x, scale, bias, running_mean.value, running_var.value, self.is_active)
-        y, mean, var = normalize_by_batch(x, scale, bias, self.is_active)
+        y, mean, var = normalize_by_batch(x, scale, bias, self.is_active)  # pyright: ignore[reportGeneralTypeIssues]  # jax's decorator
         if not self.is_initializing():
             running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean
             running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * var

@@ -67,7 +67,8 @@ class Segmenter(nn.Module):
 
     def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Pyramids:
         """Return the logits of normalized images (N, H, W, 3); H and W must be multiples of the coarsest stride."""
-        check_divisible(*images.shape[1:3], self.strides)
+        _, height, width, _ = images.shape
+        check_divisible(height, width, self.strides)
         stages, final = self.backbone(images, train)
         final = _enlarge(final, self.upsampling)
         auxiliary = None

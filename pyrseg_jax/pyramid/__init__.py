@@ -1,4 +1,4 @@
-"""The paper's algebra: pure functions on arrays, jit-able, on one device or on a sharded batch.
+"""The paper's algebra: pure functions on arrays that can be jitted and work on sharded batches.
 
 A pyramid is a tuple ordered coarse → fine: index 0 is the paper's level 1.
 """

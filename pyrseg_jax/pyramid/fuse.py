@@ -1,4 +1,4 @@
-"""The fuser: one semantic map from both pyramids (Eq. 2)."""
+"""The fuser: combine both pyramids into one semantic map (Eq. 2)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,8 +13,9 @@ from pyrseg_jax.pyramid.levels import Array
 class Fused(NamedTuple):
     """The fused prediction at the resolution of the finest level.
 
-    probs: (N, h, w, C) class probabilities.
-    level: (N, h, w) int32, the index of the level that was taken; 0 is the coarsest.
+    Attributes:
+      probs: (N, h, w, C) class probabilities.
+      level: (N, h, w) int32, the index of the level that decided each position; 0 is the coarsest.
     """
 
     probs: Float[Array, "n h w c"]
@@ -26,15 +27,15 @@ def fuse(
     unity_probs: Sequence[Float[Array, "n _ _"]],
     threshold: float = 0.5,
 ) -> Fused:
-    """Take, at each position, the coarsest level whose cell is predicted to be a unit-cell; failing all, the finest.
+    """Take, at each position, the coarsest level whose cell is predicted to be a unit-cell, or else the finest level.
 
     Args:
-      semantic_probs: L maps (N, h_l, w_l, C), coarse → fine, each twice the size of the one before.
-      unity_probs: L-1 maps (N, h_l, w_l), probabilities that a cell is a unit-cell.
-      threshold: τ: a probability of at least this is a unit-cell.
+      semantic_probs: L maps (N, h_l, w_l, C) of class probabilities, coarse → fine, each twice the size of the one before.
+      unity_probs: L-1 maps (N, h_l, w_l) of probabilities that a cell is a unit-cell.
+      threshold: τ. A cell with at least this probability counts as a unit-cell.
 
     Raises:
-      ValueError: if the maps are not such pyramids.
+      ValueError: if the shapes of the maps do not form pyramids.
 
     Source: Eq. (2). A cell's value is shared by all its descendants (nearest upsampling by index).
     Chosen: probabilities are fused, not classes: they are upsampled to the size of the image before the argmax.
@@ -42,7 +43,7 @@ def fuse(
     _check_pyramids([s.shape for s in semantic_probs], [u.shape for u in unity_probs])
     probs = semantic_probs[0]
     level = jnp.zeros(probs.shape[:-1], jnp.int32)
-    # True where no level so far takes the cell: the product of Eq. (2), carried from level to level.
+    # True where no level has taken the cell so far: the product in Eq. (2), carried from level to level.
     is_open = jnp.ones(probs.shape[:-1], bool)
     for index, (finer, unity) in enumerate(zip(semantic_probs[1:], unity_probs, strict=True), 1):
         is_open = levels.to_children(is_open & (unity < threshold))

@@ -1,4 +1,4 @@
-"""Geometry of the tree-pyramid: which strides make one, and how cells pass values to their children.
+"""Geometry of the tree-pyramid: which strides form one, and how cells pass values to their children.
 
 Source: Sec. 3.1, "Pyramid structure": each level has twice the resolution of the one above it and every cell has
 exactly four children, except at the finest level.
@@ -11,21 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
-Array = jax.Array | np.ndarray  # the algebra takes both; what it returns is jax's
+Array = jax.Array | np.ndarray  # the algebra accepts both and returns JAX arrays
 
-DONT_CARE = 255  # in targets: this level shall not learn from this cell
+DONT_CARE = 255  # in targets: this level does not learn from this cell
 
 
 def check_strides(strides: Sequence[int]) -> tuple[int, ...]:
-    """Return the strides as a tuple, or raise if they do not describe a tree-pyramid.
+    """Return the strides as a tuple, or raise if they do not form a tree-pyramid.
 
     Raises:
-      ValueError: if there is none, one is not positive, or two neighbours are not in the ratio 2 to 1.
+      ValueError: if there are no strides, one is not positive, or two neighbors do not have the ratio 2 to 1.
     """
     strides = tuple(strides)
     if not strides:
         raise ValueError("strides is empty: a pyramid has at least one level, for example strides=(32, 16, 8, 4)")
-    # Only the ratio needs every pair; positivity of the last one carries over to the others.
+    # The ratio has to be checked for every pair. If the last stride is positive, the ratios make the others positive, too.
     is_ratio_two = all(coarse == 2 * fine for coarse, fine in zip(strides[:-1], strides[1:], strict=True))
     if strides[-1] < 1 or not is_ratio_two:
         raise ValueError(
@@ -39,7 +39,7 @@ def check_divisible(height: int, width: int, strides: Sequence[int]) -> None:
     """Raise if an image cannot be cut into whole cells of the coarsest level.
 
     Raises:
-      ValueError: naming the size, the stride and the nearest size that fits.
+      ValueError: with the size, the stride, and the nearest size that fits.
     """
     coarsest = strides[0]
     if height < 1 or width < 1 or height % coarsest or width % coarsest:
@@ -51,7 +51,7 @@ def check_divisible(height: int, width: int, strides: Sequence[int]) -> None:
 
 
 def nearest_multiple(side: int, divisor: int) -> int:
-    """Round a side to the nearest multiple of `divisor`, at least one (a tie goes up).
+    """Round a side to the nearest multiple of `divisor`, but at least to `divisor` itself; a tie rounds up.
 
     Source: Sec. 3.1: "otherwise, we resize the input RGB to the nearest divisible".
     """
@@ -59,5 +59,5 @@ def nearest_multiple(side: int, divisor: int) -> int:
 
 
 def to_children(cells: Shaped[Array, "n h w *c"], factor: int = 2) -> Shaped[Array, "n {factor}*h {factor}*w *c"]:
-    """Hand each cell's value to its factor × factor descendants: the paper's Up(·), nearest by index."""
+    """Copy each cell's value to its factor × factor descendants: the paper's Up(·), nearest by index."""
     return jnp.repeat(jnp.repeat(cells, factor, axis=1), factor, axis=2)

@@ -16,23 +16,23 @@ def pyramid_loss(
     unity_logits: Sequence[Float[Array, "n _ _"]],
     targets: Targets,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Return the loss and the terms that it is made of.
+    """Compute the loss and its terms.
 
-    The loss is the mean over L levels of the cross entropy plus the mean over L-1 levels of the binary cross entropy.
-    Each of these is the mean over the cells of its level that are cared for, in the whole batch: under `jit` with a
-    sharded batch, over all devices. A level without such a cell contributes 0 and a zero gradient.
+    The loss is the mean cross entropy over L levels plus the mean binary cross entropy over L-1 levels. The value of a level
+    is the mean over those of its cells that are not don't care, in the whole batch; under `jit` with a sharded batch, over all
+    devices. A level without such cells contributes 0 and a zero gradient.
 
     Args:
       semantic_logits: L maps (N, H/s, W/s, C), any float type; the loss is computed in float32.
       unity_logits: L-1 maps (N, H/s, W/s).
-      targets: as from `build_targets` or `specialize`; 255 = don't care.
+      targets: as returned by `build_targets` or `specialize`; 255 = don't care.
 
     Returns:
       The loss, and scalars by name: `semantic` and `unity`, the two halves of the sum, and per level (1 = coarsest)
       `semantic_1` … `semantic_L` and `unity_1` … `unity_(L-1)`.
 
     Raises:
-      ValueError: if the number of levels or a shape of the logits does not fit the targets.
+      ValueError: if the number of levels or the shape of some logits does not match the targets.
 
     Source: Eq. (1).
     """
@@ -47,9 +47,9 @@ def pyramid_loss(
 
 
 def masked_cross_entropy(logits: Float[Array, "n h w c"], classes: Int32[Array, "n h w"]) -> Float[Array, ""]:
-    """Return the mean cross entropy over the positions whose class is not 255, or 0 if there is none."""
+    """Return the mean cross entropy over the positions whose class is not 255, or 0 if there are none."""
     is_cared = classes != levels.DONT_CARE
-    # The class is replaced *before* the loss: 255 indexes outside of the logits, and NaN · 0 is NaN.
+    # Replace the class *before* the loss: 255 is not an index of the logits, so the loss would be NaN, and NaN · 0 is NaN.
     losses = optax.softmax_cross_entropy_with_integer_labels(
         logits.astype(jnp.float32), jnp.where(is_cared, classes, 0)
     )

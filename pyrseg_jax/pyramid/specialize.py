@@ -1,4 +1,4 @@
-"""Relabelling during training: what a coarser level has already found, the finer ones need not learn (Sec. 3.1)."""
+"""Relabeling during training: finer levels need not learn what a coarser level already predicts correctly (Sec. 3.1)."""
 
 from collections.abc import Sequence
 
@@ -19,19 +19,19 @@ def specialize(
     procedure: str = "tp",
     threshold: float = 0.5,
 ) -> Targets:
-    """Set the cells that are done by coarser to don't care, in the semantic and in the unity targets.
+    """Set the cells that are done by coarser levels to don't care, in the semantic and in the unity targets.
 
     Args:
-      targets: as from `build_targets`.
-      unity_logits: L-1 maps (N, H/s, W/s), the current forward pass's logits of "this cell is a unit-cell". No gradient
+      targets: as returned by `build_targets`.
+      unity_logits: L-1 maps (N, H/s, W/s): logits of "this cell is a unit-cell" from the current forward pass. No gradient
         flows through them.
-      procedure: `"tp"`, the paper's: a cell is done by coarser if any ancestor is a true positive, that is a unit-cell
-        in the ground truth that is also predicted so. `"gt"`: any ancestor that is a unit-cell in the ground truth will
-        do. `"raw"`: nothing is relabelled.
-      threshold: τ, the probability from which a cell counts as predicted unit.
+      procedure: `"tp"`, the paper's: a cell is done if any of its ancestors is a true positive, which means a unit-cell in the
+        ground truth that is also predicted to be one. `"gt"`: a cell is done if any of its ancestors is a unit-cell in the
+        ground truth. `"raw"`: no cell is relabeled.
+      threshold: τ. A cell with at least this probability counts as predicted unit-cell.
 
     Raises:
-      ValueError: if `procedure` is not one of these or the maps do not fit `targets`.
+      ValueError: if `procedure` is not one of these, or the maps do not match `targets`.
 
     Source: Sec. 3.1, "The training phase"; the procedures are the rows D (raw), E (gt) and F (tp) of Table 2a.
     """
@@ -60,5 +60,5 @@ def _is_found(
     is_unit = unity == 1
     if procedure == "gt":
         return is_unit
-    # In float32 and as a probability, so that the comparison is the one `fuse` makes.
+    # Compare probabilities in float32, exactly as `fuse` does.
     return is_unit & (jax.nn.sigmoid(logits.astype(jnp.float32)) >= threshold)

@@ -13,14 +13,15 @@ from pyrseg_jax.pyramid import levels
 from pyrseg_jax.pyramid.levels import Array
 
 VOID_RULES = ("agree", "mixed", "ignore")
-_WORDS = {2: jnp.uint16, 4: jnp.uint32}  # types that hold so many bytes
+_WORDS = {2: jnp.uint16, 4: jnp.uint32}  # number of bytes → type that holds them
 
 
 class Targets(NamedTuple):
-    """What each level shall learn, coarse → fine; 255 is don't care.
+    """What each level has to learn, coarse → fine; 255 means don't care.
 
-    semantic: L maps (N, H/s, W/s) int32, a class or 255.
-    unity: L-1 maps (N, H/s, W/s) int32, 1 for a unit-cell, 0 for a mixed-cell, or 255. The finest level has none.
+    Attributes:
+      semantic: L maps (N, H/s, W/s) int32: a class, or 255.
+      unity: L-1 maps (N, H/s, W/s) int32: 1 for a unit-cell, 0 for a mixed-cell, or 255. The finest level has none.
     """
 
     semantic: tuple[Int32[Array, "n _ _"], ...]
@@ -28,13 +29,13 @@ class Targets(NamedTuple):
 
 
 class _Content(NamedTuple):
-    """What a grid of cells holds: enough to tell unit from mixed, and to be merged into the next coarser grid.
+    """A summary of each cell in a grid: enough to tell unit-cells from mixed-cells and to summarize the next coarser grid.
 
-    All in bytes: the largest of these arrays have the size of the label maps.
+    All values are bytes, because the largest of these arrays are as large as the label maps.
     """
 
-    lowest: UInt8[Array, "n h w"]  # smallest class among the labelled pixels; 255 if there is none
-    above_highest: UInt8[Array, "n h w"]  # largest class among them, plus 1; 0 if there is none
+    lowest: UInt8[Array, "n h w"]  # smallest class among the labeled pixels; 255 if there are none
+    above_highest: UInt8[Array, "n h w"]  # largest class among them, plus 1; 0 if there are none
     has_void: UInt8[Array, "n h w"]  # 0 or 1
 
     def merge(self, factor: int) -> "_Content":
@@ -52,30 +53,31 @@ def build_targets(
 ) -> Targets:
     """Build the semantic and the unity pyramid of a batch of label maps.
 
-    A cell is a unit-cell if its pixels share one class; then that class is its semantic target. A mixed-cell is don't
-    care in the semantic pyramid. The finest level has no unity: its semantic target is the label map downsampled.
-    Each level is computed from the next finer one, so that the pixels are read once.
+    A cell is a unit-cell if all its pixels share one class, which is then its semantic target. A mixed-cell is don't care in
+    the semantic pyramid. The finest level has no unity map; its semantic target is the downsampled label map. Each level is
+    computed from the next finer one, so that the pixels are read only once.
 
     Args:
       label_map: (N, H, W) classes 0 … 254; 255 = void.
-      strides: pixels per cell side, coarse → fine, each twice the next.
-      void: what void pixels do to a cell that holds labelled ones of a single class: `"agree"` void agrees with every
-        class, so it is a unit-cell; `"mixed"` void counts as one more class, so it is mixed; `"ignore"` it is don't care
-        in both pyramids. A cell without a labelled pixel is don't care under each rule.
+      strides: pixels per side of a cell, coarse → fine, each twice the next.
+      void: how to treat a cell with void pixels whose labeled pixels share one class. `"agree"`: void agrees with every class,
+        so it is a unit-cell. `"mixed"`: void counts as a class of its own, so it is a mixed-cell. `"ignore"`: it is don't care
+        in both pyramids. A cell without labeled pixels is don't care under every rule.
 
     Raises:
-      ValueError: if H or W is not a multiple of the coarsest stride, or `strides` or `void` is not one of the above.
+      ValueError: if H or W is not a multiple of the coarsest stride, or `strides` or `void` is invalid.
 
     Source: Sec. 3.1.
-    Chosen: the paper leaves the treatment of void to its supplement; `"agree"` is ours, the others are for comparison. The
-      finest level takes the pixel at (s_L // 2, s_L // 2) of each cell, the one nearest to its centre.
+    Chosen: the paper leaves the treatment of void to its supplement; `"agree"` is our choice, and the others are for
+      comparison. The finest level takes the pixel at (s_L // 2, s_L // 2) of each cell, the one nearest to its center.
     """
     strides = levels.check_strides(strides)
     if void not in VOID_RULES:
         raise ValueError(f"void={void!r}: expected one of {', '.join(map(repr, VOID_RULES))}")
     if label_map.ndim != 3:
         raise ValueError(f"label_map has shape {label_map.shape}: expected a batch of maps, (N, H, W)")
-    levels.check_divisible(*label_map.shape[1:], strides)
+    _, height, width = label_map.shape
+    levels.check_divisible(height, width, strides)
 
     finest = strides[-1]
     semantic = [label_map[:, finest // 2 :: finest, finest // 2 :: finest].astype(jnp.int32)]
@@ -91,22 +93,22 @@ def build_targets(
 
 def _content_of_pixels(label_map: Integer[Array, "n h w"]) -> _Content:
     classes = label_map.astype(jnp.uint8)
-    # 255 + 1 is 0 in a byte: void is above every class to the minimum, and below every class to the maximum.
+    # In a byte, 255 + 1 is 0. So void (255) never wins the minimum, and void + 1 (0) never wins the maximum.
     return _Content(classes, classes + jnp.uint8(1), (classes == VOID).astype(jnp.uint8))
 
 
 def _merge(x: UInt8[Array, "n h w"], factor: int, operation: Callable) -> UInt8[Array, "n h//{factor} w//{factor}"]:
     """Reduce each factor × factor block.
 
-    Rows first, for whole rows of bytes are processed many at a time. Bytes that lie side by side are not: they are taken as one
-    word, and then apart by shifts.
+    Rows are reduced first, because the CPU processes many bytes of whole rows at once. Neighboring bytes of a row cannot be
+    reduced that way: they are read together as one word, which shifts then take apart.
     """
     if factor == 1:
         return x
     if factor > 4 and factor % 2 == 0:
         return _merge(_merge(x, 2, operation), factor // 2, operation)
     n, h, w = x.shape
-    # Not slices with a step: where rows are split over devices, each block's stay on one of them.
+    # Reshape instead of slicing with a step: if rows are split over devices, the rows of a block then stay on one device.
     rows = x.reshape(n, h // factor, factor, w)
     x = functools.reduce(operation, [rows[:, :, k] for k in range(factor)])
     if factor not in _WORDS:

@@ -1,4 +1,4 @@
-"""The record of a run: `metrics.jsonl`, TensorBoard, and what scrolls by on the terminal."""
+"""The record of a run: `metrics.jsonl`, TensorBoard events, and progress on the terminal."""
 
 import contextlib
 import json
@@ -15,32 +15,30 @@ from tqdm import tqdm
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting.scalars import Scalars
-from pyrseg_jax.storage.paths import copy_to, is_bucket
+from pyrseg_jax.storage.paths import is_remote, upload_folder
 
 log = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
 
 
 class Logbook:
-    """Write down a run step by step.
+    """Records a run step by step.
 
-    A run that is continued continues its record: lines of steps that are going to be taken again are removed, so that
-    every step stands there once.
+    A resumed run continues its record. Lines of steps that will be trained again are removed first, so that each step appears
+    once. The methods raise UserError if the disk rejects what they write.
 
     Args:
-      workdir: gets `metrics.jsonl` and `tensorboard/`.
-      num_steps: of the whole run, and
-      batch_size: of each, for the estimate of the time left.
-      first_step: steps that were taken before.
-
-    All that writes raises UserError if the disk does not take it.
+      workdir: for `metrics.jsonl` and `tensorboard/`.
+      num_steps: of the whole run, for the progress bar and the time left.
+      batch_size: images per step, for the time left.
+      first_step: number of steps taken before.
     """
 
     def __init__(self, workdir: epath.PathLike, num_steps: int, batch_size: int, first_step: int = 0):
         workdir = epath.Path(workdir)
-        self._bucket = workdir if is_bucket(workdir) else None
-        # Nothing can be appended to an object in a bucket: the record grows on this disk, and is copied.
-        self._folder = Path(tempfile.mkdtemp() if self._bucket else workdir)
+        self._remote = workdir if is_remote(workdir) else None
+        # Objects in remote storage cannot be appended to, so the record grows in a local folder and is uploaded by `sync`.
+        self._folder = Path(tempfile.mkdtemp() if self._remote else workdir)
         kept = _lines_until(workdir / METRICS, first_step)
         partial = self._folder / f"{METRICS}.partial"
         partial.write_text(kept, encoding="utf-8")
@@ -53,14 +51,19 @@ class Logbook:
         self._bar = tqdm(total=num_steps, initial=first_step, unit="step", dynamic_ncols=True) if is_terminal else None
 
     def advance(self, step: int, loss: float) -> None:
-        """Tell that a step has ended; moves the bar, where there is one."""
+        """Move the progress bar, if there is one, after a step."""
         if self._bar is not None:
             self._bar.n = step
             self._bar.set_postfix_str(f"loss {loss:.3f}, mIoU {self._miou_text()}", refresh=False)
             self._bar.update(0)
 
     def write_step(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one line of `metrics.jsonl` and the same to TensorBoard; to the terminal if there is no bar."""
+        """Write the metrics of a step to `metrics.jsonl` and TensorBoard, and to the log if there is no progress bar.
+
+        Args:
+          step: number of steps taken.
+          values: by name; `loss`, `images_per_second` and `data_wait_share` must be among them.
+        """
         with self._writing():
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
@@ -81,7 +84,7 @@ class Logbook:
             self._bar.set_description_str(f"{values['images_per_second']:.1f} images/s", refresh=False)
 
     def write_evaluation(self, step: int, result: Mapping) -> None:
-        """Write the scores of an evaluation to TensorBoard and the terminal."""
+        """Write the scores of an evaluation to TensorBoard and the terminal; `result` is what `Evaluator` returns."""
         self._miou = result["miou"]
         with self._writing():
             for name in ("miou", "pixel_accuracy", "mean_accuracy"):
@@ -96,32 +99,38 @@ class Logbook:
         )
 
     def say(self, message: str) -> None:
-        """Print a line without breaking the bar."""
+        """Print a line without breaking the progress bar."""
         if self._bar is None:
             log.info(message)
         else:
             self._bar.write(message, file=sys.stderr)
 
     def sync(self) -> None:
-        """Bring everything to where it stays, before a checkpoint is written that continues from here."""
+        """Bring the record to its final place on disk or in remote storage.
+
+        Call this before saving a checkpoint: a run that resumes from it continues the record from here.
+        """
         with self._writing():
             self._file.flush()
             os.fsync(self._file.fileno())
             self._tensorboard.flush()
-            self._copy()
+            self._upload()
 
     def close(self) -> None:
-        """Finish the files and the bar; a disk that takes no more is told, but hides no error that the run ends with."""
+        """Finish the files and the progress bar.
+
+        A full disk is only logged here, because raising would hide the error with which the run ends.
+        """
         if self._bar is not None:
             self._bar.close()
-        for finish in (self._file.close, self._tensorboard.close, self._copy):
+        for finish in (self._file.close, self._tensorboard.close, self._upload):
             try:
                 finish()
             except OSError as error:
                 log.warning(
-                    "the end of the record in %s is lost (%s)", self._bucket or self._folder, error.strerror or error
+                    "the end of the record in %s is lost (%s)", self._remote or self._folder, error.strerror or error
                 )
-        if self._bucket is not None:
+        if self._remote is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     @contextlib.contextmanager
@@ -130,13 +139,13 @@ class Logbook:
             yield
         except OSError as error:
             raise UserError(
-                f"{self._bucket or self._folder}: the record cannot be written ({error.strerror or error}): make room or restore "
+                f"{self._remote or self._folder}: the record cannot be written ({error.strerror or error}): make room or restore "
                 "access, then start the same command again, which continues from the last checkpoint"
             ) from error
 
-    def _copy(self) -> None:
-        if self._bucket is not None:
-            copy_to(self._folder, self._bucket)
+    def _upload(self) -> None:
+        if self._remote is not None:
+            upload_folder(self._folder, self._remote)
 
     def _miou_text(self) -> str:
         return "–" if self._miou is None else f"{100 * self._miou:.2f}"
@@ -148,11 +157,10 @@ class Logbook:
         return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
-class Silence:
-    """A logbook that writes nothing: that of all processes but the first."""
+class SilentLogbook:
+    """A logbook that writes nothing, for all processes but the first; see `Logbook` for the methods."""
 
-    def advance(self, step: int, loss: float) -> None:
-        """See `Logbook`, as for all below."""
+    def advance(self, step: int, loss: float) -> None: ...
 
     def write_step(self, step: int, values: Mapping[str, float]) -> None: ...
 
@@ -166,7 +174,7 @@ class Silence:
 
 
 def _lines_until(path: epath.Path, last_step: int) -> str:
-    """Return the lines of a file of metrics without those of later steps and a last line that was cut off."""
+    """Read the lines of a metrics file up to a step, without a truncated last line; a later line replaces one of the same step."""
     if not path.exists():
         return ""
     kept = {}

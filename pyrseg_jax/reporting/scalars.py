@@ -1,24 +1,24 @@
-"""Scalars for TensorBoard."""
+"""Scalar values for TensorBoard."""
 
 import time
 from pathlib import Path
 
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboardX.summary import scalar
 
-FLUSH_EVERY_S = 60.0
+FLUSH_EVERY_S = 60.0  # seconds until a new value is on disk at the latest, if values keep coming
 
 
 class Scalars:
-    """Write one file of events.
+    """Writes scalar values to one TensorBoard event file.
 
-    Differs: tensorboardX's `SummaryWriter` hands events to a thread. When that dies, of a full disk for example, the next
-    events wait for it for ever; here the one who writes gets the error.
+    Differs: tensorboardX's `SummaryWriter` writes from a thread. If that thread dies, for example because the disk is full, the
+      caller waits for it forever. This class writes from the caller's thread, and the caller gets the error.
 
     Args:
-      folder: gets the file, and is made if need be.
-      purge_step: TensorBoard hides events of other files in the folder from this step on.
+      folder: for the file; it is created if necessary.
+      purge_step: TensorBoard hides events of this step and later ones from the other files in the folder.
     """
 
     def __init__(self, folder: Path, purge_step: int):
@@ -30,17 +30,17 @@ class Scalars:
         self.flush()
 
     def add(self, name: str, value: float, step: int) -> None:
-        """Write a value; raises OSError if the disk does not take it."""
+        """Write a value; raises OSError if the disk rejects it."""
         now = time.time()
         self._file.write_event(Event(wall_time=now, step=step, summary=scalar(name, value)))
         if now > self._flushed + FLUSH_EVERY_S:
             self.flush()
 
     def flush(self) -> None:
-        """Bring everything to disk, for those who watch."""
+        """Write all buffered values to disk, so that TensorBoard can show them."""
         self._flushed = time.time()
         self._file.flush()
 
     def close(self) -> None:
-        """Finish the file."""
+        """Write all buffered values and close the file."""
         self._file.close()

@@ -20,7 +20,7 @@ def check_together(config: Config) -> None:
             f"config.training.batch_size={training.batch_size} cannot be split into "
             f"config.training.accumulate={training.accumulate} micro-batches: take a divisor of the batch size"
         )
-    parse_steps(training.profile)
+    parse_steps(training.profile, "config.training.profile")
     if config.parallel.data == 0:
         raise UserError("config.parallel.data=0: expected a number of devices, or -1 for all")
 

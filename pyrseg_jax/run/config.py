@@ -139,7 +139,7 @@ def from_json(text: str | bytes, name: str = "config.json") -> Config:
       UserError: as `resolve` does, or if this is not JSON; `name` says where the text is from.
     """
     advice = "restore the file, or use another --workdir"
-    values = documents.parse_json(text, dict[str, Any], name, advice)
+    values = documents.parse_object(text, name, advice)
     for retired in RETIRED:
         group, _, last = retired.rpartition(".")
         if isinstance(values.get(group), dict) and values[group].pop(last, None) is not None:

@@ -6,15 +6,18 @@ import jax
 from jax.sharding import Mesh
 
 from pyrseg_jax.data.catalog import Dataset
+from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.holdout import take
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.reporting.analysis_figures import draw_analysis
+from pyrseg_jax.reporting.pictures import save_pictures
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.predictor import make_predictor
 from pyrseg_jax.run.workdir import Workdir
-from pyrseg_jax.storage.paths import written_on_disk
+from pyrseg_jax.storage.paths import local_folder
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mes
 
 def with_context(result: dict, config: Config, workdir: Workdir, step: int) -> dict:
     """Add to a result what a reader needs to compare it with others: the step, the protocol and the initial weights."""
-    protocol = experiment.describe_protocol(config) | {"initialisation": workdir.read_initialisation()}
+    protocol = experiment.describe_protocol(config) | {"initialisation": workdir.read_initialization()}
     return result | {"step": step, "protocol": protocol}
 
 
@@ -53,6 +56,29 @@ def draw_evaluation(config: Config, workdir: Workdir, step: int, result: dict) -
     """Draw the figures of an evaluation, unless the config switches the analysis off or no pixel was counted."""
     if config.evaluation.analysis and sum(map(sum, result["confusion"])):
         folder = workdir.figures_of(config.evaluation.split, step)
-        with written_on_disk(folder) as place:
+        with local_folder(folder) as place:
             draw_analysis(place, result)
         log.info("figures of the analysis are in %s", folder)
+
+
+def draw_predictions(config: Config, model: Segmenter, variables: dict, dataset: Dataset, workdir: Workdir) -> None:
+    """Draw predictions and ground truth of some images, evenly spread over the evaluation split.
+
+    Args:
+      config: of the run; `evaluation.num_pictures` is the number of images.
+      model: the network.
+      variables: of the network, on the devices of this process.
+      dataset: holds the split.
+      workdir: receives the pictures.
+    """
+    source = dataset.open_split(config.evaluation.split)
+    num_pictures = min(config.evaluation.num_pictures, len(source))
+    if not num_pictures:
+        return
+    predictor = make_predictor(config, model, variables, dataset.label_space)
+    with local_folder(workdir.figures) as place:
+        for i in range(num_pictures):
+            record = source[i * len(source) // num_pictures]
+            pair = decode_pair(record, dataset.label_space)
+            save_pictures(place, record["name"], predictor.segment(pair.image), pair.label)
+    log.info("pictures of %d predictions are in %s", num_pictures, workdir.figures)

@@ -1,41 +1,96 @@
-"""The parts of an experiment, built from its configuration: what training, evaluation and prediction share."""
+"""The parts of an experiment, built from its configuration: from keys to objects.
 
+Everything below this room takes plain arguments, and names them in its errors. This file adds the name of the configuration
+group, so that the user reads the whole key.
+"""
+
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 import optax
 from jax.sharding import Mesh
 
-from pyrseg_jax.data.catalog import Dataset, open_dataset
-from pyrseg_jax.data.label_mapping import OwnValues
+from pyrseg_jax.data.catalog import TRAINING, Dataset, open_dataset
+from pyrseg_jax.data.label_mapping import LabelMapping
+from pyrseg_jax.data.pipeline import TrainingBatches, training_batches
+from pyrseg_jax.data.transforms import Augmentation
 from pyrseg_jax.distributed import mesh as mesh_lib
+from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.views import Protocol, make_protocol
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
 from pyrseg_jax.run.config import Config, Data, Model, Parallel
-from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, WithAuxiliary
-from pyrseg_jax.training.optimizer import make_optimizer, poly_schedule
+from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, WithAuxiliary, WithContextLosses
+from pyrseg_jax.training.optimizer import make_sgd, poly_schedule
+from pyrseg_jax.training.step import TrainState, make_train_step
+from pyrseg_jax.training.trainer import Schedule
 
 
 def open_data(data: Data, is_raw: bool = False) -> Dataset:
-    """Open the data set, after preparing it where it is one that is prepared; `is_raw`: read its files themselves."""
+    """Open the data set; prepare it first if it needs that and is not prepared yet.
+
+    Args:
+      data: the keys of the data set.
+      is_raw: read the original files instead of the prepared ones.
+    """
     return open_dataset(
         data.name,
         data.root,
         data.prepared,
         holdout=data.holdout,
         holdout_seed=data.holdout_seed,
-        own_values=OwnValues(data.first_value, data.void_value, data.remap),
+        label_mapping=LabelMapping(data.first_value, data.void_value, data.remap),
         on_error=data.on_error,
         is_raw=is_raw,
     )
 
 
-def make_mesh(chosen: Parallel) -> Mesh:
-    """Arrange the devices."""
-    return mesh_lib.make_mesh(chosen.data, chosen.spatial)
+def open_batches(config: Config, dataset: Dataset, first_step: int) -> TrainingBatches:
+    """Open this process's share of the training batches, beginning after `first_step` steps."""
+    data = config.data
+    return training_batches(
+        dataset.open_split(TRAINING),
+        dataset.label_space,
+        Augmentation(data.crop_px, data.scale_min, data.scale_max, data.is_flipped, data.color_jitter),
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        first_step=first_step,
+        workers=data.workers,
+        process_index=jax.process_index(),
+        num_processes=jax.process_count(),
+        on_error=data.on_error,
+    )
+
+
+def make_mesh(parallel: Parallel, devices: Sequence | None = None) -> Mesh:
+    """Arrange the devices in a mesh; `devices`: instead of those of this run."""
+    with _naming("parallel"):
+        return mesh_lib.make_mesh(parallel.data, parallel.spatial, devices)
+
+
+def check_layout(config: Config, mesh: Mesh) -> None:
+    """Raise UserError, naming the key, if the mesh cannot split the training batch or the rows of its images."""
+    with _naming("training"):
+        mesh_lib.check_batch(mesh, config.training.batch_size, config.training.accumulate)
+    check_rows(config, mesh)
+
+
+def check_rows(config: Config, mesh: Mesh) -> None:
+    """Raise UserError, naming the key, if the mesh cannot split the rows of training images."""
+    with _naming("data"):
+        mesh_lib.check_rows(mesh, config.data.crop_px, config.model.strides[0])
+
+
+@contextlib.contextmanager
+def _naming(group: str) -> Iterator[None]:
+    """Complete an error that begins with the name of an argument to the name of the configuration key."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"config.{group}.{error}") from error
 
 
 def make_model(model: Model, num_classes: int) -> Segmenter:
@@ -56,33 +111,58 @@ def make_model(model: Model, num_classes: int) -> Segmenter:
 
 
 def make_objective(config: Config) -> Callable:
-    """Build what is minimised."""
+    """Build the training objective."""
     training = config.training
     if config.model.representation == "pyramid":
         objective = PyramidObjective(config.model.strides, training.procedure, training.threshold, training.void)
     else:
-        min_kept = training.ohem_min_kept // training.accumulate  # of a whole batch; the objective sees micro-batches
+        min_kept = (
+            training.ohem_min_kept // training.accumulate
+        )  # the key counts the whole batch, the objective sees micro-batches
         objective = PerPixelObjective(training.supervision, training.ohem_threshold, min_kept)
-    if CONTEXTS[config.model.context].auxiliary is not None and training.auxiliary_weight:
-        return WithAuxiliary(objective, training.auxiliary_weight, training.supervision)
-    return objective
+    context = CONTEXTS[config.model.context]
+    if context.auxiliary is not None and training.auxiliary_weight:
+        objective = WithAuxiliary(objective, training.auxiliary_weight, training.supervision)
+    return WithContextLosses(objective, context.losses) if context.losses else objective
 
 
-def make_schedule(config: Config) -> optax.Schedule:
-    """Build step → learning rate of the backbone."""
+def make_learning_rate(config: Config) -> optax.Schedule:
+    """Build the schedule step → learning rate of the backbone."""
     training = config.training
     return poly_schedule(training.learning_rate, training.steps, training.poly_power, training.warmup_steps)
 
 
-def make_sgd(config: Config) -> optax.GradientTransformation:
+def make_optimizer(config: Config) -> optax.GradientTransformation:
     """Build the optimizer."""
     training = config.training
-    return make_optimizer(
-        make_schedule(config),
+    return make_sgd(
+        make_learning_rate(config),
         momentum=training.momentum,
         weight_decay=training.weight_decay,
         head_multiplier=training.head_multiplier,
     )
+
+
+def make_step(
+    config: Config, model: Segmenter, optimizer: optax.GradientTransformation, mesh: Mesh, state: TrainState
+) -> jax.stages.Wrapped:
+    """Build the jitted training step; `state` may consist of shapes alone."""
+    return make_train_step(
+        model,
+        optimizer,
+        make_objective(config),
+        mesh,
+        config.seed,
+        accumulate=config.training.accumulate,
+        state_sharding=mesh_lib.state_sharding(mesh, state, config.parallel.shard_state),
+    )
+
+
+def make_schedule(config: Config) -> Schedule:
+    """Build the schedule of logging, evaluating and saving."""
+    training = config.training
+    last_step = min(training.steps, training.stop_after or training.steps)
+    return Schedule(last_step, training.batch_size, training.log_every, training.evaluate_every, training.save_every)
 
 
 def make_evaluation_protocol(config: Config) -> Protocol:
@@ -100,9 +180,9 @@ def describe_protocol(config: Config) -> dict:
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs between runs, in `JAX_COMPILATION_CACHE_DIR` or below the user's cache folder."""
+    """Keep compiled programs between runs, in `JAX_COMPILATION_CACHE_DIR` or in the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pyrseg_jax" / "xla"
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]  # defined at run time
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,4 +1,4 @@
-"""Restore what a run has learned, for commands that use it."""
+"""Restore the trained variables of a run, for commands that use them."""
 
 from typing import NamedTuple
 
@@ -11,9 +11,9 @@ from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 
 
 class Trained(NamedTuple):
-    """What a run has learned.
+    """The trained variables of a run.
 
-    step: of its checkpoint.
+    step: of their checkpoint.
     variables: parameters and batch statistics, on devices.
     """
 
@@ -22,11 +22,22 @@ class Trained(NamedTuple):
 
 
 def restore(config: Config, model: Segmenter, workdir: Workdir, sharding, step: int | None) -> Trained:
-    """Restore trained variables onto devices, by default the newest; raises UserError if there are none."""
+    """Restore trained variables onto devices.
+
+    Args:
+      config: of the run.
+      model: the network.
+      workdir: of the run.
+      sharding: that the variables shall get.
+      step: of the checkpoint; None: the newest one.
+
+    Raises:
+      UserError: if there is no such checkpoint, or it cannot be read.
+    """
     abstract = abstract_variables(model, 2 * config.model.strides[0])
-    # A folder without checkpoints must not be made by asking for one.
+    # Looking for checkpoints must not create the folder.
     if not workdir.checkpoints.is_dir():
-        raise UserError(f"{workdir.checkpoints} is missing: train first, or name the folder of a run with --workdir")
+        raise UserError(f"{workdir.checkpoints} is missing: train first, or give the folder of a run with --workdir")
     checkpoints = Checkpoints(workdir.checkpoints, is_reader=True)
     try:
         found = checkpoints.restore_variables(abstract_on(abstract, sharding), step)

@@ -1,4 +1,7 @@
-"""What a training starts from: random weights, a file of published ones, or another run (`config.model.init`)."""
+"""The state that a training starts from: the newest checkpoint, or initial weights.
+
+Initial weights (`config.model.init`) are random, or they come from a file of published weights or from another run.
+"""
 
 import hashlib
 import logging
@@ -7,43 +10,53 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import numpy as np
+import optax
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh
 
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.backbones import BACKBONES
-from pyrseg_jax.models.initial import initial_variables
+from pyrseg_jax.models.initial import abstract_variables, initial_variables
+from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.models.weights.files import read_weights
 from pyrseg_jax.models.weights.importer import import_weights
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import RANDOM, Workdir
+from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
+from pyrseg_jax.training.step import TrainState, initial_state
 
 log = logging.getLogger(__name__)
 Arrays = Mapping[tuple[str, ...], np.ndarray]
 
 
 class Start(NamedTuple):
-    """The first variables of a training.
+    """The initial variables of a training.
 
     variables: of the network, on the host.
-    origin: `"random"`, or a dict of `file`, `sha256` and `source`; kept with every result.
+    origin: `"random"`, or a dict of `file`, `sha256` and `source`; stored with every result.
     """
 
     variables: dict
     origin: str | dict
 
 
-def initialise(config: Config, model: nn.Module, label_space: LabelSpace) -> Start:
-    """Draw random variables and put in their place what `config.model.init` gives; one log line says what it did not.
+def initialize(config: Config, model: Segmenter, label_space: LabelSpace) -> Start:
+    """Draw random variables, and replace those that `config.model.init` provides; a log line lists the others.
+
+    Args:
+      config: of the run.
+      model: the network.
+      label_space: the classes; classifiers are taken only from a run with the same classes.
 
     Raises:
-      UserError: if the file or run cannot be read, or its backbone is not the network's.
+      UserError: if the file or run cannot be read, or has another backbone.
     """
     drawn = initial_variables(model, config.seed, config.model.strides[0] * 2)
     if config.model.init is None:
@@ -57,10 +70,10 @@ def initialise(config: Config, model: nn.Module, label_space: LabelSpace) -> Sta
         )
     except UserError as error:
         raise UserError(f"config.model.init={config.model.init}: {error}") from error
-    flat = flatten_dict(drawn)
+    flat = _flatten(drawn)
     fresh = _name([at for at in flat if at not in given], flat)
     log.info(
-        "starting from %s (%s, SHA-256 %s…): %d of %d arrays; at random: %s; not taken: %s",
+        "starting from %s (%s, SHA-256 %s…): %d of %d arrays; random: %s; not used: %s",
         path,
         origin["source"],
         origin["sha256"][:12],
@@ -81,22 +94,22 @@ def _of_file(path: Path, backbone: str, drawn: dict) -> tuple[Arrays, dict, tupl
 def _of_run(
     path: epath.Path, config: Config, label_space: LabelSpace, drawn: dict
 ) -> tuple[Arrays, dict, tuple[str, ...]]:
-    """Take from another run's newest checkpoint what has its place here; classifiers only for the same classes."""
+    """Take the arrays of another run's newest checkpoint that fit here; classifiers only if the classes are the same."""
     run = Workdir(str(path))
     if not run.has_run():
         raise UserError(
-            "this folder holds no run (there is no config.json): name the folder of one, or a file of weights"
+            "this folder holds no run (it has no config.json): give the folder of a run, or a file of weights"
         )
     its_config, classes = run.read_config(), run.read_label_space()
     if its_config.model.backbone != config.model.backbone:
         raise UserError(
-            f"the run has the backbone {its_config.model.backbone}, this one {config.model.backbone}: choose that one with "
-            "config.model.backbone"
+            f"that run has the backbone {its_config.model.backbone}, this one has {config.model.backbone}: set "
+            f"config.model.backbone={its_config.model.backbone}"
         )
     model = experiment.make_model(its_config.model, classes.num_classes)
     state = restore(its_config, model, run, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), None)
-    theirs = flatten_dict(jax.device_get(state.variables))
-    ours = flatten_dict(drawn)
+    theirs = _flatten(jax.device_get(state.variables))
+    ours = _flatten(drawn)
     is_same_task = classes.names == label_space.names
     given = {
         at: array
@@ -111,9 +124,50 @@ def _of_run(
     return given, {"file": str(path), "sha256": digest.hexdigest(), "source": source}, left
 
 
+def _flatten(variables: dict) -> dict[tuple[str, ...], np.ndarray]:
+    return flatten_dict(variables)  # pyright: ignore[reportReturnType]  # flax cannot know that all leaves are arrays
+
+
 def _name(some: Sequence[tuple[str, ...]], every: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    """Name the layers that arrays belong to; a part of the network that is among them as a whole, once."""
+    """Name the layers that some arrays belong to; a part of the network whose arrays are all among them gets one name.
+
+    Args:
+      some: paths of the arrays, like (collection, part, …, layer, name).
+      every: paths of all arrays of the network.
+    """
     sizes = Counter(at[1] for at in every)
     whole = {part for part, count in Counter(at[1] for at in some).items() if count == sizes[part]}
     layers = (at[1] if at[1] in whole else "/".join(at[1:-1]).removesuffix("/conv").removesuffix("/bn") for at in some)
     return tuple(dict.fromkeys(layers))
+
+
+def restore_or_start(
+    config: Config,
+    model: Segmenter,
+    optimizer: optax.GradientTransformation,
+    checkpoints: Checkpoints,
+    mesh: Mesh,
+    start: Start | None,
+    label_space: LabelSpace,
+) -> TrainState:
+    """Restore the newest intact checkpoint; if there is none, return the initial state.
+
+    Args:
+      config: of the run.
+      model, optimizer: determine the parts of the state.
+      checkpoints: of the run.
+      mesh: the state is placed on it.
+      start: the initial variables; None: make them if they are needed.
+      label_space: for the initial variables.
+    """
+    like = abstract_variables(model, config.model.strides[0] * 2) if start is None else start.variables
+    abstract = jax.eval_shape(lambda v: initial_state(v, optimizer), like)
+    sharding = mesh_lib.state_sharding(mesh, abstract, config.parallel.shard_state)
+    # Look again even if there was no checkpoint before: another training may have run in the meantime.
+    state = checkpoints.restore(abstract_on(abstract, sharding))
+    if state is None:
+        start = start or initialize(config, model, label_space)
+        return jax.device_put(initial_state(start.variables, optimizer), sharding)
+    log.info("continuing from the checkpoint of step %d", int(state.step))
+    checkpoints.set_aside_after(int(state.step))
+    return state

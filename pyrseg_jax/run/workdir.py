@@ -1,4 +1,4 @@
-"""The folder of a run: what it was started with, so that it can be continued, evaluated and used without asking again."""
+"""The folder of a run (workdir): its paths, and the records that let other commands continue, evaluate and use the run."""
 
 import contextlib
 import dataclasses
@@ -21,17 +21,20 @@ from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import keys
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.storage import lock
-from pyrseg_jax.storage import paths as buckets
 from pyrseg_jax.storage.atomic import write_atomically
+from pyrseg_jax.storage.paths import is_remote
 
+# Packages whose versions are recorded in environment.json.
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "pillow")
-
-
-RANDOM = "random"  # the initialisation of a run that started from no weights
+RANDOM = "random"  # the recorded initialization of a run that did not start from given weights
 
 
 class Workdir:
-    """Paths and records of one run, on a disk or in a bucket (gs://…)."""
+    """Paths and records of one run, on a local disk or in remote storage (gs://…).
+
+    Args:
+      path: of the folder, which need not exist yet.
+    """
 
     def __init__(self, path: str):
         self.path = epath.Path(path).expanduser()
@@ -39,47 +42,49 @@ class Workdir:
         self.figures = self.path / "figures"
         self._config = self.path / "config.json"
         self._classes = self.path / "classes.json"
-        self._initialisation = self.path / "initialisation.json"
+        self._initialization = self.path / "initialisation.json"
 
     def figures_of(self, split: str, step: int) -> epath.Path:
-        """Return the folder for figures about an evaluation."""
+        """Return the folder for the figures of an evaluation."""
         return self.figures / f"{split}-{step}"
 
     def lock(self) -> contextlib.AbstractContextManager:
-        """Keep other trainings out of this folder, which is made if need be; in a bucket nothing can.
+        """Return a context that keeps other trainings out of this folder. Remote storage cannot be locked.
+
+        The folder is created if necessary.
 
         Raises:
-          UserError: saying which process trains here.
+          UserError: if another process trains here; the message names it.
         """
-        if buckets.is_bucket(self.path):
+        if is_remote(self.path):
             return contextlib.nullcontext()
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
             return lock.locked(Path(self.path) / "lock")
 
     def stalls(self, process_index: int) -> Path | None:
-        """Return the file for reports of stalls of one process; None where only a terminal can have them."""
-        if buckets.is_bucket(self.path):
+        """Return the file for the stall reports of a process, or None in remote storage, which cannot append to files."""
+        if is_remote(self.path):
             return None
         return Path(self.path) / ("stalls.log" if process_index == 0 else f"stalls-{process_index}.log")
 
     def has_checkpoint(self) -> bool:
-        """Tell whether there is a checkpoint to continue from."""
+        """Return whether there is a checkpoint to resume from."""
         return self.checkpoints.is_dir() and any(entry.name.isdigit() for entry in self.checkpoints.iterdir())
 
     def has_run(self) -> bool:
-        """Tell whether a run was started here."""
+        """Return whether a run was started here."""
         return self._config.is_file()
 
     def read_config(self) -> Config:
-        """Read the configuration of the run that is here.
+        """Read the configuration of the run in this folder.
 
         Raises:
-          UserError: if there is none, or it is damaged.
+          UserError: if there is no run, or the file is damaged.
         """
         if not self.has_run():
             raise UserError(
-                f"{self.path} holds no run (there is no config.json): train first, or name its folder with --workdir"
+                f"{self.path} holds no run (there is no config.json): train first, or give the folder of a run with --workdir"
             )
         try:
             return config_lib.from_json(self._config.read_text())
@@ -87,21 +92,28 @@ class Workdir:
             raise UserError(f"{self._config}: {error}; restore the file, or use another --workdir") from error
 
     def check_config(self, config: Config) -> None:
-        """Raise UserError, naming the keys, if the run that is here was started with other values."""
+        """Raise UserError, naming the keys, if the run in this folder was started with other values."""
         if not self.has_run():
             return
         found = keys.differences(self.read_config(), config)
         if found:
             raise UserError(
-                f"{self.path} holds a run of another config: {'; '.join(found)}; use another --workdir, or the values of "
-                f"{self._config}"
+                f"{self.path} holds a run of another config: {'; '.join(found)}; use another --workdir, or the "
+                f"values in {self._config}"
             )
 
-    def open_for_training(self, config: Config, label_space: LabelSpace) -> None:
-        """Create the folder, or check that its run is this one; write `config.json`, `classes.json`, `environment.json`.
+    def open_for_training(self, config: Config, label_space: LabelSpace, origin: str | dict | None = None) -> None:
+        """Create the folder and its records, or check that the run in it is the given one.
+
+        Writes `config.json`, `classes.json`, `environment.json` and, for a new run, `initialisation.json`.
+
+        Args:
+          config: of the run.
+          label_space: the classes of the data set.
+          origin: what a new run starts from, see `read_initialization`; None: keep the record of the run in the folder.
 
         Raises:
-          UserError: if it holds a run of another config or other classes, or cannot be written.
+          UserError: if the folder holds a run with another config or other classes, or cannot be written.
         """
         self.check_config(config)
         if self._classes.is_file() and (found := self.read_label_space()) != label_space:
@@ -114,6 +126,8 @@ class Workdir:
             write_atomically(self._config, config_lib.to_json(config))
             write_atomically(self._classes, json.dumps(dataclasses.asdict(label_space), indent=1) + "\n")
             write_atomically(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+            if origin is not None:
+                write_atomically(self._initialization, json.dumps(origin, indent=1) + "\n")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -125,27 +139,23 @@ class Workdir:
             ) from error
 
     def read_label_space(self) -> LabelSpace:
-        """Read the classes that the run was trained on; raises UserError if the file is missing or damaged."""
+        """Read the classes that the run is trained on; raises UserError if the file is missing or damaged."""
         try:
             return LabelSpace.from_json(json.loads(self._classes.read_text()))
         except (OSError, json.JSONDecodeError, TypeError) as error:
             raise UserError(f"{self._classes} cannot be read ({error}): restore it, or train again") from error
 
-    def write_initialisation(self, origin: str | dict) -> None:
-        """Keep what the run starts from, for every result of it."""
-        write_atomically(self._initialisation, json.dumps(origin, indent=1) + "\n")
-
-    def read_initialisation(self) -> str | dict:
+    def read_initialization(self) -> str | dict:
         """Return what the run started from: `"random"`, or `file`, `sha256` and `source` of the weights."""
         try:
-            return json.loads(self._initialisation.read_text())
-        except FileNotFoundError:  # as in runs older than this file
+            return json.loads(self._initialization.read_text())
+        except FileNotFoundError:  # the run is older than this file
             return RANDOM
         except (OSError, json.JSONDecodeError) as error:
-            raise UserError(f"{self._initialisation} cannot be read ({error}): restore it") from error
+            raise UserError(f"{self._initialization} cannot be read ({error}): restore it") from error
 
     def drop_evaluations_after(self, step: int) -> None:
-        """Remove results of later steps, which are going to be taken again and perhaps evaluated at others."""
+        """Remove evaluations of steps after `step`: these steps will be trained again, and perhaps evaluated at other steps."""
         folder = self.path / "evaluation"
         for file in folder.iterdir() if folder.is_dir() else ():
             number = file.stem.rpartition("-")[2]
@@ -157,14 +167,14 @@ class Workdir:
         path = self.path / "evaluation" / f"{split}-{step}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(result, indent=2)
-        # A list of numbers on one line each: a matrix of 150 classes would be 22,500 lines.
+        # Put each list of numbers on one line: a confusion matrix of 150 classes would otherwise take 22,500 lines.
         text = re.sub(r"\[[^][{}\"]*\]", lambda numbers: " ".join(numbers[0].split()), text)
         write_atomically(path, text + "\n")
         return path
 
 
 def environment() -> dict:
-    """Describe what computes here: versions, devices, the commit of this package's checkout if it is one."""
+    """Describe this machine and its software: versions, devices, and the commit if the package runs from a checkout."""
     root = Path(__file__).parents[2]
     git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
     try:

@@ -51,7 +51,7 @@ def _paint_side(canvas, camera, light, rng, face: Face, height_m: float, peak_m:
     canvas.paint_plane(camera, face.origin, face.across, DOWN, outline, texture, BUILDING)
 
 
-_SIGN_COLOURS = [
+_SIGN_COLORS = [
     (0.78, 0.12, 0.14),
     (0.10, 0.30, 0.66),
     (0.95, 0.80, 0.16),
@@ -61,7 +61,7 @@ _SIGN_COLOURS = [
 
 
 def _paint_shop_signs(canvas, camera, light, rng, face: Face, height_m: float) -> None:
-    """Hang one or two lettered boards above the ground floor, a little before the wall."""
+    """Hang one or two lettered boards above the ground floor, slightly in front of the wall."""
     left = rng.uniform(0.4, 1.5)
     for _ in range(int(rng.integers(1, 3))):
         width, height = rng.uniform(2.4, 4.6), rng.uniform(0.75, 1.05)
@@ -75,11 +75,11 @@ def _paint_shop_signs(canvas, camera, light, rng, face: Face, height_m: float) -
 
 
 def _lettering(rng, aspect: float) -> np.ndarray:
-    """Draw strokes that look like letters on a coloured board (h, w, 3)."""
+    """Draw strokes that look like letters on a colored board (h, w, 3)."""
     height = 20
     width = max(int(height * aspect), height)
     board = np.empty((height, width, 3), np.float32)
-    board[:] = vary(_SIGN_COLOURS[int(rng.integers(len(_SIGN_COLOURS)))], rng, 0.1)
+    board[:] = vary(_SIGN_COLORS[int(rng.integers(len(_SIGN_COLORS)))], rng, 0.1)
     ink = np.array((0.96, 0.95, 0.9) if board.mean() < 0.55 else (0.1, 0.1, 0.12), np.float32)
     board[[0, -1]] = board[:, [0, -1]] = ink
     x = 5

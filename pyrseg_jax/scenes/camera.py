@@ -1,7 +1,7 @@
 """Project the world into the picture.
 
-World coordinates are metres: X to the right, Y up from the ground, Z away from the camera. The camera stands
-at X = Z = 0 and looks along Z without pitch; the horizon is shifted instead, so that verticals stay vertical.
+World coordinates are in meters: X to the right, Y up from the ground, Z away from the camera. The camera stands at X = Z = 0 and
+looks along Z without pitch. Instead, the horizon is shifted, so that vertical lines stay vertical.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ NEAR_M = 0.4
 
 @dataclass(frozen=True)
 class Camera:
-    """Hold a pinhole camera for a square picture of `size_px` a side."""
+    """A pinhole camera for a square picture of `size_px` × `size_px` pixels."""
 
     size_px: int
     focal_px: float
@@ -22,17 +22,17 @@ class Camera:
 
     @property
     def matrix(self) -> np.ndarray:
-        """Give the 3×3 matrix that takes (X, Y - height, Z) to homogeneous pixels (x, y, 1) * Z."""
+        """Return the 3×3 matrix that takes (X, Y - height, Z) to homogeneous pixels (x, y, 1) * Z."""
         return np.array(
             [[self.focal_px, 0.0, self.size_px / 2], [0.0, -self.focal_px, self.horizon_px], [0.0, 0.0, 1.0]]
         )
 
     def halved(self) -> "Camera":
-        """Give the same view on a picture of half the size."""
+        """Return the same view on a picture of half the size."""
         return Camera(self.size_px // 2, self.focal_px / 2, self.horizon_px / 2, self.height_m)
 
     def is_beside(self, points: np.ndarray) -> bool:
-        """Say whether points (n, 3) lie all behind, all left or all right of what the camera sees."""
+        """Tell whether all points (n, 3) are behind, left of, or right of the camera's view."""
         x, z = points[:, 0], points[:, 2]
         half = 0.5 * self.size_px / self.focal_px * z
         return bool(z.max() < NEAR_M or (x > half).all() or (x < -half).all())
@@ -45,12 +45,12 @@ class Camera:
         return np.stack([x, y], axis=1)
 
     def plane_matrix(self, origin: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.ndarray:
-        """Give the homography from plane coordinates (u, v, 1), P = origin + u across + v down, to pixels."""
+        """Return the homography from plane coordinates (u, v, 1), P = origin + u across + v down, to pixels."""
         shifted = origin - np.array([0.0, self.height_m, 0.0])
         return self.matrix @ np.stack([across, down, shifted], axis=1)
 
     def ground_grid(self) -> tuple[int, np.ndarray, np.ndarray]:
-        """Give the first row below the horizon and, from there on, the ground's X (h, w) and Z (h, 1)."""
+        """Return the first row below the horizon and, from there on, the ground's X (h, w) and Z (h, 1)."""
         first_row = min(max(int(np.floor(self.horizon_px)) + 1, 0), self.size_px)
         rows = np.arange(first_row, self.size_px, dtype=np.float32)[:, None] + 0.5
         depth = np.minimum(self.focal_px * self.height_m / (rows - self.horizon_px), 500.0).astype(np.float32)

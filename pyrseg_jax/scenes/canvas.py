@@ -1,4 +1,4 @@
-"""Paint polygons, sprites and textured planes; every pixel keeps the nearest."""
+"""Paint polygons, sprites and textured planes; each pixel keeps the nearest surface."""
 
 import functools
 
@@ -8,24 +8,25 @@ import numpy as np
 from pyrseg_jax.scenes.camera import NEAR_M, Camera, clip_near
 
 UNTOUCHED = 255
-_SHIFT = 3  # fillPoly takes fixed-point corners: integer arithmetic, hence the same labels on every machine
+# Fractional bits of the corners that fillPoly takes. It computes with integers, and so draws the same labels on every machine.
+_SHIFT = 3
 
 
 def fixed_point(points: np.ndarray) -> np.ndarray:
-    """Round pixel positions (n, 2), pixel centres at .5, to the fixed-point corners of cv2.fillPoly."""
+    """Round pixel positions (n, 2), pixel centers at .5, to the fixed-point corners of cv2.fillPoly."""
     limited = np.minimum(np.maximum(points - 0.5, -20000.0), 20000.0)
     return np.rint(limited * (1 << _SHIFT)).astype(np.int32)
 
 
 def fill_polygon(target: np.ndarray, points: np.ndarray, value) -> None:
-    """Fill the polygon (n, 2) in pixels of `target` with a colour or a number."""
+    """Fill the polygon (n, 2) in pixels of `target` with a color or a number."""
     cv2.fillPoly(target, [fixed_point(points)], value, lineType=cv2.LINE_8, shift=_SHIFT)
 
 
 class Patch:
-    """Hold a rectangle of the canvas while one object is drawn: colours (h, w, 3) and labels (h, w).
+    """A rectangle of the canvas on which one object is drawn: colors (h, w, 3) and labels (h, w).
 
-    The labels start as `UNTOUCHED`; only what was drawn is pasted. Positions are given in canvas pixels.
+    The labels start as `UNTOUCHED`, and only pixels that were drawn are pasted. Positions are in canvas pixels.
     """
 
     def __init__(self, size_px: int, left: float, top: float, right: float, bottom: float):
@@ -33,52 +34,52 @@ class Patch:
         self.x1, self.y1 = (int(np.clip(np.ceil(value), 0, size_px)) for value in (right, bottom))
         shape = (max(self.y1 - self.y0, 0), max(self.x1 - self.x0, 0))
         self.is_empty = 0 in shape
-        self.colours = np.zeros((*shape, 3), np.float32)
+        self.colors: np.ndarray = np.zeros((*shape, 3), np.float32)
         self.labels = np.full(shape, UNTOUCHED, np.uint8)
         self.offset = np.array([self.x0, self.y0], np.float64)
 
-    def polygon(self, points, colour, label: int) -> None:
+    def polygon(self, points, color, label: int) -> None:
         """Fill a polygon (n, 2)."""
         if self.is_empty:
             return
         corners = [fixed_point(np.asarray(points, np.float64) - self.offset)]
-        cv2.fillPoly(self.colours, corners, tuple(map(float, colour)), lineType=cv2.LINE_8, shift=_SHIFT)
+        cv2.fillPoly(self.colors, corners, tuple(map(float, color)), lineType=cv2.LINE_8, shift=_SHIFT)
         cv2.fillPoly(self.labels, corners, label, lineType=cv2.LINE_8, shift=_SHIFT)
 
-    def polygons(self, points: np.ndarray, colours: np.ndarray, label: int) -> None:
-        """Fill polygons (n, corners, 2), the later over the earlier, with one colour (n, 3) each."""
+    def polygons(self, points: np.ndarray, colors: np.ndarray, label: int) -> None:
+        """Fill polygons (n, corners, 2), each over the ones before, with one color (n, 3) each."""
         if self.is_empty:
             return
         corners = fixed_point(points - self.offset)
-        for outline, colour in zip(corners, colours.tolist(), strict=True):
-            cv2.fillPoly(self.colours, [outline], colour, lineType=cv2.LINE_8, shift=_SHIFT)
+        for outline, color in zip(corners, colors.tolist(), strict=True):
+            cv2.fillPoly(self.colors, [outline], color, lineType=cv2.LINE_8, shift=_SHIFT)
             cv2.fillPoly(self.labels, [outline], label, lineType=cv2.LINE_8, shift=_SHIFT)
 
-    def convex_polygons(self, points: np.ndarray, colours: np.ndarray, label: int) -> None:
-        """Fill many small convex polygons (n, corners, 2) with one colour (n, 3) each."""
+    def convex_polygons(self, points: np.ndarray, colors: np.ndarray, label: int) -> None:
+        """Fill many small convex polygons (n, corners, 2) with one color (n, 3) each."""
         if self.is_empty:
             return
         corners = fixed_point(points - self.offset)
-        for outline, colour in zip(corners, colours.tolist(), strict=True):
-            cv2.fillConvexPoly(self.colours, outline, colour, lineType=cv2.LINE_8, shift=_SHIFT)
+        for outline, color in zip(corners, colors.tolist(), strict=True):
+            cv2.fillConvexPoly(self.colors, outline, color, lineType=cv2.LINE_8, shift=_SHIFT)
             cv2.fillConvexPoly(self.labels, outline, label, lineType=cv2.LINE_8, shift=_SHIFT)
 
-    def ellipse(self, centre, radii, colour, label: int, num_corners: int = 20) -> None:
+    def ellipse(self, center, radii, color, label: int, num_corners: int = 20) -> None:
         """Fill an ellipse with radii (across, along the height)."""
-        self.polygon(np.asarray(centre) + ellipse_corners(num_corners) * np.asarray(radii), colour, label)
+        self.polygon(np.asarray(center) + ellipse_corners(num_corners) * np.asarray(radii), color, label)
 
-    def box(self, left, top, right, bottom, colour, label: int) -> None:
+    def box(self, left, top, right, bottom, color, label: int) -> None:
         """Fill an upright rectangle."""
-        self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], colour, label)
+        self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], color, label)
 
     def shade(self, factor: np.ndarray) -> None:
-        """Multiply the colours by a map that broadcasts to (h, w, 1)."""
-        self.colours *= factor.astype(np.float32)
+        """Multiply the colors by a map that broadcasts to (h, w, 1)."""
+        self.colors *= factor.astype(np.float32)
 
 
 @functools.lru_cache(maxsize=32)
 def ellipse_corners(num_corners: int) -> np.ndarray:
-    """Give the corners (n, 2) of a regular polygon of radius one."""
+    """Return the corners (n, 2) of a regular polygon of radius one."""
     angles = np.arange(num_corners) * (2 * np.pi / num_corners)
     corners = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     corners.setflags(write=False)
@@ -86,32 +87,32 @@ def ellipse_corners(num_corners: int) -> np.ndarray:
 
 
 class Canvas:
-    """Hold the picture: image (s, s, 3) of about 0..1, labels (s, s), nearness 1 / Z (s, s)."""
+    """The picture: image (s, s, 3) of about 0..1, labels (s, s), nearness 1 / Z (s, s)."""
 
     def __init__(self, size_px: int):
         self.size_px = size_px
         self.image = np.zeros((size_px, size_px, 3), np.float32)
         self.labels = np.zeros((size_px, size_px), np.uint8)
-        # What stands on the ground is never hidden by the ground: `nearness` counts standing things only.
+        # The ground never hides what stands on it, so `nearness` counts standing objects only.
         self.nearness = np.zeros((size_px, size_px), np.float32)
 
     def paste(self, patch: Patch, nearness) -> None:
-        """Paste what was drawn on `patch` where it is nearer (scalar or (h, w), 1 / m) than what is there."""
+        """Paste what was drawn on `patch` where its nearness (scalar or (h, w), 1 / m) exceeds that of the canvas."""
         if patch.is_empty:
             return
         window = (slice(patch.y0, patch.y1), slice(patch.x0, patch.x1))
         drawn = (patch.labels != UNTOUCHED) & (self.nearness[window] < nearness)
-        self._write(window, drawn.view(np.uint8), patch.colours, patch.labels, nearness)
+        self._write(window, drawn.view(np.uint8), patch.colors, patch.labels, nearness)
 
-    def _write(self, window, mask, colours, labels, nearness) -> None:
-        cv2.copyTo(colours, mask, self.image[window])
+    def _write(self, window, mask, colors, labels, nearness) -> None:
+        cv2.copyTo(colors, mask, self.image[window])
         cv2.copyTo(labels, mask, self.labels[window])
         if np.isscalar(nearness):
             nearness = np.full(mask.shape, nearness, np.float32)
         cv2.copyTo(nearness, mask, self.nearness[window])
 
     def _seen_corners(self, camera: Camera, points: np.ndarray) -> np.ndarray | None:
-        """Give the pixels (m, 2) of a clipped polygon (n, 3), None where it lies outside the picture."""
+        """Return the pixels (m, 2) of a clipped polygon (n, 3), or None if it lies outside the picture."""
         points = clip_near(points)
         if len(points) < 3:
             return None
@@ -121,7 +122,7 @@ class Canvas:
         return corners if is_inside else None
 
     def shows(self, camera: Camera, points: np.ndarray) -> bool:
-        """Say whether a polygon (n, 3) lies in the picture and not wholly behind what was painted before."""
+        """Tell whether a polygon (n, 3) lies in the picture and is not completely hidden by what was painted before."""
         corners = self._seen_corners(camera, points)
         if corners is None:
             return False
@@ -134,7 +135,7 @@ class Canvas:
         """Paint a textured flat polygon.
 
         Args:
-          origin, across, down: the plane, P = origin + u across + v down, in metres.
+          origin, across, down: the plane, P = origin + u across + v down, in meters.
           outline: (n, 2) corners in (u, v).
           texture: (h, w, 3) that covers the bounding box of the outline.
         """
@@ -154,9 +155,9 @@ class Canvas:
         size = (patch.x1 - patch.x0, patch.y1 - patch.y0)
         try:
             inverse = np.linalg.inv(to_pixels)
-        except np.linalg.LinAlgError:  # seen exactly edge-on: nothing to see
+        except np.linalg.LinAlgError:  # the plane is seen exactly edge-on, so there is nothing to paint
             return
-        patch.colours = cv2.warpPerspective(
+        patch.colors = cv2.warpPerspective(
             texture,
             to_patch @ to_pixels @ to_plane,
             size,

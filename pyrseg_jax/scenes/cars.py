@@ -1,4 +1,4 @@
-"""Paint cars as solids: a side profile drawn out to the car's width, seen from any direction."""
+"""Paint cars as solids: a side profile extruded to the car's width, seen from any direction."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ from pyrseg_jax.scenes.classes import CAR
 from pyrseg_jax.scenes.light import Light
 from pyrseg_jax.scenes.textures import vary
 
-# (metres forward of the middle, metres above the ground, what covers the stretch up to the next corner), from
-# the rear bottom over the roof to the front bottom.
+# (meters forward of the middle, meters above the ground, material up to the next corner), from the bottom at the rear over the
+# roof to the bottom at the front.
 _PROFILES = {
     "hatchback": [(-1.95, 0.28, "bumper"), (-2.0, 0.62, "rear"), (-1.9, 0.98, "glass"), (-1.45, 1.46, "body"),
                   (0.15, 1.48, "glass"), (0.95, 1.0, "body"), (1.8, 0.86, "front"), (1.98, 0.58, "bumper"),
@@ -30,7 +30,7 @@ _HALF_WIDTH_M = 0.9
 
 
 class _Body:
-    """Map car coordinates (forward, sideways, up) in metres to the world and to pixels."""
+    """Map car coordinates (forward, sideways, up) in meters to the world and to pixels."""
 
     def __init__(self, camera: Camera, middle, forward):
         self.camera, self.middle, self.forward = camera, np.asarray(middle), np.asarray(forward)
@@ -45,12 +45,12 @@ class _Body:
         return self.camera.project(self.world(points))
 
     def half_width(self, height: float, waist: float) -> float:
-        """Give how far the side is from the middle: the cabin leans inwards above the waist."""
+        """Return the distance of the side from the middle. Above the waist, the cabin leans inward."""
         return _HALF_WIDTH_M - 0.22 * max(height - waist, 0.0)
 
 
 def car_corners(middle, forward) -> np.ndarray:
-    """Give the corners (4, 2) in X and Z of the ground below a car."""
+    """Return the corners (4, 2) in X and Z of the ground below a car."""
     side = np.array([forward[2], -forward[0]])
     ahead = np.array([forward[0], forward[2]])
     signs = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], float)
@@ -101,14 +101,14 @@ def _wheel(patch: Patch, body: _Body, axle: float, side: float, has_rim: bool) -
     patch.polygon(ring(0.07, side * (_HALF_WIDTH_M + 0.01)), (0.24, 0.24, 0.26), CAR)
 
 
-def _glass_colour(light: Light, normal) -> np.ndarray:
-    """Give window colour: dark, with as much sky in it as the pane leans back."""
+def _glass_color(light: Light, normal) -> np.ndarray:
+    """Return the color of a window: dark, and with more sky in it the more the pane leans back."""
     lean = max(float(normal[1]), 0.0)
     return np.array((0.10, 0.12, 0.14)) + (0.12 + 0.4 * lean) * light.horizon * 0.8
 
 
 def _strips(patch, body: _Body, light, profile, paint, waist) -> None:
-    """Paint bumpers, panes, roof and bonnet, farthest first.
+    """Paint bumpers, panes, roof and hood, farthest first.
 
     Each is a stretch of the profile drawn out across the car's width.
     """
@@ -124,11 +124,11 @@ def _strips(patch, body: _Body, light, profile, paint, waist) -> None:
             strips.append((world.mean(axis=0)[2], kind, corners, normal))
     for _, kind, corners, normal in sorted(strips, key=lambda strip: -strip[0]):
         shade = light.shade(normal)
-        colour = {"glass": _glass_colour(light, normal), "bumper": paint * 0.62 * shade}.get(kind, paint * shade)
-        patch.polygon(body.pixels(corners), colour, CAR)
+        color = {"glass": _glass_color(light, normal), "bumper": paint * 0.62 * shade}.get(kind, paint * shade)
+        patch.polygon(body.pixels(corners), color, CAR)
         if kind == "glass":
             middle = corners.mean(axis=0)
-            patch.polygon(body.pixels(middle + (corners - middle) * (1.0, 0.84, 0.86)), colour * 1.12, CAR)
+            patch.polygon(body.pixels(middle + (corners - middle) * (1.0, 0.84, 0.86)), color * 1.12, CAR)
         elif kind in ("front", "rear"):
             _lamps(patch, body, kind, corners, shade)
 
@@ -138,7 +138,7 @@ def _lamps(patch, body: _Body, kind: str, corners, shade) -> None:
     low, high = corners[0], corners[3]
     if low[2] > high[2]:
         low, high = high, low
-    colour = np.array((0.97, 0.95, 0.86)) if kind == "front" else np.array((0.80, 0.08, 0.07))
+    color = np.array((0.97, 0.95, 0.86)) if kind == "front" else np.array((0.80, 0.08, 0.07))
 
     def part(left, right, bottom, top):
         points = [(left, bottom), (right, bottom), (right, top), (left, top)]
@@ -147,7 +147,7 @@ def _lamps(patch, body: _Body, kind: str, corners, shade) -> None:
     patch.polygon(part(-0.4, 0.4, -0.2, 0.35), np.array((0.16, 0.16, 0.17)) * shade, CAR)
     patch.polygon(part(-0.26, 0.26, -0.1, 0.25), np.array((0.88, 0.87, 0.78)) * shade, CAR)
     for side in (-1, 1):
-        patch.polygon(part(side * 0.84, side * 0.52, 0.2, 0.85), colour * np.maximum(shade, 0.8), CAR)
+        patch.polygon(part(side * 0.84, side * 0.52, 0.2, 0.85), color * np.maximum(shade, 0.8), CAR)
 
 
 def _side(patch, body: _Body, light, profile, paint, waist, near_side) -> None:
@@ -164,7 +164,7 @@ def _side(patch, body: _Body, light, profile, paint, waist, near_side) -> None:
     cabin = [x for x, z in outline if z > waist + 0.06]
     rear, front = min(cabin), max(cabin)
     top = max(z for _, z in outline) - 0.1
-    glass = _glass_colour(light, normal) * 1.05
+    glass = _glass_color(light, normal) * 1.05
     patch.polygon(flank([(rear - 0.17, waist), (-0.25, waist), (-0.25, top), (rear + 0.28, top)]), glass, CAR)
     patch.polygon(flank([(-0.15, waist), (front + 0.45, waist), (front - 0.12, top), (-0.15, top)]), glass, CAR)
     patch.polygon(flank([(-0.22, 0.42), (-0.17, 0.42), (-0.17, waist), (-0.22, waist)]), paint * shade * 0.72, CAR)

@@ -1,4 +1,4 @@
-"""Name the classes of the painted scenes."""
+"""Define the classes of the rendered scenes: their values, names, colors and kinds."""
 
 SKY, BUILDING, ROAD, PAVEMENT, GRASS, WATER, WALL, TREE, CAR, PERSON, POLE, SIGN = range(1, 13)
 VOID = 0
@@ -22,5 +22,5 @@ CLASS_COLORS = (
     (250, 215, 50),
 )
 
-# Stuff has an extent but no count; the four things are what the void border is drawn around.
+# Stuff has an extent but cannot be counted. The four things get a void border.
 IS_STUFF = (True, True, True, True, True, True, True, True, False, False, False, False)

@@ -1,4 +1,4 @@
-"""Paint a whole scene from its number."""
+"""Render a whole scene from its number."""
 
 import cv2
 import numpy as np
@@ -14,13 +14,13 @@ from pyrseg_jax.scenes.sky import paint_sky, paint_skyline
 from pyrseg_jax.scenes.stage import Stage
 from pyrseg_jax.scenes.water import reflect
 
-# Change with every change of the pictures: it enters the seed, and the builder's version follows it.
+# Raise this with every change of the pictures. It is a part of the seed, and `builders.VERSION` must change with it.
 PAINTING_VERSION = 1
 _SPLITS = {"training": 0, "validation": 1}
 
 
 def paint_scene(split: str, index: int, size_px: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Paint one photograph and its label map.
+    """Render one image and its label map.
 
     Args:
       split: "training" or "validation"; their scenes are drawn from separate streams.
@@ -29,10 +29,10 @@ def paint_scene(split: str, index: int, size_px: int = 256) -> tuple[np.ndarray,
 
     Returns:
       image (size_px, size_px, 3), uint8 RGB, and labels (size_px, size_px), uint8: 0 void, 1..12 the classes.
-      Both depend on nothing but the arguments.
+      Both depend on the arguments alone.
     """
     if split not in _SPLITS:
-        raise ValueError(f"split is {split!r}; the scenes come in {' and '.join(_SPLITS)}.")
+        raise ValueError(f"split is {split!r}; the scenes have the splits {' and '.join(_SPLITS)}.")
     seeds = np.random.SeedSequence((PAINTING_VERSION, _SPLITS[split], index)).spawn(4)
     plan_rng, light_rng, paint_rng, lens_rng = (np.random.default_rng(seed) for seed in seeds)
     layout = draw_layout(plan_rng)
@@ -49,7 +49,7 @@ def paint_scene(split: str, index: int, size_px: int = 256) -> tuple[np.ndarray,
     shadows = cast_shadows(camera, ground, footprints, light)
     paint_ground(canvas, layout.street, ground, shadows, light, paint_rng)
     canvas.nearness[2 * ground.first_row :] = 0.0
-    # Nearest first: what is hidden need not be drawn at all. To the depth test the order is the same.
+    # Nearest first, because hidden objects need not be drawn at all. The depth test gives the same picture in any order.
     for placed in sorted(stage.placed, key=lambda placed: placed.distance_m):
         placed.paint(canvas)
     image = cv2.resize(canvas.image, (size_px, size_px), interpolation=cv2.INTER_AREA)

@@ -1,6 +1,6 @@
-"""Paint scenes and encode them, spread over the cores.
+"""Render scenes and encode them, with several processes.
 
-This file imports neither TFDS nor anything heavy, so that worker processes start quickly.
+This file imports neither TFDS nor anything else that is slow to import, so that worker processes start quickly.
 """
 
 import io
@@ -16,11 +16,11 @@ from PIL import Image
 
 from pyrseg_jax.scenes.compose import paint_scene
 
-_MIN_SCENES_FOR_POOL = 16  # below, starting the workers takes longer than painting
+_MIN_SCENES_FOR_POOL = 16  # with fewer scenes, starting the workers takes longer than rendering
 
 
 def encode_scene(split: str, index: int) -> tuple[int, bytes, bytes]:
-    """Paint scene `index` and give (index, JPEG bytes of the image, PNG bytes of the labels)."""
+    """Render scene `index` and return (index, JPEG bytes of the image, PNG bytes of the labels)."""
     image, labels = paint_scene(split, index)
     as_jpeg, as_png = io.BytesIO(), io.BytesIO()
     Image.fromarray(image).save(as_jpeg, format="JPEG", quality=95, subsampling=0)
@@ -29,30 +29,33 @@ def encode_scene(split: str, index: int) -> tuple[int, bytes, bytes]:
 
 
 def encode_scenes(split: str, num_scenes: int, num_workers: int | None = None) -> Iterator[tuple[int, bytes, bytes]]:
-    """Yield `encode_scene` of 0 .. num_scenes - 1 in order.
+    """Yield `encode_scene` of 0 … num_scenes - 1, in order.
 
     Args:
-      num_workers: number of processes; by default one per core that this process may use. Where processes
-        cannot be started, the scenes are painted in this one; they are the same.
+      split: "training" or "validation".
+      num_scenes: number of scenes.
+      num_workers: number of processes; by default one per core that this process may use. If no processes can be started, this
+        one renders the scenes; they are the same.
     """
     if num_workers is None:
         has_affinity = hasattr(os, "sched_getaffinity")
         num_workers = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     num_done = 0
-    # A daemonic process, such as a worker of a data loader, may not have children.
+    # A daemon process, such as a data worker, may not start processes of its own.
     if num_workers > 1 and num_scenes >= _MIN_SCENES_FOR_POOL and not multiprocessing.current_process().daemon:
         try:
-            for encoded in _encode_in_pool(split, num_scenes, num_workers):
+            for encoded in encode_in_pool(split, num_scenes, num_workers):
                 yield encoded
                 num_done += 1
         except (OSError, BrokenProcessPool) as error:
-            logging.warning("Painting in one process: the pool of %d failed (%s).", num_workers, error)
+            logging.warning("Rendering in one process: the pool of %d failed (%s).", num_workers, error)
     for index in range(num_done, num_scenes):
         yield encode_scene(split, index)
 
 
-def _encode_in_pool(split: str, num_scenes: int, num_workers: int) -> Iterator[tuple[int, bytes, bytes]]:
-    # "spawn": a forked child would inherit the threads' locks of whatever the caller has imported.
+def encode_in_pool(split: str, num_scenes: int, num_workers: int) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yield what `encode_scenes` does, from `num_workers` processes; raises BrokenProcessPool if one of them is killed."""
+    # "spawn", because a forked child would inherit locks that threads of the caller hold.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start_worker) as pool:
         yield from pool.map(encode_scene, [split] * num_scenes, range(num_scenes), chunksize=4)

@@ -21,7 +21,7 @@ _DOORS = [(0.35, 0.20, 0.13), (0.15, 0.28, 0.24), (0.45, 0.12, 0.12), (0.16, 0.2
 
 @dataclass(frozen=True)
 class FacadeStyle:
-    """Hold what all sides of one house have in common; lengths in metres."""
+    """The materials and measures that all sides of a house share; lengths are in meters."""
 
     material: str
     wall: np.ndarray
@@ -58,12 +58,12 @@ def draw_style(rng: np.random.Generator, is_urban: bool) -> FacadeStyle:
 
 
 class _Sheet:
-    """Hold a texture while rectangles given in metres from the lower left corner are drawn on it."""
+    """A texture on which rectangles are drawn, in meters from the lower left corner."""
 
     def __init__(self, texture: np.ndarray, height_m: float, texels_per_m: float):
         self.texture, self.height_m, self.texels_per_m = np.ascontiguousarray(texture), height_m, texels_per_m
 
-    def box(self, left, bottom, right, top, colour) -> None:
+    def box(self, left, bottom, right, top, color) -> None:
         scale = self.texels_per_m * 8
         corners = np.array([[left, self.height_m - top], [right, self.height_m - bottom]]) * scale - 4
         first, last = np.rint(corners).astype(int)
@@ -71,7 +71,7 @@ class _Sheet:
             self.texture,
             tuple(map(int, first)),
             tuple(map(int, last - 8)),
-            tuple(map(float, colour)),
+            tuple(map(float, color)),
             -1,
             shift=3,
         )
@@ -86,7 +86,7 @@ def facade(
     light: Light,
     is_front: bool,
 ):
-    """Draw one side of a house, (h, w, 3); the ground floor of the front has a door or a shop."""
+    """Draw one side of a house (h, w, 3). The ground floor of the front has a door or a shop."""
     shape = max(int(round(height_m * texels_per_m)), 2), max(int(round(width_m * texels_per_m)), 2)
     wall = MATERIALS[style.material](rng, style.wall, *shape, texels_per_m).astype(np.float32)
     sheet = _Sheet(wall, height_m, texels_per_m)
@@ -162,10 +162,10 @@ def _shop_front(rng, sheet: _Sheet, style: FacadeStyle, width_m: float) -> None:
         left = right + 0.15
 
 
-def roof_tiles(rng, colour, width_m: float, length_m: float, texels_per_m: float) -> np.ndarray:
+def roof_tiles(rng, color, width_m: float, length_m: float, texels_per_m: float) -> np.ndarray:
     """Draw a tiled slope (h, w, 3) with darker courses."""
     height, width = max(int(length_m * texels_per_m), 2), max(int(width_m * texels_per_m), 2)
     course = max(0.38 * texels_per_m, 3.0)
     rows = np.where(np.mod(np.arange(height), course) < 1.0, 0.8, 1.0).astype(np.float32)[:, None, None]
     tone = 1 + 0.08 * noise_patch(rng, height, width, 4.0, (6, 8))
-    return np.asarray(colour, np.float32) * rows * tone
+    return np.asarray(color, np.float32) * rows * tone

@@ -1,4 +1,4 @@
-"""Paint the ground: one ray per pixel meets the plane Y = 0, where the street says what lies there."""
+"""Paint the ground: the ray of each pixel meets the plane Y = 0, and the street tells which surface is there."""
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ from pyrseg_jax.scenes.light import Light
 from pyrseg_jax.scenes.street import Street
 from pyrseg_jax.scenes.textures import noise_table, sample_noise, vary
 
-_COLOURS = {
+_COLORS = {
     ROAD: [(0.33, 0.33, 0.35), (0.40, 0.40, 0.41), (0.27, 0.28, 0.30), (0.42, 0.39, 0.37)],
     PAVEMENT: [
         (0.62, 0.60, 0.57),
@@ -25,12 +25,12 @@ _COLOURS = {
 
 
 class Ground:
-    """Hold the ground's rays on a grid of half the canvas, from row `first_row` of that grid on.
+    """The rays that meet the ground, on a grid of half the canvas, starting at row `first_row` of that grid.
 
-    Colours are the same for all four canvas pixels of a grid point; only the labels are drawn in full detail.
+    The four canvas pixels of a grid point share a color; only the labels have the full resolution.
 
     Attributes:
-      s, t: street coordinates in metres (h, w); z: depth (h, 1).
+      s, t: street coordinates in meters (h, w); z: depth (h, 1).
       labels: classes on the full canvas (2h, 2w).
     """
 
@@ -38,7 +38,7 @@ class Ground:
         camera = camera_full.halved()
         self.first_row, x, self.z = camera.ground_grid()
         self.s, self.t = street.from_camera(x, self.z)
-        # Metres per pixel: across the view, and along it, where pixels stretch with the distance squared.
+        # Meters per pixel: across the view, and along it, where pixels stretch with the distance squared.
         self.across_m = self.z / np.float32(camera.focal_px)
         self.along_m = self.z**2 / np.float32(camera.focal_px * camera.height_m)
         self.labels = _label_ground(street, *_full_rays(camera_full, street, 2 * self.first_row))
@@ -50,7 +50,7 @@ class Ground:
         return fade * sample_noise(table, self.s * texels_per_m, self.t * (texels_per_m * stretch))
 
     def coverage(self, distance_m: np.ndarray, half_width_m: float, is_along: bool) -> np.ndarray:
-        """Give how much (0..1) of each pixel a line covers whose middle is `distance_m` away."""
+        """Return the share (0..1) of each pixel that a line covers whose middle is `distance_m` away."""
         footprint = self.across_m if is_along else np.maximum(self.along_m, self.across_m)
         inside = np.clip((half_width_m - np.abs(distance_m)) / footprint + 0.5, 0.0, 1.0)
         return inside * np.minimum(2 * half_width_m / footprint, 1.0)
@@ -62,10 +62,10 @@ def _full_rays(camera: Camera, street: Street, first_row: int) -> tuple[np.ndarr
 
 
 def _label_ground(street: Street, s: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """Give the class of every ground point (s, t)."""
+    """Return the class of every ground point (s, t)."""
     ends = np.array([end for end, _ in street.bands[:-1]])
     classes = np.array([label for _, label in street.bands], np.uint8)
-    # Shores and lawns are not drawn with a ruler: their edge wanders by a few decimetres.
+    # Shores and lawns have no straight edges: theirs wander by a few decimeters.
     table = noise_table(4, 7)
     labels = np.full(s.shape, classes[0], np.uint8)
     for end, label in zip(ends, classes[1:], strict=True):
@@ -83,17 +83,17 @@ def _label_ground(street: Street, s: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 
 def cast_shadows(camera: Camera, ground: Ground, footprints, light: Light) -> np.ndarray:
-    """Give the factor (h, w, 3) of all cast shadows.
+    """Return the factor (h, w, 3) of all cast shadows.
 
     Args:
-      footprints: (corners (n, 2) in X and Z, height in metres) of what stands on the ground.
+      footprints: (corners (n, 2) in X and Z, height in meters) of each object on the ground.
     """
     camera = camera.halved()
     mask = np.zeros((camera.size_px, camera.size_px), np.uint8)
     contact = np.zeros_like(mask)
     for corners, height in footprints:
-        centre = corners.mean(axis=0)
-        _fill_ground(contact, camera, centre + (corners - centre) * 1.12)
+        center = corners.mean(axis=0)
+        _fill_ground(contact, camera, center + (corners - center) * 1.12)
         if light.name not in ("overcast", "dusk"):
             moved = corners + light.shadow_step * height
             hull = cv2.convexHull(np.concatenate([corners, moved]).astype(np.float32))[:, 0]
@@ -120,7 +120,7 @@ def paint_ground(canvas: Canvas, street: Street, ground: Ground, shadows, light:
     lit = light.shade(np.array([0.0, 1.0, 0.0])) * shadows
     for label, painter in _PAINTERS.items():
         mask = ground.labels == label
-        choices = _COLOURS[label]
+        choices = _COLORS[label]
         base = vary(choices[int(rng.integers(len(choices)))], rng, 0.08).astype(np.float32)
         surface_rng = np.random.default_rng(rng.integers(2**32))
         if mask.any():
@@ -131,7 +131,7 @@ def paint_ground(canvas: Canvas, street: Street, ground: Ground, shadows, light:
 
 
 def _modulo(values: np.ndarray, period: float) -> np.ndarray:
-    """Give what np.mod gives, in a fraction of its time."""
+    """Return the same as np.mod, in a fraction of its time."""
     return values - period * np.floor(values * (1 / period))
 
 
@@ -161,7 +161,7 @@ def _road(ground: Ground, street: Street, base, rng) -> np.ndarray:
 
 
 def _pavement(ground: Ground, street: Street, base, rng) -> np.ndarray:
-    """Paint slabs with joints, a light kerb where a road begins."""
+    """Paint slabs with joints, and a light curb where a road begins."""
     slab_m = float(rng.choice([0.5, 0.8, 1.2]))
     s, t = ground.s / slab_m, ground.t / (slab_m * float(rng.choice([1.0, 1.5])))
     table = noise_table(8, 8)
@@ -175,13 +175,13 @@ def _pavement(ground: Ground, street: Street, base, rng) -> np.ndarray:
     surface = base * (tone * (1 - 0.3 * joints))[..., None]
     for low, high in street.band(ROAD):
         for edge in (low, high):
-            kerb = ground.coverage(ground.s - edge, 0.18, True)[..., None]
-            surface = surface + 0.7 * kerb * (np.array([0.74, 0.73, 0.71], np.float32) - surface)
+            curb = ground.coverage(ground.s - edge, 0.18, True)[..., None]
+            surface = surface + 0.7 * curb * (np.array([0.74, 0.73, 0.71], np.float32) - surface)
     return surface.astype(np.float32)
 
 
 def _grass(ground: Ground, street: Street, base, rng) -> np.ndarray:
-    """Paint a lawn: blades near by, patches, a drier tint here and there, some flowers."""
+    """Paint a lawn: nearby blades, patches, a drier tint in places, and some flowers."""
     blades = ground.noise(7, 8, 60.0, 0.7) + 0.5 * ground.noise(6, 8, 24.0)
     patches = ground.noise(3, 7, 7.0)
     dry = np.clip(0.3 * ground.noise(3, 5, 3.5) + 0.1, 0, 0.5)[..., None]
@@ -195,7 +195,7 @@ def _grass(ground: Ground, street: Street, base, rng) -> np.ndarray:
 
 
 def _water(ground: Ground, street: Street, base, rng) -> np.ndarray:
-    """Paint the body of the water; the reflections are added when the scene is complete."""
+    """Paint the water itself. Reflections are added when the scene is complete."""
     return (base * (1 + 0.05 * ground.noise(3, 6, 4.0, 3.0))[..., None]).astype(np.float32)
 
 

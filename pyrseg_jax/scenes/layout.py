@@ -10,7 +10,7 @@ from pyrseg_jax.scenes.street import Street
 
 @dataclass(frozen=True)
 class HouseLine:
-    """Ask for houses whose fronts stand at `s` and whose backs lie towards `side` (1 right, -1 left)."""
+    """A row of houses whose fronts stand at `s`, and whose backs lie toward `side` (1 right, -1 left)."""
 
     s: float
     side: int
@@ -22,7 +22,7 @@ class HouseLine:
 
 @dataclass(frozen=True)
 class WallLine:
-    """Ask for a wall along the street at `s`; where `is_hedge`, for a row of bushes instead."""
+    """A wall along the street at `s`, or a row of bushes if `is_hedge`."""
 
     s: float
     t_range: tuple[float, float]
@@ -31,7 +31,7 @@ class WallLine:
 
 @dataclass(frozen=True)
 class TreeLine:
-    """Ask for trees around `s`, scattered by `spread_m`, one every `every_m` metres."""
+    """Trees around `s`, scattered by `spread_m`, one every `every_m` meters."""
 
     s: float
     spread_m: float
@@ -42,9 +42,9 @@ class TreeLine:
 
 @dataclass(frozen=True)
 class Layout:
-    """Hold the ground plan and what is to line it.
+    """The ground plan, and the objects along it.
 
-    People walk on the stretches `walks` (from, to) in s; poles stand along `kerbs`.
+    People walk on the stretches `walks` (from, to) in s. Poles stand along `curbs`.
     """
 
     street: Street
@@ -52,7 +52,7 @@ class Layout:
     walls: tuple[WallLine, ...] = ()
     trees: tuple[TreeLine, ...] = ()
     walks: tuple[tuple[float, float], ...] = ()
-    kerbs: tuple[float, ...] = ()
+    curbs: tuple[float, ...] = ()
     road: tuple[float, float] | None = None
     is_urban: bool = False
 
@@ -65,7 +65,7 @@ def _mirrored(bands):
 
 
 def _view(rng, left: float, right: float, across_share: float) -> tuple[float, float]:
-    """Draw (camera_s, yaw): most look along the street, some across it from its edge."""
+    """Draw (camera_s, yaw): most views look along the street, some across it from its edge."""
     if rng.random() < across_share:
         side = 1 if rng.random() < 0.5 else -1
         camera_s = left + 0.4 if side > 0 else right - 0.4
@@ -172,10 +172,10 @@ def _lake(rng) -> Layout:
     if rng.random() < 0.5:
         houses.append(HouseLine(far_shore - 10, -1, False, (4.0, 9.0), 0.35, (-40.0, 100.0)))
     walls = [WallLine(-0.25, (-14.0, 80.0))] if not shore and rng.random() < 0.75 else []
-    kerb = (walk - 0.5,) if has_road else (0.5,)
+    curb = (walk - 0.5,) if has_road else (0.5,)
     layout = Layout(
         Street("lake", tuple(bands), yaw, camera_s), tuple(houses), tuple(walls), tuple(trees),
-        ((0.6, walk - 0.6),), kerb, (walk, end) if has_road else None, bool(houses) and has_road,
+        ((0.6, walk - 0.6),), curb, (walk, end) if has_road else None, bool(houses) and has_road,
     )  # fmt: skip
     return _flip(layout) if rng.random() < 0.5 else layout
 
@@ -217,7 +217,7 @@ def _flip(layout: Layout) -> Layout:
         tuple(replace(line, s=-line.s, side=-line.side) for line in layout.houses),
         tuple(replace(line, s=-line.s) for line in layout.walls),
         tuple(replace(line, s=-line.s) for line in layout.trees),
-        swap(layout.walks), tuple(-s for s in layout.kerbs),
+        swap(layout.walks), tuple(-s for s in layout.curbs),
         swap([layout.road])[0] if layout.road else None, layout.is_urban,
     )  # fmt: skip
 

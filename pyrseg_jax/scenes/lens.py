@@ -14,12 +14,12 @@ _IS_THIN = np.isin(np.arange(13), (POLE, SIGN))
 
 
 def expose(image: np.ndarray, canvas: Canvas, ground: Ground, light: Light, rng) -> np.ndarray:
-    """Give the photograph (h, w, 3), uint8, of `image`, the canvas averaged to half its size.
+    """Return the photograph (h, w, 3), uint8, of `image`, the canvas averaged to half its size.
 
     Adds haze, blur, vignette, exposure, roll-off and grain.
     """
     size = len(image)
-    # The sky has its own colours already; a pixel on its edge is as far away as the part that is not sky.
+    # The sky already has its final colors. A pixel on its edge is as far away as its part that is not sky.
     is_land = (canvas.labels != SKY).astype(np.float32)
     land = cv2.resize(is_land, (size, size), interpolation=cv2.INTER_AREA)
     nearness = cv2.resize(canvas.nearness, (size, size), interpolation=cv2.INTER_AREA) / np.maximum(land, 0.25)
@@ -38,7 +38,7 @@ def expose(image: np.ndarray, canvas: Canvas, ground: Ground, light: Light, rng)
     balance = rng.uniform(0.95, 1.22) * np.array([1 + warmth, 1.0, 1 - warmth])
     image *= vignette[..., None] * balance.astype(np.float32)
     image = cv2.pow(np.maximum(image, 0.0), rng.uniform(0.9, 1.1))
-    # Highlights roll off instead of being cut.
+    # Highlights fade out instead of being clipped.
     above = np.maximum(image - 0.8, 0.0)
     image += above * (1 / (1 + 3.0 * above) - 1)
     grain = noise_patch(rng, size, size, 1.0, (8, 8)) * 0.6 + noise_patch(rng, size, size, 1.0, (8, 8))
@@ -66,6 +66,6 @@ def halve_labels(labels: np.ndarray, rng) -> np.ndarray:
     halved[mixed] = np.where((votes <= 2) | is_vague, VOID, majority)
     things = _IS_THING[halved].view(np.uint8)
     around = cv2.dilate(things, np.ones((3, 3), np.uint8)) != things
-    careless = noise_patch(rng, *halved.shape, 14.0, (4, 6))[..., 0] > 0.1
+    careless = noise_patch(rng, halved.shape[0], halved.shape[1], 14.0, (4, 6))[..., 0] > 0.1
     halved[around & careless] = VOID
     return halved

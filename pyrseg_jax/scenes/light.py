@@ -1,4 +1,4 @@
-"""Draw the weather and the time of day, and light surfaces by it."""
+"""Draw the weather and the time of day, and light surfaces accordingly."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Light:
-    """Hold the light of a scene: RGB colours of about 0..1, `to_sun` a unit vector in camera coordinates."""
+    """The light of a scene: RGB colors of about 0..1, and `to_sun`, a unit vector in camera coordinates."""
 
     name: str
     to_sun: np.ndarray
@@ -20,27 +20,27 @@ class Light:
     haze_m: float
 
     def shade(self, normal) -> np.ndarray:
-        """Give the colour factor (3,) of a surface with this unit normal."""
+        """Return the color factor (3,) of a surface with this unit normal."""
         facing = max(float(np.dot(normal, self.to_sun)), 0.0)
         upward = 0.82 + 0.18 * float(normal[1])
         return (self.ambient * upward + self.sun * facing).astype(np.float32)
 
     @property
     def shadow(self) -> np.ndarray:
-        """Give the factor (3,) by which ground in shadow is darker than ground in the sun."""
+        """Return the factor (3,) by which ground in shadow is darker than ground in the sun."""
         up = np.array([0.0, 1.0, 0.0])
         return np.clip(self.ambient / self.shade(up), 0.3, 1.0).astype(np.float32)
 
     @property
     def shadow_step(self) -> np.ndarray:
-        """Give how far (X, Z) the shadow of a point moves per metre of height, at most 3 m."""
+        """Return how far (X, Z) the shadow of a point moves per meter of height, at most 3 m."""
         step = -self.to_sun[[0, 2]] / max(self.to_sun[1], 0.05)
         return step * min(1.0, 3.0 / max(np.hypot(*step), 1e-6))
 
 
 @dataclass(frozen=True)
 class _Weather:
-    """Hold the colours of a weather, how often it comes, and ranges for what varies."""
+    """The colors of a kind of weather, its share of all scenes, and the ranges of what varies."""
 
     share: float
     sun: tuple[float, float, float]
@@ -83,7 +83,7 @@ _WEATHERS = {
 
 
 def draw_light(rng: np.random.Generator) -> Light:
-    """Draw a weather, a position of the sun and small variations of all colours."""
+    """Draw the weather, the position of the sun, and small variations of all colors."""
     names = list(_WEATHERS)
     name = names[int(rng.choice(len(names), p=[weather.share for weather in _WEATHERS.values()]))]
     weather = _WEATHERS[name]
@@ -91,10 +91,10 @@ def draw_light(rng: np.random.Generator) -> Light:
     azimuth = rng.uniform(0, 2 * np.pi)
     to_sun = np.array([np.cos(height) * np.sin(azimuth), np.sin(height), np.cos(height) * np.cos(azimuth)])
 
-    def jitter(colour, amount=0.05):
-        # Warmer or cooler, brighter or darker: green daylight looks wrong.
+    def jitter(color, amount=0.05):
+        # Only warmer or cooler, and brighter or darker, because green daylight looks wrong.
         warmth, brightness = rng.uniform(-amount, amount, 2)
-        return np.clip(np.asarray(colour) * (1 + brightness) * np.array([1 + warmth, 1.0, 1 - warmth]), 0.0, 1.0)
+        return np.clip(np.asarray(color) * (1 + brightness) * np.array([1 + warmth, 1.0, 1 - warmth]), 0.0, 1.0)
 
     return Light(
         name=name,

@@ -33,7 +33,7 @@ def paint_person(canvas: Canvas, camera: Camera, light: Light, rng, foot, height
     mirror = 1 if rng.random() < 0.5 else -1
 
     def place(points) -> np.ndarray:
-        """Take body coordinates, feet at (0, 0), top of the head at (0, 1), to pixels."""
+        """Convert body coordinates to pixels: the feet are at (0, 0), the top of the head at (0, 1)."""
         return np.array([x, ground]) + np.asarray(points) * (mirror * scale, -scale)
 
     lit = light.shade(np.array([0.0, 0.3, -0.95]))
@@ -76,14 +76,14 @@ def _dress(patch: Patch, place, rng, lit, scale: float) -> None:
         patch.polygon(place([(0.09, 0.5), (0.19, 0.5), (0.2, 0.37), (0.08, 0.37)]), bag, PERSON)
 
 
-def _legs(patch: Patch, place, stride: float, colour, lit) -> None:
+def _legs(patch: Patch, place, stride: float, color, lit) -> None:
     shoe = np.array((0.13, 0.11, 0.10)) * lit
     for sign, tone in ((-1, 0.75), (1, 1.0)):
         hip, foot = 0.045 * sign, (0.045 + stride) * sign
         knee = (hip + foot) / 2 + 0.02
         patch.polygon(
             place([(hip - 0.055, 0.52), (hip + 0.055, 0.52), (knee + 0.043, 0.27), (foot + 0.034, 0.03),
-                   (foot - 0.034, 0.03), (knee - 0.04, 0.27)]), colour * tone, PERSON,
+                   (foot - 0.034, 0.03), (knee - 0.04, 0.27)]), color * tone, PERSON,
         )  # fmt: skip
         patch.polygon(
             place([(foot - 0.036, 0.04), (foot + 0.03, 0.04), (foot + 0.07, 0), (foot - 0.036, 0)]),
@@ -92,8 +92,8 @@ def _legs(patch: Patch, place, stride: float, colour, lit) -> None:
         )
 
 
-def _limb(patch: Patch, place, joints, half_width: float, colour) -> None:
+def _limb(patch: Patch, place, joints, half_width: float, color) -> None:
     """Paint a bent arm as a strip around its joints."""
     joints = np.asarray(joints)
     left, right = joints - (half_width, 0), joints + (half_width, 0)
-    patch.polygon(place(np.concatenate([left, right[::-1]])), colour, PERSON)
+    patch.polygon(place(np.concatenate([left, right[::-1]])), color, PERSON)

@@ -22,7 +22,7 @@ from pyrseg_jax.scenes.walls import WALL_KINDS, paint_wall
 
 
 def populate(stage: Stage) -> None:
-    """Place everything, the large things first."""
+    """Place all objects, large ones first."""
     for line in stage.layout.houses:
         _houses(stage, line)
     for line in stage.layout.walls:
@@ -105,7 +105,7 @@ def _tree(stage: Stage, s: float, t: float, height_m: float, shape: str | None =
 
 
 def _cars(stage: Stage, left: float, right: float) -> None:
-    """Park cars along both kerbs and let some drive on the right-hand side."""
+    """Park cars along both curbs and let some drive on the right-hand side."""
     rng, street = stage.rng, stage.layout.street
     middle, half = (left + right) / 2, (right - left) / 2
     lanes = [(middle + half / 2, 1, rng.uniform(0.0, 0.3)), (middle - half / 2, -1, rng.uniform(0.0, 0.3))]
@@ -126,9 +126,9 @@ def _cars(stage: Stage, left: float, right: float) -> None:
 
 
 def _furniture(stage: Stage) -> None:
-    """Set lamp posts, sign posts, traffic lights, bollards and clutter along the kerbs."""
+    """Set lamp posts, sign posts, traffic lights, bollards and clutter along the curbs."""
     rng = stage.rng
-    for s in stage.layout.kerbs:
+    for s in stage.layout.curbs:
         side = -1 if s > 0 else 1
         every, start = rng.uniform(9, 15), rng.uniform(2, 8)
         if rng.random() < 0.85:
@@ -157,7 +157,7 @@ def _upright(stage: Stage, s: float, t: float, depth_range, height_m: float, pai
 
 
 def _people(stage: Stage) -> None:
-    """Let people walk alone or in small groups; now and then there is a crowd."""
+    """Let people walk alone or in small groups, and sometimes in a crowd."""
     rng, street = stage.rng, stage.layout.street
     num_groups = int(rng.choice([0, 2, 4, 7, 14], p=[0.14, 0.20, 0.26, 0.24, 0.16]))
     for _ in range(num_groups):
@@ -166,7 +166,7 @@ def _people(stage: Stage) -> None:
             low, high = stage.layout.road
         depth = rng.uniform(4.0, 17.0)
         s = rng.uniform(low, high)
-        # Choose a depth first: chosen along the street, most would be far away or outside the picture.
+        # Choose the depth first. With a random place along the street, most people would be far away or outside the picture.
         t = _t_at_depth(street, s, depth, rng)
         for _ in range(int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15]))):
             foot = street.to_camera(s, t)
@@ -180,7 +180,7 @@ def _people(stage: Stage) -> None:
 
 
 def _t_at_depth(street, s: float, depth_m: float, rng) -> float:
-    """Give t for which (s, t) lies about `depth_m` away; across the street, anywhere in view."""
+    """Return a t for which (s, t) is about `depth_m` away; if the view goes across the street, anywhere in view."""
     if abs(np.cos(street.yaw)) > 0.7:
         return float((depth_m - (s - street.camera_s) * np.sin(street.yaw)) / np.cos(street.yaw))
     away = abs(s - street.camera_s)

@@ -1,4 +1,4 @@
-"""Paint the sky and what stands far away before it."""
+"""Paint the sky, and distant hills and buildings in front of it."""
 
 import cv2
 import numpy as np
@@ -11,8 +11,8 @@ from pyrseg_jax.scenes.textures import noise_patch, noise_table, sample_noise, v
 
 
 def paint_sky(canvas: Canvas, camera: Camera, light: Light, rng) -> None:
-    """Fill the canvas with sky: a gradient, the glow of the sun, clouds that grow smaller to the horizon."""
-    camera = camera.halved()  # there is nothing fine in the sky
+    """Fill the canvas with sky: a gradient, the glow of the sun, and clouds that shrink toward the horizon."""
+    camera = camera.halved()  # the sky has no fine detail
     size = camera.size_px
     num_rows = min(max(int(camera.horizon_px) + 2, 1), size)
     rows = np.arange(num_rows, dtype=np.float32)[:, None] + 0.5
@@ -23,11 +23,11 @@ def paint_sky(canvas: Canvas, camera: Camera, light: Light, rng) -> None:
     sky = np.repeat(sky, size, axis=1)
     sun = light.to_sun
     if sun[2] > 0.1 and light.name in ("sunset", "morning", "clear"):
-        centre = camera.project(sun[None] * 1000 + [0, camera.height_m, 0])[0]
-        distance = ((columns - centre[0]) ** 2 + (rows - centre[1]) ** 2) / camera.focal_px**2
+        center = camera.project(sun[None] * 1000 + [0, camera.height_m, 0])[0]
+        distance = ((columns - center[0]) ** 2 + (rows - center[1]) ** 2) / camera.focal_px**2
         glow = np.exp(-distance * 9.0) * 0.35 + np.exp(-distance * 300.0) * 0.7
         sky += glow[..., None].astype(np.float32) * (light.sun + 0.3).astype(np.float32)
-    # Clouds lie in a flat layer: their pattern is found where the ray of sight meets it.
+    # Clouds form a flat layer. A pixel shows the pattern where its ray meets the layer.
     layer = 46.0 / (elevation + 0.09)
     shift = rng.uniform(0, 512, 2)
     pattern = sample_noise(
@@ -75,27 +75,27 @@ def _city(canvas, camera, light, rng, distance_m: float) -> None:
     while x < size:
         width = rng.uniform(9, 26) * scale
         height = rng.uniform(8, 20) * scale * (1.9 if rng.random() < 0.15 else 1.0)
-        colour = vary([(0.62, 0.55, 0.48), (0.55, 0.57, 0.60), (0.58, 0.42, 0.36)][int(rng.integers(3))], rng, 0.12)
-        colour = colour * light.shade((0, 0.0, -1.0))
-        patch.box(x, base - height, x + width, base + 1, colour, BUILDING)
+        color = vary([(0.62, 0.55, 0.48), (0.55, 0.57, 0.60), (0.58, 0.42, 0.36)][int(rng.integers(3))], rng, 0.12)
+        color = color * light.shade((0, 0.0, -1.0))
+        patch.box(x, base - height, x + width, base + 1, color, BUILDING)
         if rng.random() < 0.4:
             peak = [
                 (x, base - height),
                 (x + width, base - height),
                 (x + width / 2, base - height - width * 0.3),
             ]
-            patch.polygon(peak, colour * (0.75, 0.62, 0.6), BUILDING)
+            patch.polygon(peak, color * (0.75, 0.62, 0.6), BUILDING)
         step = 3.4 * scale
         for y in np.arange(base - height + 0.4 * step, base - step, step):
             for left in np.arange(x + 0.3 * step, x + width - 0.6 * step, step):
-                patch.box(left, y, left + 0.45 * step, y + 0.5 * step, colour * 0.62, BUILDING)
+                patch.box(left, y, left + 0.45 * step, y + 0.5 * step, color * 0.62, BUILDING)
         x += width
     canvas.paste(patch, 1.0 / distance_m)
 
 
 def paint_skyline(canvas: Canvas, camera: Camera, light: Light, rng, is_urban: bool) -> None:
-    """Close the view: ridges far away and, in towns, blocks of houses; trees otherwise."""
-    if rng.random() < 0.75 and light.haze_m > 220:  # else they would be lost in the haze
+    """Paint the horizon: distant ridges, and blocks of houses in towns or trees elsewhere."""
+    if rng.random() < 0.75 and light.haze_m > 220:  # otherwise the haze would hide them
         _hills(canvas, camera, light, rng, 400.0, rng.uniform(18, 55))
     if is_urban:
         _city(canvas, camera, light, rng, rng.uniform(115, 160))

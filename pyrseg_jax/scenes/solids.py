@@ -14,7 +14,7 @@ DOWN = -UP
 
 @dataclass(frozen=True)
 class Face:
-    """Hold one upright side of a box; `origin` is an upper corner, `normal` points outwards."""
+    """One upright side of a box; `origin` is an upper corner, `normal` points outward."""
 
     index: int
     origin: np.ndarray
@@ -23,13 +23,13 @@ class Face:
     normal: np.ndarray
 
     def corners(self, height_m: float, above_m: float = 0.0) -> np.ndarray:
-        """Give the corners (4, 3) of a rectangle of this height from `above_m` above the upper edge."""
+        """Return the corners (4, 3) of a rectangle of this height from `above_m` above the upper edge."""
         left, right = self.origin, self.origin + self.width_m * self.across
         top, bottom = above_m * UP, (above_m - height_m) * UP
         return np.array([left + top, right + top, right + bottom, left + bottom])
 
     def texels_per_m(self, camera: Camera, height_m: float, limit: float = 24.0) -> float:
-        """Give a texture resolution that suits how large the face is seen, at most about 60 000 texels."""
+        """Return a texture resolution that suits the size of the face in the picture, at most about 60,000 texels."""
         ends = np.array([self.origin, self.origin + self.width_m * self.across])
         visible = np.clip(ends[:, 2], 2.0, None)
         seen = camera.focal_px / float(np.sqrt(visible[0] * visible[1]))
@@ -37,20 +37,20 @@ class Face:
 
 
 def box_corners(street: Street, s_range, t_range) -> np.ndarray:
-    """Give the corners (4, 3) of a box on the ground, in order: front (first s) at t1, t2, back at t2, t1."""
+    """Return the corners (4, 3) of a box on the ground, in order: front (first s) at t1, t2, back at t2, t1."""
     (s1, s2), (t1, t2) = s_range, t_range
     return street.to_camera([s1, s1, s2, s2], [t1, t2, t2, t1])
 
 
 def visible_faces(base: np.ndarray, height_m: float) -> Iterator[Face]:
-    """Yield the upright sides of the box over `base` (4, 3) that face the camera, the farthest first."""
-    centre = base.mean(axis=0)
+    """Yield the upright sides of the box over `base` (4, 3) that face the camera, farthest first."""
+    center = base.mean(axis=0)
     faces = []
     for index, (start, end) in enumerate(zip(base, np.roll(base, -1, axis=0), strict=True)):
         width = float(np.linalg.norm(end - start))
         across = (end - start) / width
         normal = np.array([across[2], 0.0, -across[0]])
-        normal *= np.sign(np.dot(normal, start - centre))
+        normal *= np.sign(np.dot(normal, start - center))
         if np.dot(normal, start) < 0 and max(start[2], end[2]) > NEAR_M:
             faces.append(Face(index, start + height_m * UP, across, width, normal))
     yield from sorted(faces, key=lambda face: -(face.origin[2] + 0.5 * face.width_m * face.across[2]))

@@ -1,4 +1,4 @@
-"""Collect what stands in a scene before it is painted."""
+"""Collect the objects of a scene before they are painted."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from pyrseg_jax.scenes.light import Light
 
 @dataclass(frozen=True)
 class Placed:
-    """Hold something that stands in the scene: distance, footprint (n, 2) in X and Z, height, and painter."""
+    """An object in the scene: its distance, footprint (n, 2) in X and Z, height, and painter."""
 
     distance_m: float
     footprint: np.ndarray
@@ -25,7 +25,7 @@ class Placed:
 
 @dataclass
 class Stage:
-    """Collect what stands in a scene; places are taken so that nothing stands inside something else."""
+    """The objects of a scene. Each one takes its place on the ground, so that none stands inside another."""
 
     camera: Camera
     layout: Layout
@@ -35,17 +35,17 @@ class Stage:
     taken: list[tuple[float, float, float]] = field(default_factory=list)
 
     def spawn(self) -> np.random.Generator:
-        """Give a generator of its own to an object: its painter may draw any number of times."""
+        """Return a random generator for one object, whose painter may then draw any number of values."""
         return np.random.default_rng(self.rng.integers(2**63))
 
     def is_seen(self, point: np.ndarray, near_m: float, far_m: float, margin_m: float = 0.0) -> bool:
-        """Say whether the point (3,) lies within these distances before the camera and inside the picture."""
+        """Tell whether the point (3,) is within these distances of the camera and inside the picture."""
         x, _, z = point
         half = 0.5 * self.camera.size_px / self.camera.focal_px
         return bool(near_m < z < far_m and abs(x) < half * z + margin_m)
 
     def ground_class(self, s: float, t: float) -> int:
-        """Give the class of the ground at (s, t), the rough shore of a pond counted as water."""
+        """Return the class of the ground at (s, t). The rough shore of a pond counts as water."""
         street = self.layout.street
         for middle_s, middle_t, half_s, half_t in street.ponds:
             if ((s - middle_s) / half_s) ** 2 + ((t - middle_t) / half_t) ** 2 < 1.35:
@@ -53,20 +53,20 @@ class Stage:
         return street.class_at(s)
 
     def take(self, s: float, t: float, radius_m: float) -> bool:
-        """Take a round place on the ground; say whether it was still free."""
+        """Take a round place on the ground; return whether it was still free."""
         if any((s - a) ** 2 + (t - b) ** 2 < (radius_m + radius) ** 2 for a, b, radius in self.taken):
             return False
         self.taken.append((s, t, radius_m))
         return True
 
     def add(self, foot: np.ndarray, footprint: np.ndarray, height_m: float, painter, *arguments) -> None:
-        """Add something whose painter takes (canvas, camera, light, rng, *arguments)."""
+        """Add an object whose painter takes (canvas, camera, light, rng, *arguments)."""
         rng = self.spawn()
         paint = partial(_paint, painter, self.camera, self.light, rng, arguments)
         self.placed.append(Placed(float(foot[2]), footprint, height_m, paint))
 
     def add_round(self, foot: np.ndarray, radius_m: float, height_m: float, painter, *arguments) -> None:
-        """Add something thin that stands at `foot` (3,), with a round footprint."""
+        """Add a thin object that stands at `foot` (3,), with a round footprint."""
         footprint = foot[[0, 2]] + radius_m * ellipse_corners(8)
         self.add(foot, footprint, height_m, painter, foot, *arguments)
 

@@ -9,11 +9,11 @@ from pyrseg_jax.scenes.light import Light
 from pyrseg_jax.scenes.textures import vary
 
 _METALS = [(0.24, 0.26, 0.28), (0.45, 0.47, 0.49), (0.20, 0.27, 0.24), (0.58, 0.59, 0.60)]
-_MIN_POLE_PX = 5.6  # on the double-sized canvas: nearly three pixels in the picture
+_MIN_POLE_PX = 5.6  # on the canvas, which has twice the size: nearly three pixels in the picture
 
 
 class _Upright:
-    """Draw flat parts, in metres right of and above the foot, on a patch that stands at `foot`."""
+    """A patch that stands at `foot`, for flat parts given in meters to the right of and above the foot."""
 
     def __init__(self, canvas: Canvas, camera: Camera, light: Light, foot, half_width_m: float, height_m: float):
         self.scale = camera.focal_px / foot[2]
@@ -26,17 +26,17 @@ class _Upright:
     def place(self, points) -> np.ndarray:
         return np.array([self.x, self.ground]) + np.asarray(points, np.float64) * (self.scale, -self.scale)
 
-    def part(self, points, colour, label: int) -> None:
-        self.patch.polygon(self.place(points), np.asarray(colour) * self.lit, label)
+    def part(self, points, color, label: int) -> None:
+        self.patch.polygon(self.place(points), np.asarray(color) * self.lit, label)
 
-    def pole(self, height_m: float, diameter_m: float, colour, label: int = POLE) -> None:
-        """Draw a round post: its sunny third is brighter."""
+    def pole(self, height_m: float, diameter_m: float, color, label: int = POLE) -> None:
+        """Draw a round post whose sunny third is brighter."""
         half = max(diameter_m * self.scale, _MIN_POLE_PX) / 2
         top = self.ground - height_m * self.scale
-        colour = np.asarray(colour) * self.lit
-        self.patch.box(self.x - half, top, self.x + half, self.ground + 0.5, colour * 0.8, label)
+        color = np.asarray(color) * self.lit
+        self.patch.box(self.x - half, top, self.x + half, self.ground + 0.5, color * 0.8, label)
         edges = (self.x - 0.1 * half, self.x + half) if self.sun_side > 0 else (self.x - half, self.x + 0.1 * half)
-        self.patch.box(edges[0], top, edges[1], self.ground + 0.5, colour * 1.15, label)
+        self.patch.box(edges[0], top, edges[1], self.ground + 0.5, color * 1.15, label)
 
 
 def paint_lamp_post(canvas: Canvas, camera: Camera, light: Light, rng, foot, side: int) -> None:
@@ -74,21 +74,21 @@ def paint_lamp_post(canvas: Canvas, camera: Camera, light: Light, rng, foot, sid
 
 
 def paint_traffic_light(canvas: Canvas, camera: Camera, light: Light, rng, foot) -> None:
-    """Paint a post with three lamps; the whole of it counts as pole."""
+    """Paint a post with three lamps. All of it has the class pole."""
     draw = _Upright(canvas, camera, light, foot, 0.4, 3.8)
     draw.pole(3.6, 0.17, vary(_METALS[int(rng.integers(len(_METALS)))], rng))
     draw.part([(-0.24, 2.6), (0.24, 2.6), (0.24, 3.65), (-0.24, 3.65)], (0.09, 0.10, 0.10), POLE)
     burning = int(rng.choice([0, 2]))
-    colours = [(1.0, 0.15, 0.1), (1.0, 0.7, 0.1), (0.2, 0.95, 0.4)]
-    for index, colour in enumerate(colours):
-        tone = np.asarray(colour) * (1.25 if index == burning else 0.22)
-        centre = np.array([0.0, 3.45 - 0.33 * index])
-        draw.part(centre + ellipse_corners(12) * 0.13, tone / draw.lit, POLE)
+    colors = [(1.0, 0.15, 0.1), (1.0, 0.7, 0.1), (0.2, 0.95, 0.4)]
+    for index, color in enumerate(colors):
+        tone = np.asarray(color) * (1.25 if index == burning else 0.22)
+        center = np.array([0.0, 3.45 - 0.33 * index])
+        draw.part(center + ellipse_corners(12) * 0.13, tone / draw.lit, POLE)
     canvas.paste(draw.patch, 1.0 / foot[2])
 
 
 def paint_bollard(canvas: Canvas, camera: Camera, light: Light, rng, foot) -> None:
-    """Paint a post of one metre with a bright ring."""
+    """Paint a post of one meter with a bright ring."""
     draw = _Upright(canvas, camera, light, foot, 0.2, 1.1)
     metal = vary(_METALS[int(rng.integers(len(_METALS)))], rng)
     draw.pole(1.0, 0.2, metal)
@@ -97,47 +97,47 @@ def paint_bollard(canvas: Canvas, camera: Camera, light: Light, rng, foot) -> No
     canvas.paste(draw.patch, 1.0 / foot[2])
 
 
-def _round_sign(draw: _Upright, rng, centre, radius: float) -> None:
+def _round_sign(draw: _Upright, rng, center, radius: float) -> None:
     red, blue = np.array((0.80, 0.10, 0.12)), np.array((0.10, 0.28, 0.70))
     white = np.array((0.95, 0.94, 0.92))
     is_blue = rng.random() < 0.35
     corners = ellipse_corners(22)
-    draw.part(centre + corners * radius, white if is_blue else red, SIGN)
-    draw.part(centre + corners * radius * (0.9 if is_blue else 0.7), blue if is_blue else white, SIGN)
+    draw.part(center + corners * radius, white if is_blue else red, SIGN)
+    draw.part(center + corners * radius * (0.9 if is_blue else 0.7), blue if is_blue else white, SIGN)
     if is_blue or rng.random() < 0.5:
         mark = white if is_blue else np.array((0.12, 0.12, 0.13))
-        draw.part(centre + np.array([(-0.12, -0.5), (0.12, -0.5), (0.12, 0.5), (-0.12, 0.5)]) * radius, mark, SIGN)
+        draw.part(center + np.array([(-0.12, -0.5), (0.12, -0.5), (0.12, 0.5), (-0.12, 0.5)]) * radius, mark, SIGN)
     else:
         bar = np.array([(-0.6, -0.16), (0.6, -0.16), (0.6, 0.16), (-0.6, 0.16)])
-        draw.part(centre + corners * radius, red, SIGN)
-        draw.part(centre + bar * radius * 1.15, white, SIGN)
+        draw.part(center + corners * radius, red, SIGN)
+        draw.part(center + bar * radius * 1.15, white, SIGN)
 
 
-def _triangle_sign(draw: _Upright, rng, centre, radius: float) -> None:
+def _triangle_sign(draw: _Upright, rng, center, radius: float) -> None:
     up = -1.0 if rng.random() < 0.25 else 1.0
     triangle = np.array([(-1.0, -0.72 * up), (1.0, -0.72 * up), (0.0, 1.0 * up)])
-    draw.part(centre + triangle * radius * 1.08, (0.80, 0.10, 0.12), SIGN)
+    draw.part(center + triangle * radius * 1.08, (0.80, 0.10, 0.12), SIGN)
     inner = (0.95, 0.94, 0.9) if rng.random() < 0.6 else (0.95, 0.80, 0.15)
-    draw.part(centre + (triangle * 0.62 - (0, 0.06 * up)) * radius, inner, SIGN)
+    draw.part(center + (triangle * 0.62 - (0, 0.06 * up)) * radius, inner, SIGN)
     draw.part(
-        centre + np.array([(-0.08, -0.35), (0.08, -0.35), (0.08, 0.25), (-0.08, 0.25)]) * radius,
+        center + np.array([(-0.08, -0.35), (0.08, -0.35), (0.08, 0.25), (-0.08, 0.25)]) * radius,
         (0.1, 0.1, 0.1),
         SIGN,
     )
 
 
-def _board_sign(draw: _Upright, rng, centre, radius: float) -> None:
+def _board_sign(draw: _Upright, rng, center, radius: float) -> None:
     boards = [(0.10, 0.30, 0.66), (0.06, 0.44, 0.26), (0.94, 0.93, 0.9), (0.95, 0.78, 0.12)]
     board = np.array(boards[int(rng.integers(len(boards)))])
     ink = np.array((0.1, 0.1, 0.12) if board.mean() > 0.5 else (0.95, 0.95, 0.93))
     half = np.array([rng.uniform(0.9, 1.5), rng.uniform(0.7, 0.95)]) * radius
     square = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
-    draw.part(centre + square * half, ink, SIGN)
-    draw.part(centre + square * (half - 0.05), board, SIGN)
+    draw.part(center + square * half, ink, SIGN)
+    draw.part(center + square * (half - 0.05), board, SIGN)
     for row in (-0.4, 0.0, 0.4):
         end = rng.uniform(0.2, 0.8)
         line = np.array([(-0.75, row - 0.11), (end, row - 0.11), (end, row + 0.11), (-0.75, row + 0.11)])
-        draw.part(centre + line * half, ink, SIGN)
+        draw.part(center + line * half, ink, SIGN)
 
 
 _SIGN_SHAPES = (_round_sign, _triangle_sign, _board_sign)
@@ -158,7 +158,7 @@ def paint_sign_post(canvas: Canvas, camera: Camera, light: Light, rng, foot) -> 
 
 
 def paint_clutter(canvas: Canvas, camera: Camera, light: Light, rng, foot) -> None:
-    """Paint a bench, a bin or a letter box: things of no class, labelled void."""
+    """Paint a bench, a trash can or a mailbox: objects without a class, labeled void."""
     draw = _Upright(canvas, camera, light, foot, 1.2, 1.5)
     kind = int(rng.integers(3))
     if kind == 0:
@@ -168,12 +168,12 @@ def paint_clutter(canvas: Canvas, camera: Camera, light: Light, rng, foot) -> No
         for low, high, tone in ((0.4, 0.48, 1.2), (0.56, 0.66, 1.0), (0.72, 0.84, 1.0)):
             draw.part([(-0.9, low), (0.9, low), (0.9, high), (-0.9, high)], wood * tone, VOID)
     elif kind == 1:
-        colour = vary([(0.16, 0.30, 0.20), (0.25, 0.26, 0.28), (0.45, 0.36, 0.20)][int(rng.integers(3))], rng)
-        draw.part([(-0.27, 0), (0.27, 0), (0.33, 0.95), (-0.33, 0.95)], colour, VOID)
-        draw.part([(-0.36, 0.95), (0.36, 0.95), (0.3, 1.06), (-0.3, 1.06)], colour * 0.7, VOID)
+        color = vary([(0.16, 0.30, 0.20), (0.25, 0.26, 0.28), (0.45, 0.36, 0.20)][int(rng.integers(3))], rng)
+        draw.part([(-0.27, 0), (0.27, 0), (0.33, 0.95), (-0.33, 0.95)], color, VOID)
+        draw.part([(-0.36, 0.95), (0.36, 0.95), (0.3, 1.06), (-0.3, 1.06)], color * 0.7, VOID)
     else:
-        colour = vary([(0.72, 0.12, 0.12), (0.90, 0.72, 0.12)][int(rng.integers(2))], rng)
+        color = vary([(0.72, 0.12, 0.12), (0.90, 0.72, 0.12)][int(rng.integers(2))], rng)
         draw.part([(-0.08, 0), (0.08, 0), (0.08, 0.6), (-0.08, 0.6)], (0.2, 0.2, 0.2), VOID)
-        draw.part([(-0.28, 0.55), (0.28, 0.55), (0.28, 1.2), (-0.28, 1.2)], colour, VOID)
+        draw.part([(-0.28, 0.55), (0.28, 0.55), (0.28, 1.2), (-0.28, 1.2)], color, VOID)
         draw.part([(-0.2, 1.0), (0.2, 1.0), (0.2, 1.07), (-0.2, 1.07)], (0.1, 0.1, 0.1), VOID)
     canvas.paste(draw.patch, 1.0 / foot[2])

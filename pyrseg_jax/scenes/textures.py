@@ -1,6 +1,6 @@
-"""Make the surfaces: value noise, bricks, stones, planks, plaster.
+"""Make surfaces: value noise, bricks, stones, planks, plaster.
 
-Textures are float32 factors around 1 (h, w, 1) or colours (h, w, 3).
+Textures are float32 factors around 1 (h, w, 1) or colors (h, w, 3).
 """
 
 import functools
@@ -13,7 +13,7 @@ TABLE_PX = 512
 
 @functools.lru_cache(maxsize=16)
 def noise_table(first_octave: int, last_octave: int, roughness: float = 0.5) -> np.ndarray:
-    """Give tileable value noise (512, 512) of mean 0 and deviation 1, octaves with 2**n cells a side."""
+    """Return tileable value noise (512, 512) of mean 0 and deviation 1, with octaves of 2**n cells per side."""
     rng = np.random.default_rng((first_octave, last_octave))
     total = np.zeros((TABLE_PX, TABLE_PX), np.float32)
     for octave in range(first_octave, last_octave + 1):
@@ -31,7 +31,7 @@ def noise_table(first_octave: int, last_octave: int, roughness: float = 0.5) -> 
 
 @functools.lru_cache(maxsize=16)
 def _doubled_table(first_octave: int, last_octave: int) -> np.ndarray:
-    """Give the noise table twice in both directions, so that any piece of it is a slice."""
+    """Return the noise table repeated twice in both directions, so that any piece of it is a slice."""
     return np.tile(noise_table(first_octave, last_octave), (2, 2))
 
 
@@ -56,23 +56,23 @@ def noise_patch(rng, height: int, width: int, cell_px: float, octaves: tuple[int
     return cv2.resize(piece, (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
 
 
-def vary(colour, rng, amount: float = 0.06) -> np.ndarray:
-    """Jitter a colour (3,), mostly in brightness, a little in hue."""
+def vary(color, rng, amount: float = 0.06) -> np.ndarray:
+    """Jitter a color (3,), mostly in brightness, a little in hue."""
     factor = 1 + amount * rng.uniform(-1, 1) + amount * 0.4 * rng.uniform(-1, 1, 3)
-    return np.clip(np.asarray(colour, np.float64) * factor, 0.02, 1.0)
+    return np.clip(np.asarray(color, np.float64) * factor, 0.02, 1.0)
 
 
-def plain(rng, colour, height: int, width: int, texels_per_m: float, strength: float = 0.05) -> np.ndarray:
-    """Make plaster or concrete (h, w, 3): stains of a metre and fine grain."""
+def plain(rng, color, height: int, width: int, texels_per_m: float, strength: float = 0.05) -> np.ndarray:
+    """Make plaster or concrete (h, w, 3): stains of a meter and fine grain."""
     stains = noise_patch(rng, height, width, 1.2 * texels_per_m, (4, 8))
     grain = noise_patch(rng, height, width, 2.0, (7, 8))
-    return np.asarray(colour, np.float32) * (1 + strength * stains + 0.6 * strength * grain)
+    return np.asarray(color, np.float32) * (1 + strength * stains + 0.6 * strength * grain)
 
 
-def bricks(rng, colour, height: int, width: int, texels_per_m: float, course_m: float = 0.22) -> np.ndarray:
+def bricks(rng, color, height: int, width: int, texels_per_m: float, course_m: float = 0.22) -> np.ndarray:
     """Make a brick wall (h, w, 3) in running bond with lighter joints.
 
-    Courses are drawn larger than real ones: at 256 pixels real bricks would blur to a plain colour.
+    Courses are drawn larger than real ones: at 256 pixels real bricks would blur to a plain color.
     """
     course = max(course_m * texels_per_m, 2.0)
     rows = np.arange(height) / course
@@ -81,19 +81,20 @@ def bricks(rng, colour, height: int, width: int, texels_per_m: float, course_m: 
     table = noise_table(8, 8)
     per_brick = table[np.floor(rows).astype(int)[:, None] % TABLE_PX, (np.floor(columns) * 3).astype(int) % TABLE_PX]
     in_joint = (np.mod(rows, 1)[:, None] < 0.2) | (np.mod(columns, 1) < 0.09)
-    faces = np.asarray(colour, np.float32) * (1 + 0.09 * per_brick.astype(np.float32))[..., None]
-    joints = np.asarray(colour, np.float32) * 0.45 + 0.36
-    # Far walls have courses of two or three texels: joints must fade, or they would alias into stripes.
+    faces = np.asarray(color, np.float32) * (1 + 0.09 * per_brick.astype(np.float32))[..., None]
+    joints = np.asarray(color, np.float32) * 0.45 + 0.36
+    # Distant walls have courses of two or three texels, where joints must fade, or they would alias into stripes.
     fade = np.float32(np.clip((course - 2.0) / 4.0, 0.15, 0.8))
     wall = np.where(in_joint[..., None], faces + fade * (joints - faces), faces).astype(np.float32)
     return wall * (1 + 0.05 * noise_patch(rng, height, width, 1.5 * texels_per_m, (4, 7)))
 
 
-def stones(rng, colour, height: int, width: int, texels_per_m: float, stone_m: float = 0.4) -> np.ndarray:
+def stones(rng, color, height: int, width: int, texels_per_m: float, stone_m: float = 0.4) -> np.ndarray:
     """Make rubble masonry (h, w, 3): cells of a jittered grid, dark joints."""
-    if texels_per_m > 14.0:  # stones are coarse: draw them small, then enlarge
-        small = (max(int(length * 14.0 / texels_per_m), 2) for length in (height, width))
-        return cv2.resize(stones(rng, colour, *small, 14.0, stone_m), (width, height), interpolation=cv2.INTER_LINEAR)
+    if texels_per_m > 14.0:  # stones are coarse, so draw them small and enlarge them
+        small_height, small_width = (max(int(length * 14.0 / texels_per_m), 2) for length in (height, width))
+        small = stones(rng, color, small_height, small_width, 14.0, stone_m)
+        return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     rows, columns = (max(int(round(length / (stone_m * texels_per_m))), 1) for length in (height, width))
     points = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).astype(np.float32)
     points += 0.5 + rng.uniform(-0.33, 0.33, points.shape).astype(np.float32)
@@ -106,17 +107,17 @@ def stones(rng, colour, height: int, width: int, texels_per_m: float, stone_m: f
         for dx in (-1, 0, 1):
             row = np.clip(y.astype(int) + dy, 0, rows - 1)
             column = np.clip(x.astype(int) + dx, 0, columns - 1)
-            centre = points[row, column]
-            distance = (centre[..., 0] - x) ** 2 + (centre[..., 1] - y) ** 2
+            center = points[row, column]
+            distance = (center[..., 0] - x) ** 2 + (center[..., 1] - y) ** 2
             is_nearest = distance < best
             second = np.where(is_nearest, best, np.where(distance > best, np.minimum(second, distance), second))
             chosen = np.where(is_nearest, tone[row, column], chosen)
             best = np.minimum(best, distance)
     joint = np.clip((np.sqrt(second) - np.sqrt(best)) / 0.22, 0, 1)
-    return np.asarray(colour, np.float32) * (chosen * (0.6 + 0.4 * joint))[..., None]
+    return np.asarray(color, np.float32) * (chosen * (0.6 + 0.4 * joint))[..., None]
 
 
-def planks(rng, colour, height: int, width: int, texels_per_m: float, plank_m: float = 0.22) -> np.ndarray:
+def planks(rng, color, height: int, width: int, texels_per_m: float, plank_m: float = 0.22) -> np.ndarray:
     """Make an upright board fence (h, w, 3)."""
     columns = np.arange(width) / max(plank_m * texels_per_m, 3.0)
     tone = 1 + 0.08 * noise_table(8, 8)[7, np.floor(columns).astype(int) % TABLE_PX]
@@ -124,7 +125,7 @@ def planks(rng, colour, height: int, width: int, texels_per_m: float, plank_m: f
     rails = np.ones(height)
     rails[int(height * 0.22) : max(int(height * 0.3), int(height * 0.22) + 1)] = 0.85
     grain = 1 + 0.05 * noise_patch(rng, height, width, 3.0, (6, 8))
-    return (np.asarray(colour, np.float32) * (tone * gap * rails[:, None])[..., None] * grain).astype(np.float32)
+    return (np.asarray(color, np.float32) * (tone * gap * rails[:, None])[..., None] * grain).astype(np.float32)
 
 
 MATERIALS = {"plain": plain, "bricks": bricks, "stones": stones, "planks": planks}

@@ -26,11 +26,11 @@ def reflect(image: np.ndarray, canvas: Canvas, camera: Camera, ground: Ground, r
     if not water.any():
         return
     rows = np.arange(first, size, dtype=np.float32)[:, None]
-    # The last row above, in the same column, that is not water.
+    # For each pixel, the last row above it in the same column that is not water.
     shore = np.maximum.accumulate(np.where(water, np.float32(first - 1), rows), axis=0)
     strength = float(rng.uniform(0.3, 1.0))
     waves = ground.noise(5, 8, 9.0, 2.2) + 0.6 * ground.noise(6, 8, 22.0, 2.2)
-    # A wave tilts the mirror: the picture is pushed about, mostly up and down, and more so near by.
+    # Waves tilt the mirror. They shift the reflection mostly up and down, and more so near the camera.
     push = strength * waves * (1.0 + 4.5 / np.sqrt(1.0 + ground.along_m * 40.0))
     source_y = 2 * shore - rows + 2 * push
     columns = np.arange(size, dtype=np.float32)[None] + 0.5 * push

@@ -1,1 +1,1 @@
-"""Files: disks and buckets, atomic writes, locks, and JSON documents read through a schema."""
+"""Files: local disks and remote storage, atomic writes, locks, and JSON documents read through a schema."""

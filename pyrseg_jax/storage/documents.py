@@ -1,6 +1,6 @@
 """Read JSON files through a schema: whatever is in the file, the answer is the right object or one clear line.
 
-A schema is anything that pydantic can validate: a model, a dataclass, or a type such as `dict[str, int]`.
+A schema is a class that pydantic can validate: a model or a dataclass.
 """
 
 import functools
@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from etils import epath
-from pydantic import TypeAdapter, ValidationError
+from pydantic import RootModel, TypeAdapter, ValidationError
 
 from pyrseg_jax.errors import UserError
 
 T = TypeVar("T")
 
+ADVICE = "restore the file"
 MAX_SHOWN = 60  # characters of a value that an error message repeats
 
 # What JSON calls the types that pydantic's errors speak of.
@@ -31,11 +32,21 @@ _EXPECTED = {
     "dataclass_type": "an object with keys and values",
     "finite_number": "a finite number",
 }
+
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 MISSING_KEY = ("missing", "missing_argument")
 
 
-def read_json(path: Path | epath.Path, schema: type[T], advice: str = "restore the file") -> T:
+class _AnyObject(RootModel):
+    root: dict[str, Any]
+
+
+def parse_object(content: bytes | str, name: os.PathLike[str] | str, advice: str = ADVICE) -> dict[str, Any]:
+    """Read JSON text that must hold an object of any keys, as `parse_json` does."""
+    return parse_json(content, _AnyObject, name, advice).root
+
+
+def read_json(path: Path | epath.Path, schema: type[T], advice: str = ADVICE) -> T:
     """Read a JSON file.
 
     Args:
@@ -56,9 +67,7 @@ def read_json(path: Path | epath.Path, schema: type[T], advice: str = "restore t
     return parse_json(content, schema, path, advice)
 
 
-def parse_json(
-    content: bytes | str, schema: type[T], name: os.PathLike[str] | str, advice: str = "restore the file"
-) -> T:
+def parse_json(content: bytes | str, schema: type[T], name: os.PathLike[str] | str, advice: str = ADVICE) -> T:
     """Read JSON text as `read_json` reads a file; `name` says in messages where the text is from."""
     try:
         # Strict in the sense of JSON: a list may become a tuple, but "1" and true are not the number 1.

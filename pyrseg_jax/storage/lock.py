@@ -1,4 +1,4 @@
-"""One training at a time in a folder."""
+"""A lock file that keeps a second training out of a workdir."""
 
 import contextlib
 import datetime
@@ -17,13 +17,16 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock while the context lasts; the system lets go of it when the process ends, however it does.
+    """Hold a lock for the duration of the context.
+
+    The operating system releases the lock when the process ends, however it ends. The file itself stays behind, which is
+    harmless: a file without a live holder locks nothing.
 
     Args:
-      path: of the lock file, which says who holds it. It stays behind: a file without a living holder locks nothing.
+      path: of the lock file. Its content names the process that holds the lock.
 
     Raises:
-      UserError: saying who holds it, if another process does.
+      UserError: if another process holds the lock; the message names that process.
     """
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8")
     with file:
@@ -31,10 +34,11 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"{path.parent} is being trained in by {_holder(file.read())}: wait for its end, end it, or take another --workdir"
+                f"{path.parent} is being trained in by {_holder(file.read())}: wait until that run ends, end it, or choose "
+                "another --workdir"
             ) from error
-        except OSError as error:  # not every network disk knows locks
-            log.warning("%s cannot be locked (%s): see to it that nothing else trains there", path.parent, error)
+        except OSError as error:  # some network file systems do not support locks
+            log.warning("%s cannot be locked (%s): make sure that nothing else trains there", path.parent, error)
         file.truncate()
         now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         file.write(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": now}) + "\n")
@@ -43,6 +47,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _holder(text: str) -> str:
+    """Describe the process that wrote the lock file; a damaged file is described vaguely rather than raising."""
     try:
         holder = json.loads(text)
         return f"process {holder['process']} on {holder['host']} since {holder['since']}"

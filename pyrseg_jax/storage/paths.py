@@ -1,4 +1,8 @@
-"""Folders of runs in a bucket (gs://…): what libraries can only write to a disk is written to one, then copied."""
+"""Local disks and remote storage such as gs://: telling them apart, and writing to remote storage through a local folder.
+
+Some libraries (TensorBoard's writer, Matplotlib, the profiler) can write to a local disk only. For a remote destination they
+write to a temporary folder, whose files are then uploaded.
+"""
 
 import contextlib
 import os
@@ -9,13 +13,13 @@ from pathlib import Path
 from etils import epath
 
 
-def is_bucket(path: epath.PathLike) -> bool:
-    """Tell whether a path is in a bucket and not on a disk."""
+def is_remote(path: epath.PathLike) -> bool:
+    """Return whether a path is in remote storage (it has a scheme like gs://) rather than on a local disk."""
     return "://" in os.fspath(path)
 
 
-def copy_to(folder: Path, target: epath.Path) -> None:
-    """Copy all files in and below a folder of this disk, over those of the same name."""
+def upload_folder(folder: Path, target: epath.Path) -> None:
+    """Copy all files in and below a local folder to `target`, replacing files of the same name."""
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         copy = target.joinpath(*file.relative_to(folder).parts)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -23,12 +27,16 @@ def copy_to(folder: Path, target: epath.Path) -> None:
 
 
 @contextlib.contextmanager
-def written_on_disk(target: epath.Path) -> Iterator[Path]:
-    """Give a folder of this disk to write to: `target` itself, made if need be, or one whose files are copied there at the end."""
-    if not is_bucket(target):
+def local_folder(target: epath.Path) -> Iterator[Path]:
+    """Provide a local folder whose files end up in `target`.
+
+    If `target` is on a local disk, the folder is `target` itself, created if necessary. Otherwise it is a temporary folder,
+    and its files are uploaded when the context ends without an error.
+    """
+    if not is_remote(target):
         target.mkdir(parents=True, exist_ok=True)
         yield Path(target)
         return
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
-        copy_to(Path(folder), target)
+        upload_folder(Path(folder), target)

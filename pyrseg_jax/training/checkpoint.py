@@ -1,9 +1,10 @@
-"""Checkpoints: all that the next step needs, so that a run continues as if it had never stopped."""
+"""Checkpoints: everything that the next step needs, so that a resumed run continues as if it had never stopped."""
 
+import dataclasses
 import logging
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -13,29 +14,30 @@ from orbax.checkpoint import checkpoint_managers as policies
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.storage.paths import is_remote
 from pyrseg_jax.training.checksums import checksums, differing
 from pyrseg_jax.training.scores import BestScored, Scores
 from pyrseg_jax.training.step import TrainState
 
 log = logging.getLogger(__name__)
 
-VARIABLES, TRAINING, ABOUT = "variables", "training", "about"  # the parts of a checkpoint
-WHOLE = "state"  # the only part of checkpoints that were written before there were checksums
+T = TypeVar("T")
+VARIABLES, TRAINING, ABOUT = "variables", "training", "about"  # the items of a checkpoint
 
 
 class Checkpoints:
     """The checkpoints of one run, in `WORKDIR/checkpoints`.
 
-    The state holds the step, and the order of the data is a function of seed and step, so nothing more is needed. A
-    checkpoint has three parts: `variables` (parameters and batch statistics), which is all that inference reads; `training`
-    (step and optimizer's state); `about` (checksums of every array, and whatever is given as `about`). The last ones are
-    kept, and the one with the best mIoU.
+    The state includes the step, and the order of the data is a function of seed and step, so nothing else is needed to
+    resume. A checkpoint has three items: `variables` (parameters and batch statistics), which is all that inference reads;
+    `training` (step and optimizer state); and `about` (the checksum of every array, and the caller's `about`). The newest
+    checkpoints are kept, and the one with the best mIoU.
 
     Args:
-      directory: on a disk, or in a bucket as gs://….
-      keep_last: how many to keep beside the best one.
-      is_reader: nothing is written or cleaned up, not even what another process is just writing.
-      about: kept with each checkpoint, for whoever finds it: configuration, devices.
+      directory: on a local disk or in remote storage (gs://…).
+      keep_last: number of checkpoints to keep besides the best one.
+      is_reader: read only. Nothing is written or cleaned up, not even what another process is currently writing.
+      about: stored with each checkpoint to describe it, for example the configuration.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Checkpoints:
         if is_reader:
             options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
         else:
-            # `max_to_keep` with `best_fn` would delete the latest.
+            # Orbax's `max_to_keep` together with `best_fn` would delete the newest checkpoint.
             policy = policies.AnyPreservationPolicy([policies.LatestN(keep_last), BestScored(self._scores)])
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=policy, enable_async_checkpointing=True, cleanup_tmp_directories=True
@@ -58,69 +60,74 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(_absolute(self._directory), options=options)
 
     def steps(self) -> list[int]:
-        """List the steps that there are checkpoints of, oldest first."""
+        """Return the steps that have a checkpoint, oldest first."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: TrainState) -> None:
-        """Begin to save; returns when the state has been copied, the writing goes on beside the next steps.
+        """Start saving a checkpoint.
+
+        Returns when the state has been copied; the files are written in the background, while the next steps run.
 
         Raises:
-          UserError: if this or an earlier one could not be written.
+          UserError: if this checkpoint or an earlier one could not be written.
         """
-        if step in self.steps():  # Orbax would return without saving or saying so
+        if step in self.steps():  # Orbax would silently save nothing
             return
+        items = _items_of(state)
         about = self._about | {
             "step": step,
             "devices": mesh_lib.describe_devices(),
             "processes": processes.count(),
-            "checksums": {name: checksums(part) for name, part in _parts_of(state).items()},
+            "checksums": {name: checksums(item) for name, item in items.items()},
         }
         self._is_writing = True
-        arrays = {name: ocp.args.StandardSave(part) for name, part in _parts_of(state).items()}
-        self._writing(
-            lambda: self._manager.save(step, args=ocp.args.Composite(**arrays, **{ABOUT: ocp.args.JsonSave(about)}))
-        )
+        args = {name: ocp.args.StandardSave(item) for name, item in items.items()} | {ABOUT: ocp.args.JsonSave(about)}
+        self._report_failure(lambda: self._manager.save(step, args=ocp.args.Composite(**args)))
 
     def score(self, step: int, miou: float | None) -> None:
-        """Tell the mIoU of a step, by which the best checkpoint is kept."""
+        """Record the mIoU of a step, which decides which checkpoint is the best; None (no labeled pixel) is ignored."""
         if miou is not None:
             self._scores.add(step, miou, is_written=processes.is_first())
 
     def is_scored(self, step: int) -> bool:
-        """Tell whether the mIoU of a step is known."""
+        """Return whether the mIoU of a step is known."""
         return step in self._scores
 
     def restore(self, abstract_state: TrainState, step: int | None = None) -> TrainState | None:
-        """Restore a state, by default the newest that is whole; None if there is no checkpoint at all.
+        """Restore a state.
 
         Args:
-          abstract_state: `jax.ShapeDtypeStruct`s with the shardings that the arrays shall have, on any devices.
-          step: a certain checkpoint.
+          abstract_state: `jax.ShapeDtypeStruct`s with the shardings that the arrays shall get, on any devices; see
+            `abstract_on`.
+          step: of the checkpoint; None: the newest checkpoint that is intact.
+
+        Returns:
+          The state, or None if there is no checkpoint at all.
 
         Raises:
-          UserError: if `step` does not exist, or no checkpoint can be read.
+          UserError: if `step` has no checkpoint, or no checkpoint can be read.
         """
 
         def read(candidate: int) -> TrainState:
-            if self._is_old(candidate):
-                return self._read(candidate, {WHOLE: abstract_state})[WHOLE]
-            found = self._read(candidate, _parts_of(abstract_state))
-            return abstract_state.replace(**found[VARIABLES], **found[TRAINING])
+            found = self._read_items(candidate, _items_of(abstract_state))
+            return dataclasses.replace(abstract_state, **found[VARIABLES], **found[TRAINING])
 
-        found = self._newest_whole(read, step)
+        found = self._newest_intact(read, step)
         return None if found is None else found[1]
 
     def restore_variables(self, abstract_variables: dict, step: int | None = None) -> tuple[int, dict] | None:
-        """Restore a step's parameters and batch statistics alone, without reading the optimizer's state; else as `restore`."""
+        """Restore parameters and batch statistics alone, without reading the optimizer's state.
 
-        def read(candidate: int) -> dict:
-            if self._is_old(candidate):
-                return self._read_some_of_old(candidate, abstract_variables)
-            return self._read(candidate, {VARIABLES: abstract_variables})[VARIABLES]
+        Args, errors and None as for `restore`.
 
-        return self._newest_whole(read, step)
+        Returns:
+          The step of the checkpoint, and its variables.
+        """
+        return self._newest_intact(
+            lambda candidate: self._read_items(candidate, {VARIABLES: abstract_variables})[VARIABLES], step
+        )
 
-    def _newest_whole(self, read: Callable[[int], Any], step: int | None) -> tuple[int, Any] | None:
+    def _newest_intact(self, read: Callable[[int], T], step: int | None) -> tuple[int, T] | None:
         steps = self.steps()
         if step is not None and step not in steps:
             known = ", ".join(map(str, steps)) or "none"
@@ -135,26 +142,24 @@ class Checkpoints:
         if candidates:
             raise UserError(
                 f"{self._directory}: no checkpoint can be read (tried {', '.join(map(str, candidates))}); either they are "
-                "damaged or they are of another network than config.model describes: restore the files, or move the folder away"
+                "damaged, or they belong to another network than the one configured: restore the files, or move the folder away"
             )
         return None
 
-    def _read(self, step: int, parts: dict[str, Any]) -> dict[str, Any]:
-        """Read parts of a checkpoint and hold them against their checksums; raises ValueError in all processes alike."""
+    def _read_items(self, step: int, abstract_items: dict[str, Any]) -> dict[str, Any]:
+        """Read items of a checkpoint and compare them with their checksums; raises ValueError in all processes alike."""
         folder = _absolute(self._directory / str(step))
         read_arrays, read_json = ocp.StandardCheckpointHandler(), ocp.JsonCheckpointHandler()
 
         def read() -> tuple[dict[str, Any], dict]:
             found = {
-                name: read_arrays.restore(folder / name, args=ocp.args.StandardRestore(part))
-                for name, part in parts.items()
+                name: read_arrays.restore(folder / name, args=ocp.args.StandardRestore(item))
+                for name, item in abstract_items.items()
             }
-            if WHOLE in parts:  # from before there were checksums
-                return found, {}
             sums = read_json.restore(folder / ABOUT)["checksums"]
-            return found, {name: sums[name] for name in parts}
+            return found, {name: sums[name] for name in abstract_items}
 
-        found, expected = _together(read)
+        found, expected = _fail_together(read)
         for name, sums in expected.items():
             wrong = differing(found[name], sums)
             if wrong:
@@ -162,19 +167,10 @@ class Checkpoints:
                 raise ValueError(f"{name}: the bits of {wrong[0]}{more} are not those that were saved")
         return found
 
-    def _is_old(self, step: int) -> bool:
-        return (self._directory / str(step) / WHOLE).exists()
-
-    def _read_some_of_old(self, step: int, abstract_variables: dict) -> dict:
-        restore_args = ocp.checkpoint_utils.construct_restore_args(abstract_variables)
-        args = ocp.args.PyTreeRestore(abstract_variables, restore_args=restore_args, partial_restore=True)
-        folder = _absolute(self._directory / str(step) / WHOLE)
-        return _together(lambda: ocp.PyTreeCheckpointHandler().restore(folder, args=args))
-
     def set_aside_after(self, step: int) -> None:
-        """Rename checkpoints newer than `step`, which could not be read, to `damaged-N`: their steps will be saved anew.
+        """Rename unreadable checkpoints newer than `step` to `damaged-N`, because the run will save these steps again.
 
-        They are not deleted: what could not be read may have been in order, on a disk that was not.
+        They are not deleted: perhaps the checkpoint is intact and the disk was at fault.
         """
         for newer in self.steps():
             if newer > step:
@@ -183,77 +179,87 @@ class Checkpoints:
                     if aside.exists():
                         aside.rmtree()
                     (self._directory / str(newer)).rename(aside)
-                log.warning("checkpoint %d was moved to %s; delete that if you do not need it", newer, aside)
+                log.warning("checkpoint %d was moved to %s; delete that folder if you do not need it", newer, aside)
         processes.wait_for_all("damaged checkpoints are out of the way")
         self._manager.reload()
         self._scores.drop_after(step, is_written=processes.is_first())
 
     def is_writing(self) -> bool:
-        """Tell whether a checkpoint is still being written beside the steps."""
+        """Return whether a checkpoint is still being written in the background."""
         return self._manager.is_saving_in_progress()
 
     def check(self) -> None:
-        """Raise UserError if a checkpoint that is being written beside the steps has failed by now."""
-        # Orbax's own `check_for_errors` forgets the errors of a thread of its own; waiting for that one raises them.
+        """Raise UserError if writing a checkpoint in the background has failed by now."""
+        # Orbax's `check_for_errors` loses errors of one of its threads; waiting for that thread raises them.
         if self._is_writing and not self.is_writing():
             self._is_writing = False
             self.wait()
 
     def wait(self) -> None:
-        """Return when everything is on disk; raises UserError if it could not be written."""
-        self._writing(self._manager.wait_until_finished)
+        """Wait until everything is on disk; raises UserError if it could not be written."""
+        self._report_failure(self._manager.wait_until_finished)
 
     def close(self) -> None:
-        """Finish writing and let go of the folder."""
-        if self._has_failed:  # which was said before, and Orbax would say it again
+        """Finish writing and release the folder."""
+        if self._has_failed:  # the error was reported before, and Orbax would raise it again
             return
-        self._writing(self._manager.close)
+        self._report_failure(self._manager.close)
 
-    def _writing(self, act: Callable[[], Any]) -> None:
+    def _report_failure(self, write: Callable[[], Any]) -> None:
         try:
-            act()
-        except Exception as error:  # anything, as for files that cannot be read; for a full disk, for one
+            write()
+        except Exception as error:  # Orbax and TensorStore raise errors of any type, for example for a full disk
             self._has_failed = True
             raise UserError(
-                f"{self._directory}: a checkpoint could not be written ({_first_line(error)}); those before it are whole: make "
-                "room or restore access, then start the same command again, which continues from the last one"
+                f"{self._directory}: a checkpoint could not be written ({_first_line(error)}); those before it are intact: make "
+                "room or restore access, then start the same command again, which continues from the last checkpoint"
             ) from error
 
 
 def abstract_on(state: Any, sharding: Any) -> Any:
-    """Describe a state with the sharding that its arrays shall have, one for all or a tree of them, for `Checkpoints.restore`."""
+    """Describe a state for `Checkpoints.restore`.
+
+    Args:
+      state: a tree of arrays or of their shapes.
+      sharding: that the restored arrays shall get: one for all, or a tree with one for each array.
+
+    Returns:
+      The same tree of `jax.ShapeDtypeStruct`s.
+    """
     if isinstance(sharding, jax.sharding.Sharding):
         sharding = jax.tree.map(lambda _: sharding, state)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, sharding)
 
 
-def _together(read: Callable[[], Any]) -> Any:
-    """Return what is read; if one process cannot read it, ValueError with its reason is raised in all of them.
+def _fail_together(read: Callable[[], T]) -> T:
+    """Call `read` in every process; if it fails in one of them, raise ValueError with its reason in all of them.
 
-    Orbax's managers wait for all processes after reading: one in which that fails would never come there, and what it does
-    next would meet the others' waiting. So files are read by the handlers below the managers, which wait for nobody.
+    Orbax's managers wait for all processes after reading. A process that failed to read would never get there, and its next
+    collective operation would meet the others' wait. This package therefore reads through the handlers below the managers,
+    which wait for nobody.
     """
+    found, problem = None, None
     try:
-        found, problem = read(), None
-    # Orbax and TensorStore raise anything, bare `Exception`s among it, for files that are missing, cut off or garbled.
+        found = read()
+    # Orbax and TensorStore raise errors of any type, even bare `Exception`s, for missing, truncated or garbled files.
     except Exception as error:
-        found, problem = None, _first_line(error)
+        problem = _first_line(error)
     problem = next((p for p in processes.gather(problem) if p is not None), None)
     if problem is not None:
         raise ValueError(problem)
-    return found
+    return found  # pyright: ignore[reportReturnType]  # None only after a problem
 
 
-def _parts_of(state: TrainState) -> dict[str, dict]:
+def _items_of(state: TrainState) -> dict[str, dict]:
     return {VARIABLES: state.variables, TRAINING: {"step": state.step, "opt_state": state.opt_state}}
 
 
 def _absolute(path: epath.Path) -> epath.Path:
-    return path if "://" in str(path) else epath.Path(path.absolute())
+    return path if is_remote(path) else epath.Path(path.absolute())
 
 
 def _first_line(error: Exception) -> str:
-    """Shorten a message; TensorStore's has what the system said, like "No space left on device", after all paths."""
+    """Shorten a message; TensorStore names all paths before the system's reason, such as "No space left on device"."""
     text = str(error).strip() or type(error).__name__
     said = re.search(r"([^:]+) \[os_error_code", text)
     return said[1].strip() if said else text.split("\n")[0].partition(". See full TensorStore details")[0][:200]

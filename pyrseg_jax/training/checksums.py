@@ -1,6 +1,7 @@
-"""Checksums of arrays on their devices: the same for any sharding, so that a restored state can be held against the saved one.
+"""Checksums of arrays, computed on their devices and independent of the sharding.
 
-Orbax writes no checksums of what an array holds: a flipped bit on disk would come back as a weight of 1e38, in silence.
+Orbax stores no checksum of an array's content: a flipped bit on disk would silently come back as a weight of 1e38. These
+checksums are saved with each checkpoint and compared with those of the restored arrays.
 """
 
 import functools
@@ -13,32 +14,39 @@ from jaxtyping import Array, UInt32
 
 from pyrseg_jax.distributed import mesh as mesh_lib
 
-# Two sums with keys of their own: 64 bits.
+# Two sums, each with a key of its own, give 64 bits. The keys are arbitrary odd-looking constants (golden ratio and its mix).
 LANES = (0x9E3779B9, 0x7F4A7C15)
 
 
 def checksums(tree: Any) -> dict[str, str]:
-    """Return path of each array → 16 hexadecimal digits that change when any of its bits does.
+    """Return the checksum of each array, 16 hexadecimal digits that change when any bit of the array does.
 
-    All processes that hold a part of the arrays must call it, and each gets all of the result.
+    All processes that hold a part of the arrays must call this function together; each gets the whole result.
+
+    Args:
+      tree: of arrays.
+
+    Returns:
+      A dict from the array's path, like `params/layer/kernel`, to its checksum.
     """
-    # One small program per shape and sharding, not one large one that would be compiled anew for every network.
+    # One small program per shape and sharding instead of one large program, which each new network would compile again.
     found = {_name(path): _sum_of(array) for path, array in jax.tree_util.tree_leaves_with_path(tree)}
     return {name: "".join(f"{int(lane):08x}" for lane in lanes) for name, lanes in jax.device_get(found).items()}
 
 
 def differing(tree: Any, expected: dict[str, str]) -> list[str]:
-    """List the paths of arrays whose checksum is not the expected one, or that none is expected of."""
+    """Return the paths of the arrays whose checksum differs from the expected one, or for which none is expected."""
     return [name for name, found in checksums(tree).items() if expected.get(name) != found]
 
 
 def sum_bits(array: Array) -> UInt32[Array, "2"]:
-    """Sum, modulo 2^32 and once per lane, a mixture of each element's bits with its position.
+    """Sum, modulo 2^32 and once per lane, a hash of each element's bits and position.
 
-    The mixture is one-to-one in the bits, so a change within a single element always changes the sum; anything else, like
-    exchanged or zeroed blocks, goes unnoticed once in 2^64. The order of the sum does not matter: integers do not round.
+    The hash is one-to-one in the bits, so a change within a single element always changes the sum. Any other change, such
+    as swapped or zeroed blocks, goes unnoticed with a probability of 2^-64. Integer sums do not round, so the order of
+    summation, and with it the sharding, does not matter.
 
-    Source: the mixture is the finalizer of MurmurHash3 (A. Appleby, public domain), a bijection of 32-bit words.
+    Source: the hash is the finalizer of MurmurHash3 (A. Appleby, public domain), a bijection of 32-bit words.
     """
     words = _as_words(array)
     position = jnp.zeros(words.shape, jnp.uint32)

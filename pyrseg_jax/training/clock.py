@@ -1,10 +1,17 @@
-"""The speed of training, and how much of the time it waits for data."""
+"""Training speed, and the share of the time spent waiting for data."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 
 class Clock:
-    """Measures steps, and of these the time spent waiting for data; pauses are left out."""
+    """Measures images per second and the share of time spent waiting for data; pauses such as evaluations do not count.
+
+    Args:
+      batch_size: images per step.
+      num_done: steps completed so far.
+    """
 
     def __init__(self, batch_size: int, num_done: int):
         self._batch_size = batch_size
@@ -14,38 +21,42 @@ class Clock:
     def _restart(self, num_done: int) -> None:
         self._num_done = num_done
         self._wait_s = self._pause_s = 0.0
-        self._start = time.perf_counter()
+        self._start_s = time.perf_counter()
 
     def read(self, num_done: int) -> dict[str, float]:
-        """Return the speed since it was last read, given how many steps the device has completed by now.
+        """Return the speed since the last reading.
 
-        If it has completed none since, these are the values of that time.
+        Args:
+          num_done: steps that the device has completed by now. If no step finished since the last reading, the method
+            returns the previous values.
+
+        Returns:
+          `images_per_second` and `data_wait_share` (0 … 1).
         """
         num_steps = num_done - self._num_done
         if num_steps:
-            elapsed = time.perf_counter() - self._start - self._pause_s
+            elapsed_s = time.perf_counter() - self._start_s - self._pause_s
             self._values = {
-                "images_per_second": num_steps * self._batch_size / elapsed,
-                "data_wait_share": self._wait_s / elapsed,
+                "images_per_second": num_steps * self._batch_size / elapsed_s,
+                "data_wait_share": self._wait_s / elapsed_s,
             }
             self._restart(num_done)
         return self._values
 
-    def waiting(self):
-        return _Span(self, "_wait_s")
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time inside the context as waiting for data."""
+        start_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._wait_s += time.perf_counter() - start_s
 
-    def paused(self):
-        return _Span(self, "_pause_s")
-
-
-class _Span:
-    """Adds the time inside of a `with` to one of the clock's sums."""
-
-    def __init__(self, clock: Clock, name: str):
-        self._clock, self._name = clock, name
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_) -> None:
-        setattr(self._clock, self._name, getattr(self._clock, self._name) + time.perf_counter() - self._start)
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time inside the context out of the measurement."""
+        start_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._pause_s += time.perf_counter() - start_s

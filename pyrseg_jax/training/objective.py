@@ -1,32 +1,35 @@
-"""What is minimised: targets from the label map, specialized with the current prediction, and the loss on them."""
+"""Training objectives: build targets from the label map, specialize them with the prediction, and compute the loss."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32, UInt8
+from jaxtyping import Float, Int32, UInt8
 
 from pyrseg_jax.models.resample import resize
 from pyrseg_jax.models.segmenter import Pyramids
 from pyrseg_jax.pyramid import build_targets, pyramid_loss, specialize
+from pyrseg_jax.pyramid.levels import Array
 from pyrseg_jax.pyramid.losses import masked_cross_entropy
-from pyrseg_jax.training.losses import relabel_easy
+from pyrseg_jax.training.losses import ohem_targets
 
 Loss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
-# Where a class per pixel is compared with the truth: at the positions of the finest level, or, as other methods do, after
-# interpolation to the size of the label map.
+# Where per-pixel logits meet the label map: "finest" samples the labels at the positions of the finest level; "full_size"
+# interpolates the logits to the size of the label map, as other methods do.
 SUPERVISIONS = ("finest", "full_size")
 
 
 @dataclasses.dataclass(frozen=True)
 class PyramidObjective:
-    """The paper's training objective (Sec. 3.1, Eq. 1).
+    """The paper's training objective.
 
     Attributes:
-      strides: of the levels, coarse → fine.
+      strides: of the levels in pixels, coarse → fine.
       procedure: `"tp"`, `"gt"` or `"raw"`; see `pyramid.specialize`.
-      threshold: τ, from which a cell counts as predicted unit.
-      void: what void pixels do to a cell; see `pyramid.build_targets`.
+      threshold: τ, 0 … 1; a cell with at least this unity probability counts as predicted unit-cell.
+      void: how void pixels affect a cell; see `pyramid.build_targets`.
+
+    Source: Sec. 3.1, Eq. (1).
     """
 
     strides: Sequence[int] = (32, 16, 8, 4)
@@ -35,7 +38,7 @@ class PyramidObjective:
     void: str = "agree"
 
     def __call__(self, predicted: Pyramids, labels: UInt8[Array, "n h w"]) -> Loss:
-        """Return the loss of a batch and its terms by name."""
+        """Return the loss of a batch, and its terms by name."""
         targets = build_targets(labels, self.strides, self.void)
         targets = specialize(targets, predicted.unity, self.procedure, self.threshold)
         return pyramid_loss(predicted.semantic, predicted.unity, targets)
@@ -43,15 +46,15 @@ class PyramidObjective:
 
 @dataclasses.dataclass(frozen=True)
 class PerPixelObjective:
-    """A class per position: the mean over the levels that are predicted of the cross entropy (rows A, B, C and I of Table 2a).
+    """Cross entropy of a class per position, averaged over the predicted levels (rows A, B, C and I of Table 2a).
 
     Attributes:
       supervision: one of `SUPERVISIONS`.
-      ohem_threshold: leave out positions whose true class is predicted with at least this probability; None: none.
-      ohem_min_kept: but keep at least so many of the whole batch.
+      ohem_threshold: learn only from positions whose true class has a lower probability than this; None: from all positions.
+      ohem_min_kept: but learn from at least this many positions of the batch.
 
-    Chosen: a coarser level of row I learns the label map downsampled to its stride as the finest is, and all levels weigh the
-      same, as in Eq. (1).
+    Chosen: in row I, each coarser level learns from the label map downsampled to its stride, in the same way as the finest
+      level, and all levels have the same weight, as in Eq. (1).
     """
 
     supervision: str = "finest"
@@ -59,9 +62,9 @@ class PerPixelObjective:
     ohem_min_kept: int = 0
 
     def __call__(self, predicted: Pyramids, labels: UInt8[Array, "n h w"]) -> Loss:
-        """Return the loss of a batch and its terms by name."""
+        """Return the loss of a batch, and its terms by name."""
         losses = [self._cross_entropy(logits, labels) for logits in predicted.semantic]
-        semantic = sum(losses) / len(losses)
+        semantic = sum(losses[1:], losses[0]) / len(losses)
         terms = {"semantic": semantic}
         if len(losses) > 1:
             terms |= {f"semantic_{level}": value for level, value in enumerate(losses, 1)}
@@ -70,18 +73,18 @@ class PerPixelObjective:
     def _cross_entropy(self, logits: Float[Array, "n h w c"], labels: UInt8[Array, "n H W"]) -> Float[Array, ""]:
         logits, classes = fit_to_labels(logits, labels, self.supervision)
         if self.ohem_threshold is not None:
-            classes = relabel_easy(logits, classes, self.ohem_threshold, self.ohem_min_kept)
+            classes = ohem_targets(logits, classes, self.ohem_threshold, self.ohem_min_kept)
         return masked_cross_entropy(logits, classes)
 
 
 @dataclasses.dataclass(frozen=True)
 class WithAuxiliary:
-    """Any objective, and the cross entropy of the auxiliary classifier beside the context module.
+    """Another objective plus the weighted cross entropy of the auxiliary classifier beside the context module.
 
     Attributes:
-      objective: the main one.
-      weight: of the auxiliary cross entropy.
-      supervision: one of `SUPERVISIONS`.
+      objective: the main objective.
+      weight: factor on the auxiliary cross entropy.
+      supervision: of the auxiliary classifier, one of `SUPERVISIONS`.
     """
 
     objective: Callable[[Pyramids, UInt8[Array, "n h w"]], Loss]
@@ -89,16 +92,43 @@ class WithAuxiliary:
     supervision: str = "finest"
 
     def __call__(self, predicted: Pyramids, labels: UInt8[Array, "n h w"]) -> Loss:
-        """Return the loss of a batch and its terms by name."""
+        """Return the loss of a batch, and its terms by name."""
         loss, terms = self.objective(predicted, labels)
+        assert predicted.auxiliary is not None, "the network has an auxiliary classifier"
         auxiliary = masked_cross_entropy(*fit_to_labels(predicted.auxiliary, labels, self.supervision))
         return loss + self.weight * auxiliary, terms | {"auxiliary": auxiliary}
+
+
+@dataclasses.dataclass(frozen=True)
+class WithContextLosses:
+    """Another objective plus the weighted extra losses that the context module returns.
+
+    Attributes:
+      objective: the main objective.
+      weights: name of each extra loss → its factor, as in the spec of the context module.
+    """
+
+    objective: Callable[[Pyramids, UInt8[Array, "n h w"]], Loss]
+    weights: Mapping[str, float]
+
+    def __call__(self, predicted: Pyramids, labels: UInt8[Array, "n h w"]) -> Loss:
+        """Return the loss of a batch, and its terms by name."""
+        loss, terms = self.objective(predicted, labels)
+        assert predicted.losses is not None, "the context module returns extra losses"
+        extra = {name: predicted.losses[name] for name in self.weights}
+        return loss + sum(self.weights[name] * value for name, value in extra.items()), terms | extra
 
 
 def fit_to_labels(
     logits: Float[Array, "n h w c"], labels: UInt8[Array, "n H W"], supervision: str
 ) -> tuple[Float[Array, "n h2 w2 c"], Int32[Array, "n h2 w2"]]:
-    """Bring logits and label map to one size: labels down to the logits' cells, or logits up to the labels' pixels."""
+    """Bring logits and labels to one size; labels are sampled but never interpolated.
+
+    Args:
+      logits: (N, H/s, W/s, C) for a stride s.
+      labels: (N, H, W) train ids, 255 = void.
+      supervision: `"finest"` samples the labels at the logits' positions; `"full_size"` interpolates the logits to H × W.
+    """
     if supervision == "full_size":
         return resize(logits, labels.shape[1:], "half_pixel"), labels.astype(jnp.int32)
     stride = labels.shape[1] // logits.shape[1]

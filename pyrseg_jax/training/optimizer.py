@@ -1,32 +1,41 @@
-"""SGD with momentum as in the published HRNet recipes."""
+"""SGD with momentum and a polynomial learning-rate schedule, as in the published HRNet recipes."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
 def poly_schedule(learning_rate: float, steps: int, power: float = 0.9, warmup_steps: int = 0) -> optax.Schedule:
-    """Return step → learning_rate · (1 - step / steps)^power, times a linear warm-up over the first `warmup_steps`.
+    """Return the schedule step → learning_rate · (1 - step / steps)^power, with a linear warm-up.
 
-    The warm-up multiplies the decay, so that both are functions of the step alone and the end stays where it was.
+    The warm-up multiplies the decay instead of preceding it. Both are functions of the step alone, and the schedule ends at
+    zero at the same step with and without a warm-up.
+
+    Args:
+      learning_rate: at the start, before the warm-up factor.
+      steps: of the whole training; the rate is zero from there on.
+      power: of the decay.
+      warmup_steps: number of steps until the factor reaches 1; 0: no warm-up.
     """
     decay = optax.polynomial_schedule(learning_rate, 0.0, power, steps)
     if not warmup_steps:
         return decay
-    return lambda step: decay(step) * jax.numpy.minimum(1.0, (step + 1) / warmup_steps)
+    return lambda step: decay(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
 
 
-def make_optimizer(
+def make_sgd(
     schedule: optax.Schedule, *, momentum: float, weight_decay: float, head_multiplier: float
 ) -> optax.GradientTransformation:
     """Make SGD with momentum and weight decay on all parameters.
 
-    The decay is added to the gradient before the momentum (PyTorch's SGD), not applied to the weights apart from it.
+    As in PyTorch's SGD, weight decay is added to the gradient before the momentum ("coupled"), not subtracted from the
+    weights separately.
 
     Args:
       schedule: step → learning rate of the backbone.
-      momentum: of the gradients' running sum.
-      weight_decay: times the parameters is added to their gradient.
-      head_multiplier: everything but the backbone learns at this multiple of the schedule.
+      momentum: decay of the running sum of gradients, 0 … 1.
+      weight_decay: factor on the parameters that are added to their gradient.
+      head_multiplier: all parameters outside the backbone learn at this multiple of the schedule.
     """
 
     def sgd(multiplier: float) -> optax.GradientTransformation:
@@ -35,10 +44,12 @@ def make_optimizer(
             optax.sgd(lambda step: multiplier * schedule(step), momentum=momentum),
         )
 
-    return optax.partition({"backbone": sgd(1.0), "head": sgd(head_multiplier)}, _parts)
+    return optax.partition({"backbone": sgd(1.0), "head": sgd(head_multiplier)}, _label_parts)
 
 
-def _parts(params: dict) -> dict:
+def _label_parts(params: dict) -> dict:
+    """Label each parameter with the part of the network whose learning rate it gets."""
+
     def part_of(path: tuple, _) -> str:
         return "backbone" if path[0].key == "backbone" else "head"
 

@@ -1,11 +1,11 @@
-"""SIGTERM: whoever lends the machine wants it back in some seconds. What there is to save is saved; then the run ends.
+"""Preemption: on SIGTERM, save the state and exit with status 75.
 
-Only the standard library is imported here: the signal is to be noticed from the first moment on.
+Cloud providers and cluster schedulers send SIGTERM some seconds before they take a machine back. This file imports only the
+standard library, so that the handler can be installed before slow imports.
 """
 
 import contextlib
 import enum
-import logging
 import multiprocessing
 import os
 import signal
@@ -13,67 +13,66 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-log = logging.getLogger(__name__)
-
-# sysexits.h: EX_TEMPFAIL, "the user is invited to retry".
+# The exit status of a preempted run: EX_TEMPFAIL of sysexits.h, "the user is invited to retry".
 STATUS = 75
+# Seconds between SIGTERM and a forced exit, if the main thread does not react and nothing is being written.
 PATIENCE_S = 3.0
 
 
 class Preempted(BaseException):
-    """The run was ended by SIGTERM, and everything that it had is on disk.
+    """SIGTERM has ended the run, and everything worth keeping is on disk.
 
-    Like KeyboardInterrupt no `Exception`: it is raised out of any line, and a reader of checkpoints that catches whatever a
-    damaged file raises must not take it for damage.
+    Like KeyboardInterrupt, this is not an `Exception`: it can be raised from any line, and code that catches every
+    `Exception` from a damaged checkpoint must not mistake it for damage.
     """
 
 
 class Phase(enum.Enum):
-    """What a SIGTERM has to wait for."""
+    """What the run is doing, and so what SIGTERM has to wait for."""
 
-    STARTING = "nothing was computed yet"
-    TRAINING = "the state has to be saved"
-    EVALUATING = "the state is saved, or being written"
+    STARTING = "nothing has been computed yet"
+    TRAINING = "the state must be saved first"
+    EVALUATING = "the state is saved or being written"
 
 
 class Preemption:
-    """Notices SIGTERM, and says when to save and end.
+    """Detects SIGTERM and says when to save and exit. Enter it as a context to install the signal handler.
 
-    Where processes run together, jax catches the signal, and all of them agree on the step to end at: then `agreed` answers,
-    and no handler of this class may be installed. Otherwise this is the handler, while it is entered as a context.
+    In a run of several processes, jax catches the signal, and all processes agree on the step after which to exit; see
+    `hand_over`. Otherwise this class handles the signal.
 
-    Before the first step, and while a saved state is evaluated, `Preempted` is raised out of whatever is being done; between
-    steps, the training loop asks `reached`. A process that is in the middle of a long compilation, where no exception reaches
-    it, is ended after `PATIENCE_S`, as soon as nothing is being written any more.
+    Before the first step and during an evaluation, the handler raises `Preempted` at once. Between steps, the trainer calls
+    `reached`. No exception gets through to a process that is inside a long compilation, so a thread ends such a process after
+    `PATIENCE_S`, as soon as no checkpoint is being written.
 
     Attributes:
-      phase: set by whoever does the work.
-      is_written: tells whether the state that is evaluated is on disk; set by whoever saves it.
+      phase: set by the code that does the work.
+      is_written: returns whether the state that is being evaluated is on disk; set by the code that saves it.
     """
 
-    def __init__(self, agreed: Callable[[int], bool] | None = None):
+    def __init__(self):
         self.phase = Phase.STARTING
         self.is_written: Callable[[], bool] = lambda: True
-        self._agreed = agreed
+        self._agreed: Callable[[int], bool] | None = None
         self._has_come = False
         self._is_left = threading.Event()
 
     def reached(self, step: int) -> bool:
-        """Tell whether to save and end after this step; to be asked after each step, by all processes."""
+        """Return whether to save and exit after this step; all processes must call this after each step."""
         return self._has_come if self._agreed is None else self._agreed(step)
 
     @property
     def has_come(self) -> bool:
-        """Whether this process itself has had the signal."""
+        """Whether this process itself has received the signal."""
         return self._has_come
 
     def hand_over(self, agreed: Callable[[int], bool]) -> None:
-        """From now on, jax catches the signal and answers."""
+        """Leave the signal to jax from now on; `agreed(step)` returns whether all processes exit after this step."""
         self._agreed = agreed
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Mark what may be broken off at any moment, for the state that it is about is saved."""
+        """Mark work that can be interrupted at any moment, because the state that it uses is saved."""
         before, self.phase = self.phase, Phase.EVALUATING
         try:
             if self._has_come:
@@ -87,20 +86,22 @@ class Preemption:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         self._previous = signal.signal(signal.SIGTERM, self._on_signal)
-        # Written to by the C handler at once, also while the main thread is inside of a long call.
+        # A Python handler runs only between Python instructions. The C handler writes to this pipe at once, even while the
+        # main thread is inside a long call, so the watching thread always learns of the signal.
         self._previous_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         self._pipe = reader, writer
         threading.Thread(target=self._watch, args=(reader,), name="preemption", daemon=True).start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._is_left.set()
         signal.set_wakeup_fd(self._previous_fd)
-        if self._agreed is None:  # otherwise jax's handler has taken this one's place
+        if self._agreed is None:  # otherwise jax has installed its own handler
             signal.signal(signal.SIGTERM, self._previous)
         os.close(self._pipe[1])  # ends the thread
 
-    def _on_signal(self, *_) -> None:
+    def _on_signal(self, *_: object) -> None:
+        # Worker processes inherit this handler; there it must do nothing.
         if self._has_come or os.getpid() != self._main:
             return
         self._has_come = True
@@ -114,7 +115,7 @@ class Preemption:
         os.close(reader)
 
     def _end_if_stuck(self) -> None:
-        """End the process from beside, if the exception does not come out of what it is doing."""
+        """End the process from this thread if `Preempted` does not get through to the main thread."""
         wait_s = PATIENCE_S
         while not self._is_left.wait(wait_s) and self.phase is not Phase.TRAINING:
             if self.is_written():
@@ -130,5 +131,5 @@ class Preemption:
 
 
 def say_preempted() -> None:
-    """Print the one line that a preempted run ends with."""
+    """Print the line with which a preempted run ends."""
     print("preempted: saved; the same command continues from the last checkpoint", file=sys.stderr)

@@ -1,78 +1,100 @@
-"""A trace of some steps, to see where their time goes: `--config.training.profile=10:15`."""
+"""A profile of some training steps, which shows where their time goes (the configuration key `training.profile`)."""
 
 import contextlib
 import logging
 import re
+from typing import Any
 
 import jax
 from etils import epath
 
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.storage.paths import written_on_disk
-from pyrseg_jax.training.step import Metrics, StepFunction, TrainState
+from pyrseg_jax.storage.paths import local_folder
 
 log = logging.getLogger(__name__)
 
 
-def parse_steps(text: str | None) -> tuple[int, int] | None:
-    """Read `"10:15"`, the first and the last step of a trace; raises UserError for what is none."""
+def parse_steps(text: str | None, name: str = "profile") -> tuple[int, int] | None:
+    """Parse the first and the last step to profile.
+
+    Args:
+      text: like `"10:15"`; None: no profile.
+      name: of the option that holds the text, for the error message.
+
+    Raises:
+      UserError: if the text has another form, or the steps are out of order.
+    """
     if text is None:
         return None
     found = re.fullmatch(r"(\d+):(\d+)", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise UserError(
-            f"config.training.profile={text!r}: expected the first and the last step of the trace, like '10:15'"
-        )
+        raise UserError(f"{name}={text!r}: expected the first and the last step to profile, like '10:15'")
     return int(found[1]), int(found[2])
 
 
-class Profiled:
-    """A training step that writes a trace of some of its calls, with all that the host does between them.
+class Profiler:
+    """Record a range of training steps, with everything that the host does between them.
 
-    Enter it as a context: a run that ends early leaves the trace of the steps that it took.
+    The trainer calls `before` and `after` around each step. As a context manager, the profiler also writes the steps recorded
+    so far if the run ends early.
 
     Args:
-      train_step: to call.
-      steps: the first and the last of the trace.
-      first_step: how many steps were taken before the first call.
-      folder: where traces go, one below it for each; TensorBoard's profile plugin and Perfetto read them.
+      steps: the first and the last step to record; None: record nothing.
+      folder: for the profiles, each in a subfolder; TensorBoard's profile plugin and Perfetto read them.
+      first_step: steps that the run has taken before; a warning says if the steps to record are among them.
     """
 
-    def __init__(self, train_step: StepFunction, steps: tuple[int, int], first_step: int, folder: epath.Path):
-        self._train_step, self._steps, self._step = train_step, steps, first_step
-        self._folder, self._held = folder, contextlib.ExitStack()
-        self._is_tracing = False
+    def __init__(self, steps: tuple[int, int] | None = None, folder: epath.Path | None = None, first_step: int = 0):
+        assert steps is None or folder is not None, "a profile needs a folder"
+        self._steps, self._folder, self._first_step = steps, folder, first_step
+        self._recording = contextlib.ExitStack()
+        self._annotation: jax.profiler.StepTraceAnnotation | None = None
+        self._last_step: int | None = None  # the last step recorded, while a recording is under way
 
-    def __enter__(self) -> "Profiled":
-        if self._step >= self._steps[1]:
-            log.warning("no trace: step %d is behind config.training.profile=%d:%d", self._step, *self._steps)
+    def __enter__(self) -> "Profiler":
+        if self._steps is not None and self._first_step >= self._steps[1]:
+            log.warning(
+                "no profile: the run has already taken the steps %d … %d, it continues after step %d",
+                *self._steps,
+                self._first_step,
+            )
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def __call__(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
-        """Take a step; before the first and after the last of the trace, wait for the device."""
-        self._step += 1
+    def before(self, step: int, state: Any) -> None:
+        """Start the recording if `step` is the first to record; waits until the device has finished the earlier steps."""
+        if self._steps is None:
+            return
         first, last = self._steps
-        if not self._is_tracing and first <= self._step <= last:
+        if self._last_step is None and first <= step <= last:
             jax.block_until_ready(state)
-            place = self._held.enter_context(written_on_disk(self._folder))
+            assert self._folder is not None
+            place = self._recording.enter_context(local_folder(self._folder))
             jax.profiler.start_trace(str(place))
-            self._is_tracing = True
-        with jax.profiler.StepTraceAnnotation("train", step_num=self._step):
-            state, metrics = self._train_step(state, batch)
-        if self._step == last:
+            self._last_step = step
+        self._annotation = jax.profiler.StepTraceAnnotation("train", step_num=step)
+        self._annotation.__enter__()
+
+    def after(self, step: int, state: Any) -> None:
+        """Stop the recording if `step` is the last to record; waits until the device has finished it."""
+        if self._steps is None:
+            return
+        if self._annotation is not None:
+            self._annotation.__exit__(None, None, None)
+            self._annotation = None
+        if self._last_step is None:
+            return
+        self._last_step = step
+        if step == self._steps[1]:
             jax.block_until_ready(state)
             self._stop()
-        return state, metrics
 
     def _stop(self) -> None:
-        if not self._is_tracing:
+        if self._last_step is None or self._steps is None:
             return
-        self._is_tracing = False
         jax.profiler.stop_trace()
-        self._held.close()
-        log.info(
-            "a trace of steps %d … %d is in %s (docs/log/performance.md)", self._steps[0], self._step, self._folder
-        )
+        self._recording.close()
+        log.info("a profile of steps %d … %d is in %s", self._steps[0], self._last_step, self._folder)
+        self._last_step = None

@@ -1,4 +1,4 @@
-"""Stalls: a step that does not end is reported, with what every thread is doing."""
+"""A watchdog that reports training steps that do not end, with the stack of every thread."""
 
 import contextlib
 import faulthandler
@@ -8,77 +8,86 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 log = logging.getLogger(__name__)
 
-# The first step includes its compilation, which may take this many times as long as a stall.
+# The first step includes its compilation, so it may take this many times as long before it counts as stalled.
 FIRST_STEP_FACTOR = 6
 
 
 class StallWatch:
-    """Watch from a thread of its own that steps go on, while it is entered as a context; evaluations are not watched.
+    """Watch the training steps from a separate thread. Enter it as a context to start the thread.
 
-    A step that takes longer than `stall_s` is reported on stderr and in a file, with the stack of each thread; again after
-    twice the time, and so on. The run goes on waiting: only its user knows whether a slow disk will come back.
+    If an activity takes longer than `stall_s`, the watchdog logs it and dumps the stack of each thread, to stderr and to a
+    file. It reports again after twice the time, and so on. The run keeps waiting, because only its user knows whether, for
+    example, a slow disk will respond again. Evaluations are not watched.
 
     Args:
-      stall_s: seconds; 0 watches nothing.
-      file: gets the stacks, too; None: stderr alone.
+      stall_s: seconds; 0 disables the watchdog.
+      file: receives the stacks as well; None: stderr alone.
     """
 
     def __init__(self, stall_s: float = 0, file: Path | None = None):
         self._stall_s, self._file = stall_s, file
         self._lock = threading.Lock()
         self._is_over = threading.Event()
-        self._doing: str | None = None
-        self._next_report_s = self._since = 0.0
+        self._activity: str | None = None
+        self._next_report_s = self._since_s = 0.0
 
     @contextlib.contextmanager
-    def watching(self, doing: str, *, is_first: bool = False) -> Iterator[None]:
-        """Watch what is done inside of a `with`; `is_first`: it may be a compilation."""
+    def watching(self, activity: str, *, is_first: bool = False) -> Iterator[None]:
+        """Watch what happens inside the context.
+
+        Args:
+          activity: names it in reports, for example "computing step 3".
+          is_first: whether it may include a compilation, which takes longer.
+        """
         with self._lock:
-            self._doing, self._since = doing, time.monotonic()
+            self._activity, self._since_s = activity, time.monotonic()
             self._next_report_s = self._stall_s * (FIRST_STEP_FACTOR if is_first else 1)
         try:
             yield
         finally:
             with self._lock:
-                self._doing = None
+                self._activity = None
 
     def __enter__(self) -> "StallWatch":
         if self._stall_s:
             threading.Thread(target=self._watch, name="stall watch", daemon=True).start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._is_over.set()
 
     def _watch(self) -> None:
         while not self._is_over.wait(min(self._stall_s / 4, 5.0)):
             with self._lock:
-                doing, waited_s = self._doing, time.monotonic() - self._since
-                is_stalled = doing is not None and waited_s > self._next_report_s
+                activity, waited_s = self._activity, time.monotonic() - self._since_s
+                is_stalled = activity is not None and waited_s > self._next_report_s
                 if is_stalled:
                     self._next_report_s *= 2
-            if is_stalled:
-                self._report(doing, waited_s)
+            # Outside the lock: writing the report may take long, and must not hold up the training.
+            if is_stalled and activity is not None:
+                self._report(activity, waited_s)
 
-    def _report(self, doing: str, waited_s: float) -> None:
-        where = f"; the stack of each thread follows, and is in {self._file}" if self._file else ""
+    def _report(self, activity: str, waited_s: float) -> None:
+        where = f" and is in {self._file}" if self._file else ""
         log.warning(
-            "stalled: %s for %.0f s (config.training.stall_s=%g)%s. Still waiting: if it does not go on, look whether the disk of "
-            "the data answers and all processes are alive, end this one with Ctrl-C and start the same command again",
-            doing,
+            "stalled: %s for %.0f s (limit: stall_s=%g). The stack of each thread follows%s. The run keeps waiting. If it does "
+            "not continue, check that the disk with the data responds and that all processes are alive, end this process with "
+            "Ctrl-C, and start the same command again",
+            activity,
             waited_s,
             self._stall_s,
             where,
         )
-        _dump(sys.stderr)
+        _dump_stacks(sys.stderr)
         if self._file is None:
             return
         try:
             with self._file.open("a", encoding="utf-8") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {doing} for {waited_s:.0f} s\n")
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {activity} for {waited_s:.0f} s\n")
                 file.flush()
                 faulthandler.dump_traceback(file, all_threads=True)
                 file.write("\n")
@@ -86,8 +95,8 @@ class StallWatch:
             log.warning("%s cannot be written (%s)", self._file, error)
 
 
-def _dump(stream) -> None:
+def _dump_stacks(stream: TextIO) -> None:
     try:
         faulthandler.dump_traceback(stream, all_threads=True)
-    except (OSError, ValueError, AttributeError):  # a stream without a file behind it, as in a notebook
+    except (OSError, ValueError, AttributeError):  # the stream has no file behind it, as in a notebook
         log.warning("the stacks cannot be written to stderr")

@@ -1,4 +1,4 @@
-"""One training step: pure, jitted, sharded over the mesh, its old state donated to the new one."""
+"""One training step: a pure function, jitted and sharded over the mesh."""
 
 import functools
 from collections.abc import Callable
@@ -15,35 +15,36 @@ from jaxtyping import Array, Float
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.models.inputs import normalize
 
-JOINED = 1 << 15  # numbers at most in an array that is joined with others, to sum them in one
+# Arrays of at most this many numbers are joined before their squares are summed; see `global_norm`.
+MAX_JOINED_SIZE = 1 << 15
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that changes from step to step.
+    """Everything that changes from step to step.
 
     Attributes:
-      step: () int32, how many steps were taken.
-      params: trainable float32 parameters.
-      batch_stats: running mean and variance of every batch normalisation.
-      opt_state: of the optimizer.
+      step: () int32, the number of steps taken so far.
+      params: trainable parameters, float32.
+      batch_stats: running mean and variance of every batch normalization.
+      opt_state: the optimizer's state.
     """
 
-    step: Any  # not annotated closer: jax also builds this class from shapes, shardings and host arrays
+    step: Any  # no narrower type: jax also builds this class from shapes, shardings and host arrays
     params: dict
     batch_stats: dict
     opt_state: optax.OptState
 
     @property
     def variables(self) -> dict:
-        """What `model.apply` takes."""
+        """The variables that `model.apply` takes."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def initial_state(variables: dict, optimizer: optax.GradientTransformation) -> TrainState:
-    """Return the state before the first step; under `jax.eval_shape` its shapes alone."""
+    """Return the state before the first step; call it under `jax.eval_shape` to get shapes alone."""
     params, batch_stats = variables["params"], variables["batch_stats"]
-    # One program: as it is, `init` runs one for each shape of parameters.
+    # Without the jit, `init` would compile and run one program for each shape among the parameters.
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, jax.jit(optimizer.init)(params))
 
 
@@ -60,85 +61,92 @@ def make_train_step(
     *,
     accumulate: int = 1,
     state_sharding: Any = None,
-) -> StepFunction:
-    """Make the jitted step `(state, batch) -> (state, metrics)`.
+) -> jax.stages.Wrapped:
+    """Make the jitted training step `(state, batch) -> (state, metrics)`.
 
     Args:
-      model: images (N, H, W, 3) → prediction, with batch statistics.
-      optimizer: of its parameters.
-      objective: (prediction, labels (N, H, W)) → (loss, terms); means are over the batch that the network sees.
-      mesh: the batch is split over it.
-      seed: of the channels that dropout leaves out, together with the step.
-      accumulate: k. The batch is taken as k micro-batches one after another, and the gradient is the mean of theirs; batch
-        statistics, means and relabelling are of each micro-batch, so that only activations of one have to be kept.
-      state_sharding: of each leaf of the state, as by `parallel.state_sharding`; None: all are on all devices.
+      model: images (N, H, W, 3) → prediction; it has batch statistics.
+      optimizer: updates the model's parameters.
+      objective: (prediction, labels (N, H, W)) → (loss, terms), with means over the batch that the network sees.
+      mesh: the batch is sharded over it.
+      seed: for dropout, together with the step.
+      accumulate: k. The step takes the batch as k micro-batches, one after another, and averages their gradients. Batch
+        statistics, means and relabeling then belong to each micro-batch, and only one micro-batch's activations need memory.
+      state_sharding: of each leaf of the state, as from `mesh.state_sharding`; None: every device holds the whole state.
 
     Returns:
-      A function of the state, whose memory it takes over, and a batch of `image` (N, H, W, 3) and `label` (N, H, W), both
-      uint8, sharded as `parallel.images_to_devices` does. Its metrics are scalars: `loss`, each term of the objective, and
-      `gradient_norm`.
+      The step. Its batch holds `image` (N, H, W, 3) and `label` (N, H, W), both uint8, sharded as by `images_to_devices`. Its
+      metrics are scalars: `loss`, each term of the objective, and `gradient_norm`. The step donates the memory of the old
+      state to the new one, so the caller must not use the old state again.
     """
     everywhere = mesh_lib.replicated(mesh)
     state_sharding = everywhere if state_sharding is None else state_sharding
 
-    def differentiate(params, batch_stats, batch: dict[str, jax.Array], key: jax.Array):
-        def loss_of(params):
-            predicted, updates = model.apply(
-                {"params": params, "batch_stats": batch_stats},
-                normalize(batch["image"]),
-                True,
-                mutable=["batch_stats"],
-                rngs={"dropout": key},
-            )
-            loss, terms = objective(predicted, batch["label"])
-            return loss, (terms, updates["batch_stats"])
+    def loss_of(params: dict, batch_stats: dict, batch: dict[str, jax.Array], key: jax.Array):
+        predicted, updates = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            normalize(batch["image"]),
+            True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        loss, terms = objective(predicted, batch["label"])
+        return loss, ({"loss": loss, **terms}, updates["batch_stats"])
 
-        (loss, (terms, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
-        return batch_stats, gradients, {"loss": loss, **terms}
+    differentiate = jax.value_and_grad(loss_of, has_aux=True)
 
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+        # A sharded state is gathered once here, not once per use.
         params, batch_stats = mesh_lib.constrain((state.params, state.batch_stats), everywhere)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if accumulate == 1:
-            batch_stats, gradients, metrics = differentiate(params, batch_stats, batch, key)
+            (_, (metrics, batch_stats)), gradients = differentiate(params, batch_stats, batch, key)
         else:
-            micro = functools.partial(differentiate, params)
-            batch_stats, gradients, metrics = _accumulate(micro, batch_stats, batch, key, accumulate, mesh)
+            micro_step = functools.partial(differentiate, params)
+            gradients, metrics, batch_stats = _accumulate(micro_step, batch_stats, batch, key, accumulate, mesh)
         metrics["gradient_norm"] = global_norm(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+        updated: Any = optax.apply_updates(state.params, updates)  # a tree like `state.params`
+        return TrainState(state.step + 1, updated, batch_stats, opt_state), metrics
 
     shardings = (state_sharding, mesh_lib.image_sharding(mesh))
     return jax.jit(step, in_shardings=shardings, out_shardings=(state_sharding, everywhere), donate_argnums=0)
 
 
 def global_norm(tree: dict) -> Float[Array, ""]:
-    """Return the root of the sum of all squares of all arrays, as `optax.global_norm`.
+    """Return the root of the sum of the squares of all numbers in a tree of arrays; equals `optax.global_norm`.
 
-    Small arrays, four fifths of a network's, are joined first: each sum is a program of its own.
+    Each sum is a program of its own on the device. About four fifths of a network's arrays are small, so this function
+    concatenates those before it sums them.
     """
     leaves = jax.tree.leaves(tree)
-    small = [x.ravel() for x in leaves if x.size <= JOINED]
-    large = [x for x in leaves if x.size > JOINED]
+    small = [x.ravel() for x in leaves if x.size <= MAX_JOINED_SIZE]
+    large = [x for x in leaves if x.size > MAX_JOINED_SIZE]
     joined = [jnp.concatenate(small)] if small else []
     return jnp.sqrt(sum(jnp.square(x).sum() for x in [*joined, *large]))
 
 
-def _accumulate(differentiate: Callable, batch_stats: dict, batch: dict, key: jax.Array, accumulate: int, mesh: Mesh):
-    """Take a batch as micro-batches: batch statistics go from one to the next, gradients and metrics are averaged."""
-    # Every accumulate-th image, so that each device's images stay where they are.
+def _accumulate(
+    differentiate: Callable, batch_stats: dict, batch: dict, key: jax.Array, accumulate: int, mesh: Mesh
+) -> tuple[dict, Metrics, dict]:
+    """Average gradients and metrics over micro-batches; batch statistics pass from each micro-batch to the next."""
+    # A micro-batch takes every accumulate-th image, so that all images stay on their devices.
     split = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def take_one(batch_stats, micro, key):
+        (_, (metrics, batch_stats)), gradients = differentiate(batch_stats, micro, key)
+        return batch_stats, (gradients, metrics)
 
     def add(carry, numbered):
         batch_stats, sums = carry
         number, micro = numbered
         micro = mesh_lib.constrain(micro, mesh_lib.image_sharding(mesh))
-        batch_stats, *found = differentiate(batch_stats, micro, jax.random.fold_in(key, number))
-        return (batch_stats, jax.tree.map(jnp.add, sums, tuple(found))), None
+        batch_stats, found = take_one(batch_stats, micro, jax.random.fold_in(key, number))
+        return (batch_stats, jax.tree.map(jnp.add, sums, found)), None
 
     first = jax.tree.map(lambda x: x[0], split)
-    shapes = jax.eval_shape(differentiate, batch_stats, first, key)[1:]
+    _, shapes = jax.eval_shape(take_one, batch_stats, first, key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     (batch_stats, sums), _ = jax.lax.scan(add, (batch_stats, zeros), (jnp.arange(accumulate), split))
-    return batch_stats, *jax.tree.map(lambda x: x / accumulate, sums)
+    gradients, metrics = jax.tree.map(lambda x: x / accumulate, sums)
+    return gradients, metrics, batch_stats

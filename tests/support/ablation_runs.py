@@ -1,4 +1,4 @@
-"""Folders of finished runs as an ablation leaves them."""
+"""Folders of finished runs, as an ablation leaves them."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ from pyrseg_jax.run import config as config_lib
 
 
 def write_run(folder: Path, row: str, seed: int, miou: float, boundary: float | None = None, **changes):
+    """Write a finished run of a row of Table 2a; `changes` are keys of `config.training`."""
     config = json.loads(config_lib.to_json(config_lib.Config()))
     chosen = TABLE_2A[row]
     config["seed"] = seed

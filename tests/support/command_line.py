@@ -1,12 +1,15 @@
-"""The command line as a program of its own."""
+"""The command line, as a program of its own and inside the process of the test."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from pyrseg_jax import main
 
+ROOT = Path(__file__).parents[2]
 
 TINY = [
     "--config.data.name=folder",
@@ -36,8 +39,16 @@ def run(*arguments, cwd=ROOT, check=None):
     return done
 
 
+def call(*arguments) -> subprocess.CompletedProcess:
+    """Run a command in this process, without the seconds that a new one takes to start."""
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        status = main.main(["pyrseg", *map(str, arguments)])
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), errors.getvalue())
+
+
 def error_of(done) -> str:
-    """The one line that a failed command may print, after its log lines."""
+    """Return the one line that a failed command may print, after its log lines."""
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

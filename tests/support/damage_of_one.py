@@ -1,6 +1,8 @@
-"""Two processes that each hold a half of a state: one of them cannot read its half of the newest checkpoint.
+"""One of two processes that each hold half of a state; one of them cannot read its half of the newest checkpoint.
 
-python tests/support/damage_of_one.py PROCESS PORT FOLDER; `test_recovery.py` starts both.
+python tests/support/damage_of_one.py PROCESS PORT FOLDER
+
+`test_recovery.py` starts both processes.
 """
 
 import logging
@@ -20,14 +22,14 @@ from pyrseg_jax.training.step import initial_state
 
 
 def make_state(step: int):
-    """Make a state whose kernel is large enough to be split."""
+    """Make a state whose kernel is large enough to be sharded."""
     kernel = np.random.default_rng(step).normal(size=(4096, 64)).astype(np.float32)
     variables = {"params": {"kernel": kernel}, "batch_stats": {"mean": np.ones(8, np.float32)}}
     return jax.tree.map(np.asarray, initial_state(variables, optax.sgd(0.1)).replace(step=np.int32(step)))
 
 
 def main(process: int, port: int, folder: Path) -> None:
-    """Save two checkpoints, cut off what the second process wrote of the newer one, restore."""
+    """Save two checkpoints, truncate the second process's part of the newer one, and restore."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     processes.start("on", f"localhost:{port}", 2, process)
     sharding = mesh_lib.state_sharding(mesh_lib.make_mesh(), make_state(0), is_sharded=True)
@@ -41,7 +43,7 @@ def main(process: int, port: int, folder: Path) -> None:
     processes.wait_for_all("saved")
     if process == 1:
         files = (folder / "4" / "variables" / "ocdbt.process_1" / "d").iterdir()
-        file = max(files, key=lambda file: file.stat().st_size)  # the arrays; others, if there are any, lead to them
+        file = max(files, key=lambda file: file.stat().st_size)  # the largest file holds the arrays
         file.write_bytes(file.read_bytes()[:1000])
     processes.wait_for_all("damaged")
     state = checkpoints.restore(abstract_on(make_state(0), sharding))

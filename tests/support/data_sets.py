@@ -1,4 +1,4 @@
-"""Small data sets in the folder layout, with pictures that a network can learn."""
+"""Write small data sets in the folder layout, with pictures that a network can learn."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ CLASSES = ("sky", "ground", "post")
 
 
 def draw_pair(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a learnable picture: sky above ground, a dark post in front; label values 1, 2, 3 with a void border."""
+    """Draw a learnable picture: sky above ground, and a dark post in front. Label values are 1, 2, 3, and 0 on a void border."""
     horizon, post = int(height * rng.uniform(0.3, 0.6)), int(width * rng.uniform(0.2, 0.7))
     label = np.full((height, width), 1, np.uint8)
     label[horizon:] = 2

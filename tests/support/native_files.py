@@ -1,4 +1,4 @@
-"""Small stand-ins for published data sets, in their native formats."""
+"""Write small stand-ins for published data sets, in their native formats."""
 
 import io
 import zipfile
@@ -13,7 +13,7 @@ ABSENT_IN_COCO = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 
 
 def draw(rng: np.random.Generator, values, size=(40, 56)) -> tuple[np.ndarray, np.ndarray]:
-    """Draw stripes of some of the values: (H, W, 3) image, (H, W) label."""
+    """Draw stripes of some of the values; return an (H, W, 3) image and an (H, W) label map."""
     stripes = rng.choice(values, 4)
     label = np.repeat(np.repeat(stripes, size[1] // 4)[None], size[0], 0).astype(np.uint8)
     image = np.clip(label[..., None] + rng.normal(0, 6, (*size, 3)), 0, 255).astype(np.uint8)
@@ -35,14 +35,14 @@ def write_ade20k(root: Path, num_training=5, num_validation=3, seed=0) -> Path:
 
 
 def mat(values: np.ndarray | None, **others) -> bytes:
-    """Write a MATLAB file of version 5 with `S` and other variables."""
+    """Return a MATLAB file of version 5 with `S` and other variables."""
     buffer = io.BytesIO()
     scipy.io.savemat(buffer, ({} if values is None else {"S": values}) | others, do_compression=True)
     return buffer.getvalue()
 
 
 def mat_73(values: np.ndarray) -> bytes:
-    """Write what MATLAB writes as version 7.3: HDF5 behind a header of 512 bytes, columns first."""
+    """Return a MATLAB file of version 7.3: HDF5 behind a header of 512 bytes, columns first."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", userblock_size=512) as file:
         file.create_dataset("S", data=values.T)
@@ -57,7 +57,7 @@ def write_coco_stuff10k(root: Path, num_training=4, num_test=2, seed=0) -> Path:
     values = [value for value in range(183) if value not in ABSENT_IN_COCO]
     for folder in ("images", "annotations", "imageLists"):
         (root / folder).mkdir(parents=True)
-    names = [f"COCO_train2014_{1000 - 7 * i:012}" for i in range(num_training + num_test)]  # not in the order of names
+    names = [f"COCO_train2014_{1000 - 7 * i:012}" for i in range(num_training + num_test)]  # not sorted by name
     for i, name in enumerate(names):
         image, label = draw(rng, values)
         Image.fromarray(image).save(root / "images" / f"{name}.jpg", quality=90)
@@ -70,7 +70,7 @@ def write_coco_stuff10k(root: Path, num_training=4, num_test=2, seed=0) -> Path:
 
 
 def write_camvid_tutorial(root: Path, seed=0) -> Path:
-    """Write CamVid/ as SegNet's tutorial has it and return it: two frames in each split."""
+    """Write CamVid/ in the layout of SegNet's tutorial, with two frames in each split, and return it."""
     rng = np.random.default_rng(seed)
     base = root / "CamVid"
     for split in ("train", "val", "test"):
@@ -84,7 +84,7 @@ def write_camvid_tutorial(root: Path, seed=0) -> Path:
 
 
 def zip_folder(folder: Path, target: Path, with_parent=True) -> Path:
-    """Pack a folder as publishers do, with an entry for each folder, too."""
+    """Pack a folder the way publishers do, with an entry for each folder."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as file:
         for path in sorted(folder.rglob("*")):
             file.write(path, path.relative_to(folder.parent if with_parent else folder))

@@ -1,4 +1,4 @@
-"""Scripts on a stage: the programs that they call are stand-ins, which note how they were called."""
+"""A stage for shell scripts: stand-ins replace the programs that a script calls, and record how it called them."""
 
 import functools
 import os
@@ -12,7 +12,13 @@ PROGRAM = "pyrseg_jax.main"
 
 
 class Stage:
-    """A folder of programs that stand in for others; each notes how it was called."""
+    """A folder of stand-ins that comes first on PATH; each records its calls.
+
+    Attributes:
+      folder: where the stand-ins may leave files; they know it as $STAGE.
+      programs: the folder with the stand-ins.
+      env: the environment in which scripts run.
+    """
 
     def __init__(self, folder: Path):
         self.folder, self.programs = folder, folder / "programs"
@@ -20,22 +26,26 @@ class Stage:
         self.env = os.environ | {"PATH": f"{self.programs}:{os.environ['PATH']}", "STAGE": str(folder)}
 
     def add(self, name: str, text: str) -> None:
+        """Add a stand-in that runs this shell text."""
         program = self.programs / name
         program.write_text(f'#!/usr/bin/env bash\necho "{name} $*" >> "$STAGE/calls"\n{text}\n')
         program.chmod(0o755)
 
     def calls(self, beginning: str = "") -> list[str]:
-        noted = self.folder / "calls"
-        lines = noted.read_text().splitlines() if noted.exists() else []
+        """Return the recorded command lines that start with `beginning`."""
+        record = self.folder / "calls"
+        lines = record.read_text().splitlines() if record.exists() else []
         return [line for line in lines if line.startswith(beginning)]
 
     def start(self, *command, **variables) -> subprocess.Popen:
+        """Start a script, with additional environment variables."""
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        # Where the tests themselves run in the background, the shell has made them ignore Ctrl-C, and a script would, too.
+        # If the tests run in the background, the shell has made them ignore Ctrl-C, and a script would inherit that.
         streams["preexec_fn"] = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         return subprocess.Popen(["bash", *map(str, command)], cwd=ROOT, env=self.env | variables, **streams)
 
     def run(self, *command, **variables) -> subprocess.CompletedProcess:
+        """Run a script to its end, two minutes at most."""
         process = self.start(*command, **variables)
         try:
             stdout, stderr = process.communicate(timeout=120)
@@ -45,6 +55,7 @@ class Stage:
 
 
 def wait_for(condition, what: str) -> None:
+    """Wait until the condition holds; fail after 30 s, naming what was missing."""
     for _ in range(300):
         if condition():
             return

@@ -1,4 +1,4 @@
-"""Images and label maps in a folder of the user's, in ADE20K's layout, read in place.
+"""Provide `folder`: the user's own images and label maps, in ADE20K's layout, read in place.
 
 ROOT/classes.txt                          one class name per line, in order
 ROOT/images/{training,validation}/NAME.jpg|jpeg|png
@@ -8,8 +8,10 @@ ROOT/annotations/{training,validation}/NAME.png   single-channel: 0 = void, 1 â€
 from pathlib import Path
 
 from pyrseg_jax.data.archive import FolderArchive
-from pyrseg_jax.data.label_space import MAX_CLASSES
+from pyrseg_jax.data.label_mapping import LabelMapping, make_label_space
+from pyrseg_jax.data.label_space import MAX_CLASSES, LabelSpace
 from pyrseg_jax.data.pairs import ArchiveSource, list_pairs
+from pyrseg_jax.data.spec import DataLocation, Dataset, DatasetSpec
 from pyrseg_jax.errors import UserError
 
 LAYOUT = "ROOT/images/SPLIT/NAME.jpg, ROOT/annotations/SPLIT/NAME.png and ROOT/classes.txt"
@@ -19,7 +21,7 @@ def read_class_names(root: Path) -> tuple[str, ...]:
     """Read `classes.txt`.
 
     Raises:
-      UserError: naming the file and line, if it is absent, empty, too long, not text, or holds a name twice.
+      UserError: naming the file and line, if it is missing, empty, too long, not text, or holds a name twice.
     """
     path = root / "classes.txt"
     if not path.is_file():
@@ -34,7 +36,7 @@ def read_class_names(root: Path) -> tuple[str, ...]:
     for number, name in enumerate(lines, 1):
         if not name:
             raise UserError(
-                f"{path}: line {number} is empty: line i names the class of label value i, so none may be left out"
+                f"{path}: line {number} is empty: line i names the class of label value i, so no line may be left out"
             )
         if name in lines[: number - 1]:
             raise UserError(f"{path}: line {number} repeats the class {name!r}: give each class a name of its own")
@@ -48,3 +50,28 @@ def find_pairs(root: Path, split: str) -> ArchiveSource:
     archive = FolderArchive(root)
     layout = f"{LAYOUT}, here with SPLIT = {split}"
     return ArchiveSource(archive, list_pairs(archive, f"images/{split}", f"annotations/{split}", layout))
+
+
+def _find_root(root: str | None) -> Path:
+    if root is None:
+        raise UserError("config.data.root is not set: name the folder that holds images/, annotations/ and classes.txt")
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"config.data.root={root}: there is no such folder ({folder.absolute()}); name the one that holds images/, "
+            "annotations/ and classes.txt"
+        )
+    return folder
+
+
+def _open(location: DataLocation, mapping: LabelMapping) -> Dataset:
+    folder = _find_root(location.root)
+    label_space = make_label_space(read_class_names(folder), mapping)
+    return Dataset(label_space, str(folder), lambda split: find_pairs(folder, split))
+
+
+def _read_label_space(root: str | None) -> LabelSpace:
+    return make_label_space(read_class_names(_find_root(root)))
+
+
+SPEC = DatasetSpec(open=_open, read_label_space=_read_label_space, layout=LAYOUT, accepts_label_mapping=True)

@@ -1,46 +1,40 @@
-"""Provide `scenes`, a small data set of painted street, park and waterside photographs; nothing to download.
+"""Provide `scenes`: rendered pictures of streets, parks and watersides, 256×256 pixels, twelve classes; nothing to download.
 
-It serves to try the whole system, from preparing over training to evaluation, within minutes.
+With these 256 training and 64 validation scenes, one can try the whole system within minutes, from preparation over training to
+evaluation.
 """
 
+import functools
 from collections.abc import Iterator
 
-import tensorflow_datasets as tfds
-
-from pyrseg_jax.data.label_space import ade_layout
-from pyrseg_jax.scenes.classes import CLASS_COLORS, CLASS_NAMES, IS_STUFF
-from pyrseg_jax.scenes.encode import encode_scenes
-
-LABEL_SPACE = ade_layout(CLASS_NAMES, colors=CLASS_COLORS, is_stuff=IS_STUFF)
-__all__ = ["CLASS_COLORS", "CLASS_NAMES", "FEATURES", "IS_STUFF", "LABEL_SPACE", "Scenes"]
+from pyrseg_jax.data.label_mapping import LabelMapping
+from pyrseg_jax.data.label_space import LabelSpace, ade_layout
+from pyrseg_jax.data.spec import DataLocation, Dataset, DatasetSpec
+from pyrseg_jax.scenes import CLASS_COLORS, CLASS_NAMES, IS_STUFF, encode_scenes
 
 # A label is 0 where void, else 1 + the index into CLASS_NAMES.
-FEATURES = {
-    "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-    "label": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
-    "name": tfds.features.Text(),
-}
+LABEL_SPACE = ade_layout(CLASS_NAMES, colors=CLASS_COLORS, is_stuff=IS_STUFF)
+NUM_SCENES = {"training": 256, "validation": 64}
 
 
-class Scenes(tfds.core.GeneratorBasedBuilder):
-    """Paint 256 training and 64 validation scenes of 256×256 pixels with twelve classes."""
+def generate(split: str) -> Iterator[tuple[str, dict]]:
+    """Yield (name, example) for each scene of a split, with image and label as encoded bytes."""
+    prefix = "train" if split == "training" else "val"
+    for index, image, label in encode_scenes(split, NUM_SCENES[split]):
+        name = f"{prefix}_{index:05d}"
+        yield name, {"image": image, "label": label, "name": name}
 
-    name = "scenes"
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version: twelve classes, five kinds of places, five kinds of weather."}
-    NUM_SCENES = {"training": 256, "validation": 64}
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            description=f"Painted scenes; label 0 is void, 1 to 12 are {', '.join(CLASS_NAMES)}.",
-            features=tfds.features.FeaturesDict(FEATURES),
-        )
+def _open(location: DataLocation, mapping: LabelMapping) -> Dataset:
+    from pyrseg_jax.data import prepared  # imports TFDS
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        return {split: self._generate_examples(split, num) for split, num in self.NUM_SCENES.items()}
+    generators = {split: functools.partial(generate, split) for split in NUM_SCENES}
+    builder = prepared.prepare_rendered("scenes", LABEL_SPACE, generators, location.prepared)
+    return Dataset(LABEL_SPACE, str(builder.data_path), lambda split: prepared.PreparedSource(builder, split))
 
-    def _generate_examples(self, split: str, num_scenes: int) -> Iterator[tuple[str, dict]]:
-        """Yield (name, example) with the image and label as encoded bytes."""
-        for index, image, label in encode_scenes(split, num_scenes):
-            name = f"{'train' if split == 'training' else 'val'}_{index:05d}"
-            yield name, {"image": image, "label": label, "name": name}
+
+def _read_label_space(root: str | None) -> LabelSpace:
+    return LABEL_SPACE
+
+
+SPEC = DatasetSpec(open=_open, read_label_space=_read_label_space, layout="rendered, no files", num_images=NUM_SCENES)

@@ -1,4 +1,4 @@
-"""Read files of weights, without running anything that is in them."""
+"""Read files of weights without running any code that they contain."""
 
 import hashlib
 import pickle
@@ -17,17 +17,22 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which train
 
 
 class WeightFile(NamedTuple):
-    """The arrays of a file by name, float32 or as stored, and the SHA-256 of its bytes."""
+    """What a file of weights holds.
+
+    Attributes:
+      state_dict: its arrays by name; floating-point arrays of PyTorch's formats as float32, all others as stored.
+      sha256: of its bytes, in hexadecimal.
+    """
 
     state_dict: dict[str, np.ndarray]
     sha256: str
 
 
 def read_weights(path: Path) -> WeightFile:
-    """Read `.safetensors`, or PyTorch's `.pth` (`.pt`, `.bin`, `.tar`), for which PyTorch must be installed.
+    """Read a `.safetensors` file, or one of PyTorch's (`.pth`, `.pt`, `.bin`, `.tar`, `.ckpt`), which needs PyTorch installed.
 
-    A `.pth` file is a program for Python's unpickler. It is read with `weights_only`, which knows tensors and containers
-    only: whatever else is in it ends the reading, and is not run.
+    PyTorch's files are programs for Python's unpickler. They are read with `weights_only=True`, which builds tensors and containers
+    and nothing else: anything else in the file ends the reading and is not run.
 
     Raises:
       UserError: naming the file, if it is missing, damaged, of another kind, or holds more than weights.
@@ -40,7 +45,9 @@ def read_weights(path: Path) -> WeightFile:
     elif suffix in PICKLED:
         state = _read_pickled(path)
     else:
-        raise UserError(f"{path} is no file of weights: expected one ending in {', '.join(SAFETENSORS + PICKLED)}")
+        raise UserError(
+            f"{path} is not a file of weights: expected a name that ends in {', '.join(SAFETENSORS + PICKLED)}"
+        )
     if not state:
         raise UserError(f"{path} holds no tensors: expected the state dict of a network")
     return WeightFile(state, sha256_of(path))
@@ -55,10 +62,10 @@ def sha256_of(path: Path) -> str:
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a dict
     except (SafetensorError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read as safetensors ({_line(error)}): it is cut off or of another format; fetch it again"
+            f"{path} cannot be read as safetensors ({_line(error)}): it is cut off or of another format; download it again"
         ) from error
 
 
@@ -67,18 +74,18 @@ def _read_pickled(path: Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise UserError(
-            f"{path} is in PyTorch's own format: `pip install torch` to read it, or use a .safetensors file"
+            f"{path} is in PyTorch's own format: run `pip install torch` to read it, or use a .safetensors file"
         ) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} is refused: it is damaged, or holds more than weights, and reading that would run code from the file"
-            f"{_asked_for(error)}; where you trust it, save its state dict alone, as .safetensors"
+            f"{_asked_for(error)}; if you trust it, save its state dict alone, as .safetensors"
         ) from error
-    # PyTorch raises these and others for files that are cut off or of another format.
+    # PyTorch raises many kinds of errors for files that are cut off or of another format.
     except Exception as error:
-        raise UserError(f"{path} cannot be read as PyTorch weights ({_line(error)}): fetch it again") from error
+        raise UserError(f"{path} cannot be read as PyTorch weights ({_line(error)}): download it again") from error
     for name in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
@@ -92,7 +99,7 @@ def _read_pickled(path: Path) -> dict[str, np.ndarray]:
 
 
 def _asked_for(error: Exception) -> str:
-    """Name what a pickle wanted to call, which PyTorch's message has somewhere in its middle."""
+    """Name the function that a pickle asked for, which PyTorch's message mentions somewhere."""
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
     return f" (it asks for {found[1]})" if found else ""
 

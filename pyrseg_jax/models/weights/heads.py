@@ -3,9 +3,11 @@
 Only releases whose layers we have are here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pyrseg_jax.models.weights.importer import Head, Path
+
+Names = Mapping[str, tuple[str, str | None]]  # see `importer.Head`
 
 # Where our segmenter keeps these parts.
 CONTEXT = "context/context"
@@ -13,7 +15,7 @@ CLASSIFIER = "semantic_head/classify_4"
 AUXILIARY = "auxiliary_head"
 
 
-def _ocr(reduce: str, has_auxiliary: bool) -> dict[str, tuple[str, str | None]]:
+def _ocr(reduce: str, has_auxiliary: bool) -> Names:
     """Return the names of the official release and of openseg, which differ in that of the first layer."""
     block = "ocr_distri_head.object_context_block"
     names = {
@@ -26,14 +28,15 @@ def _ocr(reduce: str, has_auxiliary: bool) -> dict[str, tuple[str, str | None]]:
         "out": (f"{block}.f_up.0", f"{block}.f_up.1.0"),
         "merge": ("ocr_distri_head.conv_bn_dropout.0", "ocr_distri_head.conv_bn_dropout.1.0"),
     }
-    names = {f"{CONTEXT}/{ours}": theirs for ours, theirs in names.items()} | {CLASSIFIER: ("cls_head", None)}
+    named: dict[str, tuple[str, str | None]] = {f"{CONTEXT}/{ours}": theirs for ours, theirs in names.items()}
+    named[CLASSIFIER] = ("cls_head", None)
     if has_auxiliary:
-        names[f"{AUXILIARY}/project_1"] = ("aux_head.0", "aux_head.1.0")
-        names[f"{AUXILIARY}/classify_1"] = ("aux_head.2", None)
-    return names
+        named[f"{AUXILIARY}/project_1"] = ("aux_head.0", "aux_head.1.0")
+        named[f"{AUXILIARY}/classify_1"] = ("aux_head.2", None)
+    return named
 
 
-def _mmsegmentation_ocr() -> dict[str, tuple[str, str | None]]:
+def _mmsegmentation_ocr() -> Names:
     head, block = "decode_head.1", "decode_head.1.object_context_block"
     layers = {
         "reduce": f"{head}.bottleneck",

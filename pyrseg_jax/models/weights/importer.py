@@ -176,7 +176,7 @@ def to_ours(path: Path, array: np.ndarray) -> np.ndarray:
     array = np.asarray(array, np.float32)
     if not np.isfinite(array).all() or (path[-1] == "var" and (array < 0).any()):
         raise UserError(
-            f"the weights of {'/'.join(path[1:])} are not finite or a variance is negative: the file is damaged; fetch it "
+            f"the weights of {'/'.join(path[1:])} are not finite or a variance is negative: the file is damaged; download it "
             "again"
         )
     return array.transpose(2, 3, 1, 0) if path[-1] == "kernel" and array.ndim == 4 else array
@@ -236,7 +236,7 @@ def _take_head(head: Head, state: State, flat: Mapping[Path, Any]) -> tuple[dict
         array = to_ours(path, state[name])
         if array.shape != flat[path].shape:
             left.append(f"{name} for {array.shape[-1]} classes" if "classify" in path[-2] else f"{name} {array.shape}")
-        elif bias_name in state:
+        elif bias_name is not None and bias_name in state:
             # A constant that is added before a normalization has the same effect as a smaller mean in it.
             taken[path] = array - np.asarray(state[bias_name], np.float32)
         else:

@@ -1,0 +1,101 @@
+"""Data sets that come as published files: how to recognize, list and open them.
+
+This file does not import TFDS, so that data sets can be listed quickly. Opening one does.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+
+from pyrseg_jax.data.archive import Archive
+from pyrseg_jax.data.download import PublishedFile
+from pyrseg_jax.data.label_mapping import LabelMapping
+from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.pairs import ArchiveSource
+from pyrseg_jax.data.report import Checksums
+from pyrseg_jax.data.source import Source
+from pyrseg_jax.data.spec import DataLocation, Dataset, DatasetSpec
+from pyrseg_jax.errors import UserError
+
+Splits = Mapping[str, ArchiveSource]
+
+
+@dataclasses.dataclass(frozen=True)
+class FileDataset:
+    """A data set whose authors publish one file with images and label maps.
+
+    Attributes:
+      name: of the data set.
+      label_space: its classes.
+      published: the file to download.
+      num_images: published number of images in each split.
+      markers: folders that the data set has, like `images/training`; one of them is enough to recognize it.
+      zip_names: names that the published file may have on the user's disk.
+      list_splits: archive → the pairs of each split; raises UserError for files that do not fit together.
+      layout: how the files lie, for people.
+      aliases: further names of splits → the published name.
+    """
+
+    name: str
+    label_space: LabelSpace
+    published: PublishedFile
+    num_images: Mapping[str, int]
+    markers: tuple[str, ...]
+    zip_names: tuple[str, ...]
+    list_splits: Callable[[Archive], dict[str, ArchiveSource]]
+    layout: str
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def key(self, splits: Splits) -> str:
+        """Name the state of the files: adding, removing or changing a file gives another key."""
+        lines = [f"{split}: {line}" for split, source in splits.items() for line in source.fingerprint()]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+    def published_split(self, split: str) -> str:
+        """Return the published name of a split, given that name or an alias."""
+        return self.aliases.get(split, split)
+
+    def spec(self) -> DatasetSpec:
+        """Return the specification for `DATASETS`."""
+        return DatasetSpec(
+            open=functools.partial(_open, self),
+            read_label_space=lambda root: self.label_space,
+            layout=self.layout,
+            num_images=self.num_images,
+        )
+
+
+def _open(files: FileDataset, location: DataLocation, mapping: LabelMapping) -> Dataset:
+    from pyrseg_jax.data import prepared  # imports TFDS
+
+    if location.is_raw and not prepared.is_published_set_prepared(files, location):
+        return _open_raw(files, location)
+    folder = prepared.prepare_files(files, location)
+    builder = prepared.open_prepared(folder)
+    reports = prepared.read_reports(folder)
+    reports |= {alias: reports[split] for alias, split in files.aliases.items()}
+
+    def open_split(split: str) -> Source:
+        return prepared.PreparedSource(builder, files.published_split(split))
+
+    return Dataset(files.label_space, str(folder), open_split, reports)
+
+
+def _open_raw(files: FileDataset, location: DataLocation) -> Dataset:
+    from pyrseg_jax.data import prepared
+
+    splits = prepared.find_files(files, location)
+    recorded = prepared.read_checksums(files, splits, location)
+
+    def open_split(split: str) -> Source:
+        name = files.published_split(split)
+        if name not in splits:
+            raise UserError(f"the data set {files.name} has no split {split!r}: expected one of {', '.join(splits)}")
+        return splits[name]
+
+    def checksums(split: str) -> Checksums:
+        return recorded.get(files.published_split(split), {})
+
+    place = next(iter(splits.values())).place()
+    return Dataset(files.label_space, place, open_split, checksums=checksums)

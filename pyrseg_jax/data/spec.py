@@ -1,0 +1,76 @@
+"""Describe a data set to the rest of the package: its specification, where its files are, and the opened data set."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from pyrseg_jax.data.label_mapping import LabelMapping
+from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.report import Checksums, DatasetReport
+from pyrseg_jax.data.source import Source
+
+TRAINING = "training"  # every data set has a split of this name to learn from
+
+
+def _no_checksums(split: str) -> Checksums:
+    return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """An opened data set. Its splits are opened on demand.
+
+    Attributes:
+      label_space: its classes.
+      place: the folder that it is read from, for messages.
+      open_split: name of a split → its records.
+      reports: name of a split → its report, for splits that were checked when the data set was prepared.
+      checksums: name of a split → the checksums that were recorded then; see `report.make_report`.
+    """
+
+    label_space: LabelSpace
+    place: str
+    open_split: Callable[[str], Source]
+    reports: dict[str, DatasetReport] = dataclasses.field(default_factory=dict)
+    checksums: Callable[[str], Checksums] = _no_checksums
+
+
+@dataclasses.dataclass(frozen=True)
+class DataLocation:
+    """Where the files of a data set are.
+
+    Attributes:
+      root: folder or file with the user's files; None: download them, or take what was prepared before.
+      prepared: folder that keeps prepared data sets; None for TFDS's own folder, `~/tensorflow_datasets`.
+      is_raw: read the original files, even if they were prepared before.
+    """
+
+    root: str | None
+    prepared: str | None
+    is_raw: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSpec:
+    """Everything that the package knows about a data set before opening it.
+
+    `data/datasets/__init__.py` lists one of these for each data set; no other file names a data set.
+
+    Attributes:
+      open: (location, label mapping) → the opened data set, prepared first if necessary. It imports TFDS only if it needs it,
+        because that takes a second.
+      read_label_space: root → the classes, without reading any image.
+      layout: how the user's files may lie, in one sentence.
+      num_images: published number of images in each split; empty where that depends on the user's files.
+      accepts_label_mapping: whether the user may say what the values in label files mean.
+    """
+
+    open: Callable[[DataLocation, LabelMapping], Dataset]
+    read_label_space: Callable[[str | None], LabelSpace]
+    layout: str
+    num_images: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    accepts_label_mapping: bool = False
+
+    @property
+    def num_training_images(self) -> int | None:
+        """Published number of training images; None where that depends on the user's files."""
+        return self.num_images.get(TRAINING)
