@@ -104,7 +104,7 @@ def write_export(
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as file:
         arrays = io.BytesIO()
-        np.savez(arrays, **weights)
+        np.savez(arrays, **weights)  # pyright: ignore[reportArgumentType]  # no array is named allow_pickle
         file.writestr(ABOUT, json.dumps(about, indent=1))
         file.writestr(WEIGHTS, arrays.getbuffer())
         for size in sizes:
@@ -156,7 +156,7 @@ def segment(model: Segmenter, weights: dict, images: UInt8[jax.Array, "n h w 3"]
     variables = unflatten_dict({tuple(name.split("/")): array for name, array in weights.items()})
     prediction = predict(model, variables, images, threshold)
     return {
-        "labels": class_of_pixels(prediction.fused, images.shape[1:3]),
+        "labels": class_of_pixels(prediction.fused, (images.shape[1], images.shape[2])),
         "level": prediction.level.astype(jnp.uint8),
         "probs": prediction.fused,
         "semantic": prediction.semantic,
