@@ -38,8 +38,11 @@ RETIRED = {
 _SCHEMA = pydantic.TypeAdapter(Config)
 
 
-def defaults() -> ml_collections.ConfigDict:
-    """Return every key with its default, for a config file to start from."""
+def defaults() -> Any:
+    """Return every key with its default, as a `ConfigDict`, for a config file to start from.
+
+    The annotation is `Any` because `ConfigDict` declares each value as a union of every type, which no attribute access fits.
+    """
     return keys.to_config_dict(Config())
 
 
