@@ -39,7 +39,7 @@ check "style" ruff check .
 check "format" ruff format --check .
 check "requirements files" python launch/requirements.py --check
 check "types" pyright
-check "documentation" mkdocs build --quiet --strict --site-dir "$logs/site"
+check "documentation" env NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict --site-dir "$logs/site"
 echo "── wheel, installed into a new environment"
 if ! wait "$smoke"; then
   cat "$logs/smoke.log" >&2
