@@ -12,6 +12,7 @@ from support.training import make_batch
 
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.predict import predict
+from pyrseg_jax.models.backbones import Features
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.layers import ConvNormAct
@@ -116,9 +117,9 @@ class Patches(nn.Module):
 
     @nn.compact
     def __call__(self, images, train):
-        return ConvNormAct(24, 3, dtype=jnp.float32)(
-            ConvNormAct(16, 3, 2)(ConvNormAct(16, 3, 2)(images, train), train), train
-        )
+        half = ConvNormAct(16, 3, 2)(images, train)
+        quarter = ConvNormAct(16, 3, 2)(half, train)
+        return Features((quarter,), ConvNormAct(24, 3, dtype=jnp.float32)(quarter, train))
 
 
 def combination(context, representation, procedure):

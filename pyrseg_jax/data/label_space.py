@@ -5,6 +5,7 @@ Inside the package, classes are numbered 0 … C-1 ("train ids") and void is 255
 
 import dataclasses
 import functools
+from typing import Any
 
 import cv2
 import numpy as np
@@ -37,7 +38,7 @@ class LabelSpace:
     also: tuple[tuple[int, int], ...] = ()
 
     @classmethod
-    def from_json(cls, values: dict) -> "LabelSpace":
+    def from_json(cls, values: dict[str, Any]) -> "LabelSpace":
         """Build a label space from the JSON of its `dataclasses.asdict`, where tuples have become lists."""
         return cls(**{name: _to_tuple(value) for name, value in values.items()})
 
@@ -117,7 +118,8 @@ class LabelSpace:
         return f"{self.void_file_id} (void) or {first} … {last}{gaps} ({self.num_classes} classes){remapped}"
 
 
-def _to_tuple(value):
+def _to_tuple(value: Any) -> Any:
+    """Turn a list, and the lists inside it, into tuples; return anything else as it is."""
     return tuple(_to_tuple(item) for item in value) if isinstance(value, list) else value
 
 

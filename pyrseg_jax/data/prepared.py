@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import constants
 
 from pyrseg_jax.data.archive import open_archive
 from pyrseg_jax.data.builders import CHECKSUMS, ORIGIN, REPORTS, VERSION, PairBuilder, RenderedBuilder
@@ -183,7 +184,8 @@ class PreparedSource:
                 f"the data set {builder.name} has no split {split!r}: expected one of {', '.join(builder.info.splits)}"
             )
         raw = {"image": tfds.decode.SkipDecoding(), "label": tfds.decode.SkipDecoding()}
-        self._records = builder.as_data_source(split, decoders=raw)
+        # TFDS wraps the method in a decorator that hides its parameters.
+        self._records = builder.as_data_source(split, decoders=raw)  # pyright: ignore[reportCallIssue]
         self._where = f"{builder.name}/{split}"
         self._folder = str(builder.data_dir)
 
@@ -218,7 +220,7 @@ def _word(counts: Mapping[str, int]) -> str:
 
 
 def _store(prepared: str | None) -> Path:
-    return Path(prepared or tfds.core.constants.DATA_DIR).expanduser()
+    return Path(prepared or constants.DATA_DIR).expanduser()
 
 
 def _find_whole(files: FileDataset, store: Path) -> Path | None:

@@ -105,7 +105,9 @@ def write_shard(shard: Shard, source: FileSource, label_space: LabelSpace) -> di
     """Check and write one shard; see `write_shards`."""
     found = DatasetReport.empty(label_space.num_classes)
     checksums: list[tuple[str, str, str]] = []
-    serializer = example_serializer.ExampleSerializer(FEATURES.get_serialized_info())
+    # TFDS declares a narrower type than it accepts.
+    specs = FEATURES.get_serialized_info()
+    serializer = example_serializer.ExampleSerializer(specs)  # pyright: ignore[reportArgumentType]
 
     def examples() -> Iterator[tuple[str, bytes]]:
         for index in shard.indices:
