@@ -117,10 +117,9 @@ class Patches(nn.Module):
 
     @nn.compact
     def __call__(self, images, train):
-        x = ConvNormAct(24, 3, dtype=jnp.float32)(
-            ConvNormAct(16, 3, 2)(ConvNormAct(16, 3, 2)(images, train), train), train
-        )
-        return Features((), x)
+        half = ConvNormAct(16, 3, 2)(images, train)
+        quarter = ConvNormAct(16, 3, 2)(half, train)
+        return Features((quarter,), ConvNormAct(24, 3, dtype=jnp.float32)(quarter, train))
 
 
 def combination(context, representation, procedure):

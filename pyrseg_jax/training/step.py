@@ -1,6 +1,5 @@
 """One training step: a pure function, jitted and sharded over the mesh."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -76,10 +75,9 @@ def make_train_step(
       state_sharding: of each leaf of the state, as from `mesh.state_sharding`; None: every device holds the whole state.
 
     Returns:
-      A function that takes a state and a batch, and returns the next state and the metrics. It donates the old state's
-      memory to the new one, so the caller must not use the old state again. The batch holds `image` (N, H, W, 3) and
-      `label` (N, H, W), both uint8 and sharded as by `mesh.images_to_devices`. The metrics are scalars: `loss`, each term
-      of the objective, and `gradient_norm`.
+      The step. Its batch holds `image` (N, H, W, 3) and `label` (N, H, W), both uint8, sharded as by `images_to_devices`. Its
+      metrics are scalars: `loss`, each term of the objective, and `gradient_norm`. The step donates the memory of the old
+      state to the new one, so the caller must not use the old state again.
     """
     everywhere = mesh_lib.replicated(mesh)
     state_sharding = everywhere if state_sharding is None else state_sharding
@@ -108,11 +106,8 @@ def make_train_step(
             gradients, metrics, batch_stats = _accumulate(micro_step, batch_stats, batch, key, accumulate, mesh)
         metrics["gradient_norm"] = global_norm(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        state = dataclasses.replace(
-            state, step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
-        )
-        return state, metrics
+        updated: Any = optax.apply_updates(state.params, updates)  # a tree like `state.params`
+        return TrainState(state.step + 1, updated, batch_stats, opt_state), metrics
 
     shardings = (state_sharding, mesh_lib.image_sharding(mesh))
     return jax.jit(step, in_shardings=shardings, out_shardings=(state_sharding, everywhere), donate_argnums=0)
