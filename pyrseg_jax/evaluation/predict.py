@@ -58,4 +58,5 @@ def fuse_pyramids(
     """
     fused = fuse(probs, unity, threshold)
     semantic = tuple(p.argmax(-1).astype(jnp.uint8) for p in probs)
-    return Prediction(tuple(probs), fused.probs, fused.level, tuple(unity), semantic)
+    # The algebra's annotations allow NumPy arrays, too; what it returns is jax's.
+    return Prediction(tuple(probs), fused.probs, fused.level, tuple(unity), semantic)  # pyright: ignore[reportArgumentType]
