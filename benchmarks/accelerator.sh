@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Everything that waits for an accelerator: a training run, then the benchmarks at full size, each with a limit of its own.
+# Run everything that needs an accelerator: a training run, then the benchmarks at full size, each with its own time limit.
 #   bash benchmarks/accelerator.sh FOLDER [STEP …]     STEPs: run idle steps inference operations compilation memory scaling parity
-# Output and JSON of each go to FOLDER; one that fails or takes too long does not stop the others. Status 1 if any did.
+# FOLDER receives the output and the JSON of each step. A step that fails or takes too long does not stop the others, but the
+# script then exits with status 1.
 set -uo pipefail
 if [[ $# -lt 1 || $1 == -h || $1 == --help ]]; then
-  sed -n '2,4s/^# \{0,1\}//p' "$0"
+  sed -n '2,5s/^# \{0,1\}//p' "$0"
   exit 0
 fi
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -13,7 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 export XLA_PYTHON_CLIENT_PREALLOCATE=false
 failed=()
 
-# step NAME SECONDS COMMAND…: run it unless other steps were asked for by name.
+# step NAME SECONDS COMMAND…: run the command with a time limit, unless only other steps were asked for.
 wanted=" $* "
 step() {
   local name=$1 limit=$2
@@ -39,6 +40,6 @@ step scaling 300 python benchmarks/scaling.py --devices="$(python -c 'import jax
 step parity 560 python benchmarks/parity.py --backbones=hrnet_w18 "--json=$folder/parity.json"
 
 if ((${#failed[@]})); then
-  echo "failed or took too long: ${failed[*]} (see $folder)"
+  echo "these steps failed or took too long: ${failed[*]} (see $folder)"
   exit 1
 fi

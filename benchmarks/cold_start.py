@@ -1,11 +1,11 @@
-"""From launch to the second training step: once with an empty compilation cache, once with what the first left in it.
+"""Time the launch of a training run up to its second step, first with an empty and then with a filled compilation cache.
 
     python benchmarks/cold_start.py [--json=FILE] [-- --config=configs/scenes.py --config.model.backbone=hrnet_small …]
 
-Runs `python -m pyrseg_jax.main` twice with the arguments after `--`, and prints, per launch, seconds until the package is
-imported, until the first batch is there (data, weights, checkpoint folder), until the first and the second step are done; beside
-them the seconds of tracing, lowering and compiling that are parts of these, the number of programs and how many came from the
-cache. A data set that has to be prepared is prepared before.
+Runs `python -m pyrseg_jax.main` twice with the arguments after `--`. For each launch it prints the seconds until the package is
+imported, until the training loop starts (data, weights and checkpoint folder are then ready), and until the first and the second
+step are done. It also prints how many of these seconds are spent tracing, lowering and compiling, the number of programs, and
+how many of them came from the cache. An unmeasured launch before them prepares the data set if necessary.
 """
 
 import argparse
@@ -28,7 +28,7 @@ DURATIONS = {
 
 
 def launch(arguments: list[str], cache: Path) -> dict:
-    """Start a run in a workdir of its own, and return what it measured."""
+    """Start a run in a temporary workdir, and return its measurements."""
     with tempfile.TemporaryDirectory() as place:
         command = [sys.executable, __file__, "--child", place, repr(time.time()), *arguments]
         env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
@@ -40,12 +40,11 @@ def launch(arguments: list[str], cache: Path) -> dict:
 
 
 def child(place: Path, start: float, arguments: list[str]) -> None:
-    """Be the run: note the times, and end it after the second step."""
+    """Train in this process, note the times, and exit after the second step."""
     import jax
 
     from pyrseg_jax import main
-    from pyrseg_jax.data.pipeline import TrainingBatches
-    from pyrseg_jax.run import experiment
+    from pyrseg_jax.training.trainer import Trainer
 
     found = {"imported": time.time() - start, "programs": 0, "from cache": 0} | dict.fromkeys(DURATIONS.values(), 0.0)
 
@@ -59,33 +58,30 @@ def child(place: Path, start: float, arguments: list[str]) -> None:
 
     jax.monitoring.register_event_duration_secs_listener(add)
     jax.monitoring.register_event_listener(count)
-    next_batch, make_step, steps = TrainingBatches.__next__, experiment.make_step, []
+    fit = Trainer.fit
 
-    def noted_next_batch(self):
-        found.setdefault("first batch asked for", time.time() - start)
-        return next_batch(self)
+    def timed_fit(trainer, state):
+        found["training starts"] = time.time() - start
+        train_step, times = trainer.train_step, []
 
-    def make_noted_step(*parts):
-        step = make_step(*parts)
-
-        def noted_step(state, batch):
-            state, metrics = step(state, batch)
-            jax.block_until_ready(state)
-            steps.append(time.time() - start)
-            if len(steps) == 2:
-                found["first step"], found["second step"] = steps
+        def timed_step(state, batch):
+            result = jax.block_until_ready(train_step(state, batch))
+            times.append(time.time() - start)
+            if len(times) == 2:
+                found["first step"], found["second step"] = times
                 (place / RESULT).write_text(json.dumps(found))
-                os._exit(0)  # no more is measured
-            return state, metrics
+                os._exit(0)  # nothing after the second step is measured
+            return result
 
-        return noted_step
+        trainer.train_step = timed_step
+        return fit(trainer, state)
 
-    TrainingBatches.__next__, experiment.make_step = noted_next_batch, make_noted_step
+    Trainer.fit = timed_fit
     main.main(["main", *arguments])
 
 
 def main() -> None:
-    """Launch twice and print both."""
+    """Launch twice, and print the measurements of both launches."""
     if sys.argv[1:2] == ["--child"]:
         child(Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4:])
         return
@@ -93,16 +89,18 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("arguments", nargs="*", default=["--config=configs/scenes.py"], help="of the run, after --")
+    parser.add_argument(
+        "arguments", nargs="*", default=["--config=configs/scenes.py"], help="arguments of the run, after --"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
-        # Prepares the data, and fills the files of this machine's own cache.
+        # Prepares the data, and brings all files into the operating system's cache.
         launch(options.arguments, Path(cache) / "before")
         cold, warm = (launch(options.arguments, Path(cache) / "measured") for _ in range(2))
     print(f"{' '.join(options.arguments)}; seconds; {describe_machine()}\n")
     names = (
         "imported",
-        "first batch asked for",
+        "training starts",
         "first step",
         "second step",
         *DURATIONS.values(),

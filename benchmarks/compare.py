@@ -1,18 +1,22 @@
-"""The comparison with PyTorch behind train_step.py and inference.py."""
+"""Compare our steps with PyTorch's; train_step.py and inference.py are its command lines."""
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 import torch
 import versus
 from timing import describe_machine, in_turn, print_table, write_json
 
-HEADER = ("network, head", "ours", "PyTorch", "compiled", "ratio", "memory, GiB: ours", "PyTorch", "utilisation")
+HEADER = ("network, head", "ours", "PyTorch", "compiled", "ratio", "memory, GiB: ours", "PyTorch", "utilization")
 
 
 def main(kind: str, description: str) -> None:
-    """Compare steps of a kind, "training" or "inference", for the networks of the command line."""
+    """Compare all networks that the command line asks for.
+
+    Args:
+      kind: "training" or "inference".
+      description: docstring of the script; its first line describes the command line.
+    """
     options = _parse(description)
     peak, peak_flops = versus.matrix_product(options.dtype)
     rows, found = [], []
@@ -32,15 +36,15 @@ def main(kind: str, description: str) -> None:
 
 def _parse(description: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description.split("\n")[0])
-    parser.add_argument("--full", action="store_true", help="sizes for an accelerator")
-    parser.add_argument("--backbones")
-    parser.add_argument("--heads")
+    parser.add_argument("--full", action="store_true", help="use the sizes for an accelerator")
+    parser.add_argument("--backbones", help="names, separated by commas")
+    parser.add_argument("--heads", help="plain, pyramid, or both separated by a comma")
     parser.add_argument("--batch_size", type=int)
     parser.add_argument("--crop_px", type=int)
     parser.add_argument("--num_classes", type=int, default=150)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--eager_only", action="store_true", help="without torch.compile, which takes minutes")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each way is timed")
+    parser.add_argument("--eager_only", action="store_true", help="leave out torch.compile, which takes minutes")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     defaults = {"backbones": "hrnet_w18", "heads": "plain", "batch_size": 4, "crop_px": 256, "dtype": "float32"}
@@ -65,9 +69,7 @@ def _compare(kind: str, backbone: str, head: str, options, peak, peak_flops: flo
     if not options.eager_only:
         runs["compiled"] = prepare(True)
     seconds = in_turn(runs, options.rounds, pause_s=0.3)
-    # Of the plain program: loops, which compilers count once, are unrolled.
-    plain = dataclasses.replace(config, model=dataclasses.replace(config.model, scan="off"))
-    flops = versus.Ours(plain, options.num_classes, *batch).flops(kind)
+    flops = ours.flops(kind)
     memory = compiled.memory_analysis()
     return {
         "kind": kind,
@@ -77,7 +79,7 @@ def _compare(kind: str, backbone: str, head: str, options, peak, peak_flops: flo
             "ours": (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**30,
             "torch": versus.peak_gib(runs["eager"]),
         },
-        "utilisation": flops / seconds["ours"] / (peak_flops / seconds["product"]),
+        "utilization": flops / seconds["ours"] / (peak_flops / seconds["product"]),
     }
 
 
@@ -94,5 +96,5 @@ def _row(result: dict) -> tuple:
         f"{rates['ours'] / best:.2f}",
         f"{gib['ours']:.2f}",
         theirs,
-        f"{100 * result['utilisation']:.0f} %",
+        f"{100 * result['utilization']:.0f} %",
     )

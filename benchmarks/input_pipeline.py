@@ -1,12 +1,13 @@
-"""Time the input pipeline by stage and in all, next to a PyTorch DataLoader that does the same work with OpenCV.
+"""Time the input pipeline, stage by stage and as a whole, and compare it with a PyTorch DataLoader that does the same work.
 
     python benchmarks/input_pipeline.py [--torch_python=PYTHON] [--root=FOLDER] [--workers=2]
 
-512×512 crops, scales 0.5 … 2, mirrored, from JPEGs of 683×512 pixels: painted street scenes, or the training split of a folder
-in this project's layout. PYTHON is an interpreter with torch, opencv-python-headless and numpy; without it there is no twin.
+The pipeline makes 512×512 crops, scaled by 0.5 … 2 and mirrored, from JPEGs of 683×512 pixels: rendered street scenes, or the
+training split of a folder in this project's layout. PYTHON is an interpreter with torch, opencv-python-headless and numpy, which
+runs the DataLoader (with OpenCV, see torch_loader.py); without it, only our pipeline is timed.
 
-Prints images per second of one core for each stage, then, measured in turn, images per second of both loaders with the same
-number of workers and CPU time per image. The CPU time says more than the clock where other programs run.
+Prints the images per second of each stage on one core. Then prints, measured in turn, the images per second and the CPU time per
+image of both loaders with the same number of workers. On a machine that runs other programs, the CPU time is the better measure.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import cv2
 import numpy as np
 from absl import flags
 from PIL import Image
+from process_tree import cpu_seconds
 
 from pyrseg_jax.data import decode, pipeline
 from pyrseg_jax.data.catalog import open_dataset
@@ -37,7 +39,7 @@ ROUNDS, BATCHES = 3, 40
 
 
 def write_scenes(root: Path) -> Path:
-    """Paint a data set in the folder layout."""
+    """Render a data set in the folder layout."""
     (root / "classes.txt").parent.mkdir(parents=True, exist_ok=True)
     (root / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n")
     for kind in ("images", "annotations"):
@@ -46,7 +48,7 @@ def write_scenes(root: Path) -> Path:
         image, label = paint_scene("training", i, size_px=WIDTH)
         Image.fromarray(image[-HEIGHT:]).save(root / "images" / "training" / f"{i:03}.jpg", quality=90)
         Image.fromarray(label[-HEIGHT:]).save(root / "annotations" / "training" / f"{i:03}.png")
-        # As many names as a data set has: shuffling a few dozen indices costs Grain more than shuffling thousands.
+        # Links give as many names as a real data set has: Grain is slower at shuffling a few dozen indices than thousands.
         for copy in range(1, NUM_NAMES // NUM_SCENES):
             for kind, end in (("images", "jpg"), ("annotations", "png")):
                 folder = root / kind / "training"
@@ -55,7 +57,7 @@ def write_scenes(root: Path) -> Path:
 
 
 def time_stages(dataset) -> None:
-    """Print what each stage takes on one core."""
+    """Print the time of each stage on one core."""
     cv2.setNumThreads(0)
     source, space = dataset.open_split("training"), dataset.label_space
     num = min(len(source), NUM_SCENES)
@@ -86,24 +88,8 @@ def time_stages(dataset) -> None:
     print(f"{'batch':<27}  {1e3 * per_image:8.2f}  {1 / per_image:8.0f}")
 
 
-def cpu_seconds() -> float:
-    """CPU time of this process and those below it, so far (Linux)."""
-    parents, times = {}, {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended
-            continue
-        number = int(stat.parent.name)
-        parents[number], times[number] = int(fields[1]), int(fields[11]) + int(fields[12])
-    family = {os.getpid()}
-    while more := {number for number, parent in parents.items() if parent in family} - family:
-        family |= more
-    return sum(times[number] for number in family) / os.sysconf("SC_CLK_TCK")
-
-
 def measure_ours(root: Path, workers: int, num_batches: int) -> dict:
-    """The same measures as `torch_loader.measure`."""
+    """Measure our pipeline, as `torch_loader.measure` does the DataLoader."""
     dataset = open_dataset("folder", str(root), None)
     stream = pipeline.training_batches(
         dataset.open_split("training"), dataset.label_space, Augmentation(CROP, *SCALES, True),
@@ -121,8 +107,8 @@ def measure_ours(root: Path, workers: int, num_batches: int) -> dict:
     return {"images_per_second": num_images / elapsed, "cpu_s_per_image": used / num_images}
 
 
-def measure_twin(python: str, root: Path, workers: int, num_batches: int, *extra: str) -> dict:
-    """Run `torch_loader.py` under another interpreter."""
+def measure_torch(python: str, root: Path, workers: int, num_batches: int, *extra: str) -> dict:
+    """Run `torch_loader.py` with another interpreter, and return its measurements."""
     command = [
         python, str(Path(__file__).with_name("torch_loader.py")), str(root), f"--crop={CROP}", f"--batch_size={BATCH}",
         f"--workers={workers}", f"--num_batches={num_batches}", "--scales", *map(str, SCALES), *extra,
@@ -131,43 +117,44 @@ def measure_twin(python: str, root: Path, workers: int, num_batches: int, *extra
 
 
 def ours_in_a_process(root: Path, workers: int, num_batches: int) -> dict:
-    """Measure in a process of its own, as the twin is."""
+    """Run `measure_ours` in a process of its own, because the DataLoader also gets one."""
     command = [sys.executable, __file__, f"--root={root}", f"--workers={workers}", f"--only_ours={num_batches}"]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
 def compare(root: Path, python: str | None, workers: int, num_batches: int) -> None:
-    """Print both loaders, measured in turn."""
+    """Measure both loaders in turn, and print their rates."""
     runs = {"ours": lambda: ours_in_a_process(root, workers, num_batches)}
     if python:
-        runs["twin"] = lambda: measure_twin(python, root, workers, num_batches)
-        runs["twin, normalising"] = lambda: measure_twin(python, root, workers, num_batches, "--normalise")
+        runs["PyTorch"] = lambda: measure_torch(python, root, workers, num_batches)
+        runs["PyTorch, normalizing"] = lambda: measure_torch(python, root, workers, num_batches, "--normalize")
     found = {name: [] for name in runs}
     for _ in range(ROUNDS):
         for name, run in runs.items():
             found[name].append(run())
-    print(f"\nin all, {workers} workers      images/s  images/s per CPU second (medians of {ROUNDS})")
+    print(f"\nwhole pipeline, {workers} workers  images/s  images/s per CPU second (medians of {ROUNDS})")
     rates = {}
     for name, results in found.items():
         rates[name] = [
             statistics.median(r["images_per_second"] for r in results),
             1 / statistics.median(r["cpu_s_per_image"] for r in results),
         ]
-        print(f"{name:<21}  {rates[name][0]:8.1f}  {rates[name][1]:8.1f}")
+        print(f"{name:<25}  {rates[name][0]:8.1f}  {rates[name][1]:8.1f}")
     for name in list(rates)[1:]:
         clock, cpu = (rates["ours"][i] / rates[name][i] for i in range(2))
-        print(f"ours / {name}: {clock:.2f} by the clock, {cpu:.2f} by CPU time")
+        print(f"ours / {name}: {clock:.2f} by wall-clock time, {cpu:.2f} by CPU time")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path)
-    parser.add_argument("--torch_python")
+    """Time the stages, then both loaders."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--root", type=Path, help="a data set in the folder layout; by default, one is rendered")
+    parser.add_argument("--torch_python", help="the interpreter that runs the DataLoader")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--batches", type=int, default=BATCHES)
-    parser.add_argument("--only_ours", type=int, help="used by the script itself")
+    parser.add_argument("--batches", type=int, default=BATCHES, help="number of batches to time")
+    parser.add_argument("--only_ours", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    flags.FLAGS.mark_as_parsed()  # Grain's workers read flags
+    flags.FLAGS.mark_as_parsed()  # Grain's workers require it
     if args.only_ours:
         print(json.dumps(measure_ours(args.root, args.workers, args.only_ours)))
         return

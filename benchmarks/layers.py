@@ -1,8 +1,8 @@
-"""Time the layers that are written otherwise than one would first write them, against that first way.
+"""Time layers that are written in an unusual way for speed, against the plain way to write them.
 
     python benchmarks/layers.py
 
-Prints, for forward and gradient together, milliseconds of both and their ratio, measured in turn in one run.
+Prints the milliseconds of both ways and their ratio, for the forward and the backward pass together, measured in turn in one run.
 """
 
 import sys
@@ -22,20 +22,24 @@ ROUNDS = 15
 
 
 def plain_1x1(x, kernel):
+    """Convolve with a 1×1 kernel."""
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def plain_patches(x, kernel):
+    """Convolve with a stride equal to the kernel size."""
     return jax.lax.conv_general_dilated(
         x, kernel, kernel.shape[:2], "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
 def product(x, kernel):
+    """Convolve patches that do not overlap, as a matrix product."""
     return xla_cpu.convolve_as_matrix_product(x, kernel)
 
 
 def plain_sampling(x, _):
+    """Average each bin over rows and columns at once."""
     parts = []
     for size in layers.PYRAMID_SAMPLING_SIZES:
         rows, columns = (jnp.asarray(layers.bin_weights(side, size)) for side in x.shape[1:3])
@@ -44,6 +48,8 @@ def plain_sampling(x, _):
 
 
 def cases(rng):
+    """Yield name, our way, the plain way, and the arguments of both."""
+
     def normal(*shape):
         return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
@@ -62,18 +68,19 @@ def cases(rng):
 
 
 def median_ms(functions, arguments):
-    """Time forward and gradient of each."""
+    """Return the milliseconds of the forward and backward pass of each function."""
     gradients = [jax.jit(jax.grad(lambda x, k, f=f: (f(x, k) ** 2).sum(), argnums=(0, 1))) for f in functions]
     seconds = in_turn({str(i): ready(run, *arguments) for i, run in enumerate(gradients)}, ROUNDS)
     return [1000 * value for value in seconds.values()]
 
 
 def main():
+    """Check that both ways agree, and print their times."""
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}")
     print(f"{'':<44}{'ours ms':>9}{'plain ms':>10}{'ratio':>8}")
     for name, ours, plain, *arguments in cases(np.random.default_rng(0)):
         difference = jnp.abs(ours(*arguments) - plain(*arguments)).max()
-        assert difference < 1e-2, f"{name}: the two differ by {difference}"
+        assert difference < 1e-2, f"{name}: the two ways differ by {difference}"
         a, b = median_ms((ours, plain), arguments)
         print(f"{name:<44}{a:>9.1f}{b:>10.1f}{b / a:>8.2f}")
 

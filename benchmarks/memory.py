@@ -1,9 +1,9 @@
-"""Memory and time of the training step: plain, activations computed again, micro-batches, blocks compiled once.
+"""Measure memory and time of the training step: plain, with rematerialization, and with micro-batches.
 
-    python benchmarks/memory.py [--backbone=hrnet_small] [--crop_px=256] [--batch_size=8] [--steps=5]
+    python benchmarks/memory.py [--backbone=hrnet_small] [--crop_px=256] [--batch_size=8] [--steps=5] [--json=FILE]
 
-Prints, per way of running, the temporary memory that the compiler plans for, seconds of compilation, and the time of a step as a
-ratio to the plain one; steps of all ways take turns, medians count. Writes the same to --json.
+Prints, for each way of running, the temporary memory that the compiler plans, the seconds of compilation, and the time of a step
+relative to the plain one. The steps of all ways take turns, and the medians are printed.
 """
 
 import argparse
@@ -30,15 +30,16 @@ WAYS = {
     "remat full": {"model.remat": "full"},
     "accumulate 2": {"training.accumulate": 2},
     "accumulate 4": {"training.accumulate": 4},
-    "scan": {"model.scan": "on"},
-    "scan, remat light": {"model.scan": "on", "model.remat": "light"},
-    "scan, remat full": {"model.scan": "on", "model.remat": "full"},
 }
 NUM_CLASSES = 12
 
 
 def prepare(options, keys: dict):
-    """Compile the step of one way; returns it with its state, its batch, its memory in MB and the seconds of compilation."""
+    """Compile the step for one way of running, with these configuration keys.
+
+    Returns:
+      The step, its state, its batch, its temporary memory in MB, and the seconds of compilation.
+    """
     values = config_lib.defaults()
     values.model.backbone, values.model.dtype, values.data.crop_px = options.backbone, options.dtype, options.crop_px
     values.model.semantic_width, values.model.key_width, values.model.unity_width = 64, 32, 32
@@ -63,13 +64,13 @@ def prepare(options, keys: dict):
 
 
 def main() -> None:
-    """Measure all ways in one process and print a table."""
+    """Measure all ways in one process, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--backbone", default="hrnet_small")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--crop_px", type=int, default=256)
     parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=5, help="how many steps to time")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     ways = {name: prepare(options, keys) for name, keys in WAYS.items()}

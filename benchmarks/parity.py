@@ -1,10 +1,11 @@
-"""How far are our networks from PyTorch's, at full size? Prints the table of docs/guide/results.md. Needs `pip install torch`.
+"""Measure how much our networks differ from PyTorch's at full size, as in the table of docs/guide/results.md.
 
     python benchmarks/parity.py [--backbones=hrnet_w18,hrnet_w32,hrnet_w48] [--gradients=hrnet_w18] [--json=FILE]
 
-Both networks have the same random weights and statistics. The twins (tests/support/torch_twins.py) compute in float64, so the
-figures are float32 rounding: ours and, for comparison, PyTorch's. A difference is the largest one, relative to the largest value;
-for gradients, see `tests/support/parity.py::far_gradients`.
+Both networks have the same random weights and statistics. The PyTorch twins (tests/support/torch_twins.py) compute the reference in
+float64. So the differences are rounding errors in float32: ours and, for comparison, those of PyTorch in float32. A difference is
+the largest absolute one divided by the largest value; for gradients, see `tests/support/parity.py::far_gradients`. Needs
+`pip install torch`.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-# Compilation takes longer than everything else here.
+# Compile fast rather than well, because compilation takes most of the time here.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -29,11 +30,11 @@ from pyrseg_jax.run import experiment  # noqa: E402
 
 SMALL, LARGE = (64, 64), (256, 192)
 NUMBERS = ("logits", "pytorch", "gradients", "pytorch_gradients")
-WIDTHS = {"width": 512, "key_width": 256}  # of the published heads
+WIDTHS = {"width": 512, "key_width": 256}  # as in the published heads
 
 
 def inference(backbone, context, resize, size) -> dict:
-    """Logits of both classifiers at inference, and the share of positions with the same class in bfloat16."""
+    """Compare the logits of both classifiers at inference, and count the positions with the same class in bfloat16."""
     model, twin, reference, variables = load(backbone, context, resize)
     images = parity.images_of(*size, count=1)
     expected = parity.run_twin(reference, images, train=False)
@@ -46,14 +47,14 @@ def inference(backbone, context, resize, size) -> dict:
 
 
 def training_float64(backbone, context, resize, size) -> dict:
-    """As `training`, with ours in float64, too: what is left is not rounding (but of the logits, which are float32)."""
+    """Compare as `training` does, but with ours in float64, too: then only the logits, which stay float32, are rounded."""
     segmenter.DTYPES["float64"] = np.float64
     with jax.enable_x64(True):
         return training(backbone, context, resize, size, dtype="float64")
 
 
 def training(backbone, context, resize, size, dtype="float32") -> dict:
-    """Logits with the batch's statistics, and gradients."""
+    """Compare the logits with the statistics of the batch, and the gradients."""
     model, twin, reference, variables = load(backbone, context, resize, dtype)
     variables = jax.tree.map(lambda a: np.asarray(a, dtype), variables)
     images, rng = parity.images_of(*size), np.random.default_rng(2)
@@ -71,12 +72,12 @@ def training(backbone, context, resize, size, dtype="float32") -> dict:
 
 
 def far(found, expected) -> float:
-    """The larger difference of both classifiers."""
+    """Return the larger difference of the two classifiers."""
     return max(parity.far(a, b) for a, b in zip(found, expected, strict=True) if b is not None)
 
 
 def load(backbone, context, resize, dtype="float32"):
-    """Our model, its twin in float32 and in float64, and the variables that all have."""
+    """Return our model, its twin in float32 and in float64, and the variables that all of them have."""
     model, twin = parity.build(backbone, context, resize, dtype=dtype, **WIDTHS)
     variables = parity.draw(model)
     parity.load(twin, variables, context)
@@ -84,10 +85,10 @@ def load(backbone, context, resize, dtype="float32"):
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--backbones", default="hrnet_w18,hrnet_w32,hrnet_w48")
-    parser.add_argument("--gradients", default="hrnet_w18")
+    """Measure all cases and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--backbones", default="hrnet_w18,hrnet_w32,hrnet_w48", help="compared at inference")
+    parser.add_argument("--gradients", default="hrnet_w18", help="backbones whose gradients are compared, too")
     parser.add_argument("--json")
     arguments = parser.parse_args()
     experiment.use_compilation_cache()

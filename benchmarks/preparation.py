@@ -1,9 +1,10 @@
-"""Prepare and read a stand-in for ADE20K with as many images, of the same sizes: time, memory, bytes on disk.
+"""Prepare and read a stand-in for ADE20K, and measure time, memory and disk space.
 
     python benchmarks/preparation.py --sizes=SIZES.csv [--images=22210] [--folder=FOLDER]
 
-SIZES.csv has the columns split, name, width, height. Images are cut from painted street scenes, JPEG of quality 90; those
-of one size are one file under several names. FOLDER, by default a temporary one, gets the files and the prepared data set.
+SIZES.csv has the columns split, name, width and height, and the stand-in has an image for each of its rows. The images are cut from
+rendered street scenes and stored as JPEG with quality 90; all images of one size are links to one file. FOLDER, by default a
+temporary folder, receives the files and the prepared data set.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import cv2
 import numpy as np
 from absl import flags
 from PIL import Image
+from process_tree import resident_mib
 
 from pyrseg_jax.data import pipeline, prepared
 from pyrseg_jax.data.catalog import open_dataset
@@ -33,7 +35,7 @@ NUM_SCENES, BATCH, BATCHES, WORKERS = 8, 16, 60, 2
 
 
 def write_stand_ins(sizes: list[dict], base: Path) -> int:
-    """Write the files in ADE20K's layout and return their bytes."""
+    """Write the files in ADE20K's layout, and return their size in bytes."""
     scenes = [paint_scene("training", i, size_px=768) for i in range(NUM_SCENES)]
     first: dict[tuple, tuple[Path, Path]] = {}
     num_bytes = 0
@@ -51,7 +53,7 @@ def write_stand_ins(sizes: list[dict], base: Path) -> int:
                 os.link(old, new)
         else:
             image, label = scenes[len(first) % NUM_SCENES]
-            # Enlarged by whole numbers where it must be, so that no detail is made up that a photograph would not have.
+            # Enlarge a scene that is too small by a whole number: this invents no detail that a photograph would not have.
             factor = max(-(-size[0] // 768), -(-size[1] // 768))
             whole = cv2.resize(image, None, fx=factor, fy=factor)[: size[1], : size[0]]
             values = np.kron(label, np.ones((factor, factor), np.uint8))[: size[1], : size[0]]
@@ -63,7 +65,7 @@ def write_stand_ins(sizes: list[dict], base: Path) -> int:
 
 
 class PeakMemory:
-    """Samples the memory of this process and those below it, twice a second (Linux)."""
+    """Sample the memory of this process and its descendants twice a second (Linux)."""
 
     def __enter__(self) -> "PeakMemory":
         self.largest_mib = self.sum_mib = 0.0
@@ -78,57 +80,38 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while not self._is_over.wait(0.5):
-            sizes = [_resident_mib(number) for number in _family()]
+            sizes = resident_mib()
             self.largest_mib, self.sum_mib = max(self.largest_mib, *sizes), max(self.sum_mib, sum(sizes))
 
 
-def _family() -> set[int]:
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has just ended
-            continue
-    family = {os.getpid()}
-    while more := {number for number, parent in parents.items() if parent in family} - family:
-        family |= more
-    return family
-
-
-def _resident_mib(number: int) -> float:
-    """Memory of a process, what it shares with others divided among them."""
-    try:
-        lines = Path(f"/proc/{number}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
-
-
 def report(name: str, start: float, count: int, memory: PeakMemory) -> None:
+    """Print the time since `start` for `count` images, and the peak memory."""
     seconds = time.perf_counter() - start
     print(
-        f"{name}: {seconds:.1f} s, {count / seconds:.0f} images/s; memory at most {memory.largest_mib:.0f} MiB in one process, "
-        f"{memory.sum_mib:.0f} MiB in all",
+        f"{name}: {seconds:.1f} s, {count / seconds:.0f} images/s; at most {memory.largest_mib:.0f} MiB in one process, "
+        f"{memory.sum_mib:.0f} MiB in all processes",
         flush=True,
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=Path, required=True)
-    parser.add_argument("--images", type=int)
-    parser.add_argument("--folder", type=Path)
+    """Read the sizes, and measure."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--sizes", type=Path, required=True, help="CSV with the columns split, name, width and height")
+    parser.add_argument("--images", type=int, help="use only this many rows, spread over the file")
+    parser.add_argument("--folder", type=Path, help="where to write; by default a temporary folder")
     args = parser.parse_args()
-    flags.FLAGS.mark_as_parsed()  # Grain's workers read flags
+    flags.FLAGS.mark_as_parsed()  # Grain's workers require it
     with args.sizes.open(newline="") as file:
         sizes = list(csv.DictReader(file))
-    if args.images:  # spread over both splits
+    if args.images:  # rows of both splits
         sizes = [sizes[i * len(sizes) // args.images] for i in range(args.images)]
     with tempfile.TemporaryDirectory() as temporary:
         run(sizes, args.folder or Path(temporary))
 
 
 def run(sizes: list[dict], folder: Path) -> None:
+    """Write the files, prepare the data set, open it again, and read records and training batches."""
     start = time.perf_counter()
     num_bytes = write_stand_ins(sizes, folder / "ADEChallengeData2016")
     print(
@@ -149,7 +132,7 @@ def run(sizes: list[dict], folder: Path) -> None:
     start = time.perf_counter()
     for index in order:
         source[int(index)]
-    print(f"records read in random order: {1e3 * (time.perf_counter() - start) / len(order):.2f} ms each")
+    print(f"reading records in random order: {1e3 * (time.perf_counter() - start) / len(order):.2f} ms each")
     stream = pipeline.training_batches(
         source, dataset.label_space, Augmentation(512, 0.5, 2.0, True), batch_size=BATCH, seed=0, workers=WORKERS
     )

@@ -1,10 +1,11 @@
-"""The operations on pyramids and label maps: time against copying their inputs and outputs once, PyTorch and NumPy.
+"""Time the operations on pyramids and label maps, against PyTorch, NumPy, and a mere copy of their inputs and outputs.
 
     python benchmarks/pyramid_ops.py [--full] [--only=NAME[,NAME]] [--json=FILE]
 
-Prints, per operation, milliseconds of ours, of a copy of all its inputs and outputs, of PyTorch and of NumPy, and ours as a
-multiple of the copy. All take turns; medians count. By default 4 images of 512×512 with 150 classes, for a CPU; `--full`: 16.
-Every pair of results is compared before it is timed. PyTorch is left out where it is not installed.
+Prints, for each operation, the milliseconds of our function, of copying all its inputs and outputs once, of PyTorch and of NumPy,
+and our time as a multiple of the copy's. All take turns, and the medians are printed. The default is 4 images of 512×512 with 150
+classes, for a CPU; with `--full` there are 16. The results are compared before they are timed. PyTorch is left out where it is not
+installed.
 """
 
 import argparse
@@ -144,17 +145,17 @@ def torch_classes(probs):
 
 
 def confusion(truth, found):
-    """Count a piece at a time, as the evaluator does."""
+    """Count pixels piece by piece, as the evaluator does."""
     truth, found = (x.reshape(-1, pixels.PIXELS_AT_A_TIME) for x in (truth, found))
 
     def add_piece(i, counts):
-        return pixels._add(counts, truth=truth[i].astype(jnp.int32), classes=found[i].astype(jnp.int32))
+        return pixels.count_pairs(counts, true=truth[i].astype(jnp.int32), predicted=found[i].astype(jnp.int32))
 
     return jax.lax.fori_loop(0, len(truth), add_piece, jnp.zeros((NUM_CLASSES, NUM_CLASSES), jnp.int32))
 
 
 def operations(num_images: int):
-    """Yield name, our function, its arguments, and those of PyTorch and NumPy (or None)."""
+    """Yield name, our function, its arguments, PyTorch's function, NumPy's (or None), and the arguments of these two."""
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, NUM_CLASSES, (num_images, SIDE // 24 + 1, SIDE // 24 + 1), np.uint8)
     labels = blocks.repeat(24, 1).repeat(24, 2)[:, :SIDE, :SIDE]
@@ -193,7 +194,7 @@ def finished(function, *arguments):
 
 
 def check(name: str, ours, theirs) -> None:
-    """Assert that two results are the same, but for what rounding decides."""
+    """Assert that two results are equal, except for the few values that rounding decides."""
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
     for a, b in pairs:
         b = b.cpu().numpy() if torch is not None and isinstance(b, torch.Tensor) else b
@@ -201,10 +202,12 @@ def check(name: str, ours, theirs) -> None:
 
 
 def main() -> None:
-    """Time every operation and print a table."""
+    """Time the operations, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--full", action="store_true", help="16 images")
-    parser.add_argument("--only", type=lambda names: names.split(","), help="the operations to time; all by default")
+    parser.add_argument(
+        "--only", type=lambda names: names.split(","), help="operations to time, separated by commas; by default all"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -212,7 +215,7 @@ def main() -> None:
     chosen = list(operations(num_images))
     names = [name for name, *_ in chosen]
     if unknown := set(options.only or ()) - set(names):
-        parser.error(f"--only={','.join(sorted(unknown))}: expected some of {', '.join(names)}")
+        parser.error(f"--only={','.join(sorted(unknown))}: expected names among {', '.join(names)}")
     found = []
     for name, function, arguments, in_torch, in_numpy, plain in chosen:
         if options.only and name not in options.only:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing in turn, what the machine is, and tables."""
+"""Shared by the benchmarks: timing several functions in turn, describing the machine, and printing tables."""
 
 import datetime
 import json
@@ -16,12 +16,15 @@ Run = Callable[[], object]
 
 
 def in_turn(runs: Mapping[str, Run], rounds: int, pause_s: float = 0.0) -> dict[str, float]:
-    """Return the median seconds of each; they take turns, so that a drift of the machine meets them alike.
+    """Time several functions in turn, so that a drift of the machine's speed affects them alike.
 
     Args:
-      runs: each returns when its work is done. A first round, which warms up, does not count.
+      runs: each returns when its work is done. The first round warms up and is not timed.
       rounds: how often each is timed.
-      pause_s: before each, so that threads that wait busily for more work of the one before have gone to sleep.
+      pause_s: seconds to wait before each, so that the threads of the previous one, which wait busily, have gone to sleep.
+
+    Returns:
+      The median seconds of each.
     """
     times = {name: [] for name in runs}
     for number in range(rounds + 1):
@@ -35,12 +38,12 @@ def in_turn(runs: Mapping[str, Run], rounds: int, pause_s: float = 0.0) -> dict[
 
 
 def ready(function: Callable, *arguments) -> Run:
-    """Return a run that calls a jitted function and waits for its result."""
+    """Return a function that calls a jitted function and waits for its result."""
     return lambda: jax.block_until_ready(function(*arguments))
 
 
 def describe_machine(**versions: str) -> str:
-    """Say what was measured on, with what, and when: one line to stand beside the figures."""
+    """Describe the machine, the versions and the date in one line that belongs beside the figures."""
     device = jax.devices()[0]
     kind = f"{_processor()}, {os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind
     known = {"Python": platform.python_version(), "jax": jax.__version__} | versions
@@ -48,20 +51,20 @@ def describe_machine(**versions: str) -> str:
 
 
 def _processor() -> str:
-    """Name the processor as Linux does; its architecture alone where there is no telling."""
+    """Return the processor's name as Linux reports it, or else its architecture."""
     known = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*: (.+)$", known.read_text(), re.MULTILINE) if known.exists() else None
     return found[1] if found else platform.machine()
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows as Markdown."""
+    """Print a table as Markdown."""
     print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
     for row in rows:
         print("| " + " | ".join(map(str, row)) + " |", flush=True)
 
 
 def write_json(path: Path | None, found: object) -> None:
-    """Write what was measured, with the machine, if a file is asked for."""
+    """Write the measurements and the description of the machine to a file, if one is given."""
     if path is not None:
         path.write_text(json.dumps({"machine": describe_machine(), "measured": found}, indent=1) + "\n")

@@ -1,17 +1,18 @@
-"""The twin of the input pipeline: a PyTorch DataLoader that does the same work with OpenCV on the same files.
+"""A PyTorch DataLoader that does the same work as our input pipeline, with OpenCV and on the same files.
 
-Started by `input_pipeline.py`; prints a line of JSON. Needs torch, opencv-python-headless and numpy, nothing of this project.
+`input_pipeline.py` starts this script, which prints a line of JSON. It needs torch, opencv-python-headless and numpy, but not
+this project.
 """
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from process_tree import cpu_seconds
 from torch.utils.data import DataLoader, Dataset
 
 PADDING = (124, 116, 104)
@@ -20,12 +21,12 @@ STD = np.array([58.395, 57.12, 57.375], np.float32)
 
 
 class Pairs(Dataset):
-    """Decode, scale, pad, crop, mirror, as segmentation projects commonly write it."""
+    """Decode, scale, pad, crop and mirror pairs of images and labels, as segmentation projects commonly do it."""
 
-    def __init__(self, root: Path, crop: int, scales: tuple[float, float], is_normalised: bool):
+    def __init__(self, root: Path, crop: int, scales: tuple[float, float], is_normalized: bool):
         self.images = sorted((root / "images" / "training").iterdir())
         self.labels = [root / "annotations" / "training" / f"{path.stem}.png" for path in self.images]
-        self.crop, self.scales, self.is_normalised = crop, scales, is_normalised
+        self.crop, self.scales, self.is_normalized = crop, scales, is_normalized
         cv2.setNumThreads(0)
 
     def __len__(self):
@@ -49,32 +50,16 @@ class Pairs(Dataset):
         image, label = image[window], label[window]
         if np.random.random() < 0.5:
             image, label = image[:, ::-1], label[:, ::-1]
-        label = label - np.uint8(1)  # 0, void, becomes 255
-        if self.is_normalised:
+        label = label - np.uint8(1)  # void, 0 in the file, becomes 255
+        if self.is_normalized:
             image = ((image.astype(np.float32) - MEAN) / STD).transpose(2, 0, 1)
         return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(np.ascontiguousarray(label))
 
 
-def cpu_seconds() -> float:
-    """CPU time of this process and those below it, so far (Linux)."""
-    parents, times = {}, {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended
-            continue
-        number = int(stat.parent.name)
-        parents[number], times[number] = int(fields[1]), int(fields[11]) + int(fields[12])
-    family = {os.getpid()}
-    while more := {number for number, parent in parents.items() if parent in family} - family:
-        family |= more
-    return sum(times[number] for number in family) / os.sysconf("SC_CLK_TCK")
-
-
 def measure(dataset: Pairs, batch_size: int, workers: int, num_batches: int) -> dict:
-    """Images per second of the clock and CPU seconds per image, both without the first batches and the workers' start."""
+    """Return images per second and CPU seconds per image, without the start of the workers and the first batches."""
     num_first = workers * 2 or 1
-    # What is prefetched after the last batch that is counted is work done, too, as it is at the beginning of the count.
+    # The loader has prefetched batches when the measurement begins, so it has to prefetch as many until it ends.
     indices = np.random.default_rng(0).integers(len(dataset), size=(num_batches + 2 * num_first) * batch_size)
     loader = DataLoader(
         torch.utils.data.Subset(dataset, indices.tolist()),
@@ -94,13 +79,13 @@ def measure(dataset: Pairs, batch_size: int, workers: int, num_batches: int) -> 
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("root", type=Path)
     for name in ("crop", "batch_size", "workers", "num_batches"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--scales", type=float, nargs=2)
-    parser.add_argument("--normalise", action="store_true")
+    parser.add_argument("--normalize", action="store_true")
     args = parser.parse_args()
-    pairs = Pairs(args.root, args.crop, tuple(args.scales), args.normalise)
+    pairs = Pairs(args.root, args.crop, tuple(args.scales), args.normalize)
     found = measure(pairs, args.batch_size, args.workers, args.num_batches)
     print(json.dumps({"torch": torch.__version__, "opencv": cv2.__version__, **found}))

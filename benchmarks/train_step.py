@@ -1,11 +1,12 @@
-"""The training step against PyTorch: eager and compiled, channels last, the same network, batch and precision.
+"""Compare the training step with PyTorch, eager and compiled.
 
     python benchmarks/train_step.py [--backbones=hrnet_w18] [--heads=plain,pyramid] [--full] [--json=FILE]
 
-Ours makes its targets and relabels them in each step; PyTorch's are made before and not relabelled.
-Prints, per network, images/s of each, our ratio to the better of PyTorch's two, the peak of memory, and what share of the FLOPs of
-a large matrix product, measured in the same run, ours uses. All take turns; medians count. By default at a size for CPU; `--full`
-is for an accelerator: W18, W32 and W48 with both heads, 512×512, bfloat16. Needs `pip install torch`.
+Both use the same network, batch and precision; PyTorch runs channels last. Our step builds and relabels its targets; PyTorch's
+targets are built before the measurement and not relabeled. Prints, per network, the images/s of each, our ratio to the faster of
+PyTorch's two, the peak memory, and our share of the FLOP rate of a large matrix product measured in the same run. All runs take
+turns, and the medians are printed. The default size is for a CPU; `--full` is for an accelerator: W18, W32 and W48 with both heads,
+512×512, bfloat16. Needs `pip install torch`.
 """
 
 from compare import main

@@ -1,17 +1,17 @@
-"""Our networks and their PyTorch twins (tests/support/torch_twins.py): training and inference steps that do the same work."""
+"""Training and inference steps of our networks and of their PyTorch twins (tests/support/torch_twins.py), doing the same work."""
 
 import os
 import sys
 from pathlib import Path
 
-# Both frameworks share the device: neither may take all of its memory.
+# Both frameworks share the device, so neither may reserve all of its memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from pyrseg_jax.distributed import host_memory  # noqa: E402
 
-host_memory.keep_memory_between_steps()  # for both, as in a run
+host_memory.keep_memory_between_steps()  # as in a real run; it affects both frameworks
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -31,12 +31,13 @@ from pyrseg_jax.run import config as config_lib  # noqa: E402
 from pyrseg_jax.run import experiment  # noqa: E402
 from pyrseg_jax.training.step import initial_state, make_train_step  # noqa: E402
 
-HEADS = ("plain", "pyramid")  # HRNet's own classifier, or the paper's context module with the heads of both pyramids
+# HRNet's own classifier, or the paper's context module with the heads of both pyramids.
+HEADS = ("plain", "pyramid")
 STRIDES = (32, 16, 8, 4)
 
 
 def make_config(backbone: str, head: str, dtype: str, **changes) -> config_lib.Config:
-    """Describe a network of ours, and how it is trained."""
+    """Return the configuration of one of our networks; `changes` are further keys."""
     values = config_lib.defaults()
     values.model.backbone, values.model.dtype = backbone, dtype
     if head == "plain":
@@ -46,7 +47,7 @@ def make_config(backbone: str, head: str, dtype: str, **changes) -> config_lib.C
 
 
 def draw_batch(size: int, side: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw images (N, H, W, 3) and label maps of blocks (N, H, W), so that there are unit-cells of every level."""
+    """Draw images (N, H, W, 3), and label maps (N, H, W) of blocks that give every level some unit-cells."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (size, side, side, 3), np.uint8)
     blocks = rng.integers(0, num_classes, (size, -(-side // 24), -(-side // 24)), np.uint8)
@@ -54,7 +55,7 @@ def draw_batch(size: int, side: int, num_classes: int) -> tuple[np.ndarray, np.n
 
 
 class Ours:
-    """A training step and an inference of ours, on one device."""
+    """Our training step and our inference, on one device."""
 
     def __init__(self, config: config_lib.Config, num_classes: int, images: np.ndarray, labels: np.ndarray):
         self._model, self._optimizer = (
@@ -67,9 +68,9 @@ class Ours:
         self._objective, self._threshold = experiment.make_objective(config), config.evaluation.threshold
 
     def prepare_training(self):
-        """Compile the step; return a run of it, and the compiled program."""
+        """Compile the training step. Return a function that runs it, and the compiled program."""
         step = make_train_step(self._model, self._optimizer, self._objective, self._mesh)
-        # A copy: the step takes over the memory of its state.
+        # Copy the variables, because the step takes over the memory of its state.
         variables = jax.tree.map(jnp.copy, self._variables)
         state = jax.device_put(initial_state(variables, self._optimizer), mesh_lib.replicated(self._mesh))
         compiled = step.lower(state, self._batch).compile()
@@ -82,13 +83,13 @@ class Ours:
         return run, compiled
 
     def prepare_inference(self):
-        """Compile images → class of every pixel, as `--mode=export` does; return a run of it, and the compiled program."""
+        """Compile inference: images → class of every pixel, as in an exported model. Return as `prepare_training` does."""
         classes, arguments = self._inference()
         compiled = classes.lower(*arguments).compile()
         return ready(compiled, *arguments), compiled
 
     def flops(self, kind: str) -> float:
-        """Return the FLOPs of one run, as the compiler counts them in the program before it is compiled."""
+        """Return the FLOPs of one run, which XLA counts before it compiles the program."""
         if kind == "inference":
             run, arguments = self._inference()
         else:
@@ -103,7 +104,7 @@ class Ours:
 
 
 class Theirs:
-    """The same in PyTorch: channels last, with automatic mixed precision for bfloat16."""
+    """The same steps in PyTorch: channels last, and with automatic mixed precision for bfloat16."""
 
     def __init__(self, config: config_lib.Config, num_classes: int, images: np.ndarray, labels: np.ndarray):
         self._device = "cuda" if jax.default_backend() == "gpu" else "cpu"
@@ -127,7 +128,7 @@ class Theirs:
         x = ((images.permute(0, 3, 1, 2).float() - mean) / std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device, torch.bfloat16, enabled=self._dtype == torch.bfloat16):
             semantic, unity = network(x)
-        if unity is None:  # the plain head's second output is an auxiliary classifier that it does not have
+        if unity is None:  # the second output would be an auxiliary classifier, which the plain head does not have
             return [semantic.float()], []
         return [y.float() for y in semantic], [u.float() for u in unity]
 
@@ -135,7 +136,7 @@ class Theirs:
         return torch.compile(self._twin) if is_compiled else self._twin
 
     def prepare_training(self, is_compiled: bool):
-        """Return a run of a step. Its targets are made before; ours makes them in each step."""
+        """Return a function that runs a training step. Its targets are built beforehand; our step builds them every time."""
         network = self._compiled(is_compiled)
         optimizer = torch.optim.SGD(self._twin.parameters(), 1e-3, momentum=0.9, weight_decay=1e-4)
         unity = [_is_unit(self._labels, stride) for stride in STRIDES[:-1]]
@@ -158,7 +159,7 @@ class Theirs:
         return run
 
     def prepare_inference(self, is_compiled: bool):
-        """Return a run of images → class of every pixel, with the fuser in between."""
+        """Return a function that runs inference: images → fused pyramids → class of every pixel."""
         network = self._compiled(is_compiled)
 
         @torch.inference_mode()
@@ -189,7 +190,7 @@ def _is_unit(labels: torch.Tensor, stride: int) -> torch.Tensor:
 
 
 def peak_gib(run) -> float | None:
-    """Run once, and return what PyTorch had in use at most; None on CPU, where it does not tell."""
+    """Run once, and return PyTorch's peak memory in GiB; None on CPU, where PyTorch does not measure it."""
     if not torch.cuda.is_available() or jax.default_backend() != "gpu":
         return None
     torch.cuda.reset_peak_memory_stats()
@@ -198,7 +199,7 @@ def peak_gib(run) -> float | None:
 
 
 def matrix_product(dtype: str):
-    """Return a run of a large matrix product, and its FLOPs: what the device reaches where nothing stands in the way."""
+    """Return a function that runs a large matrix product, and its FLOPs. Its rate is the highest that the device can reach."""
     side = 8192 if jax.default_backend() != "cpu" else 2048
     x = jnp.asarray(np.random.default_rng(0).normal(size=(side, side)), dtype)
     return ready(jax.jit(lambda x: x @ x), x), 2 * side**3

@@ -130,6 +130,13 @@ def test_a_report_about_this_machine(tmp_path, capsys):
     assert "all-reduce" in capsys.readouterr().out
 
 
+def test_epochs_of_an_unknown_number_of_images_are_refused(tmp_path):
+    """The files of a folder data set need not be there, so nothing tells how long its epochs are."""
+    config = small_config(tmp_path, **{"training.steps": "2 epochs"})
+    with pytest.raises(UserError, match=r"config.training.steps='2 epochs': .*give a number of steps"):
+        compile.compile_ahead(config, Workdir(str(tmp_path / "run")))
+
+
 def test_a_report_tells_how_many_flops_are_recomputed(tmp_path):
     folder = write_folder(tmp_path / "data", {})
     config = small_config(folder, **{"model.context": "none", "model.strides": (8, 4), "model.remat": "full"})

@@ -4,13 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from pyrseg_jax.models.backbones import Features
+from pyrseg_jax.models.contexts import CONTEXTS, FINAL, STAGE
 from pyrseg_jax.models.contexts.anl import ANL
 from pyrseg_jax.models.contexts.ccnet import CCNet, CrissCrossAttention
 from pyrseg_jax.models.contexts.ocr import OCR
 from pyrseg_jax.models.initial import abstract_variables, initial_variables
-from pyrseg_jax.models.segmenter import build_segmenter
+from pyrseg_jax.models.segmenter import REPRESENTATIONS, build_segmenter
 
 WIDTH, KEY_WIDTH, CLASSES = 8, 4, 3
 PUBLISHED = {"anl": ANL, "ccnet": CCNet, "ocr": OCR}
@@ -157,6 +159,23 @@ def test_a_published_module_alone_is_followed_by_its_classifier(name):
     }
     assert set(alone["auxiliary_head"]) == {"project_1", "classify_1"}
     assert "unity_head" not in alone
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
+def test_a_spec_is_true_of_its_module(name, representation):
+    spec = CONTEXTS[name]
+    model = build_segmenter(CLASSES, backbone="hrnet_tiny", context=name, representation=representation)
+    variables = abstract_variables(model)
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    found = jax.eval_shape(lambda v, x: model.apply(v, x, False), variables, images)
+    assert (found.auxiliary is not None) == (spec.auxiliary is not None) == ("auxiliary_head" in variables["params"])
+    assert spec.auxiliary in (None, FINAL, STAGE)
+    assert set(found.losses or {}) == set(spec.losses)
+    names = {path[-1] for path in flatten_dict(variables["batch_stats"])}
+    assert spec.has_state == bool(names - {"mean", "var"})
+    has_projections = any(name.startswith("project_") for name in variables["params"]["semantic_head"])
+    assert has_projections == (spec.is_projected or representation != "per_pixel")
 
 
 def test_a_layer_that_is_added_to_something_starts_at_zero():

@@ -36,6 +36,7 @@ SMALL = [
     "--config.data.name=folder",
     "--config.data.workers=0",
     "--config.training.batch_size=2",
+    "--config.parallel.data=1",  # one of the virtual devices of the tests
     f"--config.training.steps={STEPS}",
     "--config.training.warmup_steps=0",
     f"--config.training.evaluate_every={STEPS}",
@@ -106,10 +107,20 @@ def shrink(argument: str) -> str:
     return f"{name}={SMALLER.get(name, value)}" if value else argument
 
 
-RUNNABLE = dict.fromkeys(arguments for c in COMMANDS if class_of(c) == "run" for arguments in [tuple(arguments_of(c))])
+def runnable() -> list:
+    """Return the arguments of each command to run; the first of each mode in every test run, the others in the slow one."""
+    commands = dict.fromkeys(tuple(arguments_of(c)) for c in COMMANDS if class_of(c) == "run")
+    seen: set[str] = set()
+    result = []
+    for arguments in commands:
+        is_first = arguments[0] not in seen or arguments[0] == "help"
+        seen.add(arguments[0])
+        marks = () if is_first else pytest.mark.slow
+        result.append(pytest.param(arguments, id=" ".join(arguments), marks=marks))
+    return result
 
 
-@pytest.mark.parametrize("arguments", RUNNABLE, ids=" ".join)
+@pytest.mark.parametrize("arguments", runnable())
 def test_a_command_runs(inside, arguments, capfd):
     workdir = next((a.partition("=")[2] for a in arguments if a.startswith("--workdir=")), None)
     if workdir is not None and not Path(workdir).exists():
@@ -197,7 +208,7 @@ def check_extensions(place: Path) -> None:
     """The parts that `extending.md` adds work in the rest of the package: the data set is read, the network is built."""
     for kind in ("images", "annotations"):
         shutil.copytree(f"mydata/{kind}/training", place / "training", dirs_exist_ok=True)
-    dataset = open_dataset("side_by_side", str(place))
+    dataset = open_dataset("side_by_side", str(place), None)
     source = dataset.open_split("training")
     image, label = decode_pair(source[0], dataset.label_space)
     assert image.shape[:2] == label.shape

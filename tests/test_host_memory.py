@@ -57,7 +57,7 @@ import multiprocessing
 from pyrseg_jax.distributed.host_memory import keep_memory_between_images
 if __name__ == "__main__":
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        print(keep_memory_between_images(), pool.apply(keep_memory_between_images.__wrapped__))
+        print(keep_memory_between_images(), pool.apply(keep_memory_between_images))
 """
     has_glibc = bool(os.confstr("CS_GNU_LIBC_VERSION"))
     assert run(code) == ["False", str(has_glibc)]

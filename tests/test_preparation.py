@@ -14,6 +14,7 @@ from pyrseg_jax.data import builders, prepared, shards
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.datasets import DATASETS, ade20k
 from pyrseg_jax.data.download import PublishedFile
+from pyrseg_jax.data.pairs import ArchiveSource, list_pairs
 from pyrseg_jax.data.spec import DataLocation
 from pyrseg_jax.errors import UserError
 
@@ -88,27 +89,16 @@ def test_workers_prepare_the_same_as_one_process(tmp_path, monkeypatch):
         assert records(sources[0]) == records(sources[1])
 
 
-class KillingSource:
+class KillingSource(ArchiveSource):
     """Ends the process that reads it, as a system without memory does."""
-
-    def __init__(self, source):
-        self._source = source
-
-    def __len__(self):
-        return len(self._source)
 
     def __getitem__(self, index):
         os._exit(9)
 
-    def fingerprint(self):
-        return self._source.fingerprint()
-
-    def place(self):
-        return self._source.place()
-
 
 def list_killing_splits(files):
-    return {split: KillingSource(source) for split, source in ade20k.list_splits(files).items()}
+    folders = {split: (f"images/{split}", f"annotations/{split}") for split in ade20k.SPLITS}
+    return {split: KillingSource(files, list_pairs(files, *pair, ade20k.LAYOUT)) for split, pair in folders.items()}
 
 
 def test_a_killed_worker_is_reported(tmp_path, monkeypatch):

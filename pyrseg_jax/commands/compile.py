@@ -16,7 +16,7 @@ from pyrseg_jax.ahead_of_time.lowering import count_flops_per_image, lower_evalu
 from pyrseg_jax.ahead_of_time.programs import compile_program
 from pyrseg_jax.ahead_of_time.report import estimate_slices, format_report
 from pyrseg_jax.ahead_of_time.topologies import Target, find_target
-from pyrseg_jax.data.catalog import count_classes
+from pyrseg_jax.data.catalog import count_classes, find_spec
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.segmenter import Segmenter
@@ -42,7 +42,7 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
     Raises:
       UserError: if the topology is unknown, its compiler is missing, or the training step needs more memory than a device has.
     """
-    config = config_lib.resolve_durations(config, None)
+    config = config_lib.resolve_durations(config, _num_training_images(config))
     target = find_target(topology)
     mesh = experiment.make_mesh(config.parallel, target.devices)
     experiment.check_rows(config, mesh)
@@ -65,6 +65,12 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
     print(f"report: {path}")
     check_memory(report["training"]["memory"]["total"], target, config)
     return report
+
+
+def _num_training_images(config: Config) -> int | None:
+    """Return the published number of training images without those held out; None if only the files could tell."""
+    published = find_spec(config.data.name).num_training_images
+    return None if published is None else published - config.data.holdout
 
 
 def splittable_batch(batch_size: int, num_groups: int, accumulate: int) -> int:

@@ -52,7 +52,8 @@ class RenderedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         generators: Mapping[str, Callable[[], Iterator[tuple[str, dict]]]],
         **kwargs,
     ):
-        self.name = name  # TFDS derives it from the class otherwise
+        # TFDS would derive the name from the class.
+        self.name = name  # pyright: ignore[reportAttributeAccessIssue]
         self._label_space, self._generators = label_space, generators
         super().__init__(**kwargs)
 
@@ -94,7 +95,8 @@ class PairBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         num_workers: int | None = None,
         **kwargs,
     ):
-        self.name = files.name  # TFDS derives it from the class otherwise
+        # TFDS would derive the name from the class.
+        self.name = files.name  # pyright: ignore[reportAttributeAccessIssue]
         self._files, self._sources, self._place = files, splits, place
         self._staging, self._num_workers = staging, num_workers
         super().__init__(**kwargs)

@@ -39,7 +39,7 @@ def read_label_variable(data: bytes, name: str) -> Num[np.ndarray, "h w"]:
     try:
         if HDF5_SIGNATURE in (data[:8], data[512:520]):  # MATLAB writes a header of 512 bytes first
             with h5py.File(io.BytesIO(data)) as file:
-                found = sorted(key for key in file if not key.startswith("#"))
+                found = sorted(str(key) for key in file if not str(key).startswith("#"))
                 # HDF5 counts rows first and MATLAB columns first: the array is stored transposed.
                 values = np.asarray(file[VARIABLE]).T if VARIABLE in found else None
         else:

@@ -32,7 +32,7 @@ class _Load(grain.transforms.Map):
     def __init__(self, source: Source, label_space: LabelSpace, is_skipping: bool):
         self._source, self._label_space, self._is_skipping = source, label_space, is_skipping
 
-    def map(self, index: int) -> tuple[Pair, str]:
+    def map(self, element: int) -> tuple[Pair, str]:  # pyright: ignore[reportIncompatibleMethodOverride]  # Grain declares None
         # Every worker has work of its own, so OpenCV's threads would only compete for the cores.
         cv2.setNumThreads(0)
         keep_memory_between_images()
@@ -41,7 +41,7 @@ class _Load(grain.transforms.Map):
         # The next record that can be read replaces a bad one, so that a batch still depends on seed and step alone.
         for offset in range(num_tries):
             try:
-                record = self._source[(int(index) + offset) % len(self._source)]
+                record = self._source[(int(element) + offset) % len(self._source)]
                 return decode_pair(record, self._label_space), problem
             except UserError as error:
                 if not self._is_skipping:
@@ -54,9 +54,9 @@ class _Augment(grain.transforms.RandomMap):
     def __init__(self, augmentation: Augmentation):
         self._augmentation = augmentation
 
-    def random_map(self, loaded: tuple[Pair, str], generator: np.random.Generator) -> dict:
-        pair, problem = loaded
-        return self._augmentation(pair, generator)._asdict() | {"problem": _to_bytes(problem)}
+    def random_map(self, element: tuple[Pair, str], rng: np.random.Generator) -> dict:  # pyright: ignore[reportIncompatibleMethodOverride]  # Grain declares None
+        pair, problem = element
+        return self._augmentation(pair, rng)._asdict() | {"problem": _to_bytes(problem)}
 
 
 def _to_bytes(problem: str) -> UInt8[np.ndarray, "bytes"]:
@@ -105,8 +105,9 @@ class TrainingBatches:
 
     def close(self) -> None:
         """End the worker processes."""
-        if hasattr(self._batches, "close"):
-            self._batches.close()
+        close = getattr(self._batches, "close", None)
+        if close is not None:
+            close()
 
 
 def _first_line(error: Exception) -> str:

@@ -5,8 +5,7 @@ message and `pyrseg configs` read the same list.
 """
 
 from collections.abc import Mapping, Sequence
-
-import ml_collections
+from typing import Any
 
 from pyrseg_jax.paper.tables import TABLE_1, TABLE_2A
 
@@ -54,7 +53,7 @@ def read_words(name: str, variant: str, groups: Sequence[Words]) -> set[str]:
     return set(words)
 
 
-def choose_row(config: ml_collections.ConfigDict, words: set[str]) -> None:
+def choose_row(config: Any, words: set[str]) -> None:
     """Set context, representation and procedure to those of the row of Table 2a among the words, if there is one.
 
     Chosen: the auxiliary classifier of ANL is left out of the loss, so that the rows differ only in these three choices.
@@ -65,7 +64,7 @@ def choose_row(config: ml_collections.ConfigDict, words: set[str]) -> None:
         config.training.procedure, config.training.auxiliary_weight = row.procedure, 0.0
 
 
-def choose_method(config: ml_collections.ConfigDict, words: set[str]) -> None:
+def choose_method(config: Any, words: set[str]) -> None:
     """Set the network and the loss to those of the method of Table 1 among the words; without one, keep the paper's own.
 
     The published methods predict one class per pixel, are supervised at the label map's size, and learn from hard pixels.

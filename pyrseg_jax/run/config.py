@@ -38,8 +38,11 @@ RETIRED = {
 _SCHEMA = pydantic.TypeAdapter(Config)
 
 
-def defaults() -> ml_collections.ConfigDict:
-    """Return every key with its default, for a config file to start from."""
+def defaults() -> Any:
+    """Return a `ConfigDict` of every key with its default, for a config file to start from.
+
+    It is annotated as `Any` because a type checker cannot know which attributes a `ConfigDict` has.
+    """
     return keys.to_config_dict(Config())
 
 

@@ -23,7 +23,7 @@ from pyrseg_jax.evaluation.views import Protocol, make_protocol
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
 from pyrseg_jax.run.config import Config, Data, Model, Parallel
-from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, WithAuxiliary
+from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, WithAuxiliary, WithContextLosses
 from pyrseg_jax.training.optimizer import make_sgd, poly_schedule
 from pyrseg_jax.training.step import TrainState, make_train_step
 from pyrseg_jax.training.trainer import Schedule
@@ -120,9 +120,10 @@ def make_objective(config: Config) -> Callable:
             training.ohem_min_kept // training.accumulate
         )  # the key counts the whole batch, the objective sees micro-batches
         objective = PerPixelObjective(training.supervision, training.ohem_threshold, min_kept)
-    if CONTEXTS[config.model.context].auxiliary is not None and training.auxiliary_weight:
-        return WithAuxiliary(objective, training.auxiliary_weight, training.supervision)
-    return objective
+    context = CONTEXTS[config.model.context]
+    if context.auxiliary is not None and training.auxiliary_weight:
+        objective = WithAuxiliary(objective, training.auxiliary_weight, training.supervision)
+    return WithContextLosses(objective, context.losses) if context.losses else objective
 
 
 def make_learning_rate(config: Config) -> optax.Schedule:

@@ -34,7 +34,7 @@ class Patch:
         self.x1, self.y1 = (int(np.clip(np.ceil(value), 0, size_px)) for value in (right, bottom))
         shape = (max(self.y1 - self.y0, 0), max(self.x1 - self.x0, 0))
         self.is_empty = 0 in shape
-        self.colors = np.zeros((*shape, 3), np.float32)
+        self.colors: np.ndarray = np.zeros((*shape, 3), np.float32)
         self.labels = np.full(shape, UNTOUCHED, np.uint8)
         self.offset = np.array([self.x0, self.y0], np.float64)
 

@@ -66,6 +66,6 @@ def halve_labels(labels: np.ndarray, rng) -> np.ndarray:
     halved[mixed] = np.where((votes <= 2) | is_vague, VOID, majority)
     things = _IS_THING[halved].view(np.uint8)
     around = cv2.dilate(things, np.ones((3, 3), np.uint8)) != things
-    careless = noise_patch(rng, *halved.shape, 14.0, (4, 6))[..., 0] > 0.1
+    careless = noise_patch(rng, halved.shape[0], halved.shape[1], 14.0, (4, 6))[..., 0] > 0.1
     halved[around & careless] = VOID
     return halved

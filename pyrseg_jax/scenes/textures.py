@@ -92,8 +92,9 @@ def bricks(rng, color, height: int, width: int, texels_per_m: float, course_m: f
 def stones(rng, color, height: int, width: int, texels_per_m: float, stone_m: float = 0.4) -> np.ndarray:
     """Make rubble masonry (h, w, 3): cells of a jittered grid, dark joints."""
     if texels_per_m > 14.0:  # stones are coarse, so draw them small and enlarge them
-        small = (max(int(length * 14.0 / texels_per_m), 2) for length in (height, width))
-        return cv2.resize(stones(rng, color, *small, 14.0, stone_m), (width, height), interpolation=cv2.INTER_LINEAR)
+        small_height, small_width = (max(int(length * 14.0 / texels_per_m), 2) for length in (height, width))
+        small = stones(rng, color, small_height, small_width, 14.0, stone_m)
+        return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     rows, columns = (max(int(round(length / (stone_m * texels_per_m))), 1) for length in (height, width))
     points = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).astype(np.float32)
     points += 0.5 + rng.uniform(-0.33, 0.33, points.shape).astype(np.float32)

@@ -1,7 +1,7 @@
 """Training objectives: build targets from the label map, specialize them with the prediction, and compute the loss."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
 from jaxtyping import Float, Int32, UInt8
@@ -97,6 +97,26 @@ class WithAuxiliary:
         assert predicted.auxiliary is not None, "the network has an auxiliary classifier"
         auxiliary = masked_cross_entropy(*fit_to_labels(predicted.auxiliary, labels, self.supervision))
         return loss + self.weight * auxiliary, terms | {"auxiliary": auxiliary}
+
+
+@dataclasses.dataclass(frozen=True)
+class WithContextLosses:
+    """Another objective plus the weighted extra losses that the context module returns.
+
+    Attributes:
+      objective: the main objective.
+      weights: name of each extra loss → its factor, as in the spec of the context module.
+    """
+
+    objective: Callable[[Pyramids, UInt8[Array, "n h w"]], Loss]
+    weights: Mapping[str, float]
+
+    def __call__(self, predicted: Pyramids, labels: UInt8[Array, "n h w"]) -> Loss:
+        """Return the loss of a batch, and its terms by name."""
+        loss, terms = self.objective(predicted, labels)
+        assert predicted.losses is not None, "the context module returns extra losses"
+        extra = {name: predicted.losses[name] for name in self.weights}
+        return loss + sum(self.weights[name] * value for name, value in extra.items()), terms | extra
 
 
 def fit_to_labels(

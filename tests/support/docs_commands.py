@@ -71,7 +71,6 @@ def nothing_to_check(command: Command) -> None:
 # How a command begins, why the test does not run it, and what the test does instead. The first entry that fits counts.
 CHECKED: list[tuple[str, str, Callable[[Command], None]]] = [
     ("pyrseg train", "minutes to days; tiny trainings run in `runs` and in the slow test", read_only),
-    ("python -m pyrseg_jax.main --config", "the same as pyrseg train", read_only),
     ("pyrseg compile", "minutes, and compilers that the tests do not install", read_only),
     ("pyrseg prepare", "downloads gigabytes", read_only),
     ("pyrseg validate --config=scenes", "renders for a minute", read_only),
