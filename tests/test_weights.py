@@ -319,7 +319,7 @@ def test_training_starts_from_a_run_with_other_classes(tmp_path, caplog):
     jax.tree.map(np.testing.assert_array_equal, same.variables, theirs)
     assert "random: nothing; not used: nothing" in line
     assert len(same.origin["sha256"]) == 64
-    with pytest.raises(UserError, match=r"the run has the backbone hrnet_tiny, this one hrnet_small: choose that one"):
+    with pytest.raises(UserError, match=r"that run has the backbone hrnet_tiny, this one has hrnet_small: set"):
         start_of(tiny_config(tmp_path / "first", backbone="hrnet_small"), ("sky", "ground"), caplog)
 
 
