@@ -1,1 +1,1 @@
-"""What people read and look at: the logbook of a run, and pictures."""
+"""Output for people: the logbook of a run, tables, figures and pictures."""

@@ -1,1 +1,1 @@
-"""The training system: objective, optimizer, the sharded step, checkpoints and the loop. It never imports evaluation."""
+"""Training: objective, losses, optimizer, the sharded step, checkpoints and the trainer. This room never imports evaluation."""
