@@ -39,9 +39,9 @@ _SCHEMA = pydantic.TypeAdapter(Config)
 
 
 def defaults() -> Any:
-    """Return every key with its default, as a `ConfigDict`, for a config file to start from.
+    """Return a `ConfigDict` of every key with its default, for a config file to start from.
 
-    The annotation is `Any` because `ConfigDict` declares each value as a union of every type, which no attribute access fits.
+    It is annotated as `Any` because a type checker cannot know which attributes a `ConfigDict` has.
     """
     return keys.to_config_dict(Config())
 

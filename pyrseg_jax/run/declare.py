@@ -18,7 +18,7 @@ def group(cls: type[C]) -> type[C]:
     A dataclass and not a `BaseModel`, so that `dataclasses.replace` works on it, and checks the values again.
     """
     checked = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
-    return pydantic.dataclasses.dataclass(frozen=True, config=checked)(cls)
+    return pydantic.dataclasses.dataclass(frozen=True, config=checked)(cls)  # pyright: ignore[reportReturnType]  # the same class
 
 
 def key(
