@@ -19,7 +19,8 @@ from support.docs import ROOT, blocks_of, commands_of, pages_with_tested_blocks,
 from support.docs_commands import CHECKED, arguments_of, class_of
 
 from pyrseg_jax import main as command_line_main
-from pyrseg_jax.data.catalog import DATASETS, open_dataset
+from pyrseg_jax.data.catalog import open_dataset
+from pyrseg_jax.data.datasets import DATASETS
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.models.backbones import BACKBONES
 from pyrseg_jax.models.contexts import CONTEXTS
@@ -106,10 +107,20 @@ def shrink(argument: str) -> str:
     return f"{name}={SMALLER.get(name, value)}" if value else argument
 
 
-RUNNABLE = dict.fromkeys(arguments for c in COMMANDS if class_of(c) == "run" for arguments in [tuple(arguments_of(c))])
+def runnable() -> list:
+    """Return the arguments of each command to run; the first of each mode in every test run, the others in the slow one."""
+    commands = dict.fromkeys(tuple(arguments_of(c)) for c in COMMANDS if class_of(c) == "run")
+    seen: set[str] = set()
+    result = []
+    for arguments in commands:
+        is_first = arguments[0] not in seen or arguments[0] == "help"
+        seen.add(arguments[0])
+        marks = () if is_first else pytest.mark.slow
+        result.append(pytest.param(arguments, id=" ".join(arguments), marks=marks))
+    return result
 
 
-@pytest.mark.parametrize("arguments", RUNNABLE, ids=" ".join)
+@pytest.mark.parametrize("arguments", runnable())
 def test_a_command_runs(inside, arguments, capfd):
     workdir = next((a.partition("=")[2] for a in arguments if a.startswith("--workdir=")), None)
     if workdir is not None and not Path(workdir).exists():
@@ -197,7 +208,7 @@ def check_extensions(place: Path) -> None:
     """The parts that `extending.md` adds work in the rest of the package: the data set is read, the network is built."""
     for kind in ("images", "annotations"):
         shutil.copytree(f"mydata/{kind}/training", place / "training", dirs_exist_ok=True)
-    dataset = open_dataset("side_by_side", str(place))
+    dataset = open_dataset("side_by_side", str(place), None)
     source = dataset.open_split("training")
     image, label = decode_pair(source[0], dataset.label_space)
     assert image.shape[:2] == label.shape
