@@ -149,7 +149,7 @@ def confusion(truth, found):
     truth, found = (x.reshape(-1, pixels.PIXELS_AT_A_TIME) for x in (truth, found))
 
     def add_piece(i, counts):
-        return pixels._add(counts, truth=truth[i].astype(jnp.int32), classes=found[i].astype(jnp.int32))
+        return pixels.count_pairs(counts, true=truth[i].astype(jnp.int32), predicted=found[i].astype(jnp.int32))
 
     return jax.lax.fori_loop(0, len(truth), add_piece, jnp.zeros((NUM_CLASSES, NUM_CLASSES), jnp.int32))
 

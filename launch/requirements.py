@@ -7,11 +7,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # The extras that have a requirements file of their own: those that the scripts in launch/ install.
 EXTRAS = ("cuda", "tpu", "dev", "docs", "parity")
-# Lines of a requirements file that differ from pyproject.toml, each with its reason: a published package cannot require a local
-# build like `+cpu`.
-REPLACED = {
+# Lines of a requirements file that differ from pyproject.toml, each with its reason; None leaves a line out. A published package
+# cannot require a local build like `+cpu`.
+REPLACED: dict[str, dict[str, str | None]] = {
     "parity": {
-        "torch": "torch==2.13.0+cpu  # built for CPU, a tenth of the size; if pip does not find it, install any torch>=2.4"
+        "torch": "torch==2.13.0+cpu  # built for CPU, a tenth of the size; if pip does not find it, install any torch>=2.4",
+        "timm": None,  # no test uses it yet, and it requires a torchvision that does not load with the CPU build
     }
 }
 HEADER = "# Written by launch/requirements.py from pyproject.toml: edit that file, then run `python launch/requirements.py`.\n"
@@ -30,7 +31,7 @@ def contents() -> dict[str, str]:
         replaced = REPLACED.get(extra, {})
         lines = ["-r requirements.txt"]
         lines += [replaced.get(name_of(line), line) for line in project["optional-dependencies"][extra]]
-        files[f"requirements-{extra}.txt"] = HEADER + "".join(f"{line}\n" for line in lines)
+        files[f"requirements-{extra}.txt"] = HEADER + "".join(f"{line}\n" for line in lines if line is not None)
     return files
 
 

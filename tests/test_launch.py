@@ -75,6 +75,70 @@ def test_the_python_that_the_user_names_is_taken_or_refused(find_python):
     assert done.stderr == "error: PYTHON=other is not Python 3.11 or later with venv\n"
 
 
+# ── test.sh ──
+
+
+@pytest.fixture
+def gate(stage):
+    """A project whose tools are stand-ins: each succeeds unless FAILING names it; the smoke test is a stand-in, too."""
+    project = stage.folder / "project"
+    shutil.copytree(ROOT / "launch", project / "launch")
+    shutil.copy(ROOT / "pyproject.toml", project)
+    for file in ROOT.glob("requirements*.txt"):
+        shutil.copy(file, project)
+    (project / "launch" / "wheel_smoke.sh").write_text("wheel_smoke\n")
+    (project / ".venv").mkdir()
+    (project / ".venv" / "bin").symlink_to(stage.programs)
+    for name in ("python", "pip", "ruff", "pyright", "mkdocs"):
+        stage.add(name, f'[ "$FAILING" != {name} ]')
+    stage.add("wheel_smoke", 'echo "built a wheel"; sleep "$SMOKE_S"; touch "$STAGE/smoked"; [ "$FAILING" != wheel ]')
+    stage.env |= {"FAILING": "", "SMOKE_S": "0.2"}
+    stage.script = project / "launch" / "test.sh"
+    return stage
+
+
+def test_gate_runs_every_check_and_then_the_tests(gate):
+    done = gate.run(gate.script)
+    assert done.returncode == 0, done.stderr
+    for command in (
+        "ruff check .",
+        "ruff format --check .",
+        "pyright",
+        "mkdocs build",
+        "wheel_smoke",
+        "python -m pytest",
+    ):
+        assert gate.calls(command), command
+    assert gate.calls()[-1] == "python -m pytest"
+    (installed,) = gate.calls("python -m pip install")
+    assert "-r requirements-dev.txt -r requirements-docs.txt --editable ." in installed
+
+
+def test_gate_with_arguments_runs_pytest_alone(gate):
+    assert gate.run(gate.script, "-k", "fuse").returncode == 0
+    assert gate.calls()[-1] == "python -m pytest -k fuse"
+    assert not gate.calls("ruff") + gate.calls("pyright") + gate.calls("wheel_smoke")
+    assert gate.run(gate.script, "-m", "slow").returncode == 0
+    assert len(gate.calls("python -m pip install")) == 1  # the requirements have not changed since
+
+
+def test_gate_shows_the_log_of_a_failed_smoke_test(gate):
+    done = gate.run(gate.script, FAILING="wheel")
+    assert done.returncode == 1
+    assert "built a wheel" in done.stderr
+    assert "error: failed: bash launch/wheel_smoke.sh" in done.stderr
+    assert not gate.calls("python -m pytest")
+
+
+def test_gate_stops_the_smoke_test_when_a_check_fails(gate):
+    done = gate.run(gate.script, FAILING="pyright", SMOKE_S="2")
+    assert done.returncode == 1
+    assert "error: failed: pyright" in done.stderr
+    assert not gate.calls("mkdocs") + gate.calls("python -m pytest")
+    time.sleep(2.5)
+    assert not (gate.folder / "smoked").exists()
+
+
 # ── local.sh ──
 
 

@@ -23,8 +23,8 @@ IMPORT_NAMES = {
     "pillow": "PIL",
     "orbax_checkpoint": "orbax",
 }
-# Imported although no requirement names them: parts of required packages that are packages of their own.
-BROUGHT_ALONG = {"jaxlib": "jax", "etils": "orbax-checkpoint", "yaml": "ml_collections"}
+# Packages that are part of a required one and always come with it, by the package that brings them.
+BROUGHT_ALONG = {"etils": "orbax-checkpoint", "pydantic_core": "pydantic"}
 
 
 @pytest.fixture(scope="module")

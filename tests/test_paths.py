@@ -149,11 +149,15 @@ def test_resampling_with_half_pixel_centers_has_one_file_on_either_side():
 
 
 def test_no_command_imports_another_command():
+    commands = {f"pyrseg_jax.commands.{path.stem}" for path in (PACKAGE / "commands").glob("*.py")}
     for file, tree in modules().items():
         if file.startswith("commands/"):
-            imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-            imported += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-            assert not [name for name in imported if name.startswith("pyrseg_jax.commands")], file
+            nodes = list(ast.walk(tree))
+            imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+            names = {alias.name for node in imports for alias in node.names}
+            names |= {f"{node.module}.{name}" for node in imports if isinstance(node, ast.ImportFrom) for name in names}
+            names |= {node.module for node in imports if isinstance(node, ast.ImportFrom)}
+            assert not names & commands, file
 
 
 def test_the_package_has_few_files_at_its_top():

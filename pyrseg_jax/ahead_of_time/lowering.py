@@ -12,6 +12,7 @@ from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.view_predictor import ViewPredictor
 from pyrseg_jax.evaluation.views import Protocol
 from pyrseg_jax.models.initial import abstract_variables
+from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.training.step import initial_state, make_train_step
 
 
@@ -66,7 +67,7 @@ def count_flops_per_image(
 
 
 def lower_evaluation(
-    model: nn.Module, protocol: Protocol, threshold: float, mesh: Mesh, *, batch_size: int, crop_px: int
+    model: Segmenter, protocol: Protocol, threshold: float, mesh: Mesh, *, batch_size: int, crop_px: int
 ) -> jax.stages.Lowered:
     """Lower the network of an evaluation.
 

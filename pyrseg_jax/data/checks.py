@@ -8,9 +8,11 @@ from pathlib import Path
 
 from pyrseg_jax.data.holdout import take
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.records import Problems
 from pyrseg_jax.data.report import make_report
 from pyrseg_jax.data.source import FileSource, Source
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.storage import documents
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +44,8 @@ def find_problems(source: Source, label_space: LabelSpace, what: str) -> list[tu
         return []
     cache = _cache_file(source, label_space)
     try:
-        return [(index, message) for index, message in json.loads(cache.read_text())]
-    except (OSError, ValueError):  # never read, or cut off while it was written
+        return documents.read_json(cache, Problems).root
+    except UserError:  # there is no cache yet, or it was cut off while it was written
         pass
     log.info("reading all %d pairs of %s once, to find bad files before they cost time", len(source), what)
     problems = make_report(source, label_space, what).problems

@@ -5,7 +5,6 @@ Inside the package, classes are numbered 0 … C-1 ("train ids") and void is 255
 
 import dataclasses
 import functools
-from typing import Any
 
 import cv2
 import numpy as np
@@ -37,10 +36,15 @@ class LabelSpace:
     is_stuff: tuple[bool, ...] | None = None
     also: tuple[tuple[int, int], ...] = ()
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "LabelSpace":
-        """Build a label space from the JSON of its `dataclasses.asdict`, where tuples have become lists."""
-        return cls(**{name: _to_tuple(value) for name, value in values.items()})
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (pydantic reads it when a label space is read from JSON)
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.file_ids):
+            raise ValueError(
+                f"expected one file id per class, found {len(self.names)} names and {len(self.file_ids)} ids"
+            )
+        if not all(0 <= value <= 255 for value in (*self.file_ids, self.void_file_id)):
+            raise ValueError("expected values of label files between 0 and 255")
 
     @property
     def num_classes(self) -> int:
@@ -116,11 +120,6 @@ class LabelSpace:
         remapped = f", or {', '.join(str(value) for value, _ in self.also)} by config.data.remap" if self.also else ""
         gaps = " with gaps" if has_gaps else ""
         return f"{self.void_file_id} (void) or {first} … {last}{gaps} ({self.num_classes} classes){remapped}"
-
-
-def _to_tuple(value: Any) -> Any:
-    """Turn a list, and the lists inside it, into tuples; return anything else as it is."""
-    return tuple(_to_tuple(item) for item in value) if isinstance(value, list) else value
 
 
 def ade_layout(names: tuple[str, ...], **kwargs) -> LabelSpace:

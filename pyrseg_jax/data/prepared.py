@@ -4,7 +4,6 @@ import contextlib
 import csv
 import fcntl
 import io
-import json
 import logging
 import shutil
 import sys
@@ -20,13 +19,16 @@ from pyrseg_jax.data.download import fetch
 from pyrseg_jax.data.file_dataset import FileDataset, Splits
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pairs import ArchiveSource
+from pyrseg_jax.data.records import Origin, StoredReports
 from pyrseg_jax.data.report import Checksums, DatasetReport
 from pyrseg_jax.data.source import Record
 from pyrseg_jax.data.spec import DataLocation
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.storage import documents
 
 log = logging.getLogger(__name__)
 OFFLINE = tfds.download.DownloadConfig(try_download_gcs=False)
+PREPARE_AGAIN = "delete this folder, and the data set is prepared again"
 OLD_REPORTS = "surveys.json"  # name of the reports in folders that earlier versions prepared
 
 MakeBuilder = Callable[[str], tfds.core.DatasetBuilder]  # folder that keeps prepared data sets → the builder
@@ -155,8 +157,8 @@ def open_prepared(folder: Path) -> tfds.core.DatasetBuilder:
 def read_reports(folder: Path) -> dict[str, DatasetReport]:
     """Read the report of each split that was written when the data set was prepared."""
     path = folder / REPORTS
-    values = json.loads((path if path.is_file() else folder / OLD_REPORTS).read_text())
-    return {split: DatasetReport.from_json(report) for split, report in values.items()}
+    stored = documents.read_json(path if path.is_file() else folder / OLD_REPORTS, StoredReports, PREPARE_AGAIN).root
+    return {split: DatasetReport.from_json(report.model_dump()) for split, report in stored.items()}
 
 
 def read_checksums(files: FileDataset, splits: Splits, location: DataLocation) -> dict[str, Checksums]:
@@ -227,7 +229,7 @@ def _find_whole(files: FileDataset, store: Path) -> Path | None:
     """Find the newest preparation of the complete published set."""
     origins = (store / files.name).glob(f"*/{VERSION}/{ORIGIN}")
     for origin in sorted(origins, key=lambda path: path.stat().st_mtime, reverse=True):
-        if json.loads(origin.read_text())["is_whole"]:
+        if documents.read_json(origin, Origin, PREPARE_AGAIN).is_whole:
             return origin.parent
     return None
 

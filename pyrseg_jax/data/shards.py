@@ -16,9 +16,11 @@ from tensorflow_datasets.core import example_serializer, file_adapters
 
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.records import ShardResult
 from pyrseg_jax.data.report import DatasetReport, checksums_of, progress
 from pyrseg_jax.data.source import FileSource
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.storage import documents
 
 FEATURES = tfds.features.FeaturesDict(
     {
@@ -82,7 +84,7 @@ def write_shards(
     """
     if num_workers is None:
         num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    results = {shard: json.loads(shard.result.read_text()) for shard in shards if shard.is_complete()}
+    results = {shard: _read_result(shard) for shard in shards if shard.is_complete()}
     missing = [shard for shard in shards if shard not in results]
     num_pairs = sum(len(shard.indices) for shard in missing)
     for shard in missing:
@@ -99,6 +101,11 @@ def write_shards(
             results[shard] = result
             bar.update(len(shard.indices))
     return [results[shard] for shard in shards]
+
+
+def _read_result(shard: Shard) -> dict:
+    advice = "delete this file, and the shard is written again"
+    return documents.read_json(shard.result, ShardResult, advice).model_dump()
 
 
 def write_shard(shard: Shard, source: FileSource, label_space: LabelSpace) -> dict:

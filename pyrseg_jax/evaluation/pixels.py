@@ -87,7 +87,7 @@ def count_pixels(
             true, near = (jax.lax.dynamic_slice(x, (start,), (PIXELS_AT_A_TIME,)) for x in (labels, is_near))
             true = jnp.where(pixels < size[0] * size[1], true, VOID).astype(jnp.int32)
             level = _level_of(views[0], pixels, size)
-            add = functools.partial(_add, true=true)
+            add = functools.partial(count_pairs, true=true)
             fused = _mean_fused(views, pixels, size).argmax(-1)
             counts = counts | {"fused": add(counts["fused"], near.astype(jnp.int32), level, predicted=fused)}
             if truth is None:
@@ -115,7 +115,7 @@ def _count_analysis(
     return {"alone": alone, "oracle": add(oracle, 1, predicted=true_semantic.argmax(-1))}
 
 
-def _add(counts: Int32[Array, "..."], *group: Array | int, true: Index, predicted: Index) -> Int32[Array, "..."]:
+def count_pairs(counts: Int32[Array, "..."], *group: Array | int, true: Index, predicted: Index) -> Int32[Array, "..."]:
     """Count the pairs of true and predicted class in `counts[*group]`; void is dropped."""
     at = 0
     for index, length in zip((*group, true, predicted), counts.shape, strict=True):

@@ -74,42 +74,47 @@ class ViewPredictor:
           unity pyramid of its own; then the pyramid is that of the last window.
         """
         views, first_unity = [], ()
+        window = self._protocol.window_px
         for batch in images:
             for is_mirrored in (False, True) if self._protocol.is_mirrored else (False,):
-                shown = np.ascontiguousarray(batch[:, :, ::-1]) if is_mirrored else batch
-                if max(shown.shape[1:3]) <= (self._protocol.window_px or max(shown.shape[1:3])):
-                    flags = np.full(len(shown), is_mirrored)
-                    view, unity = self._predict_view(variables, *self._put((shown, flags)))
+                pixels = np.ascontiguousarray(batch[:, :, ::-1]) if is_mirrored else batch
+                if window is None or max(pixels.shape[1:3]) <= window:
+                    flags = np.full(len(pixels), is_mirrored)
+                    view, unity = self._predict_view(variables, *self._put((pixels, flags)))
                 else:
-                    view, unity = self._predict_windows(variables, shown, is_mirrored)
+                    view, unity = self._predict_windows(variables, pixels, is_mirrored, window)
                 first_unity = unity if not views else first_unity
                 views.append(view)
         return views, first_unity
 
-    def _predict_windows(self, variables: dict, images: Images, is_mirrored: bool) -> tuple[PaddedView, Unity]:
+    def _predict_windows(
+        self, variables: dict, images: Images, is_mirrored: bool, window: int
+    ) -> tuple[PaddedView, Unity]:
         """Predict overlapping windows of a view and average their fused probabilities."""
         height, width = images.shape[1:3]
-        window, stride, flags = self._protocol.window_px, self._stride, np.full(len(images), is_mirrored)
+        stride, flags = self._stride, np.full(len(images), is_mirrored)
         grid = np.array([height, width], np.int32) // stride
-        joined, counts = None, None
+        joined, last, counts = None, None, 0
         for top in window_starts(height, window, stride):
             for left in window_starts(width, window, stride):
                 part = np.ascontiguousarray(images[:, top : top + window, left : left + window])
-                view, unity = self._predict_view(variables, *self._put((part, flags)))
+                last = self._predict_view(variables, *self._put((part, flags)))
                 at = np.array([top // stride, left // stride, *grid], np.int32)
-                joined = _join_window(joined or _no_windows(view, grid.prod()), view, at)
-                counts = view.level_counts if counts is None else counts + view.level_counts
+                joined = _join_window(joined or _no_windows(last[0], grid.prod()), last[0], at)
+                counts = last[0].level_counts + counts
+        assert joined is not None and last is not None, "every side has a window"
         total, times, level = joined
-        return view.replace(
+        joined_view = last[0].replace(
             cells=total / jnp.maximum(times, 1)[:, None],
             chosen=jnp.tile(jnp.arange(total.shape[1], dtype=jnp.int32), (len(images), 1)),
             level=level,
             level_counts=counts,
             grid=jnp.tile(jnp.asarray(grid), (len(images), 1)),
-        ), unity
+        )
+        return joined_view, last[1]
 
 
-def _no_windows(view: PaddedView, num_positions: int) -> Joined:
+def _no_windows(view: PaddedView, num_positions: np.integer) -> Joined:
     """Return what `_join_window` adds the first window to."""
     n, _, num_classes = view.cells.shape
     size = padded_positions(int(num_positions))

@@ -35,10 +35,11 @@ class Protocol:
         short, long = sorted((height, width))
         fit = 1.0 if self.short_side_px is None else self.short_side_px / short
         fit = min(fit, self.long_side_px / long)
-        return tuple(
-            tuple(nearest_multiple(round(side * fit * scale), self.stride) for side in (height, width))
-            for scale in self.scales
-        )
+
+        def rounded(side: int, scale: float) -> int:
+            return nearest_multiple(round(side * fit * scale), self.stride)
+
+        return tuple((rounded(height, scale), rounded(width, scale)) for scale in self.scales)
 
     def describe(self) -> dict:
         """Describe the protocol for a reader who compares results."""

@@ -14,12 +14,14 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export as jax_export
 from jaxtyping import UInt8
+from pydantic import ConfigDict
 
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.predict import predict
 from pyrseg_jax.models.resample import class_of_pixels
 from pyrseg_jax.models.segmenter import Segmenter
+from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.atomic import write_bytes_atomically
 
 FORMAT = 1
@@ -102,7 +104,7 @@ def write_export(
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as file:
         arrays = io.BytesIO()
-        np.savez(arrays, **weights)
+        np.savez(arrays, **weights)  # pyright: ignore[reportArgumentType]  # no array is named allow_pickle
         file.writestr(ABOUT, json.dumps(about, indent=1))
         file.writestr(WEIGHTS, arrays.getbuffer())
         for size in sizes:
@@ -110,6 +112,16 @@ def write_export(
         (height, width), program = sizes[0], _program_name(sizes[0])
         file.writestr(README, HOW_TO.format(name=path.name, program=program, height=height, width=width))
     write_bytes_atomically(path, content.getbuffer())
+
+
+class About(documents.Document):
+    """What this package needs of an exported model's about.json; the file says more for people."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    label_space: LabelSpace
+    sizes: list[tuple[int, int]]
+    threshold: float
 
 
 def read_export(path: Path) -> Exported:
@@ -120,12 +132,10 @@ def read_export(path: Path) -> Exported:
     """
     try:
         with zipfile.ZipFile(path) as file:
-            about = json.loads(file.read(ABOUT))
+            about = documents.parse_json(file.read(ABOUT), About, ABOUT, "it describes the model")
             with np.load(io.BytesIO(file.read(WEIGHTS)), allow_pickle=False) as arrays:
                 weights = dict(arrays)
-            sizes = [tuple(size) for size in about["sizes"]]
-            programs = {size: jax_export.deserialize(bytearray(file.read(_program_name(size)))) for size in sizes}
-            label_space = LabelSpace.from_json(about["label_space"])
+            programs = {s: jax_export.deserialize(bytearray(file.read(_program_name(s)))) for s in about.sizes}
     # A truncated or foreign file fails in zip, JSON, NumPy or StableHLO, and each raises its own errors.
     except Exception as error:
         reason = str(error).split("\n")[0][:160]
@@ -133,7 +143,12 @@ def read_export(path: Path) -> Exported:
             f"{path} is not an exported model, or it is damaged ({type(error).__name__}: {reason}): write it again with "
             "--mode=export"
         ) from error
-    return Exported(about, label_space, weights, {size: jax.jit(program.call) for size, program in programs.items()})
+    return Exported(
+        about.model_dump(),
+        about.label_space,
+        weights,
+        {size: jax.jit(program.call) for size, program in programs.items()},
+    )
 
 
 def segment(model: Segmenter, weights: dict, images: UInt8[jax.Array, "n h w 3"], threshold: float) -> dict:
@@ -141,7 +156,7 @@ def segment(model: Segmenter, weights: dict, images: UInt8[jax.Array, "n h w 3"]
     variables = unflatten_dict({tuple(name.split("/")): array for name, array in weights.items()})
     prediction = predict(model, variables, images, threshold)
     return {
-        "labels": class_of_pixels(prediction.fused, images.shape[1:3]),
+        "labels": class_of_pixels(prediction.fused, (images.shape[1], images.shape[2])),
         "level": prediction.level.astype(jnp.uint8),
         "probs": prediction.fused,
         "semantic": prediction.semantic,

@@ -91,7 +91,7 @@ def level_by_level_figure(result: Mapping):
         axes.text(j, i, text, ha="center", va="center", weight="bold" if i == j else "normal")
     shares = [f"{level + 1}\n{share:.0%}" for level, share in enumerate(result["level_share"])]
     axes.set_xticks(range(num_levels), shares)
-    axes.set_yticks(range(num_levels), range(1, num_levels + 1))
+    axes.set_yticks(range(num_levels), [str(level) for level in range(1, num_levels + 1)])
     axes.set_xlabel("level that decides, and its share of positions")
     axes.set_ylabel("predicted by level alone")
     axes.set_title("mIoU, %; darkest: best in its column", fontsize=10)

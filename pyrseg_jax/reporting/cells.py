@@ -35,9 +35,10 @@ def cell_states(
 
     Source: Sec. 3.1, Eq. (2).
     """
-    if not unity and finest_shape is None:
+    coarsest_shape = unity[0].shape if unity else finest_shape
+    if coarsest_shape is None:
         raise ValueError("unity is empty, so the finest level's size is unknown; pass finest_shape=(h, w)")
-    is_done = np.zeros(unity[0].shape if unity else finest_shape, bool)
+    is_done = np.zeros(coarsest_shape, bool)
     states = []
     for index, probability in enumerate(unity):
         if probability.shape != is_done.shape:

@@ -103,7 +103,7 @@ def legend_entries(
     Returns:
       At most `limit` pairs (train id, name), and the number of classes left out.
     """
-    counts = sum(np.bincount(np.ravel(ids), minlength=256) for ids in maps)[:VOID]
+    counts = np.sum([np.bincount(np.ravel(ids), minlength=256) for ids in maps], axis=0)[:VOID]
     present = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     listed = [(i, class_names[i] if is_drawable(class_names[i]) else f"class {i}") for i in present[:limit]]
     return listed, len(present) - len(listed)
@@ -163,7 +163,8 @@ def _place_result_row(sheet: Sheet, grid: Grid, y: int, scene: _Scene) -> int:
     meaning = "each position from the coarsest level that calls its cell a unit-cell"
     y = _place_heading(sheet, grid, y, "Fused", meaning)
     labels, truth = scene.result.labels, scene.truth
-    photograph = Image.fromarray(scene.result.image).resize(grid.panel[::-1], Image.Resampling.LANCZOS)
+    panel_height, panel_width = grid.panel
+    photograph = Image.fromarray(scene.result.image).resize((panel_width, panel_height), Image.Resampling.LANCZOS)
     _place_panel(sheet, grid, 0, y, "photograph", np.asarray(photograph))
     name = "fused prediction"
     if truth is not None and (truth != VOID).any():

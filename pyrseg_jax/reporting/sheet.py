@@ -53,7 +53,7 @@ class Grid:
         fixed = 2 * MARGIN_PX + (num_columns - 1) * _GAP_PX
         column_px = max((_WIDTH_PX - fixed) // num_columns, _NARROWEST_COLUMN_PX)
         scale = min(column_px / image_shape[1], _TALLEST_PANEL_PX / image_shape[0])
-        panel = tuple(max(1, round(side * scale)) for side in image_shape)
+        panel = (max(1, round(image_shape[0] * scale)), max(1, round(image_shape[1] * scale)))
         return cls(max(_WIDTH_PX, fixed + num_columns * column_px), column_px, panel)
 
     def left(self, column: int) -> int:

@@ -2,8 +2,8 @@
 
 import abc
 import functools
-from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 import jax
 import numpy as np
@@ -45,7 +45,13 @@ class Predictor(abc.ABC):
         """The name of each class."""
         return self.label_space.names
 
-    def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Result | list[Result]:
+    @overload
+    def __call__(self, images: ImageLike) -> Result: ...
+
+    @overload
+    def __call__(self, images: list[ImageLike] | tuple[ImageLike, ...]) -> list[Result]: ...
+
+    def __call__(self, images: ImageLike | list[ImageLike] | tuple[ImageLike, ...]) -> Result | list[Result]:
         """Segment one image, or each image of a list or tuple.
 
         Raises:

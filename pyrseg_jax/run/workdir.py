@@ -11,8 +11,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from etils import epath
+from pydantic import RootModel
 
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.distributed import mesh as mesh_lib
@@ -20,13 +22,25 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import keys
 from pyrseg_jax.run.config import Config
-from pyrseg_jax.storage import lock
+from pyrseg_jax.storage import documents, lock
 from pyrseg_jax.storage.atomic import write_atomically
 from pyrseg_jax.storage.paths import is_remote
 
 # Packages whose versions are recorded in environment.json.
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "pillow")
 RANDOM = "random"  # the recorded initialization of a run that did not start from given weights
+
+
+class GivenWeights(documents.Document):
+    """Weights that a run started from: where they were, their SHA-256, and which publisher or run they are of."""
+
+    file: str
+    sha256: str
+    source: str
+
+
+class Initialization(RootModel[Literal["random"] | GivenWeights]):
+    """The content of initialisation.json."""
 
 
 class Workdir:
@@ -87,9 +101,9 @@ class Workdir:
                 f"{self.path} holds no run (there is no config.json): train first, or give the folder of a run with --workdir"
             )
         try:
-            return config_lib.from_json(self._config.read_text())
-        except (json.JSONDecodeError, UserError) as error:
-            raise UserError(f"{self._config}: {error}; restore the file, or use another --workdir") from error
+            return config_lib.from_json(self._config.read_bytes(), str(self._config))
+        except OSError as error:
+            raise UserError(f"{self._config} cannot be read ({error.strerror or error}): restore it") from error
 
     def check_config(self, config: Config) -> None:
         """Raise UserError, naming the keys, if the run in this folder was started with other values."""
@@ -140,19 +154,14 @@ class Workdir:
 
     def read_label_space(self) -> LabelSpace:
         """Read the classes that the run is trained on; raises UserError if the file is missing or damaged."""
-        try:
-            return LabelSpace.from_json(json.loads(self._classes.read_text()))
-        except (OSError, json.JSONDecodeError, TypeError) as error:
-            raise UserError(f"{self._classes} cannot be read ({error}): restore it, or train again") from error
+        return documents.read_json(self._classes, LabelSpace, "restore it, or train again")
 
     def read_initialization(self) -> str | dict:
         """Return what the run started from: `"random"`, or `file`, `sha256` and `source` of the weights."""
-        try:
-            return json.loads(self._initialization.read_text())
-        except FileNotFoundError:  # the run is older than this file
+        if not self._initialization.is_file():  # the run is older than this file
             return RANDOM
-        except (OSError, json.JSONDecodeError) as error:
-            raise UserError(f"{self._initialization} cannot be read ({error}): restore it") from error
+        origin = documents.read_json(self._initialization, Initialization).root
+        return origin if isinstance(origin, str) else origin.model_dump()
 
     def drop_evaluations_after(self, step: int) -> None:
         """Remove evaluations of steps after `step`: these steps will be trained again, and perhaps evaluated at other steps."""

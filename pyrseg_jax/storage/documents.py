@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from etils import epath
-from pydantic import RootModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, RootModel, TypeAdapter, ValidationError
 
 from pyrseg_jax.errors import UserError
 
@@ -35,6 +35,12 @@ _EXPECTED = {
 
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 MISSING_KEY = ("missing", "missing_argument")
+
+
+class Document(BaseModel):
+    """Base of schemas: immutable, and with no keys but its own. A subclass may relax this by its own `model_config`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class _AnyObject(RootModel):
@@ -120,7 +126,9 @@ def expectation(problem: Any) -> str:
         return "expected a finite number"
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, found {type(value).__name__}"
-    return problem["msg"]  # of a validator of our own
+    return (
+        problem["msg"].removeprefix("Value error, ").replace("Input should be ", "expected ")
+    )  # of a validator of our own
 
 
 def shorten(value: Any) -> str:

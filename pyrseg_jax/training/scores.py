@@ -3,14 +3,23 @@
 A checkpoint is written before it is evaluated, so its score lives in a file beside the checkpoints and not inside them.
 """
 
-import contextlib
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
+from pydantic import FiniteFloat, RootModel
 
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.atomic import write_atomically
+
+log = logging.getLogger(__name__)
+
+
+class StoredScores(RootModel[dict[int, FiniteFloat]]):
+    """The content of the file of scores: mIoU by step."""
 
 
 class Scores:
@@ -23,8 +32,11 @@ class Scores:
     def __init__(self, path: epath.Path):
         self._path = path
         self._scores: dict[int, float] = {}
-        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-            self._scores = {int(step): float(score) for step, score in json.loads(path.read_text()).items()}
+        if path.is_file():
+            try:
+                self._scores = dict(documents.read_json(path, StoredScores, "the next evaluations replace it").root)
+            except UserError as error:
+                log.warning("%s", error)
 
     def __contains__(self, step: int) -> bool:
         return step in self._scores

@@ -4,7 +4,10 @@ import json
 import re
 from pathlib import Path
 
+from pydantic import ConfigDict
+
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.storage import documents
 
 # Row → seed → the evaluation of the last step, as in its JSON file.
 Results = dict[str, dict[int, dict]]
@@ -12,6 +15,40 @@ Results = dict[str, dict[int, dict]]
 # The keys that the rows of Table 2a set, and those that do not change a result. All others must be the same in one table.
 ROW_KEYS = {"context", "representation", "procedure", "auxiliary_weight"}
 NEUTRAL_KEYS = {"workers", "root", "prepared"}
+
+ADVICE = "remove the folder of this run and run it again"
+
+
+class _Open(documents.Document):
+    """A part of a document: other keys are kept, whatever they are."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class TrainingKeys(_Open):
+    """The length of a training."""
+
+    steps: int
+    stop_after: int | None
+
+
+class EvaluationKeys(_Open):
+    """The split that is evaluated."""
+
+    split: str
+
+
+class RunConfig(_Open):
+    """What a table needs of the config.json of a run."""
+
+    training: TrainingKeys
+    evaluation: EvaluationKeys
+
+
+class Evaluation(_Open):
+    """What a table needs of an evaluation."""
+
+    miou: float | None
 
 
 def read_results(folder: Path) -> Results:
@@ -30,13 +67,13 @@ def read_results(folder: Path) -> Results:
         match = re.fullmatch(r"([A-I])-(\d+)", run.name)
         if match is None or not (run / "finished").is_file():
             continue
-        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        split, steps = config["evaluation"]["split"], config["training"]["stop_after"] or config["training"]["steps"]
+        config = documents.read_json(run / "config.json", RunConfig, ADVICE)
+        split, steps = config.evaluation.split, config.training.stop_after or config.training.steps
         path = run / "evaluation" / f"{split}-{steps}.json"
         if not path.is_file():
             raise UserError(f"{path} is missing, although {run} is finished: remove that folder and run it again")
-        settings[run.name] = _shared_settings(config)
-        results.setdefault(match[1], {})[int(match[2])] = json.loads(path.read_text(encoding="utf-8"))
+        settings[run.name] = _shared_settings(config.model_dump())
+        results.setdefault(match[1], {})[int(match[2])] = documents.read_json(path, Evaluation, ADVICE).model_dump()
     if not results:
         raise UserError(
             f"{folder} holds no finished run: expected folders named ROW-SEED, as launch/ablation.sh makes them"
@@ -57,7 +94,9 @@ def _check_settings(folder: Path, settings: dict[str, str]) -> None:
 
 def _shared_settings(config: dict) -> str:
     """Return the keys that must be the same in all runs, as text to compare; how the work is split over devices is not."""
-    groups = {name: group for name, group in config.items() if isinstance(group, dict) and name != "parallel"}
+    groups = {
+        name: group for name, group in config.items() if isinstance(group, dict) and name not in ("parallel", "said")
+    }
     ignored = ROW_KEYS | NEUTRAL_KEYS
     return json.dumps(
         {name: {k: v for k, v in g.items() if k not in ignored} for name, g in groups.items()}, sort_keys=True
