@@ -27,17 +27,17 @@ def load(path: str | Path, step: int | None = None) -> Predictor:
     Raises:
       UserError: if there is no model at `path`, or it cannot be read.
     """
-    path = epath.Path(path).expanduser()
-    if path.is_file():
-        return ExportedPredictor(read_export(Path(path)))
-    if path.parent.name == "checkpoints" and path.name.isdigit() and step is None:
-        path, step = path.parent.parent, int(path.name)
-    elif path.name == "checkpoints":
-        path = path.parent
-    workdir = Workdir(str(path))
+    place = epath.Path(path).expanduser()
+    if place.is_file():
+        return ExportedPredictor(read_export(Path(place)))
+    if place.parent.name == "checkpoints" and place.name.isdigit() and step is None:
+        place, step = place.parent.parent, int(place.name)
+    elif place.name == "checkpoints":
+        place = place.parent
+    workdir = Workdir(str(place))
     if not workdir.has_run():
         raise UserError(
-            f"{path}: there is no model here: expected the folder of a run (with config.json), one of its checkpoints, or a "
+            f"{place}: there is no model here: expected the folder of a run (with config.json), one of its checkpoints, or a "
             "file written by --mode=export"
         )
     config, label_space = workdir.read_config(), workdir.read_label_space()

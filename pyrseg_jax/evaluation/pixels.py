@@ -106,11 +106,11 @@ def _count_analysis(
     alone, oracle = counts["alone"], counts["oracle"]
     for i in range(len(alone)):
         values = functools.partial(_cells_of_level, view, len(alone), i)
-        probs = interpolate_at(values, *_grid_of(view, len(alone), i), pixels, size)
+        probs = interpolate_at(values, _grid_of(view, len(alone), i), pixels, size)
         alone = add(alone, i, level, predicted=probs.argmax(-1))
-    true_unity = interpolate_at(lambda at: view.cells[truth.chosen[at]], *view.grid, pixels, size)
+    true_unity = interpolate_at(lambda at: view.cells[truth.chosen[at]], view.grid, pixels, size)
     num_classes = view.cells.shape[-1]
-    true_semantic = interpolate_at(lambda at: jax.nn.one_hot(truth.classes[at], num_classes), *view.grid, pixels, size)
+    true_semantic = interpolate_at(lambda at: jax.nn.one_hot(truth.classes[at], num_classes), view.grid, pixels, size)
     oracle = add(oracle, 0, predicted=true_unity.argmax(-1))
     return {"alone": alone, "oracle": add(oracle, 1, predicted=true_semantic.argmax(-1))}
 
@@ -131,7 +131,7 @@ def _num_pieces(size: Int32[Array, "2"]) -> Int32[Array, ""]:
 
 def _mean_fused(views: Sequence[PaddedView], pixels: Index, size: Int32[Array, "2"]) -> Probs:
     """Average the fused probabilities of all views at some pixels."""
-    total = 0.0
+    each = []
     for view in views:
         row, column = pixels // size[1], pixels % size[1]
         column = jnp.where(view.is_mirrored, size[1] - 1 - column, column)
@@ -139,8 +139,8 @@ def _mean_fused(views: Sequence[PaddedView], pixels: Index, size: Int32[Array, "
         def cells_of(at: Index, view: PaddedView = view) -> Probs:
             return view.cells[view.chosen[at]]
 
-        total += interpolate_at(cells_of, *view.grid, row * size[1] + column, size)
-    return total / len(views)
+        each.append(interpolate_at(cells_of, view.grid, row * size[1] + column, size))
+    return functools.reduce(jnp.add, each) / len(views)
 
 
 def _level_of(view: PaddedView, pixels: Index, size: Int32[Array, "2"]) -> Index:
@@ -151,10 +151,9 @@ def _level_of(view: PaddedView, pixels: Index, size: Int32[Array, "2"]) -> Index
     return view.level[jnp.minimum(at_row, height - 1) * width + at_column]
 
 
-def _grid_of(view: PaddedView, num_levels: int, level: int) -> tuple[Int32[Array, ""], Int32[Array, ""]]:
+def _grid_of(view: PaddedView, num_levels: int, level: int) -> Int32[Array, "2"]:
     """Return height and width of a level."""
-    times = num_levels - 1 - level
-    return view.grid[0] >> times, view.grid[1] >> times
+    return view.grid >> (num_levels - 1 - level)
 
 
 def _cells_of_level(view: PaddedView, num_levels: int, level: int, at: Index) -> Probs:

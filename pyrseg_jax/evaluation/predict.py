@@ -1,14 +1,14 @@
 """From logits to probabilities, and from both pyramids to one map: the only file where this happens."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, UInt8
 
 from pyrseg_jax.models.inputs import normalize
+from pyrseg_jax.models.segmenter import Pyramids, Segmenter
 from pyrseg_jax.pyramid import fuse
 
 
@@ -29,7 +29,7 @@ class Prediction(NamedTuple):
     semantic: tuple[UInt8[Array, "n _ _"], ...]
 
 
-def predict(model: nn.Module, variables: dict, images: UInt8[Array, "n h w 3"], threshold: float) -> Prediction:
+def predict(model: Segmenter, variables: dict, images: UInt8[Array, "n h w 3"], threshold: float) -> Prediction:
     """Run the network on a batch and fuse its two pyramids.
 
     Args:
@@ -38,7 +38,7 @@ def predict(model: nn.Module, variables: dict, images: UInt8[Array, "n h w 3"], 
       images: (N, H, W, 3) uint8 RGB; H and W are multiples of the coarsest stride.
       threshold: τ in 0 … 1, the least probability at which a cell counts as a unit-cell.
     """
-    pyramids = model.apply(variables, normalize(images), False)
+    pyramids = cast(Pyramids, model.apply(variables, normalize(images), False))
     probs = tuple(jax.nn.softmax(logits) for logits in pyramids.semantic)
     unity = tuple(jax.nn.sigmoid(logits) for logits in pyramids.unity)
     return fuse_pyramids(probs, unity, threshold)

@@ -145,17 +145,20 @@ def _between(x: Float[Array, "c n h w"], axis: int, by: float) -> Float[Array, "
     return here * (1 - abs(by)) + beside * abs(by)
 
 
-def interpolate_at(values: Callable[[Index], Probs], height, width, pixels: Index, size: Int32[Array, "2"]) -> Probs:
+def interpolate_at(
+    values: Callable[[Index], Probs], grid: Int32[Array, "2"], pixels: Index, size: Int32[Array, "2"]
+) -> Probs:
     """Interpolate a map at some pixels of an image over which it stretches.
 
     Bilinear with half-pixel centers (PyTorch's `align_corners=False`). All sizes are values, so one program serves all images.
 
     Args:
       values: maps (k,) row-major positions in the map to their (k, C) probabilities.
-      height, width: of the map.
+      grid: height and width of the map.
       pixels: (k,) row-major positions in the image.
       size: height and width of the image in pixels.
     """
+    height, width = grid
     above, below, down = _taps(pixels // size[1], height, size[0])
     left, right, across = _taps(pixels % size[1], width, size[1])
     left_side = values(above * width + left) * (1 - down) + values(below * width + left) * down
