@@ -91,7 +91,11 @@ def test_a_skipped_record_is_replaced_counted_and_logged_once(damaged, caplog, w
     stream.close()
     assert all(set(batch) == {"image", "label"} and batch["image"].shape == (2, 64, 64, 3) for batch in found)
     assert stream.num_skipped == 4
-    messages = [message for message in caplog.messages if message.startswith("skipped, another record replaces it")]
+    messages = [
+        message
+        for message in caplog.messages
+        if message.startswith("skipped a bad record and read another one instead")
+    ]
     assert sorted("training_1.jpg" in message for message in messages) == [False, True]
     again = batches(damaged, "skip", first_step=3)
     for batch in found[3:]:

@@ -105,13 +105,13 @@ ADE_PROBLEMS = [
     ("decompression bomb", r"ADE_train_00000003\.png cannot be decoded .*DecompressionBomb"),
     ("no annotations", r"annotations/training is missing: the folder layout is"),
     ("nothing there", r"config\.data\.root=.*missing: there is no such file or folder .*ADEChallengeData2016\.zip"),
-    ("something else", r"config\.data\.root=.*empty holds neither: name the unpacked folder of ade20k"),
+    ("something else", r"config\.data\.root=.*empty holds no such files: name the unpacked folder of ade20k"),
     ("zip cut off", r"ADEChallengeData2016\.zip cannot be read as a zip .*it may be cut off; fetch the file again"),
     ("not a zip", r"ADEChallengeData2016\.zip cannot be read as a zip"),
     ("zip damaged", r"\.zip:ADEChallengeData2016/images/training/ADE_train_00000003\.jpg cannot be unpacked"),
     ("zip with a password", r"ADE_train_00000003\.jpg cannot be unpacked .*password"),
     ("zip that escapes", r"the entry 'ADEChallengeData2016/\.\./\.\./\.\./\.bashrc' leads out of its folder"),
-    ("zip of something else", r"ADEChallengeData2016\.zip is a zip of something else"),
+    ("zip of something else", r"ADEChallengeData2016\.zip is a different zip file"),
     ("zip bomb", r"images/training/zeros\.jpg unpacks to 3 MiB, above the limit of 1 MiB"),
 ]
 

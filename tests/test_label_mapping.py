@@ -53,5 +53,7 @@ def test_contradicting_values_are_explained(mapping, message):
 
 
 def test_only_folders_accept_a_label_mapping():
-    with pytest.raises(UserError, match=r"are for config\.data\.name=folder; scenes has label values of its own"):
+    with pytest.raises(
+        UserError, match=r"apply only to config\.data\.name=folder; the label values of scenes are fixed"
+    ):
         open_dataset("scenes", None, None, label_mapping=LabelMapping(remap="7:1"))

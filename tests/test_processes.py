@@ -131,7 +131,7 @@ def test_a_run_of_two_processes_continues_in_one_and_is_evaluated_by_three(train
     arguments = [f"--config.data.root={data}", f"--workdir={workdir}"]
     (result,) = finish(start_all(1, 1, [*FIVE_STEPS, "--config.training.evaluate_every=10", *arguments]))
     assert result[0] == 0, result
-    assert "step 5 was reached before" in result[2]
+    assert "step 5 is already done" in result[2]
     before = evaluation_of(workdir)
     (workdir / "evaluation" / "validation-5.json").unlink()
     results = finish(start_all(3, 1, [*FIVE_STEPS, *arguments, "--mode=evaluate"]))
@@ -143,7 +143,7 @@ def test_a_mode_for_one_process_is_refused_in_two(trained):
     workdir, _ = trained("one")
     for status, _, stderr in finish(start_all(2, 1, ["--mode=validate", f"--workdir={workdir}"])):
         assert status == 1
-        assert "error: --mode=validate is work for one process, and there are 2" in stderr
+        assert "error: --mode=validate runs in one process, but 2 were started" in stderr
 
 
 def test_processes_need_all_three_flags_or_none():

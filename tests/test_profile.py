@@ -57,4 +57,4 @@ def test_without_steps_nothing_is_recorded(tmp_path):
 def test_a_range_before_the_resumed_step_is_reported(tmp_path, caplog):
     with caplog.at_level(logging.WARNING), Profiler((2, 4), epath.Path(tmp_path), 4):
         pass
-    assert "no profile: the run has already taken the steps 2 … 4" in caplog.text
+    assert "no profile is written: the steps 2 … 4 are already done" in caplog.text

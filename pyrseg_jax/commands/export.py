@@ -41,7 +41,9 @@ def export(config: Config, workdir: Workdir, target: str | None, sizes: Sequence
     crop = config.data.crop_px
     shapes = [_read_size(text) for text in sizes] or [(crop, crop)]
     if target is None and is_remote(workdir.path):
-        raise UserError(f"--mode=export writes to a disk, and {workdir.path} is in a bucket: name a file with --output")
+        raise UserError(
+            f"--mode=export writes a local file, but {workdir.path} is in remote storage: name a file with --output"
+        )
     path = Path(target).expanduser() if target else Path(workdir.path) / "model.zip"
     if path.suffix != ".zip":
         raise UserError(f"--output={target}: an exported model is a file whose name ends in .zip")

@@ -178,7 +178,7 @@ def open_archive(root: str, markers: Sequence[str], zip_names: Sequence[str], wh
     for name in zip_names:
         if (path / name).is_file():
             return _inside_zip(path / name, markers, expected)
-    raise UserError(f"config.data.root={root} holds neither: name {expected}")
+    raise UserError(f"config.data.root={root} holds no such files: name {expected}")
 
 
 def _inside_zip(path: Path, markers: Sequence[str], expected: str) -> ZipArchive:
@@ -188,7 +188,7 @@ def _inside_zip(path: Path, markers: Sequence[str], expected: str) -> ZipArchive
             if folder == marker or folder.endswith("/" + marker):
                 base = folder.removesuffix(marker).rstrip("/")
                 return archive.below(base) if base else archive
-    raise UserError(f"{path} is a zip of something else: expected {expected}")
+    raise UserError(f"{path} is a different zip file: expected {expected}")
 
 
 def _too_large(place: str, size: int) -> str:

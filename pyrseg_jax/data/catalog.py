@@ -50,8 +50,8 @@ def open_dataset(
     if not spec.accepts_label_mapping and label_mapping != LabelMapping():
         accepting = " or ".join(name for name, spec in DATASETS.items() if spec.accepts_label_mapping)
         raise UserError(
-            f"config.data.first_value, config.data.void_value and config.data.remap are for config.data.name={accepting}; {name} "
-            "has label values of its own"
+            f"config.data.first_value, config.data.void_value and config.data.remap apply only to config.data.name={accepting}; "
+            f"the label values of {name} are fixed"
         )
     dataset = spec.open(DataLocation(root, prepared, is_raw), label_mapping)
     dataset = _hold_out(dataset, holdout, holdout_seed)

@@ -37,7 +37,7 @@ def make_label_space(names: tuple[str, ...], mapping: LabelMapping = LabelMappin
     if last_value > 255:
         raise UserError(
             f"config.data.first_value={first_value}: the last of {len(names)} classes would have the value {last_value}, and "
-            "label maps of eight bits end at 255; take a smaller one"
+            "8-bit label maps hold values up to 255; use a smaller value"
         )
     if first_value <= void_value <= last_value:
         name = names[void_value - first_value]

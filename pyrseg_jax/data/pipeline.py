@@ -100,7 +100,9 @@ class TrainingBatches:
                 self.num_skipped += 1
                 if problem not in self._logged:
                     self._logged.add(problem)
-                    log.warning("skipped, another record replaces it: %s", problem.decode(errors="ignore"))
+                    log.warning(
+                        "skipped a bad record and read another one instead: %s", problem.decode(errors="ignore")
+                    )
         return batch
 
     def close(self) -> None:

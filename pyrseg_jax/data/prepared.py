@@ -93,7 +93,7 @@ def find_files(files: FileDataset, location: DataLocation) -> dict[str, ArchiveS
     counts = {split: len(source) for split, source in splits.items()}
     if counts != dict(files.num_images):
         log.warning(
-            "%s holds %s; published are %s: results on this selection do not compare",
+            "%s holds %s, but %s were published: results on this selection cannot be compared with published ones",
             archive.place(), _word(counts), _word(files.num_images),
         )  # fmt: skip
     return splits

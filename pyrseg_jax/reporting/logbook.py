@@ -128,7 +128,9 @@ class Logbook:
                 finish()
             except OSError as error:
                 log.warning(
-                    "the end of the record in %s is lost (%s)", self._remote or self._folder, error.strerror or error
+                    "the last lines of the record in %s could not be written (%s)",
+                    self._remote or self._folder,
+                    error.strerror or error,
                 )
         if self._remote is not None:
             shutil.rmtree(self._folder, ignore_errors=True)

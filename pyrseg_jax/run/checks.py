@@ -52,6 +52,6 @@ def _check_loss(config: Config) -> None:
     ):
         if value != unset:
             raise UserError(
-                f"config.training.{name}={value!r} is for config.model.representation='per_pixel' or 'auxiliary': with a "
+                f"config.training.{name}={value!r} applies only to config.model.representation='per_pixel' or 'auxiliary': with a "
                 f"pyramid the relabeling decides what is learned; leave it at {unset!r}"
             )

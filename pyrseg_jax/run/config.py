@@ -113,7 +113,7 @@ def resolve_durations(config: Config, num_training_images: int | None) -> Config
     if num_training_images is None:
         name, text = next(iter(texts.items()))
         raise UserError(
-            f"config.{name}={text!r}: how many training images {config.data.name} has is not known before its files are "
+            f"config.{name}={text!r}: the number of training images of {config.data.name} is unknown until its files are "
             "read; give a number of steps here"
         )
     batch = config.training.batch_size

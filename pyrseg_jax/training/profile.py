@@ -54,7 +54,7 @@ class Profiler:
     def __enter__(self) -> "Profiler":
         if self._steps is not None and self._first_step >= self._steps[1]:
             log.warning(
-                "no profile: the run has already taken the steps %d … %d, it continues after step %d",
+                "no profile is written: the steps %d … %d are already done, and the run continues after step %d",
                 *self._steps,
                 self._first_step,
             )

@@ -129,7 +129,7 @@ class Trainer:
         self._pending: tuple[int, Metrics] | None = None  # a step whose metrics are still on the device
         self.preemption.is_written = lambda: not self.checkpoints.is_writing()
         if first_step >= schedule.last_step:
-            log.info("step %d was reached before: nothing to train", first_step)
+            log.info("step %d is already done: nothing is left to train", first_step)
             self._evaluate(first_step, state)
             return state
         with contextlib.closing(self.open_batches(first_step)) as self._batches, self.stalls, self.profiler:

@@ -45,9 +45,7 @@ def read_weights(path: Path) -> WeightFile:
     elif suffix in PICKLED:
         state = _read_pickled(path)
     else:
-        raise UserError(
-            f"{path} is not a file of weights: expected a name that ends in {', '.join(SAFETENSORS + PICKLED)}"
-        )
+        raise UserError(f"{path} is not a weight file: expected a name ending in {', '.join(SAFETENSORS + PICKLED)}")
     if not state:
         raise UserError(f"{path} holds no tensors: expected the state dict of a network")
     return WeightFile(state, sha256_of(path))
@@ -80,7 +78,7 @@ def _read_pickled(path: Path) -> dict[str, np.ndarray]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} is refused: it is damaged, or holds more than weights, and reading that would run code from the file"
+            f"{path} was not read: it is damaged, or it holds objects other than weights, which could run code"
             f"{_asked_for(error)}; if you trust it, save its state dict alone, as .safetensors"
         ) from error
     # PyTorch raises many kinds of errors for files that are cut off or of another format.

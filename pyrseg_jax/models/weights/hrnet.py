@@ -57,8 +57,8 @@ def convert_segmenter(state_dict: State, abstract: Mapping) -> dict:
     missing = ["/".join(path[1:-1]) for path in flat if path not in found.variables]
     if missing or found.left:
         raise UserError(
-            f"the weights ({found.source}) are not those of this network: {some_of(dict.fromkeys(missing)) or 'nothing'} is "
-            f"missing, {some_of(found.left) or 'nothing'} is left over; choose the network and the classes as they were "
+            f"the weights ({found.source}) do not fit this network: {some_of(dict.fromkeys(missing)) or 'nothing'} is "
+            f"missing, {some_of(found.left) or 'nothing'} is not used; choose the network and the classes as they were "
             "trained, or start a training from these weights, which takes what fits"
         )
     return unflatten_dict(found.variables)

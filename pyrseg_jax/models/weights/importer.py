@@ -91,7 +91,7 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
     """
     if not importers:
         raise UserError(
-            "there is no importer for files of weights on this backbone: start from another run's folder, or choose a "
+            "no importer reads weight files for this backbone: start from another run's folder, or choose a "
             "backbone that published weights fit"
         )
     flat = flatten_dict(abstract)
@@ -165,7 +165,7 @@ def convert(family: str, state: State, names: Names, abstract: Mapping[Path, Any
             if items
         ]
         raise UserError(
-            f"the weights are not those of this {family}: {'; '.join(found)}; choose another file, or the backbone that "
+            f"the weights do not fit this {family}: {'; '.join(found)}; choose another file, or the backbone that "
             "this file is for"
         )
     return variables
