@@ -91,7 +91,7 @@ def _prepare_process(arguments, mode: Mode, preemption: Preemption | None) -> No
         preemption.hand_over(processes.agree_on_preemption)
     if processes.count() > 1 and not mode.is_parallel:
         raise UserError(
-            f"{arguments.mode} runs in one process, but {processes.count()} were started: start it once, with "
+            f"the mode {arguments.mode} runs in one process, but {processes.count()} were started: start it once, with "
             "--distributed=off"
         )
     if not processes.is_first():

@@ -238,7 +238,7 @@ def test_two_real_processes_find_each_other(stage, tmp_path):
     arguments = ["--mode=validate", f"--workdir={tmp_path / 'run'}"]
     done = stage.run(*local_command(stage, *arguments), JAX_PLATFORMS="cpu")
     assert done.returncode == 1
-    assert "error: --mode=validate runs in one process, but 2 were started" in done.stdout
+    assert "error: the mode validate runs in one process, but 2 were started" in done.stdout
 
 
 # ── slurm.sbatch ──

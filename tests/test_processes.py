@@ -143,7 +143,7 @@ def test_a_mode_for_one_process_is_refused_in_two(trained):
     workdir, _ = trained("one")
     for status, _, stderr in finish(start_all(2, 1, ["--mode=validate", f"--workdir={workdir}"])):
         assert status == 1
-        assert "error: --mode=validate runs in one process, but 2 were started" in stderr
+        assert "error: the mode validate runs in one process, but 2 were started" in stderr
 
 
 def test_processes_need_all_three_flags_or_none():

@@ -33,9 +33,9 @@ def fresh_state(optimizer, seed=0):
     return initial_state(variables, optimizer)
 
 
-def make_batch(seed=0, n=4, side=64):
+def make_batch(seed=0, n=4, side=64, width=None):
     rng = np.random.default_rng(seed)
-    pairs = [draw_pair(rng, side, side) for _ in range(n)]
+    pairs = [draw_pair(rng, side, width or side) for _ in range(n)]
     labels = np.stack([np.where(label == 0, VOID, label - 1) for _, label in pairs]).astype(np.uint8)
     return {"image": np.stack([image for image, _ in pairs]), "label": labels}
 
