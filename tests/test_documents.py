@@ -7,13 +7,14 @@ import pytest
 from etils import epath
 
 from pyrseg_jax.data.label_space import LabelSpace, ade_layout
-from pyrseg_jax.data.records import ShardResult, StoredReports
+from pyrseg_jax.data.records import ShardResult, StoredReport, StoredReports
 from pyrseg_jax.data.report import DatasetReport
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.export.stablehlo import About
 from pyrseg_jax.paper.ablation.results import RunConfig
 from pyrseg_jax.run.workdir import Initialization
 from pyrseg_jax.storage import documents
+from pyrseg_jax.training.checkpoint import About as CheckpointAbout
 from pyrseg_jax.training.scores import Scores, StoredScores
 
 SCHEMAS = (LabelSpace, Initialization, About, StoredScores, StoredReports, ShardResult, RunConfig)
@@ -62,8 +63,13 @@ def test_a_missing_file_is_named(tmp_path):
         ({"names": ["road", 3]}, r"names\[1\]=3: expected str, found int"),
         ({"file_ids": [1.5, 2]}, r"file_ids\[0\]=1\.5: expected int, found float"),
         ({"file_ids": [True, 2]}, r"file_ids\[0\]=True: expected int, found bool"),
-        ({"file_ids": [1]}, "expected one file id per class, found 2 names and 1 ids"),
-        ({"file_ids": [1, 256]}, "expected values of label files between 0 and 255"),
+        ({"file_ids": [1]}, "expected one item of file_ids per class, found 2 names and 1 file_ids"),
+        ({"file_ids": [1, 256]}, "expected values of label files and of colors between 0 and 255"),
+        ({"colors": [[300, 0, 0], [0, 0, 0]]}, "expected values of label files and of colors between 0 and 255"),
+        ({"colors": [[0, 0, 0]]}, "expected one item of colors per class, found 2 names and 1 colors"),
+        ({"also": [[300, 0]]}, "expected pairs of a value between 0 and 255 and a train id in also"),
+        ({"names": [], "file_ids": []}, "expected 1 to 255 names, found 0"),
+        ({"a\nb": 1}, r"the key 'a\\nb' is not known"),
     ],
 )
 def test_what_is_wrong_with_the_classes_is_named(values, message):
@@ -74,6 +80,36 @@ def test_what_is_wrong_with_the_classes_is_named(values, message):
     del whole["names"]
     with pytest.raises(UserError, match="the key names is missing"):
         documents.parse_json(json.dumps(whole), LabelSpace, "x")
+
+
+ABOUT = {"format": 1, "label_space": dataclasses.asdict(ade_layout(("road",))), "sizes": [[64, 64]], "threshold": 0.5}
+REPORT = DatasetReport.empty(2).to_json()
+WEIGHTS = {"file": "w.pth", "sha256": "0", "source": "HRNet"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "whole", "values", "message"),
+    [
+        (About, ABOUT, {"sizes": []}, r"sizes=\[\]: "),
+        (About, ABOUT, {"format": 2}, "format=2: expected 1"),
+        (About, ABOUT, {"threshold": 5.0}, "threshold=5.0: expected at most 1"),
+        (Initialization, WEIGHTS, {"file": 1}, "file=1: expected str, found int"),
+        (StoredReport, REPORT, {"pixels": [1]}, "found lists of different lengths"),
+        (StoredReport, REPORT, {"cells": [[1], [1, 2], [1, 2]]}, r"cells\[0\]"),
+        (StoredReport, REPORT, {"pixels": [10**30, 1]}, r"pixels\[0\]=1000"),
+        (
+            CheckpointAbout,
+            {"checksums": {"variables": {"a": "0"}}},
+            {"checksums": []},
+            "checksums=.*: expected an object",
+        ),
+        (CheckpointAbout, {"checksums": {}}, {"checksums": {"variables": None}}, "variables=None: expected an object"),
+    ],
+)
+def test_what_is_wrong_with_a_record_is_named(schema, whole, values, message):
+    documents.parse_json(json.dumps(whole), schema, "x")
+    with pytest.raises(UserError, match=message):
+        documents.parse_json(json.dumps(whole | values), schema, "x")
 
 
 def test_a_report_of_a_data_set_survives_the_round_trip():

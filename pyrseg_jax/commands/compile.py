@@ -69,8 +69,12 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
 
 def _num_training_images(config: Config) -> int | None:
     """Return the published number of training images without those held out; None if only the files could tell."""
-    published = find_spec(config.data.name).num_training_images
-    return None if published is None else published - config.data.holdout
+    published, holdout = find_spec(config.data.name).num_training_images, config.data.holdout
+    if published is not None and holdout >= published:
+        raise UserError(
+            f"config.data.holdout={holdout}: {config.data.name} has {published} training images; use at most {published - 1}"
+        )
+    return None if published is None else published - holdout
 
 
 def splittable_batch(batch_size: int, num_groups: int, accumulate: int) -> int:

@@ -39,7 +39,7 @@ def export(config: Config, workdir: Workdir, target: str | None, sizes: Sequence
       UserError: if the target or a size is not valid, or the run has no checkpoint.
     """
     crop = config.data.crop_px
-    shapes = [_read_size(text) for text in sizes] or [(crop, crop)]
+    shapes = [_read_size(text) for text in dict.fromkeys(sizes)] or [(crop, crop)]
     if target is None and is_remote(workdir.path):
         raise UserError(
             f"--mode=export writes a local file, but {workdir.path} is in remote storage: name a file with --output"

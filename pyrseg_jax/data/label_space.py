@@ -39,12 +39,19 @@ class LabelSpace:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (pydantic reads it when a label space is read from JSON)
 
     def __post_init__(self) -> None:
-        if len(self.names) != len(self.file_ids):
-            raise ValueError(
-                f"expected one file id per class, found {len(self.names)} names and {len(self.file_ids)} ids"
-            )
-        if not all(0 <= value <= 255 for value in (*self.file_ids, self.void_file_id)):
-            raise ValueError("expected values of label files between 0 and 255")
+        num_classes = len(self.names)
+        if not 1 <= num_classes <= MAX_CLASSES:
+            raise ValueError(f"expected 1 to {MAX_CLASSES} names, found {num_classes}")
+        for name, values in (("file_ids", self.file_ids), ("colors", self.colors), ("is_stuff", self.is_stuff)):
+            if values is not None and len(values) != num_classes:
+                raise ValueError(
+                    f"expected one item of {name} per class, found {num_classes} names and {len(values)} {name}"
+                )
+        channels = (channel for color in self.colors or () for channel in color)
+        if not all(0 <= value <= 255 for value in (*self.file_ids, self.void_file_id, *channels)):
+            raise ValueError("expected values of label files and of colors between 0 and 255")
+        if not all(0 <= value <= 255 and (0 <= id < num_classes or id == VOID) for value, id in self.also):
+            raise ValueError("expected pairs of a value between 0 and 255 and a train id in also")
 
     @property
     def num_classes(self) -> int:

@@ -1,22 +1,34 @@
 """Schemas of the JSON files that a prepared data set consists of, beside its images."""
 
-from pydantic import ConfigDict, RootModel
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, RootModel, model_validator
 
 from pyrseg_jax.storage.documents import Document
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]  # what an array of 64 bits holds
 
 
 class StoredReport(Document):
     """A `DatasetReport` as `DatasetReport.to_json` returns it."""
 
-    strides: list[int]
-    pixels: list[int]
-    images: list[int]
-    num_void: int
-    cells: list[list[int]]
-    unit_pixels: list[list[int]]
-    cell_pixels: list[int]
-    sizes: list[tuple[int, int, int]]  # height, width, number of images
-    problems: list[tuple[int, str]]  # index in the split, message
+    strides: list[Count]
+    pixels: list[Count]
+    images: list[Count]
+    num_void: Count
+    cells: list[tuple[Count, Count]]
+    unit_pixels: list[list[Count]]
+    cell_pixels: list[Count]
+    sizes: list[tuple[Count, Count, Count]]  # height, width, number of images
+    problems: list[tuple[Count, str]]  # index in the split, message
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> "StoredReport":
+        per_class = {len(self.pixels), len(self.images), len(self.cell_pixels), *map(len, self.unit_pixels)}
+        per_level = {len(self.strides), len(self.cells), len(self.unit_pixels)}
+        if len(per_class) > 1 or len(per_level) > 1:
+            raise ValueError("expected lists with one item per class or per level, found lists of different lengths")
+        return self
 
 
 class StoredReports(RootModel[dict[str, StoredReport]]):

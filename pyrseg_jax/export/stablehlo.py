@@ -6,7 +6,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export as jax_export
 from jaxtyping import UInt8
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
@@ -119,9 +119,10 @@ class About(documents.Document):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
+    format: Literal[1]  # FORMAT of `write_export`: a file of another format is refused
     label_space: LabelSpace
-    sizes: list[tuple[int, int]]
-    threshold: float
+    sizes: Annotated[list[tuple[int, int]], Field(min_length=1)]
+    threshold: Annotated[float, Field(ge=0, le=1)]
 
 
 def read_export(path: Path) -> Exported:

@@ -195,8 +195,18 @@ _OPTIONS = {"resize": "half_pixel", "remat": "off"}
 
 def _make_backbone(name: str, spec: BackboneSpec, **options: Any) -> nn.Module:
     """Make a backbone with those options that its constructor takes."""
+    check_options(name, spec, **{option: options[option] for option in _OPTIONS})
     accepted = inspect.signature(spec.make).parameters
-    for option, default in _OPTIONS.items():
-        if option not in accepted and (value := options.pop(option)) != default:
-            raise ValueError(f"{option}={value!r}: the backbone {name!r} has no such option; leave it at {default!r}")
-    return spec.make(**options)
+    return spec.make(
+        **{option: value for option, value in options.items() if option in accepted or option not in _OPTIONS}
+    )
+
+
+def check_options(name: str, spec: BackboneSpec, **options: str) -> None:
+    """Raise ValueError if `resize` or `remat` is set for a backbone whose constructor does not take it."""
+    accepted = inspect.signature(spec.make).parameters
+    for option, value in options.items():
+        if option not in accepted and value != _OPTIONS[option]:
+            raise ValueError(
+                f"{option}={value!r}: the backbone {name!r} has no such option; leave it at {_OPTIONS[option]!r}"
+            )

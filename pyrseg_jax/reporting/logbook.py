@@ -183,8 +183,8 @@ def _lines_until(path: epath.Path, last_step: int) -> str:
     for line in path.read_bytes().decode(errors="replace").splitlines():
         try:
             step = json.loads(line)["step"]
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
-        if step <= last_step:
+        if isinstance(step, int) and step <= last_step:
             kept[step] = line + "\n"
     return "".join(kept.values())

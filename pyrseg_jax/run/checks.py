@@ -2,7 +2,7 @@
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.backbones import BACKBONES
-from pyrseg_jax.models.segmenter import upsampling_to
+from pyrseg_jax.models.segmenter import check_options, upsampling_to
 from pyrseg_jax.pyramid.levels import check_strides
 from pyrseg_jax.run.schema import Config
 from pyrseg_jax.training.profile import parse_steps
@@ -33,6 +33,11 @@ def _check_sizes(config: Config) -> None:
         upsampling_to(strides, BACKBONES[config.model.backbone].output_stride)
     except (ValueError, TypeError) as error:
         raise UserError(f"config.model.strides: {error}") from error
+    model = config.model
+    try:
+        check_options(model.backbone, BACKBONES[model.backbone], resize=model.resize, remat=model.remat)
+    except ValueError as error:
+        raise UserError(f"config.model.{error}") from error
     coarsest = strides[0]
     if crop_px % coarsest:
         near = max(coarsest, crop_px // coarsest * coarsest)

@@ -148,9 +148,13 @@ def from_json(text: str | bytes, name: str = "config.json") -> Config:
         if isinstance(values.get(group), dict) and values[group].pop(last, None) is not None:
             _say_retired(retired)
     try:
-        return _read(values)
+        config = _read(values)
     except UserError as error:
         raise UserError(f"{name}: {error}; {advice}") from error
+    for group in ("data", "model", "training"):
+        if group not in values:  # defaults would build another network, and blame the checkpoints for it
+            raise UserError(f"{name}: the key {group} is missing; {advice}")
+    return config
 
 
 @functools.cache  # a command reads the file several times

@@ -12,6 +12,8 @@ from pyrseg_jax.run import choices
 from pyrseg_jax.run.declare import OneOf, duration, group, key
 from pyrseg_jax.run.durations import Duration
 
+MAX_SEED = 2**32 - 1  # JAX takes 32 bits
+
 
 @group
 class Data:
@@ -37,7 +39,7 @@ class Data:
         "stop", "What to do about an image or label that cannot be used: stop, or skip it and count it.", resumable=True
     )
     holdout: int = key(0, "Number of training images that form the split `holdout` instead.", unit="images", at_least=0)
-    holdout_seed: int = key(0, "Seed of the random choice of the held-out images.", at_least=0)
+    holdout_seed: int = key(0, "Seed of the random choice of the held-out images.", at_least=0, at_most=MAX_SEED)
     crop_px: int = key(
         512,
         "Height and width of the crops to train on. It must be a multiple of the pyramid's coarsest stride.",
@@ -230,7 +232,10 @@ class Config:
     """
 
     seed: int = key(
-        0, "Seed of the initial weights, of the order of the images, and of their augmentation.", at_least=0
+        0,
+        "Seed of the initial weights, of the order of the images, and of their augmentation.",
+        at_least=0,
+        at_most=MAX_SEED,
     )
     data: Data = Data()
     model: Model = Model()

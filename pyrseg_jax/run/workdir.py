@@ -11,10 +11,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from etils import epath
-from pydantic import RootModel
+from pydantic import Discriminator, RootModel, Tag
 
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.distributed import mesh as mesh_lib
@@ -39,8 +39,18 @@ class GivenWeights(documents.Document):
     source: str
 
 
-class Initialization(RootModel[Literal["random"] | GivenWeights]):
-    """The content of initialisation.json."""
+def _kind_of_initialization(content: Any) -> str:
+    return "weights" if isinstance(content, dict | GivenWeights) else "random"
+
+
+class Initialization(RootModel):
+    """The content of initialisation.json: "random", or an object that describes the weights."""
+
+    # Told apart by their types, so that an error speaks of the form that the file has.
+    root: Annotated[
+        Annotated[Literal["random"], Tag("random")] | Annotated[GivenWeights, Tag("weights")],
+        Discriminator(_kind_of_initialization),
+    ]
 
 
 class Workdir:
@@ -158,7 +168,7 @@ class Workdir:
 
     def read_initialization(self) -> str | dict:
         """Return what the run started from: `"random"`, or `file`, `sha256` and `source` of the weights."""
-        if not self._initialization.is_file():  # the run is older than this file
+        if not self._initialization.exists():  # the run is older than this file
             return RANDOM
         origin = documents.read_json(self._initialization, Initialization).root
         return origin if isinstance(origin, str) else origin.model_dump()

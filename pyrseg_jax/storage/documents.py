@@ -95,7 +95,8 @@ def describe_problem(error: ValidationError) -> str:
 
 def place_of(loc: tuple[int | str, ...]) -> str:
     """Write a place inside a document as `classes.names[3]`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    return text if text.isprintable() else repr(text)  # keys of a damaged file may hold line breaks
 
 
 def describe(place: str, problem: Any) -> str:

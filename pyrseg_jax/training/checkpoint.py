@@ -10,10 +10,12 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
+from pydantic import ConfigDict, ValidationError
 
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.paths import is_remote
 from pyrseg_jax.training.checksums import checksums, differing
 from pyrseg_jax.training.scores import BestScored, Scores
@@ -23,6 +25,14 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 VARIABLES, TRAINING, ABOUT = "variables", "training", "about"  # the items of a checkpoint
+
+
+class About(documents.Document):
+    """The item `about` of a checkpoint: checksums by item and array. What else it says is for people."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    checksums: dict[str, dict[str, str]]
 
 
 class Checkpoints:
@@ -156,7 +166,10 @@ class Checkpoints:
                 name: read_arrays.restore(folder / name, args=ocp.args.StandardRestore(item))
                 for name, item in abstract_items.items()
             }
-            sums = read_json.restore(folder / ABOUT)["checksums"]
+            try:
+                sums = About.model_validate(read_json.restore(folder / ABOUT)).checksums
+            except ValidationError as error:
+                raise ValueError(f"{ABOUT}: {documents.describe_problem(error)}") from error
             return found, {name: sums[name] for name in abstract_items}
 
         found, expected = _fail_together(read)

@@ -26,7 +26,7 @@ def parse_steps(text: str | None, name: str = "profile") -> tuple[int, int] | No
     """
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+):(\d+)", text)
+    found = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         raise UserError(f"{name}={text!r}: expected the first and the last step to profile, like '10:15'")
     return int(found[1]), int(found[2])
