@@ -67,5 +67,6 @@ def test_paths_named_on_the_page_exist():
     named = set(re.findall(r"`((?:pyrseg_jax|tests|launch|docs)/[\w./]*)`", PAGE))
     named |= {f"pyrseg_jax/{path}" for path in re.findall(r"`((?:models|data|training|run)/[\w./]+)`", PAGE)}
     assert len(named) > 10
-    for path in named - written - {"tests/test_NAME.py"}:
+    from_the_guide = "pyrseg_jax/models/backbones/plain.py"
+    for path in named - written - {"tests/test_NAME.py", from_the_guide}:
         assert (root / path).exists(), f"CONTRIBUTING.md names {path}, which does not exist"
