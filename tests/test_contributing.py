@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.docs import DOCS, blocks_of
+
+from pyrseg_jax.models.backbones import BACKBONES
 
 PAGE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 # Each Python block begins with a comment: the path of its file, or the path and the table to which it adds an entry.
@@ -21,7 +24,7 @@ def examples():
     """The test functions on the page by name, while its other blocks are in place."""
     tests: dict[str, Callable] = {}
     with pytest.MonkeyPatch.context() as patch:
-        module = None
+        module = backbone_of_the_guide(patch)
         for path, table, code in BLOCKS:
             if table:
                 package = importlib.import_module(path.removesuffix("/__init__.py").replace("/", "."))
@@ -34,6 +37,16 @@ def examples():
             exec(compile(code, path, "exec"), vars(module))
             tests |= {name: value for name, value in vars(module).items() if name.startswith("test_")}
         yield tests
+
+
+def backbone_of_the_guide(patch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Put the backbone of `extending.md` in the file in which the page tells the reader to put it."""
+    code = next(b.text for b in blocks_of(DOCS / "guide" / "extending.md") if b.language == "python")
+    module = types.ModuleType("pyrseg_jax.models.backbones.plain")
+    patch.setitem(sys.modules, module.__name__, module)
+    patch.setitem(BACKBONES, "plain", None)  # taken back after the tests, whatever the block assigns
+    exec(compile(code, "extending.md", "exec"), vars(module))
+    return module
 
 
 def test_every_python_block_names_its_file():
@@ -54,5 +67,6 @@ def test_paths_named_on_the_page_exist():
     named = set(re.findall(r"`((?:pyrseg_jax|tests|launch|docs)/[\w./]*)`", PAGE))
     named |= {f"pyrseg_jax/{path}" for path in re.findall(r"`((?:models|data|training|run)/[\w./]+)`", PAGE)}
     assert len(named) > 10
-    for path in named - written - {"tests/test_NAME.py"}:
+    from_the_guide = "pyrseg_jax/models/backbones/plain.py"
+    for path in named - written - {"tests/test_NAME.py", from_the_guide}:
         assert (root / path).exists(), f"CONTRIBUTING.md names {path}, which does not exist"

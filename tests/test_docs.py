@@ -27,6 +27,7 @@ from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.weights.hrnet import to_state_dict
 from pyrseg_jax.run import config as config_lib
+from pyrseg_jax.run import config_file
 
 LANGUAGES = {"bash", "python", "text", "dockerfile"}
 STEPS = 2
@@ -192,6 +193,7 @@ def test_python_blocks_run(inside, tables, page, tmp_path):
         assert names["probs"].shape == (1, 16, 16, 3)
     if page.stem == "extending":
         check_extensions(tmp_path)
+        check_own_config(tmp_path / "mine.py", page)
         assert [x.shape[1] for x in names["pyramids"].semantic] == [2, 4, 8]
         assert float(names["terms"]["dice"]) >= 0
     if page.stem == "quickstart":
@@ -215,3 +217,15 @@ def check_extensions(place: Path) -> None:
     config = config_lib.defaults()
     config.model.backbone, config.model.context, config.data.name = "plain", "psp", "side_by_side"
     assert config_lib.resolve(config).model.context == "psp"
+
+
+def check_own_config(path: Path, page: Path) -> None:
+    """A config file that defines a backbone, as `extending.md` puts it together, adds it before the names in it are checked."""
+    backbone, own_config = (
+        next(b.text for b in blocks_of(page) if beginning in b.text) for beginning in ("class Plain", "def get_config")
+    )
+    del BACKBONES["plain"]
+    path.write_text(backbone + own_config)
+    config = config_lib.resolve(config_file.load(config_file.find(str(path))))
+    assert config.model.backbone == "plain"
+    assert "plain" in BACKBONES

@@ -9,11 +9,15 @@ from support.docs import DOCS, ROOT, anchors_of, links_of, pages, prose_of
 
 from pyrseg_jax.commands import MODES
 from pyrseg_jax.run import command_line
+from pyrseg_jax.run.keys import keys_of
+from pyrseg_jax.run.schema import Config
+
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 
 # ── Links, paths, names ──
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*pages(), CONTRIBUTING], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     for target in links_of(page):
         path, _, anchor = target.partition("#")
@@ -80,8 +84,24 @@ def test_the_command_line_is_described_in_full():
     text = (DOCS / "reference" / "command_line.md").read_text()
     for mode in MODES:
         assert f"| `{mode}`" in text, mode
-    for flag in command_line.FLAGS:
+    for flag in (*command_line.FLAGS, "mode", "version"):
         assert f"`--{flag}" in text, flag
+
+
+def test_the_workdir_is_described_in_full():
+    text = (DOCS / "reference" / "workdir.md").read_text()
+    for name in ("config.json", "classes.json", "environment.json", "initialisation.json", "metrics.jsonl", "lock"):
+        assert f"| `{name}` |" in text, name
+    for name in ("loss", "semantic", "semantic_4", "unity", "unity_3", "gradient_norm", "data_wait_share"):
+        assert f"`{name}`" in text, name
+
+
+def test_the_keys_that_may_change_are_listed():
+    section = (DOCS / "guide" / "recovery.md").read_text().split("## Keys that may change")[1].split("\n## ")[0]
+    listed = {
+        name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(.*?)`", row)
+    }
+    assert listed == {name for name, key in keys_of(Config).items() if key.is_resumable}
 
 
 # ── Numbers and words ──
@@ -111,16 +131,23 @@ def test_results_stand_in_one_place():
 BRITISH = r"\w*(?:colour|normalis|initialis|labell|grey|centre|neighbour|behaviour|licence|favour|summaris|optimis)\w*"
 # A file and a JSON key that keep their spelling, because other programs read them.
 KEPT = ("initialisation",)
-CLIPPED = r"in place of|the like of|whoever|shall|is no \w+ but|there is to|by and by|of a sudden"
+CLIPPED = r"in place of|the like of|whoever|shall|is no \w+ but|there is to|by and by|of a sudden|hand on|slow twin"
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*pages(), CONTRIBUTING], ids=lambda page: str(page.relative_to(ROOT)))
 def test_words_are_american_and_plain(page):
     text = prose_of(page)
     for word in re.findall(BRITISH, text, re.IGNORECASE):
         assert any(kept in word for kept in KEPT), f"{page.relative_to(ROOT)}: {word}"
     clipped = re.findall(CLIPPED, text, re.IGNORECASE)
     assert not clipped, f"{page.relative_to(ROOT)}: {clipped}"
+
+
+@pytest.mark.parametrize("page", [*pages(), CONTRIBUTING], ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_sentence_begins_with_a_code_block(page):
+    """A block cannot be the subject of the sentence after it: the sentence says "This command …"."""
+    found = re.findall(r"^ *```\n\n([a-z].*)$", page.read_text(), re.MULTILINE)
+    assert not found, f"{page.relative_to(ROOT)}: {found}"
 
 
 def test_the_glossary_explains_what_users_meet():
@@ -133,7 +160,9 @@ def test_the_glossary_explains_what_users_meet():
         "storage",
         "label mapping",
         "resumable key",
+        "variant word",
         "accelerator",
+        "reference implementation",
     )
     for term in (*terms, "unit-cell", "mixed-cell", "void", "don't care", "evaluation protocol", "checkpoint"):
         assert f"| {term} |" in text, term
