@@ -10,7 +10,11 @@ from pyrseg_jax.data.source import Source
 from pyrseg_jax.data.spec import TRAINING, DataLocation, Dataset, DatasetSpec
 from pyrseg_jax.errors import UserError
 
-ON_ERROR = ("stop", "skip")  # what to do about a pair that cannot be used
+# What to do about an image or label that cannot be used.
+ON_ERROR = {
+    "stop": "end with an error that names the file",
+    "skip": "leave the pair out, and log how many were left out",
+}
 
 
 def find_spec(name: str) -> DatasetSpec:

@@ -62,6 +62,7 @@ class DatasetSpec:
       layout: how the user's files may lie, in one sentence.
       num_images: published number of images in each split; empty where that depends on the user's files.
       accepts_label_mapping: whether the user may say what the values in label files mean.
+      meaning: a description in one line, for help texts.
     """
 
     open: Callable[[DataLocation, LabelMapping], Dataset]
@@ -69,6 +70,7 @@ class DatasetSpec:
     layout: str
     num_images: Mapping[str, int] = dataclasses.field(default_factory=dict)
     accepts_label_mapping: bool = False
+    meaning: str = ""
 
     @property
     def num_training_images(self) -> int | None:

@@ -15,9 +15,12 @@ from pyrseg_jax.models.resample import resize
 from pyrseg_jax.pyramid.levels import check_divisible, check_strides
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-# What the network predicts for an image. "per_pixel": a class per position of the finest level. "auxiliary": the same, and while
-# training also a class per cell of each coarser level. "pyramid": both pyramids.
-REPRESENTATIONS = ("per_pixel", "auxiliary", "pyramid")
+# What the network predicts for an image.
+REPRESENTATIONS = {
+    "per_pixel": "a class for each position of the finest level",
+    "auxiliary": "the same, and during training also a class for each cell of the coarser levels",
+    "pyramid": "the paper's semantic pyramid and unity pyramid",
+}
 # By default the pyramid has four levels, whose strides are these multiples of the backbone's output stride.
 DEFAULT_MULTIPLES = (8, 4, 2, 1)
 

@@ -10,7 +10,12 @@ from pyrseg_jax.pyramid import levels
 from pyrseg_jax.pyramid.levels import Array
 from pyrseg_jax.pyramid.targets import Targets
 
-PROCEDURES = ("tp", "gt", "raw")
+# Which cells are don't care because a coarser level decides them; see `specialize`.
+PROCEDURES = {
+    "tp": "true positives, the paper's procedure: ignore cells inside a true unit-cell that is also predicted to be one",
+    "gt": "ground truth: ignore cells inside a true unit-cell, whatever is predicted",
+    "raw": "ignore no cell",
+}
 
 
 def specialize(

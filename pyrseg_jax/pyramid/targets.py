@@ -12,7 +12,12 @@ from pyrseg_jax.conventions import VOID
 from pyrseg_jax.pyramid import levels
 from pyrseg_jax.pyramid.levels import Array
 
-VOID_RULES = ("agree", "mixed", "ignore")
+# What happens to a cell with void pixels whose labeled pixels share one class; see `build_targets`.
+VOID_RULES = {
+    "agree": "void pixels agree with every class: the cell is a unit-cell of its labeled pixels' class",
+    "mixed": "void counts as a class of its own: the cell is a mixed-cell",
+    "ignore": "the cell is don't care: it does not contribute to the loss",
+}
 _WORDS = {2: jnp.uint16, 4: jnp.uint32}  # number of bytes → type that holds them
 
 

@@ -14,9 +14,11 @@ from pyrseg_jax.pyramid.losses import masked_cross_entropy
 from pyrseg_jax.training.losses import ohem_targets
 
 Loss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
-# Where per-pixel logits meet the label map: "finest" samples the labels at the positions of the finest level; "full_size"
-# interpolates the logits to the size of the label map, as other methods do.
-SUPERVISIONS = ("finest", "full_size")
+# The size at which per-pixel logits are compared with the label map.
+SUPERVISIONS = {
+    "finest": "sample the labels at the positions of the finest level",
+    "full_size": "interpolate the logits to the size of the label map, as the other methods of Table 1 do",
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,9 +32,11 @@ class BackboneSpec(NamedTuple):
       auxiliary_stage: index in `Features.stages` of the map that an auxiliary classifier reads on this backbone, where the
         context module does not ask for the final map; None: the final map.
       importers: layouts of published weight files that fit, in order of preference; see `models.weights`.
+      meaning: a description in one line, for help texts.
     """
 
     make: Callable[..., nn.Module]
     output_stride: int
     auxiliary_stage: int | None = None
     importers: tuple[Importer, ...] = ()
+    meaning: str = ""

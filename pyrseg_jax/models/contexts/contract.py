@@ -53,6 +53,7 @@ class ContextSpec(NamedTuple):
         class per pixel. With levels to specialize, each level always has a projection of its own.
       losses: the extra losses that it returns, name → weight in the training objective.
       has_state: whether it keeps state beside its parameters and its running batch statistics.
+      meaning: a description in one line, for help texts.
     """
 
     make: Callable[[int, int, int, DTypeLike], nn.Module]
@@ -61,6 +62,7 @@ class ContextSpec(NamedTuple):
     is_projected: bool = True
     losses: Mapping[str, float] = MappingProxyType({})
     has_state: bool = False
+    meaning: str = ""
 
 
 class Pooled(nn.Module):
