@@ -74,7 +74,7 @@ def test_the_same_command_finds_nothing_left_to_do(trained):
     before = (workdir / "metrics.jsonl").read_text()
     arguments = ["train", "--config=scenes", *TINY, f"--config.data.root={folder}", f"--workdir={workdir}"]
     done = run(*arguments, *EPOCHS, check=0)
-    assert "nothing to train" in done.stderr
+    assert "nothing is left to train" in done.stderr
     assert (workdir / "metrics.jsonl").read_text() == before
 
 
@@ -140,7 +140,7 @@ def test_predict_finishes_the_others_when_one_image_is_broken(trained, tmp_path,
     Image.fromarray(draw_pair(rng, 40, 40)[0]).save(photos / "b.jpg")
     done = run("--mode=predict", f"--workdir={workdir}", f"--input={photos}", f"--output={tmp_path / 'out'}")
     assert (tmp_path / "out" / "b_pyramid.png").is_file()
-    assert "1 of 2 images could not be read, the first: " in done.stderr.splitlines()[-1]
+    assert "1 of 2 images could not be read; the first: " in done.stderr.splitlines()[-1]
     assert done.returncode == 1
 
 
