@@ -34,8 +34,8 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     """Train to the last step, starting from the newest checkpoint if there is one.
 
     Args:
-      config: of the run.
-      workdir: of the run. If it holds a run with this config, that run is resumed.
+      config: the run's configuration.
+      workdir: the run's folder. If it holds a run with this config, that run is resumed.
       preemption: detects SIGTERM; None: do not react to it.
 
     Returns:

@@ -43,7 +43,7 @@ def open_dataset(
       prepared: folder that keeps prepared data sets; see `DataLocation`.
       holdout: number of images, drawn by `holdout_seed`, that leave the training split and form the split `holdout`.
       holdout_seed: which images these are.
-      label_mapping: what the values in label files mean, for data sets that accept it.
+      label_mapping: the meaning of the values in label files, for data sets that accept it.
       on_error: "skip" leaves out pairs that cannot be used; with "stop", `checks.check_once` raises an error for them.
       is_raw: read the original files, even if they were prepared before.
 

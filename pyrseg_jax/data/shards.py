@@ -73,7 +73,7 @@ def write_shards(
     not written; its result lists them.
 
     Args:
-      shards: in any order.
+      shards: the shards, in any order.
       sources: name of a split → its pairs.
       label_space: the classes of the label files.
       what: name of the data set, for the progress bar.

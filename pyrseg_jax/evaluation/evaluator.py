@@ -37,7 +37,7 @@ class Evaluator:
     Args:
       model: the segmenter.
       source: records of the split.
-      label_space: its classes.
+      label_space: the classes.
       mesh: each batch is split over its data axis. All of its devices belong to this process.
       protocol: which views of an image the network sees.
       batch_size: images per batch, rounded up to a multiple of the mesh's data axis.
@@ -70,7 +70,7 @@ class Evaluator:
         """Return the scores, and how the pyramid was used; docs/guide/evaluation.md explains the keys.
 
         Args:
-          variables: of the model.
+          variables: the model's variables.
           is_analyzed: also analyze the pyramid. Ignored if the protocol has several views: then no pixel has one pyramid.
 
         Raises:

@@ -66,7 +66,7 @@ class ViewPredictor:
         """Predict all views of a batch.
 
         Args:
-          variables: of the model.
+          variables: the model's variables.
           images: the batch, resized to each scale of the protocol.
 
         Returns:
@@ -126,8 +126,8 @@ def _join_window(joined: Joined, window: PaddedView, at: Int32[Array, "4"]) -> J
     """Add a window's fused probabilities to those of the whole image.
 
     Args:
-      joined: of the windows before.
-      window: its prediction.
+      joined: the joined prediction of the windows before this one.
+      window: the prediction of this window.
       at: top and left of the window, height and width of the image, all in finest-level positions.
     """
     total, times, level = joined

@@ -19,7 +19,7 @@ class Protocol:
       scales: factors of that size; one view for each.
       is_mirrored: add a mirrored view at each scale.
       window_px: cut larger images into overlapping windows of this side; None: show them whole.
-      stride: of the coarsest level; each side is rounded to the nearest multiple of it (Sec. 3.1).
+      stride: stride of the coarsest level; each side is rounded to the nearest multiple of it (Sec. 3.1).
     """
 
     name: str = "single"
@@ -84,7 +84,7 @@ def make_protocol(name: str, short_side_px: int | None, long_side_px: int, strid
     Args:
       name: a key of `PROTOCOLS`.
       short_side_px, long_side_px: sizes for the protocols that do not set their own.
-      stride: of the coarsest level.
+      stride: stride of the coarsest level.
     """
     sizes = {"short_side_px": short_side_px, "long_side_px": long_side_px}
     return Protocol(name=name, stride=stride, **sizes | PROTOCOLS[name])

@@ -36,7 +36,8 @@ def apply_blocks(
 
     Args:
       parent: the module that owns the blocks. Call this function inside of its compact method.
-      make_block: takes `name` or `parent` and returns a block, which is called as `block(x, train)` and keeps the shape of x.
+      make_block: a function that takes `name` or `parent` and returns a block. The block is called as `block(x, train)` and keeps
+        the shape of x.
       names: the blocks' names, one for each block to apply.
       x: an array, or a tuple of arrays.
       train: normalize by the statistics of the batch and update the running ones.

@@ -157,7 +157,7 @@ def interpolate_at(
     Bilinear with half-pixel centers (PyTorch's `align_corners=False`). All sizes are values, so one program serves all images.
 
     Args:
-      values: maps (k,) row-major positions in the map to their (k, C) probabilities.
+      values: a function from (k,) row-major positions in the map to their (k, C) probabilities.
       grid: height and width of the map.
       pixels: (k,) row-major positions in the image.
       size: height and width of the image in pixels.

@@ -65,7 +65,7 @@ def build_targets(
     Args:
       label_map: (N, H, W) classes 0 … 254; 255 = void.
       strides: pixels per side of a cell, coarse → fine, each twice the next.
-      void: how to treat a cell with void pixels whose labeled pixels share one class. `"agree"`: void agrees with every class,
+      void: treatment of a cell with void pixels whose labeled pixels share one class. `"agree"`: void agrees with every class,
         so it is a unit-cell. `"mixed"`: void counts as a class of its own, so it is a mixed-cell. `"ignore"`: it is don't care
         in both pyramids. A cell without labeled pixels is don't care under every rule.
 

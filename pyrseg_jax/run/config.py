@@ -50,7 +50,7 @@ def resolve(config: ml_collections.ConfigDict, changes: Mapping[str, Any] | None
     """Read a `ConfigDict` through the schema.
 
     Args:
-      config: what a config file returns.
+      config: the result of a config file's `get_config`.
       changes: values that go on top, by key, for example `{"training.steps": 7}`.
 
     Raises:

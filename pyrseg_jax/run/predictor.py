@@ -71,7 +71,7 @@ class ModelPredictor(Predictor):
 
     Args:
       model: the network.
-      variables: its parameters and batch statistics.
+      variables: the parameters and batch statistics.
       protocol: which views of an image the network sees.
       threshold: τ of the fuser.
       label_space: the classes.

@@ -56,9 +56,9 @@ def read_json(path: Path | epath.Path, schema: type[T], advice: str = ADVICE) ->
     """Read a JSON file.
 
     Args:
-      path: of the file, on a disk or in remote storage.
-      schema: what the file must hold.
-      advice: what the user can do about a damaged file, as the end of the error message.
+      path: path of the file, on a disk or in remote storage.
+      schema: the expected type of the content.
+      advice: the end of the error message: how the user can fix a damaged file.
 
     Returns:
       An object of the schema's type.
@@ -102,7 +102,7 @@ def describe(place: str, problem: Any) -> str:
     """Word one of pydantic's problems.
 
     Args:
-      place: of the value inside the document, "" for the whole document.
+      place: position of the value inside the document, "" for the whole document.
       problem: an item of `ValidationError.errors()`.
     """
     kind, context = problem["type"], problem.get("ctx", {})

@@ -26,10 +26,10 @@ class PyramidObjective:
     """The paper's training objective.
 
     Attributes:
-      strides: of the levels in pixels, coarse → fine.
+      strides: strides of the levels in pixels, coarse → fine.
       procedure: `"tp"`, `"gt"` or `"raw"`; see `pyramid.specialize`.
       threshold: τ, 0 … 1; a cell with at least this unity probability counts as predicted unit-cell.
-      void: how void pixels affect a cell; see `pyramid.build_targets`.
+      void: the treatment of void pixels; see `pyramid.build_targets`.
 
     Source: Sec. 3.1, Eq. (1).
     """
@@ -86,7 +86,7 @@ class WithAuxiliary:
     Attributes:
       objective: the main objective.
       weight: factor on the auxiliary cross entropy.
-      supervision: of the auxiliary classifier, one of `SUPERVISIONS`.
+      supervision: the supervision of the auxiliary classifier, one of `SUPERVISIONS`.
     """
 
     objective: Callable[[Pyramids, UInt8[Array, "n h w"]], Loss]

@@ -47,7 +47,7 @@ class Preemption:
 
     Attributes:
       phase: set by the code that does the work.
-      is_written: returns whether the state that is being evaluated is on disk; set by the code that saves it.
+      is_written: a function that tells whether the state that is being evaluated is on disk; set by the code that saves it.
     """
 
     def __init__(self):

@@ -90,7 +90,7 @@ class Trainer:
       open_batches: number of steps taken → batches, beginning with that of the next step.
       to_devices: batch on the host → sharded batch.
       evaluate: (step, state) → scores; `miou` among them decides which checkpoint is the best.
-      checkpoints: where states go, and the mIoU of each evaluated step.
+      checkpoints: the store for states and for the mIoU of each evaluated step.
       recorder: receives the metrics and the scores.
       learning_rate: step → the optimizer's learning rate, for the record.
       schedule: when to log, evaluate and save.
@@ -117,7 +117,7 @@ class Trainer:
         """Train from the state's step to the schedule's last step, and return the final state.
 
         Args:
-          state: to start from. The steps take over its memory, so the caller must not use it afterwards.
+          state: the state to start from. The steps take over its memory, so the caller must not use it afterwards.
 
         Raises:
           UserError: naming the step, if the loss or the gradient is not finite; nothing is saved from that step on. Also if a

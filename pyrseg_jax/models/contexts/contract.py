@@ -34,7 +34,7 @@ class ContextOutput(NamedTuple):
 
     Attributes:
       levels: L maps (N, h/2^(L-l), w/2^(L-l), channels), coarse → fine.
-      losses: its extra losses by name, scalars, as its spec lists them; None for a module without any.
+      losses: extra losses by name, scalars, as listed in the module's spec; None for a module without any.
     """
 
     levels: tuple[Float[Array, "n _ _ _"], ...]
@@ -48,7 +48,7 @@ class ContextSpec(NamedTuple):
       make: (num_levels, width, key_width, dtype) → the Flax module. `width` is D_s, the channels of its output; `key_width` is the
         number of channels of its queries and keys.
       reads: indices in `Features.stages` of the stages that it reads, beside the final map.
-      auxiliary: where its auxiliary classifier stands, `FINAL` or `STAGE`; None: it has none.
+      auxiliary: position of the auxiliary classifier, `FINAL` or `STAGE`; None if there is none.
       is_projected: whether a non-linear projection stands between the module and the classifier of a network that predicts one
         class per pixel. With levels to specialize, each level always has a projection of its own.
       losses: the extra losses that it returns, name → weight in the training objective.

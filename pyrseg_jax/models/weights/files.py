@@ -20,8 +20,8 @@ class WeightFile(NamedTuple):
     """What a file of weights holds.
 
     Attributes:
-      state_dict: its arrays by name; floating-point arrays of PyTorch's formats as float32, all others as stored.
-      sha256: of its bytes, in hexadecimal.
+      state_dict: arrays by name; floating-point arrays of PyTorch's formats as float32, all others as stored.
+      sha256: SHA-256 of the file, in hexadecimal.
     """
 
     state_dict: dict[str, np.ndarray]

@@ -65,7 +65,7 @@ class Import(NamedTuple):
     """The variables that a file gave.
 
     Attributes:
-      variables: by path, float32; those that the file did not give are absent.
+      variables: variables by path, float32; those that the file did not contain are absent.
       source: the release that the names belong to, in words.
       left: arrays of the file that the network does not take, in words; empty when everything was used.
     """
@@ -142,7 +142,7 @@ def convert(family: str, state: State, names: Names, abstract: Mapping[Path, Any
     """Bring each array into our layout; every array must be there, of the right shape, and used.
 
     Args:
-      family: of the backbone, for messages.
+      family: family of the backbone, for messages.
       state: the file's arrays by name.
       names: path of each array of ours → its names there.
       abstract: shapes of ours by path.
