@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """What one accelerator can do.
+    """Memory and speed of one accelerator.
 
     Attributes:
       memory_bytes: size of its memory.

@@ -57,7 +57,7 @@ class Traffic:
 
 
 class Cost(NamedTuple):
-    """What one run of a program costs one device.
+    """The cost of one run of a program on one device.
 
     Attributes:
       collectives: kind → traffic, for the kinds that occur.

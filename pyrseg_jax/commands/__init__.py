@@ -41,7 +41,7 @@ class Mode(NamedTuple):
 
     @property
     def takes_topic(self) -> bool:
-        """Whether a word may follow the mode."""
+        """Return whether a word may follow the mode."""
         return bool(self.topic)
 
 

@@ -50,7 +50,7 @@ class FileDataset:
     meaning: str = ""
 
     def key(self, splits: Splits) -> str:
-        """Name the state of the files: adding, removing or changing a file gives another key."""
+        """Return a key for the state of the files: adding, removing or changing a file gives another key."""
         lines = [f"{split}: {line}" for split, source in splits.items() for line in source.fingerprint()]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 

@@ -138,7 +138,7 @@ def prepare_files(files: FileDataset, location: DataLocation, num_workers: int |
 
 
 def is_published_set_prepared(files: FileDataset, location: DataLocation) -> bool:
-    """Tell whether the complete published set was prepared before, and the user names no other files."""
+    """Return whether the complete published set was prepared before and the user names no other files."""
     return location.root is None and _find_whole(files, _store(location.prepared)) is not None
 
 

@@ -24,7 +24,7 @@ COUNTS = ("pixels", "images", "cells", "unit_pixels", "cell_pixels")  # arrays o
 
 @dataclasses.dataclass
 class DatasetReport:
-    """What a split, or a part of one, holds. Reports of parts add up to the report of the split.
+    """Statistics of a split, or of a part of one. The reports of all parts add up to the report of the split.
 
     Attributes:
       strides: strides of the levels whose cells are counted, coarse to fine.

@@ -36,7 +36,7 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class DataLocation:
-    """Where the files of a data set are.
+    """The location of a data set's files.
 
     Attributes:
       root: folder or file with the user's files; None: download them, or take what was prepared before.

@@ -129,7 +129,7 @@ class Evaluator:
 
 
 class _Share(NamedTuple):
-    """What one process counted."""
+    """The counts of one process."""
 
     totals: dict[str, np.ndarray]
     num_images: int

@@ -50,7 +50,7 @@ class ViewPredictor:
 
     @property
     def is_single(self) -> bool:
-        """Whether the network sees an image once and whole, so that each pixel has one pyramid."""
+        """Return whether the network sees an image only once and as a whole, so that each pixel has one pyramid."""
         protocol = self._protocol
         return len(protocol.scales) == 1 and not protocol.is_mirrored and protocol.window_px is None
 

@@ -115,7 +115,7 @@ def write_export(
 
 
 class About(documents.Document):
-    """What this package needs of an exported model's about.json; the file says more for people."""
+    """The fields that this package reads from an exported model's about.json; the file contains more for people."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

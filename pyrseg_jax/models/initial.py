@@ -23,7 +23,7 @@ Path = tuple[str, ...]  # of a variable: collection, modules …, name
 
 
 class _Module(NamedTuple):
-    """What is remembered of a module while the network's shapes are traced."""
+    """The record of a module while the network's shapes are traced."""
 
     kind: type
     kernel_init: Callable | None

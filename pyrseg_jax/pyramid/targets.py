@@ -22,7 +22,7 @@ _WORDS = {2: jnp.uint16, 4: jnp.uint32}  # number of bytes → type that holds t
 
 
 class Targets(NamedTuple):
-    """What each level has to learn, coarse → fine; 255 means don't care.
+    """The training targets of each level, coarse → fine; 255 means don't care.
 
     Attributes:
       semantic: L maps (N, H/s, W/s) int32: a class, or 255.

@@ -96,7 +96,7 @@ DEFAULT_MODE = "train"
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What a command line says.
+    """A parsed command line.
 
     Attributes:
       mode: a name in the table of modes.

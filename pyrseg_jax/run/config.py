@@ -165,7 +165,7 @@ def check_key(name: str) -> None:
 
 
 def unknown_key(name: str) -> UserError:
-    """Word the error for a key like `data.rot` that does not exist, with the nearest of those that do."""
+    """Return the error for a key that does not exist, like `data.rot`; it suggests the most similar key."""
     if name in RETIRED:
         return UserError(f"config.{name} is not a configuration key any more: {RETIRED[name]}; leave it out")
     near = difflib.get_close_matches(name, [*keys.keys_of(Config), *keys.group_names(Config)], 1)
@@ -185,7 +185,7 @@ def _read(values: Mapping[str, Any]) -> Config:
 
 
 def _word(error: pydantic.ValidationError) -> UserError:
-    """Word the first of pydantic's problems as one line. An unknown key goes first: it may explain the others."""
+    """Describe the first of pydantic's problems in one line. An unknown key goes first, because it may explain the others."""
     problems = error.errors(include_url=False)
     for problem in problems:
         if problem["type"] in documents.UNKNOWN_KEY:

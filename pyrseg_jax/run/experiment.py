@@ -174,7 +174,7 @@ def make_evaluation_protocol(config: Config) -> Protocol:
 
 
 def describe_protocol(config: Config) -> dict:
-    """Say how predictions were made, for whoever compares the numbers."""
+    """Describe how predictions were made, for readers who compare results."""
     described = make_evaluation_protocol(config).describe()
     return described | {"threshold": config.evaluation.threshold}
 

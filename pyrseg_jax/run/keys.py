@@ -71,7 +71,7 @@ def keys_of(cls: Any, prefix: str = "") -> dict[str, Key]:
 
 
 def is_group(kind: Any) -> bool:
-    """Tell whether a type, or the type of a value, is a group of keys."""
+    """Return whether a type, or the type of a value, is a group of keys."""
     return hasattr(kind, "__pydantic_fields__")
 
 

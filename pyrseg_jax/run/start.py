@@ -129,7 +129,7 @@ def _flatten(variables: dict) -> dict[tuple[str, ...], np.ndarray]:
 
 
 def _name(some: Sequence[tuple[str, ...]], every: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    """Name the layers that some arrays belong to; a part of the network whose arrays are all among them gets one name.
+    """List the layers that arrays belong to. A part of the network gets a single entry if all of its arrays are among them.
 
     Args:
       some: paths of the arrays, like (collection, part, …, layer, name).

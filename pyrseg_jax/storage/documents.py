@@ -88,7 +88,7 @@ def _adapter(schema: Any) -> TypeAdapter:
 
 
 def describe_problem(error: ValidationError) -> str:
-    """Word the first problem that pydantic found, in one line: key, value, and what was expected."""
+    """Describe the first problem that pydantic found in one line: key, value, and the expected value."""
     problem = error.errors(include_url=False)[0]
     return describe(place_of(problem["loc"]), problem)
 
@@ -99,7 +99,7 @@ def place_of(loc: tuple[int | str, ...]) -> str:
 
 
 def describe(place: str, problem: Any) -> str:
-    """Word one of pydantic's problems.
+    """Describe one of pydantic's problems.
 
     Args:
       place: position of the value inside the document, "" for the whole document.
@@ -116,7 +116,7 @@ def describe(place: str, problem: Any) -> str:
 
 
 def expectation(problem: Any) -> str:
-    """Word what was expected instead of the value of a problem, with the type that was found where that is the reason."""
+    """Describe the expected value for a problem, and the type that was found if the type is wrong."""
     kind, context, value = problem["type"], problem.get("ctx", {}), problem["input"]
     if kind == "greater_than_equal":
         return f"expected at least {context['ge']:g}"

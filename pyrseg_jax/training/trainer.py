@@ -27,7 +27,7 @@ DeviceBatch = dict[str, jax.Array]
 
 @runtime_checkable
 class Recorder(Protocol):
-    """Where the trainer writes metrics and scores; see `reporting.logbook.Logbook`."""
+    """The interface through which the trainer writes metrics and scores; see `reporting.logbook.Logbook`."""
 
     def advance(self, step: int, loss: float) -> None: ...
 

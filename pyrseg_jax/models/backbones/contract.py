@@ -10,7 +10,7 @@ from pyrseg_jax.models.weights.importer import Importer
 
 
 class Features(NamedTuple):
-    """What a backbone returns for images (N, H, W, 3).
+    """The features that a backbone returns for images (N, H, W, 3).
 
     Attributes:
       stages: a map (N, H/s, W/s, D_s) for each stage, fine → coarse, each with its own stride s (for example C2 … C5).
@@ -22,7 +22,7 @@ class Features(NamedTuple):
 
 
 class BackboneSpec(NamedTuple):
-    """What the rest of the package must know about a backbone. Nothing else outside `backbones/` depends on one.
+    """Everything that the rest of the package must know about a backbone. Nothing else outside `backbones/` depends on one.
 
     Attributes:
       make: creates the Flax module. The module is called as `module(images, train)` and returns `Features`. `make` takes the

@@ -30,7 +30,7 @@ FINAL, STAGE = "final", "stage"
 
 
 class ContextOutput(NamedTuple):
-    """What a context module returns.
+    """The result of a context module.
 
     Attributes:
       levels: L maps (N, h/2^(L-l), w/2^(L-l), channels), coarse → fine.
@@ -42,7 +42,7 @@ class ContextOutput(NamedTuple):
 
 
 class ContextSpec(NamedTuple):
-    """What the rest of the package must know about a context module. Being in `CONTEXTS` implies none of it.
+    """Everything that the rest of the package must know about a context module. Being listed in `CONTEXTS` implies none of it.
 
     Attributes:
       make: (num_levels, width, key_width, dtype) → the Flax module. `width` is D_s, the channels of its output; `key_width` is the

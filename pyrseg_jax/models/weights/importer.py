@@ -245,5 +245,5 @@ def _take_head(head: Head, state: State, flat: Mapping[Path, Any]) -> tuple[dict
 
 
 def _modules(names: Iterable[str]) -> tuple[str, ...]:
-    """Name the layers that arrays belong to, once each."""
+    """List the layers that arrays belong to, each only once."""
     return tuple(dict.fromkeys(name.rpartition(".")[0] for name in names))

@@ -39,14 +39,14 @@ class EvaluationKeys(_Open):
 
 
 class RunConfig(_Open):
-    """What a table needs of the config.json of a run."""
+    """The fields of a run's config.json that a table needs."""
 
     training: TrainingKeys
     evaluation: EvaluationKeys
 
 
 class Evaluation(_Open):
-    """What a table needs of an evaluation."""
+    """The fields of an evaluation that a table needs."""
 
     miou: float | None
 
