@@ -36,7 +36,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     Args:
       config: the run's configuration.
       workdir: the run's folder. If it holds a run with this config, that run is resumed.
-      preemption: detects SIGTERM; None: do not react to it.
+      preemption: the handler of SIGTERM; by default SIGTERM ends the process.
 
     Returns:
       The last evaluation.

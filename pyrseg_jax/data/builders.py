@@ -39,7 +39,7 @@ class RenderedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       name: the name of the data set.
       label_space: the classes.
       generators: split → function that yields (name, example) with image and label as encoded bytes.
-      **kwargs: passed on to TFDS.
+      **kwargs: further arguments for TFDS.
     """
 
     VERSION = tfds.core.Version(VERSION)
@@ -80,7 +80,7 @@ class PairBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       place: the path of the files, for the record.
       staging: folder for finished shards.
       num_workers: processes; by default one per core.
-      **kwargs: passed on to TFDS.
+      **kwargs: further arguments for TFDS.
     """
 
     VERSION = tfds.core.Version(VERSION)

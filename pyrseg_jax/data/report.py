@@ -124,7 +124,7 @@ def make_report(
       label_space: the classes of its label files.
       what: name of the split, for the progress bar.
       strides: strides of the levels whose cells are counted.
-      checksums: recorded earlier; a file with another content is a problem.
+      checksums: checksums recorded earlier; a file with other content is a problem.
     """
     found = DatasetReport.empty(label_space.num_classes, strides)
 

@@ -41,7 +41,7 @@ class DataLocation:
     Attributes:
       root: folder or file with the user's files; None: download them, or take what was prepared before.
       prepared: folder that keeps prepared data sets; None for TFDS's own folder, `~/tensorflow_datasets`.
-      is_raw: read the original files, even if they were prepared before.
+      is_raw: whether to read the original files even if they were prepared before.
     """
 
     root: str | None

@@ -38,8 +38,8 @@ class Evaluator:
       model: the segmenter.
       source: records of the split.
       label_space: the classes.
-      mesh: each batch is split over its data axis. All of its devices belong to this process.
-      protocol: which views of an image the network sees.
+      mesh: the mesh; each batch is split over its data axis. All of its devices belong to this process.
+      protocol: the evaluation protocol.
       batch_size: images per batch, rounded up to a multiple of the mesh's data axis.
       threshold: τ of the fuser.
     """
@@ -71,7 +71,7 @@ class Evaluator:
 
         Args:
           variables: the model's variables.
-          is_analyzed: also analyze the pyramid. Ignored if the protocol has several views: then no pixel has one pyramid.
+          is_analyzed: whether to analyze the pyramid, too. Ignored for protocols with several views per pixel.
 
         Raises:
           UserError: naming the file, if an image or label cannot be read; or if the split is empty.

@@ -59,7 +59,7 @@ def count_pixels(
     """Return confusion matrices (row = truth, column = prediction), summed over a batch.
 
     Args:
-      views: each of the whole batch. The analysis needs exactly one.
+      views: the views, each for the whole batch. The analysis needs exactly one.
       truth: the ground truth for the analysis; None leaves the analysis out.
       labels: (N, A) label maps, row by row; void pixels do not count.
       is_near_boundary: (N, A) whether a pixel is near a semantic boundary.

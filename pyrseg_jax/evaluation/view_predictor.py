@@ -29,7 +29,7 @@ class ViewPredictor:
 
     Args:
       model: the segmenter.
-      protocol: which scales, mirrored or not, whole or in windows.
+      protocol: the evaluation protocol.
       threshold: τ of the fuser.
       replicated: sharding of the variables; None on a single device.
       rows: sharding of arrays whose first axis is images; None on a single device.

@@ -14,11 +14,11 @@ class Protocol:
 
     Attributes:
       name: a key of `PROTOCOLS`.
-      short_side_px: resize so that the short side has this length; None: keep the image's own size.
+      short_side_px: length to which the short side is resized; None keeps the image's own size.
       long_side_px: upper limit of the long side, which wins over `short_side_px`.
       scales: factors of that size; one view for each.
-      is_mirrored: add a mirrored view at each scale.
-      window_px: cut larger images into overlapping windows of this side; None: show them whole.
+      is_mirrored: whether to add a mirrored view at each scale.
+      window_px: side of the overlapping windows that larger images are cut into; None keeps them whole.
       stride: stride of the coarsest level; each side is rounded to the nearest multiple of it (Sec. 3.1).
     """
 
@@ -96,7 +96,7 @@ def window_starts(side: int, window: int, multiple: int) -> list[int]:
     Args:
       side: length of the side in pixels.
       window: length of a window in pixels.
-      multiple: every start is a multiple of this, the stride of the finest level. The last window ends where the side ends.
+      multiple: divisor of every start: the stride of the finest level. The last window ends where the side ends.
     """
     if side <= window:
         return [0]

@@ -40,7 +40,7 @@ def apply_blocks(
         the shape of x.
       names: the blocks' names, one for each block to apply.
       x: an array, or a tuple of arrays.
-      train: normalize by the statistics of the batch and update the running ones.
+      train: whether to normalize by the statistics of the batch and update the running ones.
       remat: one of `REMATS`.
 
     Returns:

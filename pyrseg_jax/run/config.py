@@ -94,7 +94,7 @@ def resolve_durations(config: Config, num_training_images: int | None) -> Config
     """Turn durations in epochs into steps, and note in `said` what the configuration said.
 
     Args:
-      config: may hold texts such as "120 epochs".
+      config: a configuration that may contain text such as "120 epochs".
       num_training_images: images of the training split, without those held out; None where nobody knows.
 
     Returns:

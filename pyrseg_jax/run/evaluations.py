@@ -30,7 +30,7 @@ def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mes
     Args:
       config: the run's configuration.
       model: the network.
-      dataset: holds the split.
+      dataset: the data set with the split.
       mesh: the mesh of the whole run; the evaluator uses the part that belongs to this process.
     """
     source = dataset.open_split(config.evaluation.split)
@@ -68,8 +68,8 @@ def draw_predictions(config: Config, model: Segmenter, variables: dict, dataset:
       config: the run's configuration; `evaluation.num_pictures` is the number of images.
       model: the network.
       variables: the network's variables, on the devices of this process.
-      dataset: holds the split.
-      workdir: receives the pictures.
+      dataset: the data set with the split.
+      workdir: the run's folder, which receives the pictures.
     """
     source = dataset.open_split(config.evaluation.split)
     num_pictures = min(config.evaluation.num_pictures, len(source))

@@ -34,7 +34,7 @@ def open_data(data: Data, is_raw: bool = False) -> Dataset:
 
     Args:
       data: the keys of the data set.
-      is_raw: read the original files instead of the prepared ones.
+      is_raw: whether to read the original files instead of the prepared ones.
     """
     return open_dataset(
         data.name,

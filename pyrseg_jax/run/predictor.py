@@ -72,7 +72,7 @@ class ModelPredictor(Predictor):
     Args:
       model: the network.
       variables: the parameters and batch statistics.
-      protocol: which views of an image the network sees.
+      protocol: the evaluation protocol.
       threshold: τ of the fuser.
       label_space: the classes.
     """

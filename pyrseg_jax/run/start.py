@@ -154,9 +154,9 @@ def restore_or_start(
 
     Args:
       config: the run's configuration.
-      model, optimizer: determine the parts of the state.
+      model, optimizer: the network and its optimizer, which determine the parts of the state.
       checkpoints: the run's checkpoints.
-      mesh: the state is placed on it.
+      mesh: the mesh that the state is placed on.
       start: the initial variables; None: make them if they are needed.
       label_space: the classes, for the initial variables.
     """

@@ -36,8 +36,8 @@ class Checkpoints:
     Args:
       directory: the folder, on a local disk or in remote storage (gs://…).
       keep_last: number of checkpoints to keep besides the best one.
-      is_reader: read only. Nothing is written or cleaned up, not even what another process is currently writing.
-      about: stored with each checkpoint to describe it, for example the configuration.
+      is_reader: whether to read only. Then nothing is written or cleaned up, not even what another process is currently writing.
+      about: a description that is stored with each checkpoint, for example the configuration.
     """
 
     def __init__(

@@ -52,8 +52,8 @@ class PerPixelObjective:
 
     Attributes:
       supervision: one of `SUPERVISIONS`.
-      ohem_threshold: learn only from positions whose true class has a lower probability than this; None: from all positions.
-      ohem_min_kept: but learn from at least this many positions of the batch.
+      ohem_threshold: probability of the true class below which a position is learned from; None uses all positions.
+      ohem_min_kept: number of positions of the batch to learn from at least.
 
     Chosen: in row I, each coarser level learns from the label map downsampled to its stride, in the same way as the finest
       level, and all levels have the same weight, as in Eq. (1).

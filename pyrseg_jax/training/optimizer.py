@@ -35,7 +35,7 @@ def make_sgd(
       schedule: step → learning rate of the backbone.
       momentum: decay of the running sum of gradients, 0 … 1.
       weight_decay: factor on the parameters that are added to their gradient.
-      head_multiplier: all parameters outside the backbone learn at this multiple of the schedule.
+      head_multiplier: multiple of the schedule at which all parameters outside the backbone learn.
     """
 
     def sgd(multiplier: float) -> optax.GradientTransformation:

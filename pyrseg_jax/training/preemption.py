@@ -46,7 +46,7 @@ class Preemption:
     `PATIENCE_S`, as soon as no checkpoint is being written.
 
     Attributes:
-      phase: set by the code that does the work.
+      phase: the current phase; set by the code that does the work.
       is_written: a function that tells whether the state that is being evaluated is on disk; set by the code that saves it.
     """
 

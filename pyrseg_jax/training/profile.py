@@ -18,7 +18,7 @@ def parse_steps(text: str | None, name: str = "profile") -> tuple[int, int] | No
     """Parse the first and the last step to profile.
 
     Args:
-      text: like `"10:15"`; None: no profile.
+      text: the option's text, like `"10:15"`; None: no profile.
       name: name of the option that holds the text, for the error message.
 
     Raises:

@@ -91,12 +91,12 @@ class Trainer:
       to_devices: batch on the host → sharded batch.
       evaluate: (step, state) → scores; `miou` among them decides which checkpoint is the best.
       checkpoints: the store for states and for the mIoU of each evaluated step.
-      recorder: receives the metrics and the scores.
+      recorder: the interface that receives the metrics and the scores.
       learning_rate: step → the optimizer's learning rate, for the record.
       schedule: when to log, evaluate and save.
-      preemption: asked after each step whether to save and exit.
-      stalls: told what the loop is doing, so that it can report steps that do not end.
-      profiler: told before and after each step.
+      preemption: the handler of SIGTERM; it is asked after each step whether to save and exit.
+      stalls: the watchdog that reports steps that do not finish.
+      profiler: the profiler, which is notified before and after each step.
       last_evaluation: the scores of the last evaluation; empty before the first one.
     """
 

@@ -83,7 +83,7 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
     Args:
       state_dict: the file's arrays by name.
       abstract: shapes of the network's variables, see `initial.abstract_variables`.
-      importers: those of the backbone's spec.
+      importers: the importers in the backbone's spec.
 
     Raises:
       UserError: if no importer knows the names, or the backbone is another one than the network's. The message lists names that are

@@ -55,7 +55,7 @@ def read_results(folder: Path) -> Results:
     """Read the evaluation of the last step of every finished run.
 
     Args:
-      folder: holds a folder ROW-SEED for each run, as `launch/ablation.sh` makes them. A run that is not finished is skipped.
+      folder: a folder with a subfolder ROW-SEED for each run, as `launch/ablation.sh` creates them. Unfinished runs are skipped.
 
     Raises:
       UserError: if there is no finished run, an evaluation is missing, or runs differ in more than their row and seed, so that
