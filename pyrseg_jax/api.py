@@ -22,7 +22,7 @@ def load(path: str | Path, step: int | None = None) -> Predictor:
 
     Args:
       path: the folder of a run, one of its checkpoints (`RUN/checkpoints/STEP`), or a file written by `--mode=export`.
-      step: of the run's checkpoint; by default the newest.
+      step: step of the run's checkpoint; by default the newest.
 
     Raises:
       UserError: if there is no model at `path`, or it cannot be read.

@@ -11,6 +11,7 @@ from pyrseg_jax.distributed import host_memory
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.training.preemption import STATUS, Preempted, Preemption, say_preempted
 
+log = logging.getLogger(__name__)
 INTERRUPTED = 130  # what a shell reports after Ctrl-C: 128 + SIGINT
 
 
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> int:
         print(f"error: {place}{error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: the same command continues from the last checkpoint", file=sys.stderr)
+        print("interrupted: the same command resumes from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
     return 0
 
@@ -102,8 +103,9 @@ def _prepare_process(arguments, mode: Mode, preemption: Preemption | None) -> No
 def _read_config(arguments, mode: Mode):
     """Return the resolved configuration and the workdir.
 
-    The configuration is that of --config; without it, that of the run in the workdir; without both, the embedded one. So a
-    user who evaluates, uses or continues a run need not repeat its config. Values of single keys go on top.
+    The configuration comes from --config; without this flag, from the run in --workdir; without either, it is the packaged
+    default. So a user who evaluates, uses or resumes a run need not repeat its config. The values of single keys are then
+    applied to it.
     """
     from pyrseg_jax.run import config as config_lib
     from pyrseg_jax.run import config_file
@@ -112,13 +114,16 @@ def _read_config(arguments, mode: Mode):
     chosen, folder = arguments.flags["config"], arguments.flags["workdir"]
     name = config_file.find(chosen or config_file.DEFAULT)
     workdir = Workdir(folder or f"runs/{config_file.default_run_name(name)}")
-    if chosen is None and folder is not None and workdir.has_run():
+    reads_workdir = chosen is None and folder is not None and workdir.has_run()
+    if reads_workdir:
         config = config_lib.changed(workdir.read_config(), arguments.changes)
     else:
         config = config_lib.resolve(config_file.load(name), arguments.changes)
     if mode.reads_run:
         workdir.read_config()  # says what to do if there is no run
         workdir.check_config(config)
+    if chosen is None and not reads_workdir:
+        log.info("no --config and no run in --workdir: using the packaged config %s", config_file.DEFAULT)
     return config, workdir
 
 

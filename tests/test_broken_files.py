@@ -93,14 +93,14 @@ def damage_zip(path: Path, what: str) -> Path:
 ADE_PROBLEMS = [
     ("truncated image", r"images/training/ADE_train_00000003\.jpg cannot be decoded .*[Tt]runcated"),
     ("empty image", r"ADE_train_00000003\.jpg cannot be decoded as an image \(it is empty\)"),
-    ("a web page", r"ADE_train_00000003\.jpg cannot be decoded .*as no image format does"),
+    ("a web page", r"ADE_train_00000003\.jpg cannot be decoded .*which is not the start of a known"),
     ("colors as labels", r"annotations/training/ADE_train_00000003\.png has the channels RGB"),
     ("another size", r"ADE_train_00000003\.jpg is 56 × 43 pixels, but its label .* is 50 × 43"),
     ("no label", r"ADE_train_00000003\.jpg has no label: expected .*ADE_train_00000003\.png"),
     ("no image", r"ADE_train_00000003\.png has no image: expected .*ADE_train_00000003\.jpg"),
     ("151", r"ADE_train_00000003\.png: value 151 at row 0, column 0 \(2408 pixels of it\).*0 \(void\) or 1 … 150"),
     ("16 bits", r"ADE_train_00000003\.png: value 1000"),
-    ("two of the same name", r"ADE_train_00000003\.png and ADE_train_00000003\.jpg have the same name"),
+    ("two of the same name", r"ADE_train_00000003\.png and ADE_train_00000003\.jpg differ only in the file extension"),
     ("label as JPEG", r"ADE_train_00000003\.png is a JPEG: its compression changes label values"),
     ("decompression bomb", r"ADE_train_00000003\.png cannot be decoded .*DecompressionBomb"),
     ("no annotations", r"annotations/training is missing: the folder layout is"),
@@ -167,8 +167,8 @@ COCO_PROBLEMS = [
     ("no class", mat(LABEL * 12), r"{}\.mat: value 12 at row 0, column 0 .*1 … 182 with gaps \(171 classes\)"),
     ("another size", mat(LABEL[:-1]), r"{}\.jpg is 56 × 40 pixels, but its label .*{}\.mat is 56 × 39"),
     ("list: absent", None, r"imageLists/test\.txt, line 3 names nobody, but .*images/nobody\.jpg is missing"),
-    ("list: twice", None, r"test\.txt, line 3: {} was listed before, in .*train\.txt, line 3"),
-    ("list: empty", None, r"imageLists/test\.txt lists no image"),
+    ("list: twice", None, r"test\.txt, line 3: {} is already listed in .*train\.txt, line 3"),
+    ("list: empty", None, r"imageLists/test\.txt lists no images"),
     ("list: missing", None, r"imageLists/test\.txt is missing"),
 ]
 

@@ -57,7 +57,7 @@ def test_a_full_step_of_every_config_fits_together(name, variant):
 
 
 def test_an_unknown_variant_is_refused():
-    with pytest.raises(UserError, match=r"camvid.py:gpu: .*'gpu' is not known; expected .* one: cpu; A \| B"):
+    with pytest.raises(UserError, match=r"camvid.py:gpu: .*'gpu' is not known; expected .* group: cpu; A \| B"):
         load("camvid", "gpu")
     with pytest.raises(UserError, match=r"camvid.py:A,cpu,B: .*A and B exclude each other"):
         load("camvid", "A,cpu,B")
@@ -259,6 +259,11 @@ def test_every_key_is_explained():
         assert about.since, name
         has_unit = name.endswith(("_px", "_s")) or name in ("training.batch_size", "model.strides", "training.steps")
         assert about.unit is not None or not has_unit, name
+
+
+def test_every_choice_is_explained():
+    for name, about in keys.keys_of(config_lib.Config).items():
+        assert all(keys.choices_of(about).values()), name
 
 
 def test_runs_with_retired_keys_can_still_be_read(caplog):

@@ -108,14 +108,14 @@ def break_folder(folder, what):
     [
         ("no label", r"training_3\.jpg has no label: expected .*annotations/training/training_3\.png"),
         ("no image", r"training_3\.png has no image: expected .*images/training/training_3\.jpg"),
-        ("two images", r"training_3\.(jpg|png) and training_3\.(png|jpg) have the same name"),
+        ("two images", r"training_3\.(jpg|png) and training_3\.(png|jpg) differ only in the file extension"),
         ("no classes", r"classes\.txt is missing: write one class name per line"),
         ("empty classes", r"classes\.txt is empty"),
         ("gap in classes", r"classes\.txt: line 2 is empty"),
         ("repeated class", r"classes\.txt: line 3 repeats the class 'sky'"),
         ("binary classes", r"classes\.txt is not UTF-8"),
         ("no split", r"annotations/training is missing: the folder layout is"),
-        ("empty split", r"images/training holds no image"),
+        ("empty split", r"images/training contains no images"),
     ],
 )
 def test_a_wrong_layout_is_explained(folder, what, message):

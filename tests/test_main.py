@@ -11,6 +11,7 @@ from PIL import Image
 from support.command_line import TINY, call, error_of, run
 from support.data_sets import CLASSES, draw_pair, write_folder
 
+from pyrseg_jax import main
 from pyrseg_jax.commands import MODES
 from pyrseg_jax.run import command_line
 
@@ -73,7 +74,7 @@ def test_the_same_command_finds_nothing_left_to_do(trained):
     before = (workdir / "metrics.jsonl").read_text()
     arguments = ["train", "--config=scenes", *TINY, f"--config.data.root={folder}", f"--workdir={workdir}"]
     done = run(*arguments, *EPOCHS, check=0)
-    assert "nothing to train" in done.stderr
+    assert "nothing is left to train" in done.stderr
     assert (workdir / "metrics.jsonl").read_text() == before
 
 
@@ -139,7 +140,7 @@ def test_predict_finishes_the_others_when_one_image_is_broken(trained, tmp_path,
     Image.fromarray(draw_pair(rng, 40, 40)[0]).save(photos / "b.jpg")
     done = run("--mode=predict", f"--workdir={workdir}", f"--input={photos}", f"--output={tmp_path / 'out'}")
     assert (tmp_path / "out" / "b_pyramid.png").is_file()
-    assert "1 of 2 images could not be read, the first: " in done.stderr.splitlines()[-1]
+    assert "1 of 2 images could not be read; the first: " in done.stderr.splitlines()[-1]
     assert done.returncode == 1
 
 
@@ -235,9 +236,14 @@ def test_bad_data_ends_training_before_it_begins(folder, tmp_path, what, message
         (["--mode=training"], "--mode=training: expected one of train, evaluate"),
         (["--confg=x"], "--confg is not a flag: did you mean --config?"),
         (["--step"], "--step: expected one argument"),
-        (["--step=-1"], "--step=-1: expected a whole number, at least 0"),
+        (["--step=-1"], "--step=-1: expected an integer, at least 0"),
         (["--distributed=maybe"], "--distributed=maybe: expected one of auto, on, off"),
-        (["evaluat"], "'evaluat' is not a mode: did you mean evaluate?"),
+        (
+            ["evaluat"],
+            "'evaluat' is not a mode: did you mean evaluate? Flags are written --name=value; --help lists them",
+        ),
+        (["xyz"], "'xyz' is not a mode: expected one of train, evaluate"),
+        (["xyz"], "completion. Flags are written --name=value; --help lists them"),
         (["evaluate", "now"], "'now' is not a flag"),
         (["train", "--input=a.jpg"], "--input is not a flag of train"),
         (["predict", "--input=a.jpg"], "predict needs --input=FILE_OR_FOLDER and --output=PATH"),
@@ -296,10 +302,23 @@ def test_arguments_can_be_written_in_several_ways(arguments):
     assert found.changes == {"model.strides": (8, 4), "data.is_flipped": False}
 
 
-def test_without_arguments_the_embedded_data_set_is_trained_on():
+def test_without_a_config_the_embedded_data_set_is_trained_on():
     found = command_line.parse(["--debug", "--config.evaluation.analysis"], MODES)
     assert (found.mode, found.flags["config"], found.flags["debug"]) == ("train", None, True)
     assert found.changes == {"evaluation.analysis": True}
+
+
+def test_no_arguments_at_all_print_the_usage():
+    assert call().returncode == 0
+    assert call().stdout == call("help").stdout
+
+
+def test_a_training_without_a_config_says_which_one_it_uses(tmp_path, caplog):
+    arguments = command_line.parse(["train", f"--workdir={tmp_path / 'run'}"], MODES)
+    with caplog.at_level("INFO"):
+        config, _ = main._read_config(arguments, MODES["train"])
+    assert config.data.name == "scenes"
+    assert caplog.messages == ["no --config and no run in --workdir: using the packaged config scenes"]
 
 
 def test_every_mode_can_be_loaded_and_takes_what_the_table_says():
@@ -329,7 +348,7 @@ def test_help_names_modes_and_flags():
     for arguments in (["--help"], ["-h"], ["help"]):
         done = call(*arguments)
         assert done.returncode == 0
-        for word in (*MODES, "--workdir", "--config.KEY=VALUE", "pyrseg help KEY"):
+        for word in (*MODES, "--mode=MODE", "--workdir", "--config.KEY=VALUE", "pyrseg help KEY"):
             assert word in done.stdout
 
 
@@ -338,12 +357,21 @@ def test_help_names_modes_and_flags():
     [
         (
             "training.batch_size",
-            ["Images in a batch, over all devices.", "at least 1 (images)", "default:  16", "fixed"],
+            [
+                "Global batch size: images per step",
+                "an integer, at least 1 (images)",
+                "default:  16",
+                "cannot be changed",
+            ],
         ),
         ("config.training.steps", ["epochs", "since"]),
-        ("config.model.backbone", ["hrnet_w48", "hrnet_small"]),
+        ("config.model.backbone", ["hrnet_w48", "hrnet_small", "for training on two CPU cores"]),
+        ("training.void", ["agree   void pixels agree with every class", "ignore  the cell is don't care"]),
+        ("training.stop_after", ["'2 epochs', or None", "resuming: can be changed when a run resumes"]),
+        ("completion", ["pyrseg completion SHELL"]),
+        ("mode", ["--mode=MODE"]),
         ("evaluation", ["evaluation.short_side_px", "evaluation.protocol"]),
-        ("config", ["seed", "data.root", "parallel.shard_state"]),
+        ("config", ["  seed", "* data.root", "* can be changed when a run resumes", "--config.KEY=None"]),
         ("predict", ["--input=FILE_OR_FOLDER", "(required)", "--workdir"]),
         ("topology", ["accelerators to compile for"]),
     ],
@@ -353,6 +381,11 @@ def test_help_explains(topic, words):
         assert done.returncode == 0, done.stderr
         for word in words:
             assert word in done.stdout
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate", "predict", "validate", "compile", "export"])
+def test_flags_about_processes_are_explained_for_modes_that_run_in_several(mode):
+    assert ("--coordinator" in call("help", mode).stdout) == (mode in ("train", "evaluate"))
 
 
 def test_configs_and_their_words_are_listed():

@@ -133,9 +133,13 @@ def test_arrays_of_any_sharding_are_gathered_whole():
 @pytest.mark.parametrize(
     ("data", "spatial", "message"),
     [
-        (8, 1, "^data=8: there are 4 devices here; use at most that many, or data=-1 for all"),
-        (4, 2, "^data=4 × spatial=2: there are 4 devices here"),
-        (-1, 3, "^spatial=3: the rows of an image can be split over devices of one process, and each process has 4"),
+        (8, 1, "^data=8: there are only 4 devices; use at most that many, or data=-1 for all"),
+        (4, 2, "^data=4 × spatial=2: there are only 4 devices"),
+        (
+            -1,
+            3,
+            "^spatial=3: the rows of an image can be split only over the devices of one process, and each process has 4",
+        ),
     ],
 )
 def test_a_mesh_that_does_not_fit_is_refused(data, spatial, message):

@@ -42,7 +42,7 @@ def estimate_step(
       cost: cycles and communication of the compiled step on one device.
       images_per_device: batch size divided by the number of devices.
       flops_per_image: FLOPs of a step per image; used where the cycles or the clock rate are not known.
-      accelerator: what one device can do.
+      accelerator: memory and speed of one device.
       devices: number of devices in the slice.
       sides: the grid that the chips are arranged in, in chips per side.
 
@@ -67,7 +67,7 @@ def other_slices(sides: tuple[int, ...], devices: int) -> list[tuple[tuple[int, 
 
     Args:
       sides: the grid of the slice that is compiled for, in chips per side.
-      devices: how many devices that slice has; the others have as many per chip.
+      devices: number of devices in that slice; other slices have as many devices per chip.
 
     Returns:
       The grid of each slice, and its number of devices.

@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """What one accelerator can do.
+    """Memory and speed of one accelerator.
 
     Attributes:
       memory_bytes: size of its memory.
@@ -36,9 +36,9 @@ class Gpu:
     """An NVIDIA GPU with everything that XLA's GPU compiler asks about it.
 
     Attributes:
-      accelerator: what it can do.
-      name: its name, as the driver reports it.
-      capability: its compute capability, (major, minor).
+      accelerator: memory and speed of the device.
+      name: the name that the driver reports.
+      capability: the compute capability, (major, minor).
       cores: number of streaming multiprocessors.
       clock_hz: maximum clock rate.
       memory_bytes_per_s: bandwidth of its memory.

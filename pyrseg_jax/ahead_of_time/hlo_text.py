@@ -48,7 +48,7 @@ class Traffic:
     """The collectives of one kind in one run of a program.
 
     Attributes:
-      count: how many are executed.
+      count: number of instructions that are executed.
       bytes: size of their results on one device, added up.
     """
 
@@ -57,7 +57,7 @@ class Traffic:
 
 
 class Cost(NamedTuple):
-    """What one run of a program costs one device.
+    """The cost of one run of a program on one device.
 
     Attributes:
       collectives: kind → traffic, for the kinds that occur.
@@ -101,7 +101,7 @@ class _Computation:
       called: other computations, and how often each runs: a number, or the name of the loop condition that tells it.
       cycles: estimated cycles of its own instructions.
       constants: name → value of its integer constants.
-      limit: of a loop condition, the constant that the counter must stay below: the number of rounds.
+      limit: for a loop condition, the constant that the counter must stay below, which is the number of rounds.
     """
 
     collectives: list[tuple[str, int]] = dataclasses.field(default_factory=list)

@@ -31,7 +31,7 @@ def lower_training(
 
     Args:
       model: the segmenter.
-      optimizer: of its parameters.
+      optimizer: the optimizer of the model's parameters.
       objective: (prediction, labels) → (loss, terms).
       mesh: devices that the batch is split over; they need not exist.
       batch_size: number of images over all devices.

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What is known about a compiled program.
+    """A description of a compiled program.
 
     Attributes:
       compile_s: seconds that its compilation took.

@@ -14,9 +14,9 @@ def estimate_slices(
     The others get the same number of images per device, so that their program is nearly the same.
 
     Args:
-      cost: of the compiled step, on one device.
+      cost: the cost of the compiled step on one device.
       images_per_device: batch size divided by the number of devices.
-      flops_per_image: of a training step.
+      flops_per_image: FLOPs of a training step per image.
       target: the slice that the step was compiled for.
       devices: number of devices in it.
 
@@ -39,8 +39,8 @@ def format_report(report: dict, accelerator: Accelerator | None) -> str:
     """Format a report for a terminal, as Markdown.
 
     Args:
-      report: as `commands.compile.compile_ahead` returns it.
-      accelerator: what each device can do, where it is known.
+      report: the report that `commands.compile.compile_ahead` returns.
+      accelerator: memory and speed of each device, if known.
     """
     training = report["training"]
     flops, recomputed = training["flops_per_image"], training["flops_computed_again"]

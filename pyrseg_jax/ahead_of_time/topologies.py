@@ -1,4 +1,4 @@
-"""What a program is compiled for: the devices of this machine, or TPUs and GPUs by name that need not be there."""
+"""Find the devices to compile for: those of this machine, or TPUs and GPUs by name, which do not have to be present."""
 
 import dataclasses
 import math
@@ -19,10 +19,10 @@ class Target:
 
     Attributes:
       name: the topology, or a description of this machine's devices.
-      devices: the devices, which need not exist.
-      accelerator: what each device can do, where it is known; a TPU chip with several devices is divided among them.
-      sides: the grid that TPU chips are arranged in, in chips per side; empty where there is no grid.
-      options: options of the compiler.
+      devices: the devices, which do not have to be present.
+      accelerator: memory and speed of each device; None if unknown. Devices that share a TPU chip get equal shares of it.
+      sides: number of TPU chips along each side of their grid; empty for other devices.
+      options: compiler options.
     """
 
     name: str
@@ -37,8 +37,8 @@ class Target:
 
 
 def need_no_devices() -> None:
-    """Let JAX register its plugins on a machine without their devices. Call it before JAX looks for devices."""
-    # This check asks the GPU's driver for its version.
+    """Let JAX register its plugins on a machine without their devices. Call this before JAX looks for devices."""
+    # The check that this skips needs a GPU driver.
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
 
 
@@ -46,7 +46,7 @@ def find_target(topology: str | None) -> Target:
     """Find the devices to compile for.
 
     Args:
-      topology: TPUs like `v5e:4x4`, or NVIDIA GPUs like `h100` and `h100:8`; None takes the devices of this machine.
+      topology: TPUs like `v5e:4x4`, or NVIDIA GPUs like `h100` and `h100:8`; None uses the devices of this machine.
 
     Raises:
       UserError: if there is no such topology, or the compiler for it is not installed.
@@ -79,7 +79,7 @@ def find_target(topology: str | None) -> Target:
         raise UserError(f"--topology={topology}: there is no such topology ({reason}); examples: {EXAMPLES}") from error
 
 
-# The device, the plugin that compiles for it, the requirements to install, and the error where the plugin is missing.
+# The device, the plugin that compiles for it, the requirements file that installs it, and the error if it is missing.
 PLUGINS = (
     ("a TPU", "libtpu", "requirements-tpu.txt", "TPU support not installed"),
     ("a GPU", "JAX's plugin for CUDA", "requirements-cuda.txt", "topology not implemented"),
@@ -87,8 +87,10 @@ PLUGINS = (
 
 
 def _find_tpus(topology: str, kind: str, shape: str) -> Target:
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # do not ask the cloud which TPU machine this is: it is none
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no TPU is used, so several processes may compile at once
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # this machine is not a TPU VM: do not query the metadata server
+    os.environ.setdefault(
+        "ALLOW_MULTIPLE_LIBTPU_LOAD", "1"
+    )  # no TPU is in use, so several processes may load libtpu at once
     devices = list(topologies.get_topology_desc(topology, platform="tpu").devices)
     sides = tuple(map(int, shape.split("x")))
     chip, share = TPUS[kind], math.prod(sides) / len(devices)  # a chip can have several devices
@@ -106,5 +108,5 @@ def _find_gpus(topology: str, kind: str, count: str) -> Target:
     found = topologies.get_topology_desc(
         topology, platform="cuda", target_config=gpu.describe(), topology=f"1x1x{count or 1}"
     )
-    # Without a device to try tile sizes on, Triton's matrix products have none that fits all shapes; cuBLAS does not need it.
+    # Triton chooses the tile sizes of matrix products by trying them on a device, which is not present; cuBLAS does not need one.
     return Target(topology, list(found.devices), gpu.accelerator, options={"xla_gpu_enable_triton_gemm": False})

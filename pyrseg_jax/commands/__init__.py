@@ -1,4 +1,4 @@
-"""The modes of the command line. Each is a function in a file of its own, which tells a story from the configuration to files.
+"""The modes of the command line. Each is a function in its own file, which reads as a story from the configuration to results.
 
 To add one, write its file and add it to `MODES`. A command imports no other command.
 """
@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 class Mode(NamedTuple):
     """A mode of the command line.
 
-    help: one line for users.
-    module, function: where the command is, in this package. It is imported when it is chosen, for most of them import jax.
-    takes: what the function is called with after the configuration: flags by name, "workdir" for the folder of the run,
-      "preemption" for the handler of SIGTERM, "topic" for the word after the mode.
+    help: a description in one line, for users.
+    module, function: the command's file in this package, and its function there. The file is imported only when the mode is
+      chosen, because most commands import jax.
+    takes: the function's arguments after the configuration: flags by name, "workdir" for the folder of the run, "preemption"
+      for the handler of SIGTERM, "topic" for the word after the mode.
     needs: the flags that must be given.
-    is_parallel: whether several processes can do it together.
+    topic: the name of the word after the mode in help texts; "" where no word may follow.
+    is_parallel: whether several processes can run it together.
     reads_run: whether the workdir must hold a run of this configuration.
     has_config: whether there is a configuration at all.
     returns_evaluation: whether the function returns the result of an evaluation, to be printed as a table.
@@ -27,6 +29,7 @@ class Mode(NamedTuple):
     function: str
     takes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    topic: str = ""
     is_parallel: bool = False
     reads_run: bool = False
     has_config: bool = True
@@ -38,13 +41,13 @@ class Mode(NamedTuple):
 
     @property
     def takes_topic(self) -> bool:
-        """Whether a word may follow the mode."""
-        return "topic" in self.takes
+        """Return whether a word may follow the mode."""
+        return bool(self.topic)
 
 
 MODES = {
     "train": Mode(
-        "prepare the data set if needed, train, evaluate; the same command continues a run (the default)",
+        "prepare the data set if needed, train, evaluate; the same command resumes an interrupted run. The default mode.",
         *("train", "train"),
         takes=("workdir", "preemption"),
         is_parallel=True,
@@ -73,17 +76,25 @@ MODES = {
         takes=("workdir", "topology"),
     ),
     "export": Mode(
-        "write the trained model as one portable file, by default model.zip in the workdir",
+        "write the trained model as one portable file; default: model.zip in the workdir",
         *("export", "export"),
         takes=("workdir", "output", "sizes", "step"),
         reads_run=True,
     ),
-    "help": Mode("explain a mode, a flag or a configuration key", "help", "show", takes=("topic",), has_config=False),
-    "configs": Mode("list the packaged configs and the words of each", "configs", "show", has_config=False),
+    "help": Mode(
+        "explain a mode, a flag or a configuration key",
+        "help",
+        "show",
+        takes=("topic",),
+        topic="TOPIC",
+        has_config=False,
+    ),
+    "configs": Mode("list the packaged configs and the words that change each", "configs", "show", has_config=False),
     "completion": Mode(
         "print the completion script of a shell: bash, zsh or fish",
         *("completion", "show"),
         takes=("topic",),
+        topic="SHELL",
         has_config=False,
     ),
 }

@@ -37,7 +37,7 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
     Args:
       config: the experiment.
       workdir: the folder of the run.
-      topology: what to compile for, like `v5e:4x4` or `h100:8`; None takes the devices of this machine.
+      topology: the devices to compile for, such as `v5e:4x4` or `h100:8`; None uses the devices of this machine.
 
     Raises:
       UserError: if the topology is unknown, its compiler is missing, or the training step needs more memory than a device has.

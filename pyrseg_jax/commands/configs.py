@@ -4,17 +4,16 @@ from pyrseg_jax.run import config_file
 
 
 def show() -> None:
-    """Print every packaged config with its summary, and its words with a line each."""
+    """Print every packaged config with its summary, and each of its words with a description."""
+    configs = {name: config_file.describe(path) for name, path in config_file.packaged().items()}
+    width = max((len(word) for about in configs.values() for group in about.groups for word in group), default=0)
     lines = []
-    for name, path in config_file.packaged().items():
-        summary, groups = config_file.describe(path)
-        lines += [f"{name}: {summary}"]
-        for group in groups:
-            width = max(map(len, group))
-            lines += [f"  :{word:<{width}}  {text}" for word, text in group.items()]
+    for name, about in configs.items():
+        lines += [f"{name}: {about.summary}"]
+        lines += [f"  :{word:<{width}}  {text}" for group in about.groups for word, text in group.items()]
         lines += [""]
     lines += [
-        "Words are joined by commas, of each group one: --config=camvid:cpu,F",
-        "A config of your own is a Python file like these: --config=FILE.py",
+        "Join words with commas; use at most one from each group: --config=camvid:cpu,F",
+        "Your own config is a Python file like these (see configs/): --config=FILE.py",
     ]
     print("\n".join(lines))

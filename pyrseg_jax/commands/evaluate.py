@@ -19,9 +19,9 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
     """Evaluate a checkpoint on the split that the config names; write and return the result.
 
     Args:
-      config: of the run.
-      workdir: of the run.
-      step: of the checkpoint; by default the newest.
+      config: the run's configuration.
+      workdir: the run's folder.
+      step: step of the checkpoint; by default the newest.
 
     Raises:
       UserError: if the data set has other classes than the run, or the run has no checkpoint.

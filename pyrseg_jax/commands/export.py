@@ -25,11 +25,11 @@ def export(config: Config, workdir: Workdir, target: str | None, sizes: Sequence
     """Write a checkpoint, by default the newest, to `target`, by default `model.zip` in the run's folder.
 
     Args:
-      config: of the run.
-      workdir: of the run.
+      config: the run's configuration.
+      workdir: the run's folder.
       target: the file, whose name must end in .zip.
       sizes: image sizes that the model accepts, as "HEIGHTxWIDTH" in pixels; if empty, the size of a training crop.
-      step: of the checkpoint.
+      step: step of the checkpoint.
 
     Returns:
       The measured `megabytes`, `write_seconds` and `load_seconds`; and from the comparison with the model itself `same_labels`,

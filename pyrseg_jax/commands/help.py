@@ -4,16 +4,19 @@ import difflib
 
 from pyrseg_jax.commands import MODES
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.run.command_line import FLAGS, SHARED_FLAGS
-from pyrseg_jax.run.keys import Key, group_names, keys_of
+from pyrseg_jax.run.command_line import FLAGS, PROCESS_FLAGS, SHARED_FLAGS
+from pyrseg_jax.run.keys import Key, choices_of, group_names, keys_of
 from pyrseg_jax.run.schema import Config
+
+_MODE_FLAG, _MODE_HELP = "--mode=MODE", "the mode, for commands that do not begin with it"
+_HOW_TO_WRITE = "To set a key to None, write --config.KEY=None; write lists as 32,16,8,4 and booleans as true or false."
 
 
 def show(topic: str | None) -> None:
-    """Print the explanation of a topic, by default of the command line.
+    """Print the explanation of a topic; without a topic, explain the command line.
 
     Raises:
-      UserError: for a topic that nothing is known of.
+      UserError: for an unknown topic.
     """
     print(explain(topic) if topic else _usage())
 
@@ -29,9 +32,12 @@ def explain(topic: str) -> str:
     if name == "config" or name in group_names(Config):
         chosen = [key for key in keys.values() if name == "config" or key.name.startswith(f"{name}.")]
         width = max(len(key.name) for key in chosen)
-        return "\n".join(f"{key.name:<{width}}  {key.description}" for key in chosen)
+        lines = [f"{'*' if key.is_resumable else ' '} {key.name:<{width}}  {key.description}" for key in chosen]
+        return "\n".join([*lines, "", "* can be changed when a run resumes", _HOW_TO_WRITE])
     if name in FLAGS:
         return f"{_spell(name)}: {FLAGS[name].help}"
+    if name == "mode":
+        return f"{_MODE_FLAG}: {_MODE_HELP}: {', '.join(MODES)}"
     near = difflib.get_close_matches(name, [*MODES, *keys, *group_names(Config), *FLAGS], 1)
     hint = (
         f"did you mean `pyrseg help {near[0]}`?"
@@ -42,17 +48,20 @@ def explain(topic: str) -> str:
 
 
 def explain_key(key: Key) -> str:
-    """Return all that the schema says about a key."""
-    unit = f" ({key.unit})" if key.unit else ""
-    change = "may change between parts of a run" if key.is_resumable else "is fixed for a run"
+    """Return everything that the schema says about a key."""
+    unit = f" ({key.unit})" if key.unit and not key.is_duration else ""
+    change = "can" if key.is_resumable else "cannot"
+    choices = choices_of(key)
+    width = max(map(len, choices), default=0)
     return "\n".join(
         [
             f"--config.{key.name}={key.default!r}",
             "",
             f"  {key.description}",
-            f"  values:   {key.describe_values().replace('`', '')}{unit}",
+            f"  values:   {'one of' if choices else key.describe_values()}{unit}",
+            *(f"    {name:<{width}}  {meaning}".rstrip() for name, meaning in choices.items()),
             f"  default:  {key.default!r}",
-            f"  resuming: it {change}",
+            f"  resuming: {change} be changed when a run resumes",
             f"  since:    version {key.since}",
         ]
     )
@@ -62,12 +71,13 @@ def _explain_mode(name: str) -> str:
     mode = MODES[name]
     flags = [flag for flag in mode.takes if flag in FLAGS]
     if mode.has_config:
-        flags += [flag for flag in SHARED_FLAGS if flag not in flags]
+        general = [*SHARED_FLAGS, *(PROCESS_FLAGS if mode.is_parallel else ())]
+        flags += [flag for flag in general if flag not in flags]
     lines = [f"pyrseg {name}: {mode.help}", ""]
     width = max((len(_spell(flag)) for flag in flags), default=0)
     lines += [f"  {_spell(flag):<{width}}  {FLAGS[flag].help}{_required(flag, mode.needs)}" for flag in flags]
     if mode.takes_topic:
-        lines += [f"  usage: pyrseg {name} TOPIC"]
+        lines += [f"  usage: pyrseg {name} {mode.topic}"]
     return "\n".join(lines)
 
 
@@ -90,11 +100,13 @@ def _usage() -> str:
             *(f"  {name:<10}  {mode.help}" for name, mode in MODES.items()),
             "",
             "flags:",
+            f"  {_MODE_FLAG:<{width}}  {_MODE_HELP}",
             *(f"  {_spell(name):<{width}}  {flag.help}" for name, flag in FLAGS.items()),
             f"  {'--config.KEY=VALUE':<{width}}  change one configuration key",
             f"  {'--version':<{width}}  print the version",
             "",
-            "pyrseg help MODE explains a mode, pyrseg help KEY a key such as training.batch_size; pyrseg help config lists all",
-            "keys.",
+            "pyrseg help MODE explains a mode, and pyrseg help KEY explains a key such as training.batch_size; pyrseg help config",
+            "lists all keys.",
+            _HOW_TO_WRITE,
         ]
     )

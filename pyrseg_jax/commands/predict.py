@@ -1,4 +1,4 @@
-"""`--mode=predict`: segment images with a trained run."""
+"""The `predict` mode: segment images with the model of a run."""
 
 import logging
 from pathlib import Path
@@ -18,25 +18,25 @@ from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
 
 log = logging.getLogger(__name__)
-# Usual formats of photographs. PIL reads more, but a folder may hold other files, too.
+# Common formats of photographs. PIL reads more formats, but a folder may contain other kinds of files, too.
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
 
 def predict(config: Config, workdir: Workdir, source: str, target: str, step: int | None = None) -> None:
-    """Segment an image, or each image of a folder, and write three files per image into the folder `target`.
+    """Segment an image, or each image of a folder, and write three files per image to the folder `target`.
 
     An image that cannot be read is logged and skipped, so that the others are finished.
 
     Args:
-      config: of the run.
-      workdir: of the run.
-      source: an image, or a folder of images.
-      target: the folder to write to; it is created if needed.
-      step: of the checkpoint; by default the newest.
+      config: the run's configuration.
+      workdir: the run's folder.
+      source: path of an image, or of a folder of images.
+      target: path of the folder to write to; it is created if needed.
+      step: step of the checkpoint; by default the newest.
 
     Raises:
-      UserError: if there is no input, if two inputs would write the same files, if the run has no checkpoint; and at the end, if
-        images were skipped.
+      UserError: if there are no images, if two images would write the same files, or if the run has no checkpoint; also at the
+        end, if images were skipped.
     """
     images = _find_images(Path(source).expanduser())
     folder = Path(target).expanduser()
@@ -66,11 +66,11 @@ def predict(config: Config, workdir: Workdir, source: str, target: str, step: in
         save_pictures(folder, path.stem, predictor.segment(image), truth)
     log.info("segmented %d of %d images into %s", len(images) - len(problems), len(images), folder)
     if problems:
-        raise UserError(f"{len(problems)} of {len(images)} images could not be read, the first: {problems[0]}")
+        raise UserError(f"{len(problems)} of {len(images)} images could not be read; the first: {problems[0]}")
 
 
 def _find_images(source: Path) -> list[Path]:
-    """List the images to segment, all of whose names differ."""
+    """List the images to segment; no two of them have the same name."""
     if source.is_dir():
         images = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
         if not images:
@@ -83,7 +83,7 @@ def _find_images(source: Path) -> list[Path]:
     for path in images:
         if path.stem in by_stem:
             raise UserError(
-                f"{path} and {by_stem[path.stem].name} would both be written to {path.stem}.png: rename one, or predict them "
+                f"{path} and {by_stem[path.stem].name} would both write {path.stem}.png: rename one, or predict them "
                 "separately"
             )
         by_stem[path.stem] = path
@@ -91,7 +91,7 @@ def _find_images(source: Path) -> list[Path]:
 
 
 def _find_truth(image: Path, size: tuple[int, int], label_space: LabelSpace) -> np.ndarray | None:
-    """Find the label map of an image inside a data set of the folder layout; None if there is none of the same size."""
+    """Find the label map of an image in a data set with the layout of `folder`; None unless there is one of the same size."""
     path = image.absolute()
     label = path.parents[2] / "annotations" / path.parent.name / f"{path.stem}.png" if len(path.parents) > 2 else None
     if label is None or path.parents[1].name != "images" or not label.is_file():
@@ -99,6 +99,6 @@ def _find_truth(image: Path, size: tuple[int, int], label_space: LabelSpace) -> 
     try:
         truth = decode_label(label.read_bytes(), str(label), label_space)
     except (UserError, OSError) as error:
-        log.warning("the ground truth is not drawn: %s", error)
+        log.warning("the ground truth cannot be drawn: %s", error)
         return None
     return truth if truth.shape == size else None

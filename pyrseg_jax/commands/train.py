@@ -34,9 +34,9 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     """Train to the last step, starting from the newest checkpoint if there is one.
 
     Args:
-      config: of the run.
-      workdir: of the run. If it holds a run with this config, that run is resumed.
-      preemption: detects SIGTERM; None: do not react to it.
+      config: the run's configuration.
+      workdir: the run's folder. If it holds a run with this config, that run is resumed.
+      preemption: the handler of SIGTERM; by default SIGTERM ends the process.
 
     Returns:
       The last evaluation.

@@ -26,7 +26,7 @@ class FolderArchive:
         return str(self._base / name)
 
     def has_folder(self, name: str) -> bool:
-        """Tell whether there is a folder of this name."""
+        """Return whether there is a folder of this name."""
         return (self._base / name).is_dir()
 
     def files_in(self, folder: str) -> list[str]:
@@ -108,7 +108,7 @@ class ZipArchive:
         return f"{self._path}:{inside}" if name else str(self._path)
 
     def has_folder(self, name: str) -> bool:
-        """Tell whether there is a folder of this name that holds files."""
+        """Return whether there is a folder of this name that contains files."""
         return self._full(name) in self._folders
 
     def files_in(self, folder: str) -> list[str]:

@@ -36,10 +36,10 @@ class RenderedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Keep a data set that this package renders.
 
     Args:
-      name: of the data set.
-      label_space: its classes.
+      name: the name of the data set.
+      label_space: the classes.
       generators: split → function that yields (name, example) with image and label as encoded bytes.
-      **kwargs: passed on to TFDS.
+      **kwargs: further arguments for TFDS.
     """
 
     VERSION = tfds.core.Version(VERSION)
@@ -77,10 +77,10 @@ class PairBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     Args:
       files: the data set.
       splits: the source of each split.
-      place: where the files are, for the record.
+      place: the path of the files, for the record.
       staging: folder for finished shards.
       num_workers: processes; by default one per core.
-      **kwargs: passed on to TFDS.
+      **kwargs: further arguments for TFDS.
     """
 
     VERSION = tfds.core.Version(VERSION)

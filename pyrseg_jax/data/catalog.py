@@ -10,7 +10,11 @@ from pyrseg_jax.data.source import Source
 from pyrseg_jax.data.spec import TRAINING, DataLocation, Dataset, DatasetSpec
 from pyrseg_jax.errors import UserError
 
-ON_ERROR = ("stop", "skip")  # what to do about a pair that cannot be used
+# What to do about an image or label that cannot be used.
+ON_ERROR = {
+    "stop": "end with an error that names the file",
+    "skip": "leave the pair out, and log how many were left out",
+}
 
 
 def find_spec(name: str) -> DatasetSpec:
@@ -38,10 +42,10 @@ def open_dataset(
       root: folder or file with the user's files; see `DataLocation`.
       prepared: folder that keeps prepared data sets; see `DataLocation`.
       holdout: number of images, drawn by `holdout_seed`, that leave the training split and form the split `holdout`.
-      holdout_seed: which images these are.
-      label_mapping: what the values in label files mean, for data sets that accept it.
+      holdout_seed: seed that decides which images these are.
+      label_mapping: the meaning of the values in label files, for data sets that accept it.
       on_error: "skip" leaves out pairs that cannot be used; with "stop", `checks.check_once` raises an error for them.
-      is_raw: read the original files, even if they were prepared before.
+      is_raw: whether to read the original files even if they were prepared before.
 
     Raises:
       UserError: for an unknown name, a missing `root`, or files that do not fit together.

@@ -76,7 +76,7 @@ def leave_out_bad(source: Source, label_space: LabelSpace, what: str) -> Source:
 
 
 def _cache_file(source: FileSource, label_space: LabelSpace) -> Path:
-    """Name the file that keeps the problems of these files in their present state."""
+    """Return the path of the file that keeps the problems found in these files in their present state."""
     state = "\n".join([*source.fingerprint(), repr(label_space.values())])
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return cache / "pyrseg_jax" / "checked" / f"{hashlib.sha256(state.encode()).hexdigest()}.json"

@@ -1,4 +1,4 @@
-"""Decode the bytes of image and label files to arrays, with an error that names the file for everything unusual."""
+"""Decode the bytes of image and label files to arrays. Errors name the file and say what is wrong with it."""
 
 import io
 import warnings
@@ -13,15 +13,15 @@ from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.source import Record
 from pyrseg_jax.errors import UserError
 
-# PIL's modes with one number per pixel. A palette image ("P") holds indices: these are the labels, its colors are for viewers.
+# PIL's modes with one number per pixel. The indices of a palette image ("P") are the labels; its colors are only for display.
 LABEL_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
 
 
 class Pair(NamedTuple):
     """An image with its label map, ready for augmentation.
 
-    image: (H, W, 3) uint8, RGB.
-    label: (H, W) uint8 train ids, 255 = void.
+    image: RGB, (H, W, 3) uint8.
+    label: train ids, (H, W) uint8; 255 is void.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -35,8 +35,8 @@ def decode_pair(record: Record, label_space: LabelSpace) -> Pair:
     they are stored.
 
     Raises:
-      UserError: naming the file, if it cannot be decoded, if the label map has several channels or a value that no class has, or
-        if image and label map differ in size.
+      UserError: naming the file, if it cannot be decoded, if the label map has several channels or a value without a class, or if
+        the image and its label map differ in size.
     """
     label = decode_label(record["label"], record["label_name"], label_space)
     plain = decode_upright_jpeg(record["image"])
@@ -49,16 +49,16 @@ def decode_pair(record: Record, label_space: LabelSpace) -> Pair:
     if image.size != expected:
         raise UserError(
             f"{record['image_name']} is {image.size[0]} × {image.size[1]} pixels, but its label {record['label_name']} "
-            f"is {expected[0]} × {expected[1]} (width × height): both must have the same size; never resize one alone"
+            f"is {expected[0]} × {expected[1]} (width × height): both must have the same size; never resize only one of them"
         )
     return Pair(_to_array(image), label)
 
 
 def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Decode any photograph to upright RGB: gray is expanded, CMYK converted, and transparency put on white.
+    """Decode any photograph to upright RGB: convert grayscale and CMYK, and put a white background behind transparency.
 
     Raises:
-      UserError: naming the file, if it is not an image or a damaged one.
+      UserError: naming the file, if it is not an image or is damaged.
     """
     plain = decode_upright_jpeg(data)
     return plain if plain is not None else to_rgb(_open(data, name))
@@ -80,17 +80,15 @@ def decode_label(data: bytes, name: str, label_space: LabelSpace) -> UInt8[np.nd
     if image.mode not in LABEL_MODES:
         raise UserError(
             f"{name} has the channels {image.mode} ({len(image.getbands())} numbers per pixel): a label map has one, the "
-            f"number of the class, {label_space.describe_file_ids()}; convert its colors to class numbers"
+            f"class value, {label_space.describe_file_ids()}; convert its colors to class values"
         )
-    if is_gray_png(data):  # OpenCV refused it, but PIL did not: PIL ignores wrong checksums
-        raise UserError(
-            f"{name} is damaged (a checksum in it is wrong): replace the file or remove it from the data set"
-        )
+    if is_gray_png(data):  # OpenCV rejects wrong checksums, and PIL ignores them
+        raise UserError(f"{name} is damaged (a checksum is wrong): replace the file or remove it from the data set")
     return label_space.to_train_ids(_as_numbers(image), name)
 
 
 def size_of(data: bytes, name: str) -> tuple[int, int]:
-    """Read the (height, width) of the upright image from the file's header, without decoding any pixels."""
+    """Read (height, width) of the upright image from the file's header, without decoding pixels."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -98,7 +96,7 @@ def size_of(data: bytes, name: str) -> tuple[int, int]:
         except Exception as error:
             raise _undecodable(name, data, error) from error
     width, height = image.size
-    # Orientations 5 … 8 of the EXIF standard exchange rows and columns.
+    # The EXIF orientations 5 … 8 swap rows and columns.
     is_rotated = image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)
     return (width, height) if is_rotated else (height, width)
 
@@ -112,11 +110,11 @@ def _turn_upright(image: Image.Image) -> Image.Image:
 def _open(data: bytes, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            # PIL warns about unusual metadata, which does not matter here, and about images above half of its size limit.
+            # PIL warns about unusual metadata, which is not used here, and about images above half its size limit.
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data))
             image.load()
-    # PIL raises OSError, SyntaxError, ValueError, struct.error … depending on the format. In every case the file is at fault.
+    # PIL raises OSError, SyntaxError, ValueError, struct.error and others, depending on the format. Each means a bad file.
     except Exception as error:
         raise _undecodable(name, data, error) from error
     return image
@@ -125,8 +123,8 @@ def _open(data: bytes, name: str) -> Image.Image:
 def _undecodable(name: str, data: bytes, error: Exception) -> UserError:
     if not data:
         reason = "it is empty"
-    elif isinstance(error, UnidentifiedImageError):  # its own text names an object in memory
-        reason = f"it begins with {data[:8]!r}, as no image format does"
+    elif isinstance(error, UnidentifiedImageError):  # the error's own text shows the address of a Python object
+        reason = f"it begins with {data[:8]!r}, which is not the start of a known image format"
     else:
         reason = f"{type(error).__name__}: {str(error).replace(chr(10), ' ')}"
     return UserError(

@@ -24,9 +24,9 @@ class PublishedFile:
     """A file that the authors of a data set publish.
 
     Attributes:
-      url: where it is.
+      url: the address of the file.
       file_name: name to save it under.
-      md5: its published MD5; None if the authors published none. Then the checksum of the first download is recorded, and later
+      md5: the published MD5; None if the authors published none. Then the checksum of the first download is recorded, and later
         downloads are compared with that.
       note: further instructions for a download by hand, appended to "download it on a machine with network".
     """
@@ -44,7 +44,7 @@ def fetch(published: PublishedFile, folder: Path, pause_s: float = 5.0) -> Path:
 
     Args:
       published: the file.
-      folder: where to save it, beside `NAME.checksum` with its MD5 and SHA-256.
+      folder: the folder to save it in, next to `NAME.checksum` with its MD5 and SHA-256.
       pause_s: seconds between two tries.
 
     Raises:

@@ -36,7 +36,7 @@ def decode_upright_jpeg(data: bytes) -> UInt8[np.ndarray, "h w 3"] | None:
 
 
 def is_gray_png(data: bytes) -> bool:
-    """Tell by its header whether a file is a PNG with one channel of eight bits."""
+    """Read from the header whether a file is a PNG with one eight-bit channel."""
     # Bytes 24 and 25 of a PNG are its bit depth and color type; color type 0 is gray.
     return data.startswith(b"\x89PNG\r\n\x1a\n") and data[24:26] == b"\x08\x00"
 

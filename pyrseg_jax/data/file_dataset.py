@@ -26,15 +26,16 @@ class FileDataset:
     """A data set whose authors publish one file with images and label maps.
 
     Attributes:
-      name: of the data set.
-      label_space: its classes.
+      name: the name of the data set.
+      label_space: the classes.
       published: the file to download.
       num_images: published number of images in each split.
       markers: folders that the data set has, like `images/training`; one of them is enough to recognize it.
       zip_names: names that the published file may have on the user's disk.
       list_splits: archive → the pairs of each split; raises UserError for files that do not fit together.
-      layout: how the files lie, for people.
+      layout: the expected folders and files, for error messages.
       aliases: further names of splits → the published name.
+      meaning: a description in one line, for help texts.
     """
 
     name: str
@@ -46,9 +47,10 @@ class FileDataset:
     list_splits: Callable[[Archive], dict[str, ArchiveSource]]
     layout: str
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    meaning: str = ""
 
     def key(self, splits: Splits) -> str:
-        """Name the state of the files: adding, removing or changing a file gives another key."""
+        """Return a key for the state of the files: adding, removing or changing a file gives another key."""
         lines = [f"{split}: {line}" for split, source in splits.items() for line in source.fingerprint()]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
@@ -63,6 +65,7 @@ class FileDataset:
             read_label_space=lambda root: self.label_space,
             layout=self.layout,
             num_images=self.num_images,
+            meaning=self.meaning,
         )
 
 

@@ -11,7 +11,7 @@ VOID_WORD = "void"
 
 @dataclasses.dataclass(frozen=True)
 class LabelMapping:
-    """What the values in label files mean. The defaults are ADE20K's numbering.
+    """The meaning of the values in label files. The defaults are ADE20K's numbering.
 
     Attributes:
       first_value: value of the first class in the list; the other classes count up from it.

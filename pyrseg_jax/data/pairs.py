@@ -23,9 +23,9 @@ class ArchiveSource:
     """The pairs of one split, with random access.
 
     Args:
-      archive: where the files are.
+      archive: the archive that holds the files.
       pairs: the pairs, in order.
-      read_label: (bytes of a label file, its name for messages) → bytes of a PNG; None where the files are PNGs already.
+      read_label: converts (bytes of a label file, its name for messages) to the bytes of a PNG; None if the files are PNGs.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ArchiveSource:
         return f"ArchiveSource({self._archive!r}, {len(self)} pairs)"
 
     def place(self) -> str:
-        """Describe where the archive is, for messages."""
+        """Return the path of the archive, for messages."""
         return self._archive.place()
 
     def fingerprint(self) -> list[str]:
@@ -67,12 +67,12 @@ def list_pairs(archive: Archive, image_folder: str, label_folder: str, layout: s
     """Pair the images of one folder with the label maps of the same names in another; sort by name.
 
     Args:
-      archive: where both folders are.
-      image_folder, label_folder: their names in the archive.
+      archive: the archive that holds both folders.
+      image_folder, label_folder: the names of the folders in the archive.
       layout: the expected layout of the data set, for messages.
 
     Raises:
-      UserError: for a missing or empty folder, an image without a label map, a label map without an image, or two images of
+      UserError: for a missing or empty folder, an image without a label map, a label map without an image, or two images with
         the same name.
     """
     for folder in (image_folder, label_folder):
@@ -82,10 +82,10 @@ def list_pairs(archive: Archive, image_folder: str, label_folder: str, layout: s
     labels = _by_stem(archive, label_folder, (".png",))
     if not images:
         raise UserError(
-            f"{archive.place(image_folder)} holds no image: expected files ending in {', '.join(IMAGE_SUFFIXES)}"
+            f"{archive.place(image_folder)} contains no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}"
         )
     _check_partners(archive, images, labels, label_folder, "{} has no label: expected {}.png")
-    _check_partners(archive, labels, images, image_folder, "{} has no image: expected {}.jpg or .png")
+    _check_partners(archive, labels, images, image_folder, "{} has no image: expected {}.jpg, .jpeg or .png")
     return [PairFiles(stem, images[stem], labels[stem]) for stem in sorted(images)]
 
 
@@ -96,20 +96,20 @@ def _check_partners(
     if missing:
         first = message.format(archive.place(files[missing[0]]), archive.place(f"{partner_folder}/{missing[0]}"))
         others = f" ({len(missing) - 1} more such files)" if len(missing) > 1 else ""
-        raise UserError(f"{first}{others}: add the missing file, or move this one away")
+        raise UserError(f"{first}{others}: add the missing file, or remove this one")
 
 
 def _by_stem(archive: Archive, folder: str, suffixes: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in archive.files_in(folder):
         stem, dot, suffix = name.rpartition(".")
-        # The system's own files start with a dot: macOS puts a ._NAME.jpg beside every NAME.jpg.
+        # Skip hidden files: macOS may write a ._NAME.jpg next to each NAME.jpg.
         if dot + suffix.lower() not in suffixes or name.startswith("."):
             continue
         if stem in found:
             raise UserError(
-                f"{archive.place(f'{folder}/{name}')} and {found[stem].rpartition('/')[2]} have the same name except for the "
-                "ending: keep one of them"
+                f"{archive.place(f'{folder}/{name}')} and {found[stem].rpartition('/')[2]} differ only in the file extension: keep "
+                "one of them"
             )
         found[stem] = f"{folder}/{name}"
     return found

@@ -137,12 +137,12 @@ def training_batches(
     Args:
       source: the training split.
       label_space: the classes of its label files.
-      augmentation: applied to each pair.
+      augmentation: a random transformation of each pair.
       batch_size: number of images in a batch, over all processes.
-      seed: of order and augmentation.
+      seed: seed for the order and the augmentation.
       first_step: the batch to begin with; batches before it are not computed.
       workers: number of processes that read and augment; 0 for threads of this process.
-      process_index, num_processes: which share this is. The shares of all processes form the global batch.
+      process_index, num_processes: index and number of shares. The shares of all processes form the global batch.
       on_error: "stop" raises an error for a record that cannot be used; "skip" replaces it with the next one, and counts it.
 
     Raises:

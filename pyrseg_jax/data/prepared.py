@@ -46,8 +46,8 @@ def prepare_rendered(
     as complete. If several processes need the data set, one prepares it and the others wait.
 
     Args:
-      name: of the data set.
-      label_space: its classes.
+      name: the name of the data set.
+      label_space: the classes.
       generators: split → function that yields (name, example) with image and label as encoded bytes.
       prepared: folder that keeps prepared data sets; None for TFDS's own.
 
@@ -107,7 +107,7 @@ def prepare_files(files: FileDataset, location: DataLocation, num_workers: int |
 
     Args:
       files: the data set.
-      location: where its files are.
+      location: the location of the user's files.
       num_workers: processes that check and write; by default one per core.
 
     Raises:
@@ -138,7 +138,7 @@ def prepare_files(files: FileDataset, location: DataLocation, num_workers: int |
 
 
 def is_published_set_prepared(files: FileDataset, location: DataLocation) -> bool:
-    """Tell whether the complete published set was prepared before, and the user names no other files."""
+    """Return whether the complete published set was prepared before and the user names no other files."""
     return location.root is None and _find_whole(files, _store(location.prepared)) is not None
 
 
@@ -176,7 +176,7 @@ class PreparedSource:
     """Random access to one split of a prepared data set, as undecoded records for `decode.decode_pair`.
 
     Args:
-      builder: as `open_prepared` returns it.
+      builder: a builder that `open_prepared` returned.
       split: name of the split.
     """
 

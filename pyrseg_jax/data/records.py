@@ -36,14 +36,14 @@ class StoredReports(RootModel[dict[str, StoredReport]]):
 
 
 class ShardResult(Document):
-    """What was found while one shard was written."""
+    """Results of writing one shard."""
 
     report: StoredReport
     checksums: list[tuple[str, str, str]]  # name of a pair, and `report.checksums_of` for it
 
 
 class Origin(Document):
-    """Where a prepared data set is from. Only the key that decides something is checked."""
+    """The origin of a prepared data set. Only the key that the package reads is checked."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

@@ -24,10 +24,10 @@ COUNTS = ("pixels", "images", "cells", "unit_pixels", "cell_pixels")  # arrays o
 
 @dataclasses.dataclass
 class DatasetReport:
-    """What a split, or a part of one, holds. Reports of parts add up to the report of the split.
+    """Statistics of a split, or of a part of one. The reports of all parts add up to the report of the split.
 
     Attributes:
-      strides: of the levels whose cells are counted, coarse to fine.
+      strides: strides of the levels whose cells are counted, coarse to fine.
       pixels: (C,) labeled pixels of each class.
       images: (C,) images that show each class.
       num_void: void pixels.
@@ -123,8 +123,8 @@ def make_report(
       source: the split.
       label_space: the classes of its label files.
       what: name of the split, for the progress bar.
-      strides: of the levels whose cells are counted.
-      checksums: recorded earlier; a file with another content is a problem.
+      strides: strides of the levels whose cells are counted.
+      checksums: checksums recorded earlier; a file with other content is a problem.
     """
     found = DatasetReport.empty(label_space.num_classes, strides)
 

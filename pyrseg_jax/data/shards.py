@@ -45,7 +45,7 @@ class Shard:
     def of(
         cls, split: str, source: FileSource, start: int, stop: int, staging: Path, label_space: LabelSpace
     ) -> "Shard":
-        """Name the file by the state of the pairs: if one of them changes, it belongs to another shard."""
+        """Return a file name made from the state of the pairs: if a pair changes, the name changes."""
         lines = [split, repr(label_space.values()), *source.fingerprint()[start:stop]]
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:24]
         return cls(split, range(start, stop), staging / f"{digest}.array_record")
@@ -56,7 +56,7 @@ class Shard:
         return self.path.with_suffix(".report.json")
 
     def is_complete(self) -> bool:
-        """Tell whether the shard was written before."""
+        """Return whether the shard was written before."""
         return self.path.is_file() and self.result.is_file()
 
 
@@ -73,7 +73,7 @@ def write_shards(
     not written; its result lists them.
 
     Args:
-      shards: in any order.
+      shards: the shards, in any order.
       sources: name of a split → its pairs.
       label_space: the classes of the label files.
       what: name of the data set, for the progress bar.

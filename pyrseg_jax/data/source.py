@@ -7,8 +7,8 @@ class Record(TypedDict):
     """One image with its label map, as stored in the files.
 
     image, label: the bytes of the files.
-    image_name, label_name: how to call them in messages.
-    name: of the pair; names of results are made from it.
+    image_name, label_name: names of the files, for messages.
+    name: the name of the pair; the names of results are derived from it.
     """
 
     image: bytes

@@ -20,7 +20,7 @@ class Dataset:
     """An opened data set. Its splits are opened on demand.
 
     Attributes:
-      label_space: its classes.
+      label_space: the classes.
       place: the folder that it is read from, for messages.
       open_split: name of a split → its records.
       reports: name of a split → its report, for splits that were checked when the data set was prepared.
@@ -36,12 +36,12 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class DataLocation:
-    """Where the files of a data set are.
+    """The location of a data set's files.
 
     Attributes:
       root: folder or file with the user's files; None: download them, or take what was prepared before.
       prepared: folder that keeps prepared data sets; None for TFDS's own folder, `~/tensorflow_datasets`.
-      is_raw: read the original files, even if they were prepared before.
+      is_raw: whether to read the original files even if they were prepared before.
     """
 
     root: str | None
@@ -59,9 +59,10 @@ class DatasetSpec:
       open: (location, label mapping) → the opened data set, prepared first if necessary. It imports TFDS only if it needs it,
         because that takes a second.
       read_label_space: root → the classes, without reading any image.
-      layout: how the user's files may lie, in one sentence.
+      layout: the accepted layouts of the user's files, in one sentence.
       num_images: published number of images in each split; empty where that depends on the user's files.
       accepts_label_mapping: whether the user may say what the values in label files mean.
+      meaning: a description in one line, for help texts.
     """
 
     open: Callable[[DataLocation, LabelMapping], Dataset]
@@ -69,6 +70,7 @@ class DatasetSpec:
     layout: str
     num_images: Mapping[str, int] = dataclasses.field(default_factory=dict)
     accepts_label_mapping: bool = False
+    meaning: str = ""
 
     @property
     def num_training_images(self) -> int | None:

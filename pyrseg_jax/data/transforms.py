@@ -21,7 +21,7 @@ class Augmentation:
 
     Attributes:
       crop_px: height and width of the result, in pixels.
-      scale_min, scale_max: the image is scaled by a factor drawn uniformly between these before the crop.
+      scale_min, scale_max: range of the random factor by which the image is scaled before the crop, uniform.
       is_flipped: mirror left and right with probability one half.
       color_jitter: brightness, contrast and saturation are each multiplied by a factor drawn from 1 ± this.
     """

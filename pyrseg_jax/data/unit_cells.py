@@ -29,7 +29,7 @@ def count_cells(label: UInt8[np.ndarray, "h w"], strides: Sequence[int], num_cla
 
     Args:
       label: (H, W) train ids, 255 = void.
-      strides: of the levels, coarse to fine; each is a multiple of the next.
+      strides: strides of the levels, coarse to fine; each is a multiple of the next.
       num_classes: C.
 
     Source: Sec. 3.1. `pyramid.build_targets` does the same for batches on a device.

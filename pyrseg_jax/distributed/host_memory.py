@@ -21,7 +21,7 @@ _WORKER_BYTES = 2**28  # what a data worker may keep: several decoded images and
 
 
 def keep_memory_between_steps() -> bool:
-    """Where JAX runs on the CPU, let this process keep the memory that a step frees; return whether it does.
+    """If JAX runs on the CPU, let this process keep the memory that a step frees; return whether it does.
 
     The temporary memory of a training step is a single array. Mapping and clearing its pages anew takes a fifth of the time of a
     step (`docs/log/performance.md`). The price is memory: if a small allocation lands in the freed block, the next step's array
@@ -65,7 +65,7 @@ def _find_mallopt() -> Callable[[int, int], int] | None:
 
 
 def _may_use_an_accelerator() -> bool:
-    """Tell whether JAX could find an accelerator, without asking JAX, which would start its threads."""
+    """Return whether JAX could find an accelerator. JAX itself is not asked, because that would start its threads."""
     if platforms := os.environ.get("JAX_PLATFORMS"):
         return platforms != "cpu"
     return bool(entry_points(group="jax_plugins")) or importlib.util.find_spec("libtpu") is not None

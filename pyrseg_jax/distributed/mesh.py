@@ -1,4 +1,4 @@
-"""The device mesh, the sharding of every array, and the transfer of host arrays to devices. No other file knows the axes.
+"""The device mesh, the sharding of every array, and the transfer of host arrays to devices. No other file names the mesh axes.
 
 The mesh has two axes. The batch is sharded over `data`. For images too large for one device, training also shards each
 image's rows over `spatial`, and XLA inserts the exchange of rows between neighbors (halo exchange). Parameters and optimizer
@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from pyrseg_jax.errors import UserError
 
-# Arrays with fewer numbers are replicated even in a sharded state: gathering them would cost more than it saves.
+# Arrays with fewer elements are replicated even in a sharded state: gathering them would cost more than it saves.
 MIN_SHARDED_SIZE = 1 << 12
 # Rows of the coarsest level that each device along `spatial` must hold; see `check_rows`.
 MIN_ROWS = 2
@@ -29,9 +29,9 @@ def make_mesh(data: int = -1, spatial: int = 1, devices: Sequence | None = None)
     """Arrange devices in a mesh of `data` × `spatial`.
 
     Args:
-      data: number of shards of the batch; -1: as many as the devices allow.
+      data: number of shards of the batch; -1 uses as many as the devices allow.
       spatial: number of shards of each image's rows; must divide the number of devices of each process.
-      devices: to arrange; None: all devices of this run.
+      devices: devices to arrange; by default all devices of this run.
 
     Raises:
       UserError: naming the argument, if there are too few devices or they cannot be arranged this way.
@@ -41,38 +41,38 @@ def make_mesh(data: int = -1, spatial: int = 1, devices: Sequence | None = None)
     per_process = len(devices) // len({device.process_index for device in devices})
     if per_process % spatial:
         raise UserError(
-            f"spatial={spatial}: the rows of an image can be split over devices of one process, and each process has "
-            f"{per_process} here; use a divisor of that number"
+            f"spatial={spatial}: the rows of an image can be split only over the devices of one process, and each process has "
+            f"{per_process}; use a divisor of that number"
         )
     if data == -1:
         data = len(devices) // spatial
     if data * spatial > len(devices):
         product = f"data={data}" + (f" × spatial={spatial}" if spatial > 1 else "")
-        raise UserError(f"{product}: there are {len(devices)} devices here; use at most that many, or data=-1 for all")
+        raise UserError(f"{product}: there are only {len(devices)} devices; use at most that many, or data=-1 for all")
     used = devices[: data * spatial]
     if len({d.process_index for d in used}) < len({d.process_index for d in devices}):
         raise UserError(
-            f"data={data}: {len(devices) - len(used)} devices and whole processes would be left without work; use -1 for all "
+            f"data={data}: {len(devices) - len(used)} devices would be unused, among them all devices of a process; use -1 for all "
             "devices, or start fewer processes"
         )
-    # Auto axes: with explicit axes, the reshapes that group pixels into cells raise.
+    # Auto axes: with explicit axes, the reshapes that group pixels into cells raise an error.
     grid = np.array(used, dtype=object).reshape(data, spatial)
     return Mesh(grid, ("data", "spatial"), axis_types=(AxisType.Auto,) * 2)
 
 
 def local_mesh(mesh: Mesh) -> Mesh:
-    """Return a mesh of this process's devices, for work that involves no other process; batches are sharded over all of them."""
+    """Return a mesh of this process's devices, for work without other processes; batches are sharded over all its devices."""
     return make_mesh(devices=local_devices(list(mesh.devices.flat), jax.process_index()))
 
 
 def local_devices(devices: Sequence, process: int) -> list:
-    """Return those devices of a process that can work without the other processes; on a TPU slice that is one.
+    """Return the devices that a process can use without the other processes: all of its devices, but only one on a TPU slice.
 
     A v5e or v6e slice accepts programs for all of its chips or for a single chip ("device assignment should include all
-    slice devices"). Only evaluation works this way. It is divided among the processes, and takes a small part of a run.
+    slice devices"). Only evaluation uses these devices. It is divided among the processes, and takes a small part of a run.
 
     Args:
-      devices: of all processes.
+      devices: the devices of all processes.
       process: index of the process.
     """
     own = [device for device in devices if device.process_index == process]
@@ -85,7 +85,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def replicated_like(array: jax.Array) -> jax.sharding.Sharding:
-    """Return the sharding of results about an array that every one of its devices holds in full."""
+    """Return a replicated sharding on the devices of an array, for results computed from it."""
     sharding = array.sharding
     if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
         return replicated(sharding.mesh)
@@ -106,10 +106,10 @@ def state_sharding(mesh: Mesh, state: Any, is_sharded: bool) -> Any:
     """Return the sharding of each leaf of a state.
 
     Args:
-      mesh: of the training.
-      state: arrays or their shapes, in any tree.
+      mesh: the training mesh.
+      state: any tree of arrays or of their shapes.
       is_sharded: shard each leaf over `data`, along its longest axis that divides evenly. Small leaves, and those without such
-        an axis, are replicated all the same. If false, every leaf is replicated.
+        an axis, are still replicated. If false, every leaf is replicated.
     """
     groups = mesh.shape["data"]
 
@@ -138,13 +138,13 @@ def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
 def check_rows(mesh: Mesh, crop_px: int, stride: int) -> None:
     """Raise UserError if the rows of a training image cannot be split over `spatial`.
 
-    Each device must hold at least two rows of the coarsest level. With one row, XLA silently computes wrong gradients of the
-    strided convolutions that lead there, on a mesh of 2 × 2 (jax 0.10.2).
+    Each device must hold at least two rows of the coarsest level. With one row, on a 2 × 2 mesh, XLA silently computes wrong
+    gradients for the strided convolutions before that level (jax 0.10.2).
 
     Args:
-      mesh: of the training.
+      mesh: the training mesh.
       crop_px: height of a training image, in pixels.
-      stride: of the coarsest level, in pixels.
+      stride: stride of the coarsest level, in pixels.
     """
     spatial = mesh.shape["spatial"]
     least = MIN_ROWS * stride * spatial
@@ -175,11 +175,11 @@ def constrain(tree: Any, sharding: Any) -> Any:
 
 
 def whole_on(mesh: Mesh, tree: Any) -> Any:
-    """Gather arrays of any sharding in full onto each device of `mesh`; all processes must call this together.
+    """Copy arrays of any sharding in full to each device of `mesh`; all processes must call this together.
 
     Args:
-      mesh: of devices of this process alone, as from `local_mesh`.
-      tree: of arrays.
+      mesh: a mesh of this process's devices only, as returned by `local_mesh`.
+      tree: any tree of arrays.
     """
     if jax.process_count() > 1:
         spread = {leaf.sharding.mesh for leaf in jax.tree.leaves(tree)}
@@ -201,7 +201,7 @@ def sum_over_shards(function: Callable, mesh: Mesh, *batch: Any) -> Any:
 
     Args:
       function: arrays sharded over the batch → tree of sums.
-      mesh: the batch is sharded over it.
+      mesh: the mesh that the batch is sharded over.
       batch: the function's arguments.
     """
 

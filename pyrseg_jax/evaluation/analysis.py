@@ -1,4 +1,4 @@
-"""Compare a prediction with the truth, cell by cell: how good the unity pyramid is, and what true pyramids would give."""
+"""Compare a prediction with the ground truth cell by cell: score the unity pyramid, and fuse with true pyramids."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from pyrseg_jax.pyramid.levels import DONT_CARE, to_children
 
 @flax.struct.dataclass
 class PaddedTruth:
-    """What the fuser would give if one of the two pyramids were true, in the padded layout of `padding.PaddedView`.
+    """Results of fusing with one of the two pyramids replaced by the truth, in the padded layout of `padding.PaddedView`.
 
     Attributes:
       chosen: (N, P) the row of `PaddedView.cells` that each finest-level position takes with the true unity pyramid.
@@ -31,14 +31,14 @@ def compare_with_truth(
     """Compare the predicted pyramids of a batch with those of its label maps.
 
     Args:
-      prediction: for N images.
-      labels: (N, H, W) train ids at the size that the network saw; images that must not count are all void.
-      threshold: τ of the fuser.
+      prediction: the prediction for N images.
+      labels: train ids (N, H, W) at the size of the network's input; images that must not count are all void.
+      threshold: τ of the fuser, 0 … 1.
 
     Returns:
-      The oracles, and sums per image over the cells that are not don't care, for each level above the finest:
-      `unity_true`, `unity_predicted` and `unity_both` (N, L-1) count unit-cells, and `unit_cells` (N, L-1, C) the true
-      unit-cells of each class.
+      The results with true pyramids, and counts per image for each level above the finest, without don't-care cells:
+      `unity_true`, `unity_predicted` and `unity_both` (N, L-1) are numbers of unit-cells, and `unit_cells` (N, L-1, C) are
+      the numbers of true unit-cells of each class.
     """
     num_levels, num_classes = len(prediction.probs), prediction.fused.shape[-1]
     stride = labels.shape[1] // prediction.level.shape[1]
@@ -58,7 +58,7 @@ def compare_with_truth(
 def _true_classes(
     labels: UInt8[Array, "n h w"], targets: Targets, strides: tuple[int, ...], level: Int32[Array, "n h2 w2"]
 ) -> Int32[Array, "n p"]:
-    """Return the true class of the cell that decides each position. A mixed cell has the class at its center."""
+    """Return the true class of the cell that decides each position. A mixed-cell takes the class at its center."""
     found = jnp.zeros_like(level)
     for i, (stride, semantic) in enumerate(zip(strides, targets.semantic, strict=True)):
         center = labels[:, stride // 2 :: stride, stride // 2 :: stride].astype(jnp.int32)
@@ -78,7 +78,7 @@ def _count_unit_cells(
         found["unity_predicted"].append((is_predicted & is_cared).sum((1, 2)))
         found["unity_both"].append((is_predicted & is_unit).sum((1, 2)))
         found["unit_cells"].append((semantic[..., None] == jnp.arange(num_classes)).sum((1, 2)))
-    # Without a pyramid there is no level above the finest, and nothing to stack.
+    # Without a pyramid there is only the finest level, so the lists are empty.
     empty = {"unit_cells": jnp.zeros((n, 0, num_classes), jnp.int32)}
     return {
         name: jnp.stack(values, axis=1) if values else empty.get(name, jnp.zeros((n, 0), jnp.int32))

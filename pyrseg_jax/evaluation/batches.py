@@ -52,7 +52,7 @@ def evaluation_batches(
 
     Args:
       source: records as `decode.decode_pair` takes them.
-      label_space: of their label files.
+      label_space: the classes in their label files.
       sizes_of: (height, width) of an image → the sizes that the network sees, one per scale.
       batch_size: B. The last batch of each tuple of sizes is padded to B.
 

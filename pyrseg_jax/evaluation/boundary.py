@@ -1,4 +1,4 @@
-"""Which pixels lie near a semantic boundary (Table 2b)."""
+"""Find the pixels near a semantic boundary (Table 2b)."""
 
 import cv2
 import numpy as np
@@ -10,15 +10,15 @@ BOUNDARY_PX = 8  # Sec. 4.1
 
 
 def near_boundary(labels: UInt8[np.ndarray, "h w"], distance_px: int = BOUNDARY_PX) -> Bool[np.ndarray, "h w"]:
-    """Return which pixels are within `distance_px` (Chebyshev distance) of a semantic boundary.
+    """Return a mask of the pixels within `distance_px` (Chebyshev distance) of a semantic boundary.
 
     Args:
-      labels: (H, W) train ids; 255 is void.
-      distance_px: in pixels of the label map.
+      labels: train ids (H, W); 255 is void.
+      distance_px: the distance, in pixels of the label map.
 
     Source: Sec. 4.1, "within an eight-pixel range" (Table 2b).
-    Chosen: a boundary pixel is a labeled pixel with a direct neighbor (left, right, above, below) that is labeled with another
-      class. Void makes no boundary.
+    Chosen: a boundary pixel is a labeled pixel next to a pixel with another class (left, right, above, or below). Void pixels do
+      not form boundaries.
     """
     is_boundary = np.zeros(labels.shape, np.uint8)
     is_labeled = labels != VOID

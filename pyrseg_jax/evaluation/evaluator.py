@@ -37,9 +37,9 @@ class Evaluator:
     Args:
       model: the segmenter.
       source: records of the split.
-      label_space: its classes.
-      mesh: each batch is split over its data axis. All of its devices belong to this process.
-      protocol: which views of an image the network sees.
+      label_space: the classes.
+      mesh: the mesh; each batch is split over its data axis. All of its devices belong to this process.
+      protocol: the evaluation protocol.
       batch_size: images per batch, rounded up to a multiple of the mesh's data axis.
       threshold: τ of the fuser.
     """
@@ -70,8 +70,8 @@ class Evaluator:
         """Return the scores, and how the pyramid was used; docs/guide/evaluation.md explains the keys.
 
         Args:
-          variables: of the model.
-          is_analyzed: also analyze the pyramid. Ignored if the protocol has several views: then no pixel has one pyramid.
+          variables: the model's variables.
+          is_analyzed: whether to analyze the pyramid, too. Ignored for protocols with several views per pixel.
 
         Raises:
           UserError: naming the file, if an image or label cannot be read; or if the split is empty.
@@ -129,7 +129,7 @@ class Evaluator:
 
 
 class _Share(NamedTuple):
-    """What one process counted."""
+    """The counts of one process."""
 
     totals: dict[str, np.ndarray]
     num_images: int

@@ -11,13 +11,13 @@ def scores(confusion: Integer[np.ndarray, "c c"], names: Sequence[str]) -> dict:
 
     Args:
       confusion: (C, C) pixel counts.
-      names: of the C classes.
+      names: names of the C classes.
 
     Returns:
       A dict of
       miou: mean IoU over the classes present in the truth or the prediction;
       miou_all_classes: the same sum divided by all C classes, so that an absent class counts 0;
-      classes_averaged: how many classes `miou` averages;
+      classes_averaged: number of classes that `miou` averages;
       pixel_accuracy: share of labeled pixels that are correct;
       mean_accuracy: recall averaged over the classes present in the truth;
       iou: {name: IoU, or None for a class that is absent from both}.

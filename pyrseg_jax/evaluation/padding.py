@@ -50,7 +50,7 @@ def pad_view(prediction: Prediction, is_mirrored: Array) -> PaddedView:
     """Lay out the prediction for one view of a batch as padded arrays.
 
     Args:
-      prediction: for N images of one size.
+      prediction: the prediction for N images of one size.
       is_mirrored: (N,) bool, whether the network saw them mirrored.
     """
     n, height, width = prediction.level.shape
@@ -71,7 +71,7 @@ def unpad_view(view: PaddedView, unity: tuple[Float[Array, "n _ _"], ...], grid:
     """Read the prediction back from its padded layout.
 
     Args:
-      view: of whole images, not of windows.
+      view: a view of whole images, not of windows.
       unity: the unity pyramid, which the padded layout does not hold.
       grid: height and width of the finest level. Unlike `view.grid`, they are known when the program is compiled.
     """

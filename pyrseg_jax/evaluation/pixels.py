@@ -35,9 +35,9 @@ def labels_of_pixels(
     """Return the class of every pixel of one image, row by row, then padding.
 
     Args:
-      views: of a batch of one image; their probabilities are averaged.
+      views: the views of a batch of one image; their probabilities are averaged.
       size: height and width of the image in pixels.
-      padded_size: from `padded_pixels`.
+      padded_size: the size that `padded_pixels` returns.
     """
     views = [jax.tree.map(lambda x: x[0], view) for view in views]
 
@@ -59,8 +59,8 @@ def count_pixels(
     """Return confusion matrices (row = truth, column = prediction), summed over a batch.
 
     Args:
-      views: each of the whole batch. The analysis needs exactly one.
-      truth: what the analysis compares with; None to leave the analysis out.
+      views: the views, each for the whole batch. The analysis needs exactly one.
+      truth: the ground truth for the analysis; None leaves the analysis out.
       labels: (N, A) label maps, row by row; void pixels do not count.
       is_near_boundary: (N, A) whether a pixel is near a semantic boundary.
       sizes: (N, 2) height and width of each label map in pixels.

@@ -34,7 +34,7 @@ def predict(model: Segmenter, variables: dict, images: UInt8[Array, "n h w 3"], 
 
     Args:
       model: the segmenter.
-      variables: its parameters and batch statistics.
+      variables: the parameters and batch statistics.
       images: (N, H, W, 3) uint8 RGB; H and W are multiples of the coarsest stride.
       threshold: τ in 0 … 1, the least probability at which a cell counts as a unit-cell.
     """

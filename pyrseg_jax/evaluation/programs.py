@@ -1,4 +1,4 @@
-"""How many programs XLA has compiled for a function."""
+"""Count the programs that XLA has compiled for a function."""
 
 from typing import Any
 

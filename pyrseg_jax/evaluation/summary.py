@@ -16,7 +16,7 @@ def summarize(sums: Sums, names: Sequence[str]) -> dict:
     Args:
       sums: totals over a split: those of `pixels.count_pixels`, `level_counts` (L,), and the sums of
         `analysis.compare_with_truth`.
-      names: of the C classes.
+      names: names of the C classes.
 
     Returns:
       A dict whose keys are those of docs/guide/evaluation.md. Without the analysis, its keys hold None.

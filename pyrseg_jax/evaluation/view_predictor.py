@@ -29,7 +29,7 @@ class ViewPredictor:
 
     Args:
       model: the segmenter.
-      protocol: which scales, mirrored or not, whole or in windows.
+      protocol: the evaluation protocol.
       threshold: τ of the fuser.
       replicated: sharding of the variables; None on a single device.
       rows: sharding of arrays whose first axis is images; None on a single device.
@@ -50,7 +50,7 @@ class ViewPredictor:
 
     @property
     def is_single(self) -> bool:
-        """Whether the network sees an image once and whole, so that each pixel has one pyramid."""
+        """Return whether the network sees an image only once and as a whole, so that each pixel has one pyramid."""
         protocol = self._protocol
         return len(protocol.scales) == 1 and not protocol.is_mirrored and protocol.window_px is None
 
@@ -66,7 +66,7 @@ class ViewPredictor:
         """Predict all views of a batch.
 
         Args:
-          variables: of the model.
+          variables: the model's variables.
           images: the batch, resized to each scale of the protocol.
 
         Returns:
@@ -126,8 +126,8 @@ def _join_window(joined: Joined, window: PaddedView, at: Int32[Array, "4"]) -> J
     """Add a window's fused probabilities to those of the whole image.
 
     Args:
-      joined: of the windows before.
-      window: its prediction.
+      joined: the joined prediction of the windows before this one.
+      window: the prediction of this window.
       at: top and left of the window, height and width of the image, all in finest-level positions.
     """
     total, times, level = joined

@@ -14,12 +14,12 @@ class Protocol:
 
     Attributes:
       name: a key of `PROTOCOLS`.
-      short_side_px: resize so that the short side has this length; None: keep the image's own size.
+      short_side_px: length to which the short side is resized; None keeps the image's own size.
       long_side_px: upper limit of the long side, which wins over `short_side_px`.
       scales: factors of that size; one view for each.
-      is_mirrored: add a mirrored view at each scale.
-      window_px: cut larger images into overlapping windows of this side; None: show them whole.
-      stride: of the coarsest level; each side is rounded to the nearest multiple of it (Sec. 3.1).
+      is_mirrored: whether to add a mirrored view at each scale.
+      window_px: side of the overlapping windows that larger images are cut into; None keeps them whole.
+      stride: stride of the coarsest level; each side is rounded to the nearest multiple of it (Sec. 3.1).
     """
 
     name: str = "single"
@@ -84,7 +84,7 @@ def make_protocol(name: str, short_side_px: int | None, long_side_px: int, strid
     Args:
       name: a key of `PROTOCOLS`.
       short_side_px, long_side_px: sizes for the protocols that do not set their own.
-      stride: of the coarsest level.
+      stride: stride of the coarsest level.
     """
     sizes = {"short_side_px": short_side_px, "long_side_px": long_side_px}
     return Protocol(name=name, stride=stride, **sizes | PROTOCOLS[name])
@@ -96,7 +96,7 @@ def window_starts(side: int, window: int, multiple: int) -> list[int]:
     Args:
       side: length of the side in pixels.
       window: length of a window in pixels.
-      multiple: every start is a multiple of this, the stride of the finest level. The last window ends where the side ends.
+      multiple: divisor of every start: the stride of the finest level. The last window ends where the side ends.
     """
     if side <= window:
         return [0]

@@ -74,9 +74,9 @@ def write_export(
     """Write a model for batches of any number of images of the given sizes, for CPU, CUDA and TPU.
 
     Args:
-      path: of the file. It holds the weights once, and one program per size.
+      path: path of the file. The file holds the weights once, and one program per size.
       model: the segmenter.
-      variables: its parameters and batch statistics.
+      variables: the parameters and batch statistics.
       label_space: the classes.
       sizes: (height, width) in pixels, multiples of the coarsest stride.
       threshold: τ of the fuser.
@@ -115,7 +115,7 @@ def write_export(
 
 
 class About(documents.Document):
-    """What this package needs of an exported model's about.json; the file says more for people."""
+    """The fields that this package reads from an exported model's about.json; the file contains more for people."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

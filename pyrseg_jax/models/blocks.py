@@ -11,10 +11,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-# What the backward pass computes again instead of keeping in memory (rematerialization). The numbers change by rounding at most.
-# "off": nothing. "light": the cheap operations (normalization, ReLU), starting from the results in `_KEPT`. "full": a whole block,
-# starting from its input.
-REMATS = ("off", "light", "full")
+# What the backward pass recomputes instead of keeping in memory (rematerialization). The results change by rounding at most.
+REMATS = {
+    "off": "recompute nothing: fastest, needs the most memory",
+    "light": "recompute cheap operations (normalization, ReLU) from the results of convolutions",
+    "full": "recompute each block from its input: slowest, needs the least memory",
+}
 # Primitives whose results "light" keeps, because they take long to compute or are small.
 _KEPT = ("conv_general_dilated", "dot_general", "reduce_sum")
 
@@ -34,10 +36,11 @@ def apply_blocks(
 
     Args:
       parent: the module that owns the blocks. Call this function inside of its compact method.
-      make_block: takes `name` or `parent` and returns a block, which is called as `block(x, train)` and keeps the shape of x.
+      make_block: a function that takes `name` or `parent` and returns a block. The block is called as `block(x, train)` and keeps
+        the shape of x.
       names: the blocks' names, one for each block to apply.
       x: an array, or a tuple of arrays.
-      train: normalize by the statistics of the batch and update the running ones.
+      train: whether to normalize by the statistics of the batch and update the running ones.
       remat: one of `REMATS`.
 
     Returns:

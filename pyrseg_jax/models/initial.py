@@ -23,7 +23,7 @@ Path = tuple[str, ...]  # of a variable: collection, modules …, name
 
 
 class _Module(NamedTuple):
-    """What is remembered of a module while the network's shapes are traced."""
+    """The record of a module while the network's shapes are traced."""
 
     kind: type
     kernel_init: Callable | None
@@ -34,7 +34,7 @@ def abstract_variables(model: nn.Module, side: int = 64) -> dict:
     """Return shapes and types of the variables of `model`.
 
     Args:
-      model: called as `model(images, train)`.
+      model: the model; it is called as `model(images, train)`.
       side: any image height and width that the model accepts, in pixels.
     """
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
@@ -51,8 +51,8 @@ def initial_variables(model: nn.Module, seed: int, side: int = 64) -> dict:
     initializer, in one program that contains nothing else.
 
     Args:
-      model: called as `model(images, train)`.
-      seed: of all draws.
+      model: the model; it is called as `model(images, train)`.
+      seed: seed for all random values.
       side: any image height and width that the model accepts, in pixels.
     """
     modules: dict[Path, _Module] = {}

@@ -35,8 +35,8 @@ def conv(features: int, kernel: int, stride: int = 1, *, dtype: DTypeLike, name:
       features: channels of the output.
       kernel: side of the kernel, odd.
       stride: positions from one output to the next.
-      dtype: of the computation. The kernel is stored as float32.
-      name: of the module.
+      dtype: number format of the computation. The kernel is stored as float32.
+      name: name of the module.
     """
     pad = (kernel - 1) // 2
     return nn.Conv(
@@ -65,9 +65,9 @@ def biased_conv(
     Args:
       features: channels of the output.
       kernel: side of the kernel, and the stride.
-      kernel_init: how the kernel starts; by default as that of a layer of logits.
-      dtype: of the computation. Kernel and bias are stored as float32.
-      name: of the module.
+      kernel_init: initializer of the kernel; by default the one for layers of logits.
+      dtype: number format of the computation. Kernel and bias are stored as float32.
+      name: name of the module.
     """
     size = (kernel, kernel)
     return nn.Conv(

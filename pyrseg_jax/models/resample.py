@@ -14,7 +14,11 @@ from jaxtyping import Array, Float, Int32, UInt8
 
 from pyrseg_jax.models import xla_cpu
 
-RESIZE_CONVENTIONS = ("half_pixel", "align_corners", "nearest")
+RESIZE_CONVENTIONS = {
+    "half_pixel": "bilinear, pixel centers at half-integers (PyTorch's align_corners=False)",
+    "align_corners": "bilinear, the centers of the corner pixels aligned (PyTorch's align_corners=True)",
+    "nearest": "nearest neighbor inside the exchange units, bilinear (half_pixel) where the branches are joined",
+}
 # Number of classes compared per pass over the best values so far. On a CPU, 25 take twice as long as 10.
 CLASSES_AT_A_TIME = 10
 
@@ -153,7 +157,7 @@ def interpolate_at(
     Bilinear with half-pixel centers (PyTorch's `align_corners=False`). All sizes are values, so one program serves all images.
 
     Args:
-      values: maps (k,) row-major positions in the map to their (k, C) probabilities.
+      values: a function from (k,) row-major positions in the map to their (k, C) probabilities.
       grid: height and width of the map.
       pixels: (k,) row-major positions in the image.
       size: height and width of the image in pixels.

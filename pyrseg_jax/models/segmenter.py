@@ -15,9 +15,12 @@ from pyrseg_jax.models.resample import resize
 from pyrseg_jax.pyramid.levels import check_divisible, check_strides
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-# What the network predicts for an image. "per_pixel": a class per position of the finest level. "auxiliary": the same, and while
-# training also a class per cell of each coarser level. "pyramid": both pyramids.
-REPRESENTATIONS = ("per_pixel", "auxiliary", "pyramid")
+# What the network predicts for an image.
+REPRESENTATIONS = {
+    "per_pixel": "a class for each position of the finest level",
+    "auxiliary": "the same, and during training also a class for each cell of the coarser levels",
+    "pyramid": "the paper's semantic pyramid and unity pyramid",
+}
 # By default the pyramid has four levels, whose strides are these multiples of the backbone's output stride.
 DEFAULT_MULTIPLES = (8, 4, 2, 1)
 
@@ -46,11 +49,11 @@ class Segmenter(nn.Module):
     Attributes:
       backbone: (images, train) → `Features`.
       context: (features, auxiliary logits, train) → `ContextOutput`, one map per level; see `contexts.contract`.
-      semantic_head: one map per level → class logits per level.
+      semantic_head: maps one feature map per level to class logits per level.
       unity_head: final map → unity logits per level but the finest; None without a pyramid.
-      auxiliary_head: one map of the backbone → class logits; None where the context module has no auxiliary classifier.
+      auxiliary_head: maps one feature map of the backbone to class logits; None without an auxiliary classifier.
       representation: one of `REPRESENTATIONS`.
-      strides: of the levels in pixels, coarse → fine.
+      strides: strides of the levels in pixels, coarse → fine.
       upsampling: factor by which the backbone's final map is enlarged to the finest stride; 1 where that is the output stride.
       reads: indices of the backbone's stages that the context module reads.
       auxiliary_stage: index of the stage that the auxiliary classifier reads; None: the final map.
@@ -109,13 +112,15 @@ def build_segmenter(
       backbone: a key of `BACKBONES`.
       context: a key of `CONTEXTS`.
       representation: one of `REPRESENTATIONS`.
-      strides: of the pyramid's levels in pixels, coarse → fine; None: 8, 4, 2 and 1 times the backbone's output stride.
+      strides: strides of the pyramid's levels in pixels, coarse → fine; by default 8, 4, 2 and 1 times the backbone's output
+        stride.
       semantic_width: D_s, channels inside the context module and of its output.
       key_width: channels of queries and keys in its attention.
       unity_width: D_u, channels inside the unity head.
       resize: upsampling convention of the backbone, see `resample.resize`.
-      dtype: of the computation, a key of `DTYPES`. Parameters, batch statistics, softmax and loss are always float32.
-      remat: what the backward pass through the backbone's blocks computes again, see `blocks.REMATS`.
+      dtype: number format of the computation, a key of `DTYPES`. Parameters, batch statistics, softmax and loss are always
+        float32.
+      remat: the activations of the backbone's blocks that the backward pass recomputes, see `blocks.REMATS`.
 
     Raises:
       ValueError: naming the argument, if its value is not one of these, or if the strides do not fit the backbone.

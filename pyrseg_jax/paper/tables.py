@@ -18,7 +18,7 @@ class Row:
     paper_miou: float
 
     def describe(self) -> str:
-        """Name the three choices in one table cell."""
+        """Describe the three choices in one table cell."""
         if self.representation == "pyramid":
             return f"{self.context}, pyramid, {self.procedure}"
         return f"{self.context}, {self.representation.replace('_', '-')}"

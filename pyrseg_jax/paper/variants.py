@@ -12,17 +12,17 @@ from pyrseg_jax.paper.tables import TABLE_1, TABLE_2A
 Words = Mapping[str, str]  # word -> what it changes, in one line
 
 ROWS: Words = {
-    letter: f"row {letter} of Table 2a: {row.describe()}" + (" (the default)" if letter == "H" else "")
+    letter: f"row {letter} of Table 2a: {row.describe()}".replace(": none,", ": no context module,")
+    + (" (the default)" if letter == "H" else "")
     for letter, row in TABLE_2A.items()
 }
+_METHOD_NAMES = {"hrnet": "the HRNet baseline", "ccnet": "CCNet", "anl": "ANL", "ocr": "OCR"}
 METHODS: Words = {
-    method: f"{method} of Table 1 instead of the paper's own method, one class per pixel"
-    for method in TABLE_1
-    if method != "ours"
+    method: f"{_METHOD_NAMES[method]} of Table 1 (one class per pixel)" for method in TABLE_1 if method != "ours"
 }
-PYRAMID: Words = {"pyramid": "with one of the methods: predict a pyramid with the paper's loss instead"}
+PYRAMID: Words = {"pyramid": "combine with one of the methods: predict a pyramid instead"}
 
-# HRNet's recipe keeps 131,072 pixels of the four crops on each of its GPUs; this is for a batch of sixteen.
+# HRNet's recipe keeps 131,072 pixels of the four crops on each of its GPUs. Ours is for a batch of sixteen crops.
 OHEM_THRESHOLD, OHEM_MIN_KEPT = 0.9, 4 * 131_072
 
 
@@ -30,19 +30,20 @@ def read_words(name: str, variant: str, groups: Sequence[Words]) -> set[str]:
     """Split the words after a config's name.
 
     Args:
-      name: of the config, for error messages.
-      variant: words joined by commas, or "".
+      name: the name of the config, for error messages.
+      variant: words joined with commas, or "".
       groups: the words that the config knows. Words of one group exclude each other.
 
     Raises:
-      ValueError: naming a word that is not known, or two that exclude each other.
+      ValueError: naming a word that is not known, or two words that exclude each other.
     """
     words = [word for word in variant.split(",") if word]
     known = "; ".join(" | ".join(group) for group in groups)
     for word in words:
         if not any(word in group for group in groups):
             raise ValueError(
-                f"{name}:{variant}: {word!r} is not known; expected words joined by commas, of each group one: {known}"
+                f"{name}:{variant}: {word!r} is not known; expected words joined with commas, at most one from each group: "
+                f"{known}"
             )
     for group in groups:
         chosen = [word for word in words if word in group]

@@ -25,7 +25,7 @@ def pyramid_loss(
     Args:
       semantic_logits: L maps (N, H/s, W/s, C), any float type; the loss is computed in float32.
       unity_logits: L-1 maps (N, H/s, W/s).
-      targets: as returned by `build_targets` or `specialize`; 255 = don't care.
+      targets: targets that `build_targets` or `specialize` returned; 255 = don't care.
 
     Returns:
       The loss, and scalars by name: `semantic` and `unity`, the two halves of the sum, and per level (1 = coarsest)

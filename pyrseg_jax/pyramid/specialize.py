@@ -10,7 +10,12 @@ from pyrseg_jax.pyramid import levels
 from pyrseg_jax.pyramid.levels import Array
 from pyrseg_jax.pyramid.targets import Targets
 
-PROCEDURES = ("tp", "gt", "raw")
+# Which cells are don't care because a coarser level decides them; see `specialize`.
+PROCEDURES = {
+    "tp": "true positives, the paper's procedure: ignore cells inside a true unit-cell that is also predicted to be one",
+    "gt": "ground truth: ignore cells inside a true unit-cell, whatever is predicted",
+    "raw": "ignore no cell",
+}
 
 
 def specialize(
@@ -22,7 +27,7 @@ def specialize(
     """Set the cells that are done by coarser levels to don't care, in the semantic and in the unity targets.
 
     Args:
-      targets: as returned by `build_targets`.
+      targets: targets that `build_targets` returned.
       unity_logits: L-1 maps (N, H/s, W/s): logits of "this cell is a unit-cell" from the current forward pass. No gradient
         flows through them.
       procedure: `"tp"`, the paper's: a cell is done if any of its ancestors is a true positive, which means a unit-cell in the

@@ -12,12 +12,17 @@ from pyrseg_jax.conventions import VOID
 from pyrseg_jax.pyramid import levels
 from pyrseg_jax.pyramid.levels import Array
 
-VOID_RULES = ("agree", "mixed", "ignore")
+# What happens to a cell with void pixels whose labeled pixels share one class; see `build_targets`.
+VOID_RULES = {
+    "agree": "void pixels agree with every class: the cell is a unit-cell of its labeled pixels' class",
+    "mixed": "void counts as a class of its own: the cell is a mixed-cell",
+    "ignore": "the cell is don't care: it does not contribute to the loss",
+}
 _WORDS = {2: jnp.uint16, 4: jnp.uint32}  # number of bytes → type that holds them
 
 
 class Targets(NamedTuple):
-    """What each level has to learn, coarse → fine; 255 means don't care.
+    """The training targets of each level, coarse → fine; 255 means don't care.
 
     Attributes:
       semantic: L maps (N, H/s, W/s) int32: a class, or 255.
@@ -60,7 +65,7 @@ def build_targets(
     Args:
       label_map: (N, H, W) classes 0 … 254; 255 = void.
       strides: pixels per side of a cell, coarse → fine, each twice the next.
-      void: how to treat a cell with void pixels whose labeled pixels share one class. `"agree"`: void agrees with every class,
+      void: treatment of a cell with void pixels whose labeled pixels share one class. `"agree"`: void agrees with every class,
         so it is a unit-cell. `"mixed"`: void counts as a class of its own, so it is a mixed-cell. `"ignore"`: it is don't care
         in both pyramids. A cell without labeled pixels is don't care under every rule.
 

@@ -17,7 +17,8 @@ def draw_analysis(folder: Path, result: Mapping) -> list[Path]:
 
     Args:
       folder: must exist.
-      result: as stored in `evaluation/SPLIT-STEP.json`. Without an analysis or a pyramid, only the confusion matrix is drawn.
+      result: a result as stored in `evaluation/SPLIT-STEP.json`. Without an analysis or a pyramid, only the confusion matrix is
+        drawn.
     """
     figures = {"confusion": confusion_figure}
     if result["level_miou"] is not None and len(result["level_miou"]) > 1:

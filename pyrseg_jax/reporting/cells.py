@@ -1,4 +1,4 @@
-"""Which level decides where in a predicted pyramid, how cells are drawn as pixels, and whether all parts fit together."""
+"""Find which level decides each position of a predicted pyramid, expand cells to pixels, and check that all parts fit together."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def pyramid_figure(
     Args:
       result: the prediction. Its cells are stretched over the image, whatever size the network saw.
       truth: (H, W) uint8 train ids, 255 where void.
-      title: one line above the figure.
+      title: a line of text above the figure.
 
     Returns:
       An RGB image, 1800 px wide for up to 5 levels and wider for more.

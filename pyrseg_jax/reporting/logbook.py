@@ -28,8 +28,8 @@ class Logbook:
     once. The methods raise UserError if the disk rejects what they write.
 
     Args:
-      workdir: for `metrics.jsonl` and `tensorboard/`.
-      num_steps: of the whole run, for the progress bar and the time left.
+      workdir: the folder for `metrics.jsonl` and `tensorboard/`.
+      num_steps: number of steps of the whole run, for the progress bar and the time left.
       batch_size: images per step, for the time left.
       first_step: number of steps taken before.
     """
@@ -62,7 +62,7 @@ class Logbook:
 
         Args:
           step: number of steps taken.
-          values: by name; `loss`, `images_per_second` and `data_wait_share` must be among them.
+          values: values by name; `loss`, `images_per_second` and `data_wait_share` must be among them.
         """
         with self._writing():
             self._file.write(json.dumps({"step": step, **values}) + "\n")

@@ -20,7 +20,7 @@ class Result:
       level: (h, w) the level that decides each position; 0 is the coarsest.
       unity: L-1 maps (h_l, w_l), coarse → fine: the probability that a cell holds a single class.
       semantic: L maps (h_l, w_l) uint8: each level's most likely class.
-      strides: of the levels, in pixels of the network's input.
+      strides: strides of the levels, in pixels of the network's input.
       image: (H, W, 3) uint8 RGB, the segmented image.
       label_space: the classes.
       threshold: τ of the fuser.

@@ -17,7 +17,7 @@ class Scalars:
       caller waits for it forever. This class writes from the caller's thread, and the caller gets the error.
 
     Args:
-      folder: for the file; it is created if necessary.
+      folder: the folder for the file; it is created if necessary.
       purge_step: TensorBoard hides events of this step and later ones from the other files in the folder.
     """
 

@@ -98,8 +98,8 @@ class Sheet:
 
         Args:
           x, y: the top left corner.
-          width_px: of the whole legend.
-          entries: each a name and a swatch, which is a color (3,), a texture (16, 16, 3), or None.
+          width_px: width of the whole legend.
+          entries: pairs of a name and a swatch, which is a color (3,), a texture (16, 16, 3), or None.
         """
         pads_px = SWATCH_PX + 8, 26
         widest = max(text_width_px(" ".join(name.split()), _LEGEND_TEXT_PX) for name, _ in entries)

@@ -1,90 +1,106 @@
-"""The names that a key may have as its value. Each list is looked up in the code that knows it, when it is asked for.
+"""The names that a key may have as its value, each with its meaning in one line, for help texts.
 
-The imports stand inside the functions because several of them start jax, which takes seconds that `pyrseg help` does not have.
+Each function looks its names up in the code that defines them, when it is called. The imports are inside the functions because
+several of these modules import JAX, which takes seconds that `pyrseg help` should not need.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+
+Choices = Mapping[str, str]  # name → meaning; "" where none is given
 
 
-def datasets() -> Iterable[str]:
-    """Return the names of the data sets."""
+def datasets() -> Choices:
+    """Return the data sets."""
     from pyrseg_jax.data.catalog import DATASETS
 
-    return DATASETS
+    return {name: spec.meaning for name, spec in DATASETS.items()}
 
 
-def actions_on_error() -> Iterable[str]:
-    """Return what can be done about an image that cannot be used."""
+def actions_on_error() -> Choices:
+    """Return the actions for an image or label that cannot be used."""
     from pyrseg_jax.data.catalog import ON_ERROR
 
     return ON_ERROR
 
 
-def backbones() -> Iterable[str]:
-    """Return the names of the backbones."""
+def backbones() -> Choices:
+    """Return the backbones."""
     from pyrseg_jax.models.backbones import BACKBONES
 
-    return BACKBONES
+    return {name: spec.meaning for name, spec in BACKBONES.items()}
 
 
-def contexts() -> Iterable[str]:
-    """Return the names of the context modules."""
+def contexts() -> Choices:
+    """Return the context modules."""
     from pyrseg_jax.models.contexts import CONTEXTS
 
-    return CONTEXTS
+    return {name: spec.meaning for name, spec in CONTEXTS.items()}
 
 
-def representations() -> Iterable[str]:
-    """Return what a network can predict."""
+def representations() -> Choices:
+    """Return the kinds of predictions."""
     from pyrseg_jax.models.segmenter import REPRESENTATIONS
 
     return REPRESENTATIONS
 
 
-def resize_conventions() -> Iterable[str]:
-    """Return the conventions of bilinear upsampling."""
+def resize_conventions() -> Choices:
+    """Return the conventions for upsampling."""
     from pyrseg_jax.models.resample import RESIZE_CONVENTIONS
 
     return RESIZE_CONVENTIONS
 
 
-def remats() -> Iterable[str]:
-    """Return how much of the activations the backward pass can compute again."""
+def remats() -> Choices:
+    """Return how much of the activations the backward pass can recompute."""
     from pyrseg_jax.models.blocks import REMATS
 
     return REMATS
 
 
-def dtypes() -> Iterable[str]:
+def dtypes() -> Choices:
     """Return the number formats of the computation."""
     from pyrseg_jax.models.segmenter import DTYPES
 
-    return DTYPES
+    meanings = {
+        "float32": "single precision, for CPUs and for comparisons",
+        "bfloat16": "mixed precision: half the memory, and faster on accelerators",
+    }
+    return {name: meanings.get(name, "") for name in DTYPES}
 
 
-def procedures() -> Iterable[str]:
+def procedures() -> Choices:
     """Return the training procedures."""
     from pyrseg_jax.pyramid import PROCEDURES
 
     return PROCEDURES
 
 
-def void_rules() -> Iterable[str]:
-    """Return what void pixels can do to a cell."""
+def void_rules() -> Choices:
+    """Return the rules for cells with void pixels."""
     from pyrseg_jax.pyramid import VOID_RULES
 
     return VOID_RULES
 
 
-def supervisions() -> Iterable[str]:
-    """Return at which size a prediction per pixel can be compared with the truth."""
+def supervisions() -> Choices:
+    """Return the sizes at which a prediction per pixel can be compared with the truth."""
     from pyrseg_jax.training.objective import SUPERVISIONS
 
     return SUPERVISIONS
 
 
-def protocols() -> Iterable[str]:
-    """Return the names of the evaluation protocols."""
+def protocols() -> Choices:
+    """Return the evaluation protocols."""
     from pyrseg_jax.evaluation.views import PROTOCOLS
 
-    return PROTOCOLS
+    views = "but with mirrored views and scales 0.5 … 1.75"
+    meanings = {
+        "single": "one view, whole, at the size that short_side_px and long_side_px set",
+        "multi_scale_flip": f"as single, {views}",
+        "hrnet": "as in HRNet's code: short side 520 px, in windows of 512 px",
+        "hrnet_multi_scale_flip": "as hrnet, but with mirrored views and scales 0.5 … 2",
+        "mmsegmentation": "as in MMSegmentation: short side 512 px, long side at most 2048 px",
+        "mmsegmentation_multi_scale_flip": f"as mmsegmentation, {views}",
+    }
+    return {name: meanings.get(name, "") for name in PROTOCOLS}

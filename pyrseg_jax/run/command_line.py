@@ -15,9 +15,9 @@ from pyrseg_jax.run import keys
 class Flag(NamedTuple):
     """A flag of the command line.
 
-    metavar: what its value is called in help texts; "" for a switch.
-    help: one line.
-    read: turns the text into the value; raises ValueError with what was expected.
+    metavar: the name of its value in help texts; "" for a switch.
+    help: a description in one line.
+    read: a function from the text to the value; its ValueError says what was expected.
     default: the value without the flag.
     """
 
@@ -30,7 +30,7 @@ class Flag(NamedTuple):
 def _at_least(least: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not re.fullmatch(r"-?\d+", text) or int(text) < least:
-            raise ValueError(f"expected a whole number, at least {least}")
+            raise ValueError(f"expected an integer, at least {least}")
         return int(text)
 
     return read
@@ -59,38 +59,47 @@ FLAGS = {
     "config": Flag(
         "NAME[:WORDS]", "the experiment: a config file, or the name of a packaged config (`pyrseg configs`)"
     ),
-    "workdir": Flag("DIR", "the folder of the run; by default runs/NAME, with the words if there are any"),
-    "step": Flag("N", "the step of the checkpoint to use; by default the newest", _at_least(0)),
+    "workdir": Flag("DIR", "the folder of the run; default: runs/NAME or runs/NAME-WORDS"),
+    "step": Flag("N", "the step of the checkpoint to use; default: the newest", _at_least(0)),
     "input": Flag("FILE_OR_FOLDER", "an image or a folder of images"),
     "output": Flag("PATH", "where to write: a folder for predict, a file for export"),
     "sizes": Flag(
         "HEIGHTxWIDTH,…",
-        "image sizes that the exported model accepts, such as 512x512; by default the training crop",
+        "image sizes that the exported model accepts, such as 512x512; default: the training crop",
         _split,
         [],
     ),
-    "topology": Flag("NAME", "accelerators to compile for, such as v5e:16x16, h100 or h100:8; this machine needs none"),
+    "topology": Flag(
+        "NAME",
+        "accelerators to compile for, such as v5e:16x16, h100 or h100:8; the hardware does not have to be present; without the "
+        "flag, compile for this machine",
+    ),
     "distributed": Flag(
         "auto|on|off",
-        "join the other processes of this run; auto does so where Cloud TPU, Slurm or GKE announce them",
+        "join the other processes of this run; auto joins when it runs under Cloud TPU, Slurm, or GKE",
         _one_of("auto", "on", "off"),
         "auto",
     ),
-    "coordinator": Flag("HOST:PORT", "address of process 0, where nothing announces the processes"),
+    "coordinator": Flag(
+        "HOST:PORT", "address of process 0; needed only where the processes cannot be detected automatically"
+    ),
     "num_processes": Flag("N", "the number of processes, with --coordinator", _at_least(1)),
     "process_id": Flag("N", "the index of this process, from 0", _at_least(0)),
     "debug": Flag("", "show tracebacks of errors", _read_switch, False),
 }
-SHARED_FLAGS = ("config", "workdir", "distributed", "coordinator", "num_processes", "process_id", "debug")
+SHARED_FLAGS = ("config", "workdir", "debug")
+# Only modes that run in several processes need these, but every mode accepts them: inside a cluster's job, a mode that runs in
+# one process needs --distributed=off.
+PROCESS_FLAGS = ("distributed", "coordinator", "num_processes", "process_id")
 DEFAULT_MODE = "train"
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What a command line says.
+    """A parsed command line.
 
     Attributes:
-      mode: a name of the table of modes.
+      mode: a name in the table of modes.
       topic: the word after the mode, for modes that take one.
       flags: a value for each of `FLAGS`.
       changes: text by configuration key, for example `{"training.steps": "7"}`.
@@ -130,7 +139,13 @@ def make_parser(modes: Iterable[str]) -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str], modes: Mapping[str, Any]) -> Arguments:
-    """Read the arguments after the program's name; raises UserError, in one line, for everything that is wrong."""
+    """Read the arguments after the program's name; without any, the mode is `help`.
+
+    Raises:
+      UserError: in one line, for anything that is wrong.
+    """
+    if not argv:
+        argv = ["help"]
     found, left = make_parser(modes).parse_known_intermixed_args(_spell_out(argv))
     values = vars(found)
     for word in left:
@@ -162,7 +177,7 @@ def _choose_mode(
     mode = words[0] if words else DEFAULT_MODE
     if mode not in modes:
         near = difflib.get_close_matches(mode, modes, 1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(modes)}"
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(modes)}."
         raise UserError(f"{mode!r} is not a mode: {hint} Flags are written --name=value; --help lists them")
     if len(words) > 1 and not modes[mode].takes_topic:
         raise UserError(f"{words[1]!r} is not a flag: flags are written --name=value; --help lists them")
@@ -172,12 +187,13 @@ def _choose_mode(
 def _spell_out(argv: Sequence[str]) -> list[str]:
     """Write every argument the way argparse expects it.
 
-    `-name` becomes `--name`, as it always could be written; a switch without a value, or with a leading `no`, gets its value.
+    `-name` becomes `--name`, which earlier versions accepted, too. A switch without a value, or with a leading `no`, gets its
+    value.
     """
     about = keys.keys_of(config_lib.Config)
     switches = {f"--config.{name}" for name, key in about.items() if key.type is bool} | {"--debug"}
     result = []
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    for word, following in zip(argv, [*argv, ""][1:], strict=True):
         if re.match(r"-[a-z]\w", word):
             word = f"-{word}"
         positive = re.sub(r"^--no", "--", word)
@@ -202,7 +218,7 @@ def check_flags(arguments: Arguments, takes: Sequence[str], needs: Sequence[str]
     """Raise UserError for a flag that the mode does not take, or for one that it needs and that is missing."""
     for name, flag in FLAGS.items():
         is_given = arguments.flags[name] != flag.default
-        if is_given and name not in (*SHARED_FLAGS, *takes):
+        if is_given and name not in (*SHARED_FLAGS, *PROCESS_FLAGS, *takes):
             raise UserError(
                 f"--{name} is not a flag of {arguments.mode}; `pyrseg help {arguments.mode}` lists its flags"
             )

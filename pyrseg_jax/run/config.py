@@ -50,7 +50,7 @@ def resolve(config: ml_collections.ConfigDict, changes: Mapping[str, Any] | None
     """Read a `ConfigDict` through the schema.
 
     Args:
-      config: what a config file returns.
+      config: the result of a config file's `get_config`.
       changes: values that go on top, by key, for example `{"training.steps": 7}`.
 
     Raises:
@@ -94,7 +94,7 @@ def resolve_durations(config: Config, num_training_images: int | None) -> Config
     """Turn durations in epochs into steps, and note in `said` what the configuration said.
 
     Args:
-      config: may hold texts such as "120 epochs".
+      config: a configuration that may contain text such as "120 epochs".
       num_training_images: images of the training split, without those held out; None where nobody knows.
 
     Returns:
@@ -169,7 +169,7 @@ def check_key(name: str) -> None:
 
 
 def unknown_key(name: str) -> UserError:
-    """Word the error for a key like `data.rot` that does not exist, with the nearest of those that do."""
+    """Return the error for a key that does not exist, like `data.rot`; it suggests the most similar key."""
     if name in RETIRED:
         return UserError(f"config.{name} is not a configuration key any more: {RETIRED[name]}; leave it out")
     near = difflib.get_close_matches(name, [*keys.keys_of(Config), *keys.group_names(Config)], 1)
@@ -189,7 +189,7 @@ def _read(values: Mapping[str, Any]) -> Config:
 
 
 def _word(error: pydantic.ValidationError) -> UserError:
-    """Word the first of pydantic's problems as one line. An unknown key goes first: it may explain the others."""
+    """Describe the first of pydantic's problems in one line. An unknown key goes first, because it may explain the others."""
     problems = error.errors(include_url=False)
     for problem in problems:
         if problem["type"] in documents.UNKNOWN_KEY:

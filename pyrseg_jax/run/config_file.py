@@ -18,8 +18,8 @@ _PACKAGE = Path(__file__).parents[1]
 class ConfigName(NamedTuple):
     """A value of --config, such as `camvid:cpu,F`.
 
-    path: of the config file.
-    variant: the words after the colon, joined by commas, or "".
+    path: the path of the config file.
+    variant: the words after the colon, joined with commas, or "".
     """
 
     path: Path
@@ -61,7 +61,7 @@ def load(name: ConfigName) -> ml_collections.ConfigDict:
     """Run a config file and return what its `get_config` returns.
 
     Raises:
-      UserError: naming the file, whatever goes wrong in it: it is a program, and it can fail in any way.
+      UserError: naming the file, for any error in it. It is a program, so it can fail in any way.
     """
     chosen = f"--config={name.path}" + (f":{name.variant}" if name.variant else "")
     try:
@@ -89,10 +89,10 @@ def load_module(path: Path) -> ModuleType:
 
 
 class ConfigDescription(NamedTuple):
-    """What `pyrseg configs` says of a config file.
+    """The description of a config file that `pyrseg configs` prints.
 
     summary: the first sentence of its docstring.
-    groups: its words, each with one line; of each group a user may give one.
+    groups: its words, each with its meaning in one line. A user may give at most one word of each group.
     """
 
     summary: str

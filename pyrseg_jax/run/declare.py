@@ -1,6 +1,6 @@
-"""Declare groups of configuration keys: `schema.py` uses these words to list the keys."""
+"""Declare groups of configuration keys: `schema.py` lists the keys with these functions."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, dataclass_transform
 
 import pydantic
@@ -13,9 +13,9 @@ C = TypeVar("C")
 
 @dataclass_transform(frozen_default=True)
 def group(cls: type[C]) -> type[C]:
-    """Make a class a group of keys: a frozen dataclass whose values pydantic checks, and that knows no other key.
+    """Make a class a group of keys: a frozen dataclass whose values pydantic checks, and that accepts no other key.
 
-    A dataclass and not a `BaseModel`, so that `dataclasses.replace` works on it, and checks the values again.
+    It is a dataclass instead of a `BaseModel`, so that `dataclasses.replace` works on it and checks the values again.
     """
     checked = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
     return pydantic.dataclasses.dataclass(frozen=True, config=checked)(cls)  # pyright: ignore[reportReturnType]  # the same class
@@ -34,12 +34,12 @@ def key(
     """Declare a key of a group.
 
     Args:
-      default: its value where a config file says nothing.
-      description: its meaning, in one or two sentences.
-      unit: of the value, for example "px".
+      default: the value if a config file does not set the key.
+      description: the meaning, in one or two sentences.
+      unit: the unit of the value, for example "px".
       at_least, at_most: the range of a number.
-      resumable: whether it may change between the parts of one run. Such keys change no number that training computes.
-      since: the version of the package that brought it.
+      resumable: whether the key may change when a run resumes. Such keys are not meant to change what is learned.
+      since: the version of the package that added the key.
     """
     # Strict: true is not the number 1. A tuple stays lax, so that JSON's lists are accepted; its items are strict.
     strict = None if isinstance(default, tuple) else True
@@ -59,11 +59,11 @@ class OneOf:
     """Annotation of a text key that must be one of several names.
 
     Args:
-      choices: returns the names. It is called when a value is checked and not before: importing the networks only to know
-        their names would make every `--help` slow, and tests may add names while they run.
+      choices: a function that returns the names with their meanings. It is not called before a value is checked or described:
+        importing the networks only for their names would make every `--help` slow, and tests may add names while they run.
     """
 
-    def __init__(self, choices: Callable[[], Iterable[str]]):
+    def __init__(self, choices: Callable[[], Mapping[str, str]]):
         self.choices = choices
 
     def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:

@@ -28,10 +28,10 @@ def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mes
     With several processes, each evaluates every n-th image of the split on its own devices.
 
     Args:
-      config: of the run.
+      config: the run's configuration.
       model: the network.
-      dataset: holds the split.
-      mesh: of the whole run; the evaluator uses the part that belongs to this process.
+      dataset: the data set with the split.
+      mesh: the mesh of the whole run; the evaluator uses the part that belongs to this process.
     """
     source = dataset.open_split(config.evaluation.split)
     share = range(len(source))[jax.process_index() :: jax.process_count()]
@@ -65,11 +65,11 @@ def draw_predictions(config: Config, model: Segmenter, variables: dict, dataset:
     """Draw predictions and ground truth of some images, evenly spread over the evaluation split.
 
     Args:
-      config: of the run; `evaluation.num_pictures` is the number of images.
+      config: the run's configuration; `evaluation.num_pictures` is the number of images.
       model: the network.
-      variables: of the network, on the devices of this process.
-      dataset: holds the split.
-      workdir: receives the pictures.
+      variables: the network's variables, on the devices of this process.
+      dataset: the data set with the split.
+      workdir: the run's folder, which receives the pictures.
     """
     source = dataset.open_split(config.evaluation.split)
     num_pictures = min(config.evaluation.num_pictures, len(source))

@@ -34,7 +34,7 @@ def open_data(data: Data, is_raw: bool = False) -> Dataset:
 
     Args:
       data: the keys of the data set.
-      is_raw: read the original files instead of the prepared ones.
+      is_raw: whether to read the original files instead of the prepared ones.
     """
     return open_dataset(
         data.name,
@@ -174,7 +174,7 @@ def make_evaluation_protocol(config: Config) -> Protocol:
 
 
 def describe_protocol(config: Config) -> dict:
-    """Say how predictions were made, for whoever compares the numbers."""
+    """Describe how predictions were made, for readers who compare results."""
     described = make_evaluation_protocol(config).describe()
     return described | {"threshold": config.evaluation.threshold}
 

@@ -14,14 +14,14 @@ from pyrseg_jax.run.durations import Duration
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """Everything that is known about one key.
+    """The declaration of one key.
 
     Attributes:
-      name: in full, for example `training.batch_size`.
-      type: of its values; None may be allowed beside it.
+      name: the full name, for example `training.batch_size`.
+      type: the type of the values other than None.
       can_be_none: whether None is allowed.
-      default, description, unit, minimum, maximum, is_resumable, since: see `key`.
-      one_of: its choices, for a text key that has them.
+      default, description, unit, minimum, maximum, is_resumable, since: see `declare.key`.
+      one_of: the choices of a text key, if it has any.
       is_duration: whether a number of epochs may be given.
     """
 
@@ -39,18 +39,23 @@ class Key:
     since: str
 
     def describe_values(self) -> str:
-        """Word which values are allowed, for example `a number, 0 … 1, or None`."""
-        kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text", tuple: "whole numbers"}
+        """Describe the allowed values, for example `a number, 0 … 1, or None`."""
+        kinds = {int: "an integer", float: "a number", bool: "true or false", str: "text", tuple: "integers"}
         words = kinds[self.type]
         if self.one_of is not None:
-            words = "one of " + ", ".join(f"`{name}`" for name in self.one_of.choices())
+            words = "one of " + ", ".join(f"`{name}`" for name in choices_of(self))
         if self.minimum is not None and self.maximum is not None:
             words += f", {self.minimum:g} … {self.maximum:g}"
         elif self.minimum is not None:
             words += f", at least {self.minimum:g}"
         if self.is_duration:
-            words += ", or a number of epochs"
+            words = f"{words} (steps), or text such as '2 epochs'"
         return words + (", or None" if self.can_be_none else "")
+
+
+def choices_of(about: Key) -> Mapping[str, str]:
+    """Return the choices of a key with their meanings; empty for a key that has no choices."""
+    return about.one_of.choices() if about.one_of is not None else {}
 
 
 def keys_of(cls: Any, prefix: str = "") -> dict[str, Key]:
@@ -66,12 +71,12 @@ def keys_of(cls: Any, prefix: str = "") -> dict[str, Key]:
 
 
 def is_group(kind: Any) -> bool:
-    """Tell whether a type, or the type of a value, is a group of keys."""
+    """Return whether a type, or the type of a value, is a group of keys."""
     return hasattr(kind, "__pydantic_fields__")
 
 
 def _describe(name: str, field: Any) -> Key:
-    """Collect what pydantic's field says about a key."""
+    """Describe a key from pydantic's field."""
     plain = [k for k in typing.get_args(field.annotation) if k is not type(None)]
     is_optional = typing.get_origin(field.annotation) in (types.UnionType, typing.Union)
     kind = plain[0] if is_optional else field.annotation
@@ -107,7 +112,7 @@ def value_of(values: Any, name: str) -> Any:
 def to_config_dict(values: Any) -> ml_collections.ConfigDict:
     """Turn a group of keys back into a `ConfigDict`, which config files change.
 
-    It accepts any value for any key, for the schema judges all of them later, with better messages.
+    It accepts any value for any key, because the schema checks all of them later, with better messages.
     """
     result = ml_collections.ConfigDict(type_safe=False)
     for name, field in type(values).__pydantic_fields__.items():
@@ -119,9 +124,9 @@ def to_config_dict(values: Any) -> ml_collections.ConfigDict:
 
 
 def differences(old: Any, new: Any) -> list[str]:
-    """List as `config.KEY: old → new` where two configurations differ; resumable keys do not count.
+    """List the differences of two configurations as `config.KEY: old → new`, without resumable keys.
 
-    A duration in epochs does not count either before its steps are known: once `resolve_durations` has run, compare again.
+    A duration in epochs is left out, too, as long as its steps are unknown: compare again after `resolve_durations`.
     """
     found = []
     for name, about in keys_of(type(old)).items():
@@ -134,7 +139,7 @@ def differences(old: Any, new: Any) -> list[str]:
 def parse_text(about: Key, text: str) -> Any:
     """Read a key's value from a command line, by the key's type.
 
-    Text that is no such value is returned as it is: the schema then says what was expected.
+    Text that is not such a value is returned unchanged: the schema then says what was expected.
     """
     if about.can_be_none and text in ("None", "none"):
         return None

@@ -71,8 +71,8 @@ class ModelPredictor(Predictor):
 
     Args:
       model: the network.
-      variables: its parameters and batch statistics.
-      protocol: which views of an image the network sees.
+      variables: the parameters and batch statistics.
+      protocol: the evaluation protocol.
       threshold: τ of the fuser.
       label_space: the classes.
     """

@@ -7,7 +7,7 @@ from typing import Any
 
 import pydantic
 
-from pyrseg_jax.run.keys import Key, is_group, keys_of
+from pyrseg_jax.run.keys import Key, choices_of, is_group, keys_of
 from pyrseg_jax.run.schema import Config
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
@@ -16,16 +16,17 @@ INTRODUCTION = """# Configuration keys
 <!-- Written by `python -m pyrseg_jax.run.reference` from pyrseg_jax/run/schema.py: change it there. -->
 
 A config file sets keys in Python (`config.training.steps = 660`), a command line as `--config.training.steps=660`, and
-`pyrseg help training.steps` explains one. None is written `None`, a list of numbers `32,16,8,4`, a boolean `true` or `false`.
+`pyrseg help training.steps` explains one. To set a key to None, write `--config.KEY=None`; write lists as `32,16,8,4` and
+booleans as `true` or `false`.
 
-A **resumable** key may change when a run continues, because it changes no number that training computes. Every other key is
-fixed for a run: a command that gives it another value is refused.
+A **resumable** key may change between parts of a run, because it is not meant to change what is learned. All other keys cannot
+be changed when a run resumes: a command that gives one of them another value is refused.
 
-**Durations** are numbers of steps, or texts such as `"120 epochs"` or `"0.5 epochs"`. One epoch is the number of training
-images divided by the batch size; the product is rounded up to whole steps. The folder of the run keeps both: the steps in
-their place in `config.json`, and the text under `said`.
+**Durations** are numbers of steps, or text such as `"120 epochs"` or `"0.5 epochs"`. One epoch is the number of training images
+divided by the batch size; the number of steps is rounded up. The `config.json` of a run keeps both: the steps as the value of
+the key, and the text under `said`.
 
-For editors that complete and check JSON, [config.schema.json](config.schema.json) describes the `config.json` of a run.
+Editors can use [config.schema.json](config.schema.json) to complete and check the `config.json` of a run.
 """
 
 
@@ -35,11 +36,11 @@ def documents() -> dict[Path, str]:
 
 
 def markdown() -> str:
-    """Write a table per group of keys."""
+    """Write a table and the lists of choices for each group of keys."""
     sections = [INTRODUCTION]
-    fields: dict[str, Any] = Config.__pydantic_fields__  # pyright: ignore[reportAttributeAccessIssue]  # of pydantic's dataclass
+    fields: dict[str, Any] = Config.__pydantic_fields__  # pyright: ignore[reportAttributeAccessIssue]  # an attribute of pydantic's dataclasses
     every = keys_of(Config)
-    sections.append(_section("Of the whole run", "", [every[name] for name in fields if name in every]))
+    sections.append(_section("The whole run", "", [every[name] for name in fields if name in every]))
     for name, field in fields.items():
         if is_group(field.annotation):
             chosen = [key for key in every.values() if key.name.startswith(f"{name}.")]
@@ -61,6 +62,10 @@ def _section(title: str, text: str, keys: list[Key]) -> str:
             key.since,
         )
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    for key in keys:
+        if choices := choices_of(key):
+            lines += ["", f"Choices of `{key.name}`:", ""]
+            lines += [f"- `{name}`: {meaning}" if meaning else f"- `{name}`" for name, meaning in choices.items()]
     return "\n".join(lines) + "\n"
 
 

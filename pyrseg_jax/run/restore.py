@@ -13,7 +13,7 @@ from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 class Trained(NamedTuple):
     """The trained variables of a run.
 
-    step: of their checkpoint.
+    step: step of their checkpoint.
     variables: parameters and batch statistics, on devices.
     """
 
@@ -25,11 +25,11 @@ def restore(config: Config, model: Segmenter, workdir: Workdir, sharding, step: 
     """Restore trained variables onto devices.
 
     Args:
-      config: of the run.
+      config: the run's configuration.
       model: the network.
-      workdir: of the run.
-      sharding: that the variables shall get.
-      step: of the checkpoint; None: the newest one.
+      workdir: the run's folder.
+      sharding: the sharding of the restored variables.
+      step: step of the checkpoint; by default the newest.
 
     Raises:
       UserError: if there is no such checkpoint, or it cannot be read.

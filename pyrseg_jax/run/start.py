@@ -39,7 +39,7 @@ Arrays = Mapping[tuple[str, ...], np.ndarray]
 class Start(NamedTuple):
     """The initial variables of a training.
 
-    variables: of the network, on the host.
+    variables: the network's variables, on the host.
     origin: `"random"`, or a dict of `file`, `sha256` and `source`; stored with every result.
     """
 
@@ -51,7 +51,7 @@ def initialize(config: Config, model: Segmenter, label_space: LabelSpace) -> Sta
     """Draw random variables, and replace those that `config.model.init` provides; a log line lists the others.
 
     Args:
-      config: of the run.
+      config: the run's configuration.
       model: the network.
       label_space: the classes; classifiers are taken only from a run with the same classes.
 
@@ -129,7 +129,7 @@ def _flatten(variables: dict) -> dict[tuple[str, ...], np.ndarray]:
 
 
 def _name(some: Sequence[tuple[str, ...]], every: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    """Name the layers that some arrays belong to; a part of the network whose arrays are all among them gets one name.
+    """List the layers that arrays belong to. A part of the network gets a single entry if all of its arrays are among them.
 
     Args:
       some: paths of the arrays, like (collection, part, …, layer, name).
@@ -153,12 +153,12 @@ def restore_or_start(
     """Restore the newest intact checkpoint; if there is none, return the initial state.
 
     Args:
-      config: of the run.
-      model, optimizer: determine the parts of the state.
-      checkpoints: of the run.
-      mesh: the state is placed on it.
+      config: the run's configuration.
+      model, optimizer: the network and its optimizer, which determine the parts of the state.
+      checkpoints: the run's checkpoints.
+      mesh: the mesh that the state is placed on.
       start: the initial variables; None: make them if they are needed.
-      label_space: for the initial variables.
+      label_space: the classes, for the initial variables.
     """
     like = abstract_variables(model, config.model.strides[0] * 2) if start is None else start.variables
     abstract = jax.eval_shape(lambda v: initial_state(v, optimizer), like)

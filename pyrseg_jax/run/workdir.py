@@ -57,7 +57,7 @@ class Workdir:
     """Paths and records of one run, on a local disk or in remote storage (gs://…).
 
     Args:
-      path: of the folder, which need not exist yet.
+      path: path of the folder, which need not exist yet.
     """
 
     def __init__(self, path: str):
@@ -132,9 +132,10 @@ class Workdir:
         Writes `config.json`, `classes.json`, `environment.json` and, for a new run, `initialisation.json`.
 
         Args:
-          config: of the run.
+          config: the run's configuration.
           label_space: the classes of the data set.
-          origin: what a new run starts from, see `read_initialization`; None: keep the record of the run in the folder.
+          origin: the weights that a new run starts from, see `read_initialization`; None keeps the record of the run in the
+        folder.
 
         Raises:
           UserError: if the folder holds a run with another config or other classes, or cannot be written.

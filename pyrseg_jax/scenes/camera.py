@@ -32,7 +32,7 @@ class Camera:
         return Camera(self.size_px // 2, self.focal_px / 2, self.horizon_px / 2, self.height_m)
 
     def is_beside(self, points: np.ndarray) -> bool:
-        """Tell whether all points (n, 3) are behind, left of, or right of the camera's view."""
+        """Return whether all points (n, 3) are behind, left of, or right of the camera's view."""
         x, z = points[:, 0], points[:, 2]
         half = 0.5 * self.size_px / self.focal_px * z
         return bool(z.max() < NEAR_M or (x > half).all() or (x < -half).all())

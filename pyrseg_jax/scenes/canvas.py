@@ -122,7 +122,7 @@ class Canvas:
         return corners if is_inside else None
 
     def shows(self, camera: Camera, points: np.ndarray) -> bool:
-        """Tell whether a polygon (n, 3) lies in the picture and is not completely hidden by what was painted before."""
+        """Return whether a polygon (n, 3) is in the picture and not completely hidden by objects painted before."""
         corners = self._seen_corners(camera, points)
         if corners is None:
             return False

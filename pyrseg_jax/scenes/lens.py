@@ -1,4 +1,4 @@
-"""Turn the finished canvas into a photograph and a label map of half the size."""
+"""Turn the finished canvas into a photograph and a label map, both half as large."""
 
 import cv2
 import numpy as np
@@ -14,12 +14,20 @@ _IS_THIN = np.isin(np.arange(13), (POLE, SIGN))
 
 
 def expose(image: np.ndarray, canvas: Canvas, ground: Ground, light: Light, rng) -> np.ndarray:
-    """Return the photograph (h, w, 3), uint8, of `image`, the canvas averaged to half its size.
+    """Turn the image of the scene into a photograph: add haze, blur, vignette, exposure, highlight roll-off and grain.
 
-    Adds haze, blur, vignette, exposure, roll-off and grain.
+    Args:
+      image: the canvas averaged to half its size, (h, w, 3).
+      canvas: the canvas at full size, for labels and distances.
+      ground: the ground, for the distance of its rows.
+      light: the light of the scene, for the haze.
+      rng: a NumPy random generator.
+
+    Returns:
+      The photograph, (h, w, 3) uint8.
     """
     size = len(image)
-    # The sky already has its final colors. A pixel on its edge is as far away as its part that is not sky.
+    # The sky already has its final colors. A pixel at its edge gets the distance of the part that is not sky.
     is_land = (canvas.labels != SKY).astype(np.float32)
     land = cv2.resize(is_land, (size, size), interpolation=cv2.INTER_AREA)
     nearness = cv2.resize(canvas.nearness, (size, size), interpolation=cv2.INTER_AREA) / np.maximum(land, 0.25)
@@ -38,7 +46,7 @@ def expose(image: np.ndarray, canvas: Canvas, ground: Ground, light: Light, rng)
     balance = rng.uniform(0.95, 1.22) * np.array([1 + warmth, 1.0, 1 - warmth])
     image *= vignette[..., None] * balance.astype(np.float32)
     image = cv2.pow(np.maximum(image, 0.0), rng.uniform(0.9, 1.1))
-    # Highlights fade out instead of being clipped.
+    # Compress highlights smoothly instead of clipping them.
     above = np.maximum(image - 0.8, 0.0)
     image += above * (1 / (1 + 3.0 * above) - 1)
     grain = noise_patch(rng, size, size, 1.0, (8, 8)) * 0.6 + noise_patch(rng, size, size, 1.0, (8, 8))
@@ -47,12 +55,12 @@ def expose(image: np.ndarray, canvas: Canvas, ground: Ground, light: Light, rng)
 
 
 def halve_labels(labels: np.ndarray, rng) -> np.ndarray:
-    """Reduce labels (2h, 2w) to (h, w), void where four pixels disagree about a thing.
+    """Halve the size of a label map from (2h, 2w) to (h, w).
 
-    A block of four takes its majority. Where it holds both a thing and something else, nobody could tell what
-    the averaged pixel shows: it becomes void. Poles and signs are so thin that a mostly covered pixel stays
-    theirs. Along some stretches of an outline the border is one pixel wider, to the outside, as in hand-drawn
-    labels.
+    Each block of 2 × 2 pixels takes the class of its majority. If a block contains a thing and another class, its pixel becomes
+    void, because the averaged color shows neither clearly. Poles and signs are the exception: they are so thin that they keep
+    a pixel of which they cover most. Along some parts of an outline, the void border is one pixel wider on the outside, as in
+    labels that people draw.
     """
     halved = labels[0::2, 0::2].copy()
     corners = (halved, labels[0::2, 1::2], labels[1::2, 0::2], labels[1::2, 1::2])
@@ -62,7 +70,7 @@ def halve_labels(labels: np.ndarray, rng) -> np.ndarray:
     votes = counts.max(axis=0)
     majority = blocks[counts.argmax(axis=0), np.arange(blocks.shape[1])]
     is_vague = _IS_THING[blocks].any(axis=0) & ~_IS_THIN[majority]
-    # Two to two has no majority at all, whatever the classes.
+    # Two against two is not a majority, whatever the classes.
     halved[mixed] = np.where((votes <= 2) | is_vague, VOID, majority)
     things = _IS_THING[halved].view(np.uint8)
     around = cv2.dilate(things, np.ones((3, 3), np.uint8)) != things

@@ -39,7 +39,7 @@ class Stage:
         return np.random.default_rng(self.rng.integers(2**63))
 
     def is_seen(self, point: np.ndarray, near_m: float, far_m: float, margin_m: float = 0.0) -> bool:
-        """Tell whether the point (3,) is within these distances of the camera and inside the picture."""
+        """Return whether the point (3,) is within these distances of the camera and inside the picture."""
         x, _, z = point
         half = 0.5 * self.camera.size_px / self.camera.focal_px
         return bool(near_m < z < far_m and abs(x) < half * z + margin_m)

@@ -56,9 +56,9 @@ def read_json(path: Path | epath.Path, schema: type[T], advice: str = ADVICE) ->
     """Read a JSON file.
 
     Args:
-      path: of the file, on a disk or in remote storage.
-      schema: what the file must hold.
-      advice: what the user can do about a damaged file, as the end of the error message.
+      path: path of the file, on a disk or in remote storage.
+      schema: the expected type of the content.
+      advice: the end of the error message: how the user can fix a damaged file.
 
     Returns:
       An object of the schema's type.
@@ -88,7 +88,7 @@ def _adapter(schema: Any) -> TypeAdapter:
 
 
 def describe_problem(error: ValidationError) -> str:
-    """Word the first problem that pydantic found, in one line: key, value, and what was expected."""
+    """Describe the first problem that pydantic found in one line: key, value, and the expected value."""
     problem = error.errors(include_url=False)[0]
     return describe(place_of(problem["loc"]), problem)
 
@@ -100,10 +100,10 @@ def place_of(loc: tuple[int | str, ...]) -> str:
 
 
 def describe(place: str, problem: Any) -> str:
-    """Word one of pydantic's problems.
+    """Describe one of pydantic's problems.
 
     Args:
-      place: of the value inside the document, "" for the whole document.
+      place: position of the value inside the document, "" for the whole document.
       problem: an item of `ValidationError.errors()`.
     """
     kind, context = problem["type"], problem.get("ctx", {})
@@ -117,7 +117,7 @@ def describe(place: str, problem: Any) -> str:
 
 
 def expectation(problem: Any) -> str:
-    """Word what was expected instead of the value of a problem, with the type that was found where that is the reason."""
+    """Describe the expected value for a problem, and the type that was found if the type is wrong."""
     kind, context, value = problem["type"], problem.get("ctx", {}), problem["input"]
     if kind == "greater_than_equal":
         return f"expected at least {context['ge']:g}"

@@ -23,7 +23,7 @@ def locked(path: Path) -> Iterator[None]:
     harmless: a file without a live holder locks nothing.
 
     Args:
-      path: of the lock file. Its content names the process that holds the lock.
+      path: path of the lock file. Its content names the process that holds the lock.
 
     Raises:
       UserError: if another process holds the lock; the message names that process.

@@ -44,10 +44,10 @@ class Checkpoints:
     checkpoints are kept, and the one with the best mIoU.
 
     Args:
-      directory: on a local disk or in remote storage (gs://…).
+      directory: the folder, on a local disk or in remote storage (gs://…).
       keep_last: number of checkpoints to keep besides the best one.
-      is_reader: read only. Nothing is written or cleaned up, not even what another process is currently writing.
-      about: stored with each checkpoint to describe it, for example the configuration.
+      is_reader: whether to read only. Then nothing is written or cleaned up, not even what another process is currently writing.
+      about: a description that is stored with each checkpoint, for example the configuration.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Checkpoints:
         Args:
           abstract_state: `jax.ShapeDtypeStruct`s with the shardings that the arrays shall get, on any devices; see
             `abstract_on`.
-          step: of the checkpoint; None: the newest checkpoint that is intact.
+          step: step of the checkpoint; by default the newest that is intact.
 
         Returns:
           The state, or None if there is no checkpoint at all.
@@ -234,7 +234,7 @@ def abstract_on(state: Any, sharding: Any) -> Any:
 
     Args:
       state: a tree of arrays or of their shapes.
-      sharding: that the restored arrays shall get: one for all, or a tree with one for each array.
+      sharding: the sharding of the restored arrays: one for all, or a tree with one for each array.
 
     Returns:
       The same tree of `jax.ShapeDtypeStruct`s.

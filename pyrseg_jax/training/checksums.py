@@ -24,7 +24,7 @@ def checksums(tree: Any) -> dict[str, str]:
     All processes that hold a part of the arrays must call this function together; each gets the whole result.
 
     Args:
-      tree: of arrays.
+      tree: any tree of arrays.
 
     Returns:
       A dict from the array's path, like `params/layer/kernel`, to its checksum.

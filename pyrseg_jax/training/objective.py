@@ -14,9 +14,11 @@ from pyrseg_jax.pyramid.losses import masked_cross_entropy
 from pyrseg_jax.training.losses import ohem_targets
 
 Loss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
-# Where per-pixel logits meet the label map: "finest" samples the labels at the positions of the finest level; "full_size"
-# interpolates the logits to the size of the label map, as other methods do.
-SUPERVISIONS = ("finest", "full_size")
+# The size at which per-pixel logits are compared with the label map.
+SUPERVISIONS = {
+    "finest": "sample the labels at the positions of the finest level",
+    "full_size": "interpolate the logits to the size of the label map, as the other methods of Table 1 do",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +26,10 @@ class PyramidObjective:
     """The paper's training objective.
 
     Attributes:
-      strides: of the levels in pixels, coarse → fine.
+      strides: strides of the levels in pixels, coarse → fine.
       procedure: `"tp"`, `"gt"` or `"raw"`; see `pyramid.specialize`.
       threshold: τ, 0 … 1; a cell with at least this unity probability counts as predicted unit-cell.
-      void: how void pixels affect a cell; see `pyramid.build_targets`.
+      void: the treatment of void pixels; see `pyramid.build_targets`.
 
     Source: Sec. 3.1, Eq. (1).
     """
@@ -50,8 +52,8 @@ class PerPixelObjective:
 
     Attributes:
       supervision: one of `SUPERVISIONS`.
-      ohem_threshold: learn only from positions whose true class has a lower probability than this; None: from all positions.
-      ohem_min_kept: but learn from at least this many positions of the batch.
+      ohem_threshold: probability of the true class below which a position is learned from; None uses all positions.
+      ohem_min_kept: number of positions of the batch to learn from at least.
 
     Chosen: in row I, each coarser level learns from the label map downsampled to its stride, in the same way as the finest
       level, and all levels have the same weight, as in Eq. (1).
@@ -84,7 +86,7 @@ class WithAuxiliary:
     Attributes:
       objective: the main objective.
       weight: factor on the auxiliary cross entropy.
-      supervision: of the auxiliary classifier, one of `SUPERVISIONS`.
+      supervision: the supervision of the auxiliary classifier, one of `SUPERVISIONS`.
     """
 
     objective: Callable[[Pyramids, UInt8[Array, "n h w"]], Loss]

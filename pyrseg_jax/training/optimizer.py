@@ -12,9 +12,9 @@ def poly_schedule(learning_rate: float, steps: int, power: float = 0.9, warmup_s
     zero at the same step with and without a warm-up.
 
     Args:
-      learning_rate: at the start, before the warm-up factor.
-      steps: of the whole training; the rate is zero from there on.
-      power: of the decay.
+      learning_rate: the rate at the start, before the warm-up factor.
+      steps: number of steps of the whole training; the rate is zero from there on.
+      power: exponent of the decay.
       warmup_steps: number of steps until the factor reaches 1; 0: no warm-up.
     """
     decay = optax.polynomial_schedule(learning_rate, 0.0, power, steps)
@@ -35,7 +35,7 @@ def make_sgd(
       schedule: step → learning rate of the backbone.
       momentum: decay of the running sum of gradients, 0 … 1.
       weight_decay: factor on the parameters that are added to their gradient.
-      head_multiplier: all parameters outside the backbone learn at this multiple of the schedule.
+      head_multiplier: multiple of the schedule at which all parameters outside the backbone learn.
     """
 
     def sgd(multiplier: float) -> optax.GradientTransformation:

@@ -28,7 +28,7 @@ class Preempted(BaseException):
 
 
 class Phase(enum.Enum):
-    """What the run is doing, and so what SIGTERM has to wait for."""
+    """The activity of the run, which decides how long SIGTERM has to wait."""
 
     STARTING = "nothing has been computed yet"
     TRAINING = "the state must be saved first"
@@ -46,8 +46,8 @@ class Preemption:
     `PATIENCE_S`, as soon as no checkpoint is being written.
 
     Attributes:
-      phase: set by the code that does the work.
-      is_written: returns whether the state that is being evaluated is on disk; set by the code that saves it.
+      phase: the current phase; set by the code that does the work.
+      is_written: a function that tells whether the state that is being evaluated is on disk; set by the code that saves it.
     """
 
     def __init__(self):
@@ -63,7 +63,7 @@ class Preemption:
 
     @property
     def has_come(self) -> bool:
-        """Whether this process itself has received the signal."""
+        """Return whether this process itself has received the signal."""
         return self._has_come
 
     def hand_over(self, agreed: Callable[[int], bool]) -> None:

@@ -18,8 +18,8 @@ def parse_steps(text: str | None, name: str = "profile") -> tuple[int, int] | No
     """Parse the first and the last step to profile.
 
     Args:
-      text: like `"10:15"`; None: no profile.
-      name: of the option that holds the text, for the error message.
+      text: the option's text, like `"10:15"`; None: no profile.
+      name: name of the option that holds the text, for the error message.
 
     Raises:
       UserError: if the text has another form, or the steps are out of order.
@@ -40,7 +40,7 @@ class Profiler:
 
     Args:
       steps: the first and the last step to record; None: record nothing.
-      folder: for the profiles, each in a subfolder; TensorBoard's profile plugin and Perfetto read them.
+      folder: the folder for the profiles, each in a subfolder; TensorBoard's profile plugin and Perfetto read them.
       first_step: steps that the run has taken before; a warning says if the steps to record are among them.
     """
 

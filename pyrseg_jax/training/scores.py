@@ -26,7 +26,8 @@ class Scores:
     """The mIoU of each evaluated step, kept in a JSON file.
 
     Args:
-      path: of the file. A missing or damaged file counts as empty; the steps that follow then decide which checkpoint is best.
+      path: path of the file. A missing or damaged file counts as empty; then the following steps decide which checkpoint is
+        best.
     """
 
     def __init__(self, path: epath.Path):
@@ -49,8 +50,8 @@ class Scores:
         """Record a score.
 
         Args:
-          step: of the checkpoint.
-          score: its mIoU, 0 … 1.
+          step: step of the checkpoint.
+          score: mIoU of the checkpoint, 0 … 1.
           is_written: whether this process also updates the file; only one of the processes of a run may.
         """
         self._scores[step] = score

@@ -1,4 +1,4 @@
-"""A watchdog that reports training steps that do not end, with the stack of every thread."""
+"""A watchdog that reports training steps that do not finish, with the stack of every thread."""
 
 import contextlib
 import faulthandler
@@ -17,15 +17,15 @@ FIRST_STEP_FACTOR = 6
 
 
 class StallWatch:
-    """Watch the training steps from a separate thread. Enter it as a context to start the thread.
+    """Watch the training steps from a separate thread. Use it as a context manager, which starts the thread.
 
-    If an activity takes longer than `stall_s`, the watchdog logs it and dumps the stack of each thread, to stderr and to a
-    file. It reports again after twice the time, and so on. The run keeps waiting, because only its user knows whether, for
-    example, a slow disk will respond again. Evaluations are not watched.
+    If an activity takes longer than `stall_s`, the watchdog logs a warning and writes the stack of each thread to stderr and to
+    a file. It reports again after twice that time, then after four times, and so on. It does not end the run, because only the
+    user knows whether, for example, a slow disk will respond again. Evaluations are not watched.
 
     Args:
-      stall_s: seconds; 0 disables the watchdog.
-      file: receives the stacks as well; None: stderr alone.
+      stall_s: the limit in seconds; 0 disables the watchdog.
+      file: a file that the stacks are appended to; by default they go only to stderr.
     """
 
     def __init__(self, stall_s: float = 0, file: Path | None = None):
@@ -37,11 +37,11 @@ class StallWatch:
 
     @contextlib.contextmanager
     def watching(self, activity: str, *, is_first: bool = False) -> Iterator[None]:
-        """Watch what happens inside the context.
+        """Watch the code inside the context.
 
         Args:
-          activity: names it in reports, for example "computing step 3".
-          is_first: whether it may include a compilation, which takes longer.
+          activity: a description for the reports, for example "computing step 3".
+          is_first: whether the code may include a compilation, which takes longer.
         """
         with self._lock:
             self._activity, self._since_s = activity, time.monotonic()
@@ -75,8 +75,8 @@ class StallWatch:
         where = f" and is in {self._file}" if self._file else ""
         log.warning(
             "stalled: %s for %.0f s (limit: stall_s=%g). The stack of each thread follows%s. The run keeps waiting. If it does "
-            "not continue, check that the disk with the data responds and that all processes are alive, end this process with "
-            "Ctrl-C, and start the same command again",
+            "not continue, check that the disk with the data responds and that all processes are alive. Then stop this process "
+            "with Ctrl-C, and start the same command again",
             activity,
             waited_s,
             self._stall_s,
@@ -98,5 +98,5 @@ class StallWatch:
 def _dump_stacks(stream: TextIO) -> None:
     try:
         faulthandler.dump_traceback(stream, all_threads=True)
-    except (OSError, ValueError, AttributeError):  # the stream has no file behind it, as in a notebook
+    except (OSError, ValueError, AttributeError):  # the stream is not a real file, for example in a notebook
         log.warning("the stacks cannot be written to stderr")

@@ -66,13 +66,14 @@ def make_train_step(
 
     Args:
       model: images (N, H, W, 3) → prediction; it has batch statistics.
-      optimizer: updates the model's parameters.
+      optimizer: the optimizer of the model's parameters.
       objective: (prediction, labels (N, H, W)) → (loss, terms), with means over the batch that the network sees.
-      mesh: the batch is sharded over it.
-      seed: for dropout, together with the step.
+      mesh: the mesh that the batch is sharded over.
+      seed: seed for dropout, which also depends on the step.
       accumulate: k. The step takes the batch as k micro-batches, one after another, and averages their gradients. Batch
         statistics, means and relabeling then belong to each micro-batch, and only one micro-batch's activations need memory.
-      state_sharding: of each leaf of the state, as from `mesh.state_sharding`; None: every device holds the whole state.
+      state_sharding: sharding of each leaf of the state, as returned by `mesh.state_sharding`; None: every device holds the
+        whole state.
 
     Returns:
       The step. Its batch holds `image` (N, H, W, 3) and `label` (N, H, W), both uint8, sharded as by `images_to_devices`. Its

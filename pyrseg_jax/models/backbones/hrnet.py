@@ -96,8 +96,8 @@ class HRNet(nn.Module):
       num_bottlenecks: blocks of stage 1.
       stem_width: channels of the two stride-2 convolutions at the input and of stage 1 (whose output has four times as many).
       resize: upsampling convention, see `resample.resize`. Published weights come with different ones.
-      dtype: of the computation; parameters and batch statistics are always float32.
-      remat: what the backward pass computes again, see `blocks.REMATS`.
+      dtype: number format of the computation; parameters and batch statistics are always float32.
+      remat: the activations that the backward pass recomputes, see `blocks.REMATS`.
     """
 
     width: int

@@ -23,9 +23,21 @@ __all__ = ["CONTEXTS", "FINAL", "STAGE", "ContextOutput", "ContextSpec", "Pooled
 # The published modules of Table 1 come with the auxiliary classifier of their release, and predict per pixel without a projection.
 # OCR reads the auxiliary classifier's logits position by position, so its classifier must stand on the final map.
 CONTEXTS: dict[str, ContextSpec] = {
-    "none": ContextSpec(make_none),
-    "anl": ContextSpec(make_pooled(ANL), auxiliary=STAGE, is_projected=False),
-    "ccnet": ContextSpec(make_pooled(CCNet), auxiliary=STAGE, is_projected=False),
-    "ocr": ContextSpec(make_pooled(OCR), auxiliary=FINAL, is_projected=False),
-    "coarse_to_fine": ContextSpec(CoarseToFine),
+    "none": ContextSpec(make_none, meaning="no context module: the backbone's features as they are"),
+    "anl": ContextSpec(
+        make_pooled(ANL),
+        auxiliary=STAGE,
+        is_projected=False,
+        meaning="asymmetric non-local attention (Zhu et al. 2019)",
+    ),
+    "ccnet": ContextSpec(
+        make_pooled(CCNet), auxiliary=STAGE, is_projected=False, meaning="criss-cross attention (Huang et al. 2019)"
+    ),
+    "ocr": ContextSpec(
+        make_pooled(OCR),
+        auxiliary=FINAL,
+        is_projected=False,
+        meaning="object-contextual representations (Yuan et al. 2020)",
+    ),
+    "coarse_to_fine": ContextSpec(CoarseToFine, meaning="the paper's coarse-to-fine module (Sec. 3.3)"),
 }

@@ -14,9 +14,9 @@ def attend(
     """Average the values by how well their keys fit each query: softmax(query · key / √k), computed in float32.
 
     Args:
-      queries: one per position of a map.
-      keys: one per token.
-      values: one per token.
+      queries: a query for each position of a map.
+      keys: a key for each token.
+      values: a value for each token.
     """
     n, h, w, width = queries.shape
     # XLA:CPU runs a matrix product over all positions in half the time of an einsum over (h, w).

@@ -30,11 +30,11 @@ FINAL, STAGE = "final", "stage"
 
 
 class ContextOutput(NamedTuple):
-    """What a context module returns.
+    """The result of a context module.
 
     Attributes:
       levels: L maps (N, h/2^(L-l), w/2^(L-l), channels), coarse → fine.
-      losses: its extra losses by name, scalars, as its spec lists them; None for a module without any.
+      losses: extra losses by name, scalars, as listed in the module's spec; None for a module without any.
     """
 
     levels: tuple[Float[Array, "n _ _ _"], ...]
@@ -42,17 +42,18 @@ class ContextOutput(NamedTuple):
 
 
 class ContextSpec(NamedTuple):
-    """What the rest of the package must know about a context module. Being in `CONTEXTS` implies none of it.
+    """Everything that the rest of the package must know about a context module. Being listed in `CONTEXTS` implies none of it.
 
     Attributes:
       make: (num_levels, width, key_width, dtype) → the Flax module. `width` is D_s, the channels of its output; `key_width` is the
         number of channels of its queries and keys.
       reads: indices in `Features.stages` of the stages that it reads, beside the final map.
-      auxiliary: where its auxiliary classifier stands, `FINAL` or `STAGE`; None: it has none.
+      auxiliary: position of the auxiliary classifier, `FINAL` or `STAGE`; None if there is none.
       is_projected: whether a non-linear projection stands between the module and the classifier of a network that predicts one
         class per pixel. With levels to specialize, each level always has a projection of its own.
       losses: the extra losses that it returns, name → weight in the training objective.
       has_state: whether it keeps state beside its parameters and its running batch statistics.
+      meaning: a description in one line, for help texts.
     """
 
     make: Callable[[int, int, int, DTypeLike], nn.Module]
@@ -61,6 +62,7 @@ class ContextSpec(NamedTuple):
     is_projected: bool = True
     losses: Mapping[str, float] = MappingProxyType({})
     has_state: bool = False
+    meaning: str = ""
 
 
 class Pooled(nn.Module):

@@ -18,7 +18,7 @@ def merge(
       width: channels of the result.
       kernel: side of the convolution's kernel.
       dropout: share of the channels that training leaves out, by the rng `dropout`.
-      dtype: of the computation.
+      dtype: number format of the computation.
       train: whether the network is in training.
     """
     x = ConvNormAct(width, kernel, dtype=dtype, name="merge")(jnp.concatenate(maps, axis=-1), train)

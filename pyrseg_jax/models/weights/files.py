@@ -17,11 +17,11 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which train
 
 
 class WeightFile(NamedTuple):
-    """What a file of weights holds.
+    """The content of a weight file.
 
     Attributes:
-      state_dict: its arrays by name; floating-point arrays of PyTorch's formats as float32, all others as stored.
-      sha256: of its bytes, in hexadecimal.
+      state_dict: arrays by name; floating-point arrays of PyTorch's formats as float32, all others as stored.
+      sha256: SHA-256 of the file, in hexadecimal.
     """
 
     state_dict: dict[str, np.ndarray]
@@ -97,7 +97,7 @@ def _read_pickled(path: Path) -> dict[str, np.ndarray]:
 
 
 def _asked_for(error: Exception) -> str:
-    """Name the function that a pickle asked for, which PyTorch's message mentions somewhere."""
+    """Return the name of the function that a pickle asked for, which PyTorch's message mentions."""
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
     return f" (it asks for {found[1]})" if found else ""
 

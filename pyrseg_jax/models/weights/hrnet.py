@@ -46,7 +46,7 @@ def convert_segmenter(state_dict: State, abstract: Mapping) -> dict:
     """Return all variables of a segmenter from the published weights of exactly such a network, backbone and head.
 
     Args:
-      state_dict: as for `convert_hrnet`, with a head: HRNet's own or OCR.
+      state_dict: the same as for `convert_hrnet`, with a head: HRNet's own or OCR.
       abstract: shapes of the segmenter's variables, see `initial.abstract_variables`.
 
     Raises:

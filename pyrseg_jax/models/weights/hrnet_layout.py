@@ -1,4 +1,4 @@
-"""How every release of HRNet (the official one, timm, openseg, mmsegmentation) names the arrays of the backbone.
+"""Names of the backbone's arrays in each release of HRNet (the official one, timm, openseg, mmsegmentation).
 
 The releases differ in prefixes, which an import strips, and in their heads, see `heads.py`.
 """
@@ -47,7 +47,7 @@ def name_of(path: Path) -> str:
 
 
 def member(shape: tuple[int, ...]) -> str:
-    """Name the HRNet by the shape of its marker (out, in, rows, columns)."""
+    """Return the name of the HRNet with a marker array of this shape (out, in, rows, columns)."""
     return f"HRNet-W{shape[0]}"
 
 

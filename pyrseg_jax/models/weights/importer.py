@@ -65,7 +65,7 @@ class Import(NamedTuple):
     """The variables that a file gave.
 
     Attributes:
-      variables: by path, float32; those that the file did not give are absent.
+      variables: variables by path, float32; those that the file did not contain are absent.
       source: the release that the names belong to, in words.
       left: arrays of the file that the network does not take, in words; empty when everything was used.
     """
@@ -83,7 +83,7 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
     Args:
       state_dict: the file's arrays by name.
       abstract: shapes of the network's variables, see `initial.abstract_variables`.
-      importers: those of the backbone's spec.
+      importers: the importers in the backbone's spec.
 
     Raises:
       UserError: if no importer knows the names, or the backbone is another one than the network's. The message lists names that are
@@ -142,7 +142,7 @@ def convert(family: str, state: State, names: Names, abstract: Mapping[Path, Any
     """Bring each array into our layout; every array must be there, of the right shape, and used.
 
     Args:
-      family: of the backbone, for messages.
+      family: family of the backbone, for messages.
       state: the file's arrays by name.
       names: path of each array of ours → its names there.
       abstract: shapes of ours by path.
@@ -245,5 +245,5 @@ def _take_head(head: Head, state: State, flat: Mapping[Path, Any]) -> tuple[dict
 
 
 def _modules(names: Iterable[str]) -> tuple[str, ...]:
-    """Name the layers that arrays belong to, once each."""
+    """List the layers that arrays belong to, each only once."""
     return tuple(dict.fromkeys(name.rpartition(".")[0] for name in names))

@@ -39,14 +39,14 @@ class EvaluationKeys(_Open):
 
 
 class RunConfig(_Open):
-    """What a table needs of the config.json of a run."""
+    """The fields of a run's config.json that a table needs."""
 
     training: TrainingKeys
     evaluation: EvaluationKeys
 
 
 class Evaluation(_Open):
-    """What a table needs of an evaluation."""
+    """The fields of an evaluation that a table needs."""
 
     miou: float | None
 
@@ -55,7 +55,7 @@ def read_results(folder: Path) -> Results:
     """Read the evaluation of the last step of every finished run.
 
     Args:
-      folder: holds a folder ROW-SEED for each run, as `launch/ablation.sh` makes them. A run that is not finished is skipped.
+      folder: a folder with a subfolder ROW-SEED for each run, as `launch/ablation.sh` creates them. Unfinished runs are skipped.
 
     Raises:
       UserError: if there is no finished run, an evaluation is missing, or runs differ in more than their row and seed, so that

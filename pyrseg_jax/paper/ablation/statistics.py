@@ -14,9 +14,9 @@ class Spread:
     """The spread of a figure over seeds, in percent.
 
     Attributes:
-      mean: over the seeds.
+      mean: the mean over the seeds.
       deviation: sample standard deviation; None for a single seed.
-      seeds: in order.
+      seeds: the seeds, in order.
     """
 
     mean: float
