@@ -28,7 +28,7 @@ def restore(config: Config, model: Segmenter, workdir: Workdir, sharding, step: 
       config: of the run.
       model: the network.
       workdir: of the run.
-      sharding: that the variables shall get.
+      sharding: of the restored variables.
       step: of the checkpoint; None: the newest one.
 
     Raises:

@@ -97,7 +97,7 @@ class Checkpoints:
         """Restore a state.
 
         Args:
-          abstract_state: `jax.ShapeDtypeStruct`s with the shardings that the arrays shall get, on any devices; see
+          abstract_state: `jax.ShapeDtypeStruct`s with the target shardings of the arrays, on any devices; see
             `abstract_on`.
           step: of the checkpoint; None: the newest checkpoint that is intact.
 
@@ -221,7 +221,7 @@ def abstract_on(state: Any, sharding: Any) -> Any:
 
     Args:
       state: a tree of arrays or of their shapes.
-      sharding: that the restored arrays shall get: one for all, or a tree with one for each array.
+      sharding: of the restored arrays: one for all, or a tree with one for each array.
 
     Returns:
       The same tree of `jax.ShapeDtypeStruct`s.
@@ -236,7 +236,7 @@ def _fail_together(read: Callable[[], T]) -> T:
 
     Orbax's managers wait for all processes after reading. A process that failed to read would never get there, and its next
     collective operation would meet the others' wait. This package therefore reads through the handlers below the managers,
-    which wait for nobody.
+    which do not wait for other processes.
     """
     found, problem = None, None
     try:
