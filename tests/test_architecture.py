@@ -81,11 +81,12 @@ def test_messages_below_the_configuration_name_plain_arguments(path):
     if LAYERS[package_of(path)] >= LAYERS["run"]:
         return
     tree = ast.parse(path.read_text())
-    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     docstrings = {
         node.body[0].value
         for node in ast.walk(tree)
-        if isinstance(node, documented) and ast.get_docstring(node) is not None and isinstance(node.body[0], ast.Expr)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:

@@ -63,7 +63,7 @@ def test_commands_name_the_keys_when_an_error_comes_after_opening(tmp_path, caps
     config = config_lib.resolve(config)
     message = r"the split 'holdout' is empty: set config\.data\.holdout=N"
     with pytest.raises(UserError, match=message):
-        train(config, Workdir(tmp_path / "run"))
+        train(config, Workdir(str(tmp_path / "run")))
     with pytest.raises(UserError, match=rf"1 problem\(s\) in .*{message}"):
         validate(config)
     assert "problem: the split 'holdout' is empty: set config.data.holdout=N" in capsys.readouterr().out

@@ -8,13 +8,16 @@ import contextlib
 import functools
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.run import keys
 from pyrseg_jax.run.schema import Config
 
+Group = Literal["data", "model", "training", "evaluation", "parallel"]
 
-def complete_names(message: str, *groups: str) -> str:
+
+def complete_names(message: str, *groups: Group) -> str:
     """Replace each `argument=` in a message by `config.GROUP.argument=`; complete names stay as they are.
 
     Args:
@@ -25,7 +28,7 @@ def complete_names(message: str, *groups: str) -> str:
 
 
 @contextlib.contextmanager
-def naming(*groups: str) -> Iterator[None]:
+def naming(*groups: Group) -> Iterator[None]:
     """Complete the names in any UserError that is raised inside; also usable as a decorator. `groups`: see `complete_names`."""
     try:
         yield
@@ -37,12 +40,12 @@ def naming(*groups: str) -> Iterator[None]:
 
 
 @functools.cache
-def _full_names(groups: tuple[str, ...]) -> dict[str, str]:
+def _full_names(groups: tuple[Group, ...]) -> dict[str, str]:
     split = (name.rpartition(".") for name in keys.keys_of(Config))
     return {argument: f"config.{group}.{argument}" for group, _, argument in split if group in groups}
 
 
 @functools.cache
-def _pattern(groups: tuple[str, ...]) -> re.Pattern[str]:
+def _pattern(groups: tuple[Group, ...]) -> re.Pattern[str]:
     """Match an argument at the start of a word, where a part of a path or of a complete key does not match."""
     return re.compile(rf"(?<![^\s(])({'|'.join(_full_names(groups))})(?==| is not set)")
