@@ -1,14 +1,15 @@
-"""The rules of the house: which room may import which, what only one file may know, and what every public name explains."""
+"""Rules of the source: which package may import which, what only one file may know, and what every public name explains."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pyrseg_jax"
-# A file imports only from floors below its own room.
-FLOORS = {
+# A file imports only from layers below that of its own package.
+LAYERS = {
     "errors": 0,
     "conventions": 0,
     "pyramid": 1,
@@ -28,16 +29,17 @@ FLOORS = {
     "api": 8,
     "main": 8,
 }
+CONFIG_KEY = re.compile(r"\bconfig\.(data|model|training|evaluation|parallel|seed)\b")
 MAX_LINES_OF_A_FILE = 300
 MAX_LINES_OF_A_FUNCTION = 60
 
 
-def room_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported_modules(path: Path) -> set[str]:
-    """Names of modules, and of what is imported from them, as `pyrseg_jax.room.file.name`."""
+    """Names of modules, and of what is imported from them, as `pyrseg_jax.package.file.name`."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -47,7 +49,7 @@ def imported_modules(path: Path) -> set[str]:
     return names
 
 
-def imported_rooms(path: Path) -> set[str]:
+def imported_packages(path: Path) -> set[str]:
     return {name.split(".")[1] for name in imported_modules(path) if name.startswith("pyrseg_jax.")}
 
 
@@ -61,16 +63,35 @@ def each_file(function):
 
 @each_file
 def test_imports_go_down(path):
-    own = room_of(path)
-    assert own in FLOORS, f"{path} is on no floor: give {own} one in this test"
-    for room in imported_rooms(path) - {own}:
-        assert FLOORS[room] < FLOORS[own], f"{path} (floor {FLOORS[own]}) imports {room} (floor {FLOORS[room]})"
+    own = package_of(path)
+    assert own in LAYERS, f"{path} is on no layer: give {own} one in this test"
+    for other in imported_packages(path) - {own}:
+        assert LAYERS[other] < LAYERS[own], f"{path} (layer {LAYERS[own]}) imports {other} (layer {LAYERS[other]})"
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "data").rglob("*.py")), ids=lambda path: path.name)
 def test_the_host_side_does_not_import_jax(path):
     top_level = {name.split(".")[0] for name in imported_modules(path)}
     assert not top_level & {"jax", "flax", "optax", "orbax", "tensorflow"}, path
+
+
+@each_file
+def test_messages_below_the_configuration_name_plain_arguments(path):
+    """`pyrseg_jax.run.naming` completes `root=` to `config.data.root=`."""
+    if LAYERS[package_of(path)] >= LAYERS["run"]:
+        return
+    tree = ast.parse(path.read_text())
+    docstrings = {
+        node.body[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
+            key = CONFIG_KEY.search(node.value)
+            assert key is None, f"{path}:{node.lineno} names {key[0]}: write the plain argument, like `root=`"
 
 
 @each_file
@@ -100,9 +121,9 @@ def test_files_and_functions_stay_short(path):
 
 
 @each_file
-def test_scenes_have_one_door(path):
+def test_scenes_are_imported_in_one_place(path):
     """Only the data set of that name imports the renderer, and only through the package's `__init__`."""
-    if room_of(path) == "scenes":
+    if package_of(path) == "scenes":
         return
     imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
     names = [

@@ -32,7 +32,7 @@ def positive_variances(variables):
 
 
 class Twin:
-    """Convolutions, normalisation and pooling in NumPy, reading the variables of one module."""
+    """Convolutions, normalization and pooling in NumPy, reading the variables of one module."""
 
     def __init__(self, variables):
         self.params, self.stats = variables["params"], variables["batch_stats"]

@@ -127,9 +127,9 @@ def test_a_wrong_layout_is_explained(folder, what, message):
 @pytest.mark.parametrize(
     ("name", "root", "message"),
     [
-        ("folders", None, "config.data.name='folders': expected one of ade20k, coco_stuff10k, camvid, scenes, folder"),
-        ("folder", None, "config.data.root is not set"),
-        ("folder", "missing", "config.data.root=.*missing: there is no such folder"),
+        ("folders", None, "^name='folders': expected one of ade20k, coco_stuff10k, camvid, scenes, folder"),
+        ("folder", None, "^root is not set"),
+        ("folder", "missing", "^root=.*missing: there is no such folder"),
     ],
 )
 def test_a_data_set_that_cannot_be_opened_is_explained(tmp_path, name, root, message):
@@ -182,8 +182,8 @@ def test_a_held_out_file_that_changes_is_checked_again(folder, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("holdout", "message"),
     [
-        (6, r"config\.data\.holdout=6: the training split has 6 images.*take at most 5"),
-        (0, r"the split 'holdout' is empty: set config\.data\.holdout=N"),
+        (6, r"^holdout=6: the training split has 6 images.*take at most 5"),
+        (0, r"the split 'holdout' is empty: set holdout=N"),
     ],
 )
 def test_an_impossible_holdout_is_explained(folder, holdout, message):

@@ -106,9 +106,7 @@ def test_without_a_published_checksum_the_first_one_is_held_against_later_ones(s
 @pytest.mark.parametrize("status", [404, 503])
 def test_a_refusal_says_what_to_put_where(server, tmp_path, status):
     server.status = status
-    message = (
-        rf"a\.zip cannot be downloaded from .*{status}.*put it into {tmp_path}, or name .*--config\.data\.root=PLACE"
-    )
+    message = rf"a\.zip cannot be downloaded from .*{status}.*put it into {tmp_path}, or name .*root=PLACE"
     with pytest.raises(UserError, match=message):
         fetch(PublishedFile(server.url, "a.zip"), tmp_path, pause_s=0)
 

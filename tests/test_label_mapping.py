@@ -23,28 +23,26 @@ def test_remapped_values_are_read_and_never_written():
     train_ids = space.to_train_ids(values, "x")
     np.testing.assert_array_equal(train_ids, [[0, 0, VOID, VOID, 2, 2, 2]])
     np.testing.assert_array_equal(space.to_file_values(train_ids), [[1, 1, 0, 0, 3, 3, 3]])
-    with pytest.raises(
-        UserError, match=r"value 8 .*0 \(void\) or 1 … 3 \(3 classes\), or 2, 7, 9, 200 by config\.data\.remap"
-    ):
+    with pytest.raises(UserError, match=r"value 8 .*0 \(void\) or 1 … 3 \(3 classes\), or 2, 7, 9, 200 \(remapped\)"):
         space.to_train_ids(np.full((1, 1), 8, np.uint8), "x")
 
 
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        (LabelMapping(void_value=2), r"config\.data\.void_value=2 is the value of the class 'ground'.*first_value=0"),
-        (LabelMapping(first_value=0), r"config\.data\.void_value=0 is the value of the class 'sky'"),
+        (LabelMapping(void_value=2), r"^void_value=2 is the value of the class 'ground'.*first_value=0"),
+        (LabelMapping(first_value=0), r"^void_value=0 is the value of the class 'sky'"),
         (
             LabelMapping(first_value=254),
-            r"config\.data\.first_value=254: the last of 3 classes would have the value 256",
+            r"^first_value=254: the last of 3 classes would have the value 256",
         ),
-        (LabelMapping(remap="7"), r"config\.data\.remap='7': '7' is not VALUE:CLASS.*like \"7:1,9:void\""),
+        (LabelMapping(remap="7"), r"^remap='7': '7' is not VALUE:CLASS.*like \"7:1,9:void\""),
         (LabelMapping(remap="7:sky"), r"'7:sky' is not VALUE:CLASS"),
         (LabelMapping(remap="256:1"), r"'256:1' is not VALUE:CLASS with a value from 0 to 255"),
         (LabelMapping(remap="-1:1"), r"'-1:1' is not VALUE:CLASS"),
-        (LabelMapping(remap="7:4"), r"config\.data\.remap='7:4': 4 is not a class: expected 0 \(void\) or 1 … 3"),
+        (LabelMapping(remap="7:4"), r"^remap='7:4': 4 is not a class: expected 0 \(void\) or 1 … 3"),
         (LabelMapping(remap="7:1,7:2"), r"7 is given twice"),
-        (LabelMapping(remap="0:1"), r"0 is the value of void; if it is a class, set config\.data\.void_value"),
+        (LabelMapping(remap="0:1"), r"0 is the value of void; if it is a class, set void_value=N"),
     ],
 )
 def test_contradicting_values_are_explained(mapping, message):
@@ -54,6 +52,6 @@ def test_contradicting_values_are_explained(mapping, message):
 
 def test_only_folders_accept_a_label_mapping():
     with pytest.raises(
-        UserError, match=r"apply only to config\.data\.name=folder; the label values of scenes are fixed"
+        UserError, match=r"^remap='7:1': only name=folder takes a label mapping; the label values of scenes are fixed"
     ):
         open_dataset("scenes", None, None, label_mapping=LabelMapping(remap="7:1"))

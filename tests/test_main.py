@@ -109,16 +109,16 @@ def test_predict_segments_any_photograph(trained, tmp_path, rng):
     photos = tmp_path / "photos"
     photos.mkdir()
     image, _ = draw_pair(rng, 50, 71)
-    Image.fromarray(image).save(photos / "colour.jpg")
-    Image.fromarray(image[..., 0]).save(photos / "grey.png")
+    Image.fromarray(image).save(photos / "color.jpg")
+    Image.fromarray(image[..., 0]).save(photos / "gray.png")
     Image.fromarray(image).convert("CMYK").save(photos / "print.jpeg")
     Image.fromarray(np.dstack([image, image[..., 0]])).save(photos / "see through.webp")
     Image.fromarray(image[:1, :1]).save(photos / "pixel.png")
     (photos / "notes.txt").write_text("no image")
     run("--mode=predict", f"--workdir={workdir}", f"--input={photos}", f"--output={tmp_path / 'out'}", check=0)
     for name, size in (
-        ("colour", (71, 50)),
-        ("grey", (71, 50)),
+        ("color", (71, 50)),
+        ("gray", (71, 50)),
         ("print", (71, 50)),
         ("see through", (71, 50)),
         ("pixel", (1, 1)),

@@ -151,9 +151,9 @@ def test_attention_equals_the_formula(rng):
     variables = jax.tree.map(lambda a: a + 0.3, module.init(jax.random.key(0), x, tokens, False))
     found = module.apply(variables, x, tokens, False)
 
-    def project(name, v, is_normalised):
+    def project(name, v, is_normalized):
         p = variables["params"][name]
-        if not is_normalised:
+        if not is_normalized:
             return v @ p["kernel"][0, 0]
         stats = variables["batch_stats"][name]["bn"]
         y = v @ p["conv"]["kernel"][0, 0]
@@ -195,7 +195,7 @@ def test_context_passes_from_coarse_to_fine(rng):
     assert changed_levels("aggregate_4") == [False, False, False, True]
 
 
-def test_stride_two_convolution_is_centred():
+def test_stride_two_convolution_is_centered():
     """ "SAME" would pad on one side only: position 0 would see pixels 0, 1, 2 in place of -1, 0, 1."""
     layer = layers.conv(1, 3, 2, dtype=jnp.float32)
     x = jnp.arange(1.0, 9)[None, None, :, None] * jnp.ones((1, 8, 1, 1))
@@ -216,7 +216,7 @@ def test_batch_statistics_are_those_of_the_global_batch(rng):
     np.testing.assert_allclose(mean, y.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
 
 
-def test_normalize_brings_the_mean_colour_to_zero():
+def test_normalize_brings_the_mean_color_to_zero():
     image = np.full((1, 2, 2, 3), 128, np.uint8)
     expected = (128 - np.array([123.675, 116.28, 103.53])) / np.array([58.395, 57.12, 57.375])
     np.testing.assert_allclose(normalize(jnp.asarray(image))[0, 0, 0], expected, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Batch normalisation and its gradient in closed form, against Flax's and step-by-step differentiation."""
+"""Batch normalization and its gradient in closed form, against Flax's and step-by-step differentiation."""
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ CHANNELS = 5
 
 
 def plain(is_active, dtype=jnp.float32):
-    """Flax's normalisation, and ReLU: what the published networks are built of."""
+    """Flax's normalization, and ReLU: what the published networks are built of."""
     norm = nn.BatchNorm(use_running_average=False, momentum=MOMENTUM, epsilon=EPSILON, dtype=dtype)
 
     def apply(variables, x):

@@ -173,7 +173,7 @@ def test_rows_that_do_not_split_are_refused(spatial, crop_px):
         ({"training": {"batch_size": 6}}, "^config.training.batch_size=6 cannot be split evenly over 4 devices"),
         (
             {"parallel": {"spatial": 2}, "data": {"crop_px": 64}},
-            "^config.data.crop_px=64 cannot be split over spatial=2",
+            "^config.data.crop_px=64 cannot be split over config.parallel.spatial=2",
         ),
     ],
 )

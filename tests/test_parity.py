@@ -106,7 +106,7 @@ def test_weights_go_to_pytorch_and_back(context):
     assert_trees_equal(again, variables)
 
 
-def test_a_bias_before_a_normalisation_is_kept_in_its_mean():
+def test_a_bias_before_a_normalization_is_kept_in_its_mean():
     model, twin, _, images = prepare()
     with torch.no_grad():
         twin.last_layer[0].bias.uniform_(-2, 2)

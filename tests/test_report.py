@@ -115,7 +115,7 @@ def test_labels_that_look_shifted_are_pointed_out():
     assert (
         "look shifted: the last class 'post' (value 3) never occurs, and 33% of all pixels have the value 0" in shifted
     )
-    assert "set config.data.first_value=0 and config.data.void_value=255" in shifted
+    assert "set first_value=0 and void_value=255" in shifted
     (absent, shifted) = hints(report_of(2, 3), SPACE)
     assert "look shifted: the first class 'sky' (value 1) never occurs, and no pixel is void" in shifted
     assert hints(DatasetReport.empty(3), SPACE) == []
@@ -135,8 +135,10 @@ def test_validate_hints_at_labels_that_count_from_zero(tmp_path):
         "--config.data.name=folder",
         f"--config.data.root={folder}",
     ]
-    assert "value 255" in error_of(run(*base))
+    error = error_of(run(*base))
+    assert "value 255" in error and "say what the value means with config.data.remap=VALUE:CLASS" in error
     hinted = run(*base, "--config.data.remap=255:void", check=0)
     assert "the labels look shifted: the last class 'post'" in hinted.stdout
+    assert "set config.data.first_value=0 and config.data.void_value=255" in hinted.stdout
     done = run(*base, "--config.data.first_value=0", "--config.data.void_value=255", check=0)
     assert "hint (" not in done.stdout and "    0  sky" in done.stdout

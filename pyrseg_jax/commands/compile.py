@@ -23,6 +23,7 @@ from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.workdir import Workdir
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 IMAGES_PER_DEVICE = 4
 
 
+@naming("data")
 def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None) -> dict:
     """Compile both steps, print the report, write it to `WORKDIR/compile/TOPOLOGY.json`, and return it.
 

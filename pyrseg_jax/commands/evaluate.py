@@ -9,12 +9,14 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.evaluations import draw_evaluation, make_evaluator, with_context
+from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
 
 log = logging.getLogger(__name__)
 
 
+@naming("data")
 def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
     """Evaluate a checkpoint on the split that the config names; write and return the result.
 

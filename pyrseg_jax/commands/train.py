@@ -18,6 +18,7 @@ from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.evaluations import draw_evaluation, draw_predictions, make_evaluator, with_context
+from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.start import initialize, restore_or_start
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.training.checkpoint import Checkpoints
@@ -30,6 +31,7 @@ from pyrseg_jax.training.trainer import Schedule, Trainer
 log = logging.getLogger(__name__)
 
 
+@naming("data")
 def train(config: Config, workdir: Workdir, preemption: Preemption | None = None) -> dict:
     """Train to the last step, starting from the newest checkpoint if there is one.
 

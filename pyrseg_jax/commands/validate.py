@@ -8,6 +8,7 @@ from pyrseg_jax.data.report_table import hints, table
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.naming import complete_names, naming
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ def validate(config: Config) -> None:
     _print_reports(config, experiment.open_data(config.data, is_raw=True))
 
 
+@naming("data")
 def _print_reports(config: Config, dataset: Dataset) -> None:
     problems = []
     for split in dict.fromkeys((TRAINING, config.evaluation.split)):
@@ -37,9 +39,9 @@ def _print_reports(config: Config, dataset: Dataset) -> None:
         print(f"{split} ({dataset.place})\n{table(report, dataset.label_space)}\n")
         problems += [message for _, message in report.problems]
         for hint in hints(report, dataset.label_space):
-            print(f"hint ({split}): {hint}")
+            print(f"hint ({split}): {complete_names(hint, 'data')}")
     for problem in problems:
-        print(f"problem: {problem}")
+        print(f"problem: {complete_names(problem, 'data')}")
     if problems:
         raise UserError(f"{len(problems)} problem(s) in {dataset.place}, the first: {problems[0]}")
     log.info("no problem found in %s", dataset.place)

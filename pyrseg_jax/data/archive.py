@@ -169,16 +169,14 @@ def open_archive(root: str, markers: Sequence[str], zip_names: Sequence[str], wh
     if path.is_file():
         return _inside_zip(path, markers, expected)
     if not path.is_dir():
-        raise UserError(
-            f"config.data.root={root}: there is no such file or folder ({path.absolute()}); name {expected}"
-        )
+        raise UserError(f"root={root}: there is no such file or folder ({path.absolute()}); name {expected}")
     for base in (path, *sorted(path.glob("*/")), *sorted(path.glob("*/*/"))):
         if any((base / marker).is_dir() for marker in markers):
             return FolderArchive(base)
     for name in zip_names:
         if (path / name).is_file():
             return _inside_zip(path / name, markers, expected)
-    raise UserError(f"config.data.root={root} holds no such files: name {expected}")
+    raise UserError(f"root={root} holds no such files: name {expected}")
 
 
 def _inside_zip(path: Path, markers: Sequence[str], expected: str) -> ZipArchive:

@@ -1,4 +1,4 @@
-"""Open data sets by name: the one way in for everything above this room."""
+"""Open data sets by name: the only way for other packages to open one."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ ON_ERROR = {
 def find_spec(name: str) -> DatasetSpec:
     """Return the specification of a data set; raises UserError for an unknown name."""
     if name not in DATASETS:
-        raise UserError(f"config.data.name={name!r}: expected one of {', '.join(DATASETS)}")
+        raise UserError(f"name={name!r}: expected one of {', '.join(DATASETS)}")
     return DATASETS[name]
 
 
@@ -54,8 +54,8 @@ def open_dataset(
     if not spec.accepts_label_mapping and label_mapping != LabelMapping():
         accepting = " or ".join(name for name, spec in DATASETS.items() if spec.accepts_label_mapping)
         raise UserError(
-            f"config.data.first_value, config.data.void_value and config.data.remap apply only to config.data.name={accepting}; "
-            f"the label values of {name} are fixed"
+            f"{label_mapping.describe()}: only name={accepting} takes a label mapping; the label values of {name} are fixed, so "
+            "leave it out"
         )
     dataset = spec.open(DataLocation(root, prepared, is_raw), label_mapping)
     dataset = _hold_out(dataset, holdout, holdout_seed)
@@ -77,7 +77,7 @@ def _hold_out(dataset: Dataset, num_images: int, seed: int) -> Dataset:
             return dataset.open_split(split)
         if not num_images:
             raise UserError(
-                f"the split {HOLDOUT!r} is empty: set config.data.holdout=N to the number of training images that form it"
+                f"the split {HOLDOUT!r} is empty: set holdout=N to the number of training images that form it"
             )
         source = dataset.open_split(TRAINING)
         training, held_out = draw_holdout(len(source), num_images, seed)

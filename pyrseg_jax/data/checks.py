@@ -66,7 +66,7 @@ def leave_out_bad(source: Source, label_space: LabelSpace, what: str) -> Source:
     if len(bad) == len(source):
         raise UserError(f"{what}: none of the {len(source)} pairs can be used, the first: {problems[0][1]}")
     log.warning(
-        "%d of %d pairs of %s are left out (config.data.on_error=skip), the first: %s",
+        "%d of %d pairs of %s are left out (on_error=skip), the first: %s",
         len(bad), len(source), what, problems[0][1],
     )  # fmt: skip
     usable = take(source, [index for index in range(len(source)) if index not in bad])

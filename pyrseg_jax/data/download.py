@@ -58,7 +58,7 @@ def fetch(published: PublishedFile, folder: Path, pause_s: float = 5.0) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{folder} cannot be written ({error.strerror}): choose another with --config.data.prepared"
+            f"{folder} cannot be written ({error.strerror}): choose another with prepared=FOLDER"
         ) from error
     log.info("downloading %s to %s", published.url, target)
     for attempt in range(1, NUM_TRIES + 1):
@@ -117,7 +117,7 @@ def _check(published: PublishedFile, partial: Path) -> None:
             partial.unlink()
             raise UserError(
                 f"{published.url}: the file has the {name} {found[name]}, but {expected} is {source}: it is damaged or was "
-                "changed, and has been removed; try again, or get it elsewhere and name it with --config.data.root=FILE"
+                "changed, and has been removed; try again, or get it elsewhere and name it with root=FILE"
             )
     if published.md5 is None and recorded is None:
         log.warning(
@@ -133,5 +133,5 @@ def _what_to_do(published: PublishedFile, folder: Path, error: Exception) -> str
     return (
         f"{published.file_name} cannot be downloaded from {published.url} ({error}): download it on a machine with network"
         f"{published.note}, and put it into {folder}, or name the place of the zip or its unpacked folder with "
-        "--config.data.root=PLACE"
+        "root=PLACE"
     )

@@ -54,7 +54,7 @@ def draw_holdout(num_images: int, num_holdout: int, seed: int) -> tuple[list[int
     """
     if num_holdout >= num_images:
         raise UserError(
-            f"config.data.holdout={num_holdout}: the training split has {num_images} images, and at least one must stay to "
+            f"holdout={num_holdout}: the training split has {num_images} images, and at least one must stay to "
             f"train on; take at most {num_images - 1}"
         )
     ranked = sorted(range(num_images), key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())

@@ -23,6 +23,12 @@ class LabelMapping:
     void_value: int = 0
     remap: str = ""
 
+    def describe(self) -> str:
+        """Name the arguments that differ from ADE20K's numbering, for messages."""
+        default = LabelMapping()
+        given = ((name, value) for name, value in dataclasses.asdict(self).items() if value != getattr(default, name))
+        return ", ".join(f"{name}={value!r}" for name, value in given)
+
 
 def make_label_space(names: tuple[str, ...], mapping: LabelMapping = LabelMapping()) -> LabelSpace:  # noqa: B008 (frozen)
     """Number the classes of a list.
@@ -30,21 +36,21 @@ def make_label_space(names: tuple[str, ...], mapping: LabelMapping = LabelMappin
     Chosen: nothing is guessed. A value without a meaning stays an error.
 
     Raises:
-      UserError: naming the key, for values that do not fit together.
+      UserError: naming the argument, for values that do not fit together.
     """
     first_value, void_value = mapping.first_value, mapping.void_value
     last_value = first_value + len(names) - 1
     if last_value > 255:
         raise UserError(
-            f"config.data.first_value={first_value}: the last of {len(names)} classes would have the value {last_value}, and "
+            f"first_value={first_value}: the last of {len(names)} classes would have the value {last_value}, and "
             "8-bit label maps hold values up to 255; use a smaller value"
         )
     if first_value <= void_value <= last_value:
         name = names[void_value - first_value]
         raise UserError(
-            f"config.data.void_value={void_value} is the value of the class {name!r}: the classes of classes.txt have the "
-            f"values {first_value} … {last_value} (config.data.first_value={first_value}); for labels that count from 0, with "
-            "255 for void, set config.data.first_value=0 and config.data.void_value=255"
+            f"void_value={void_value} is the value of the class {name!r}: the classes of classes.txt have the "
+            f"values {first_value} … {last_value} (first_value={first_value}); for labels that count from 0, with "
+            "255 for void, set first_value=0 and void_value=255"
         )
     plain = LabelSpace(names, tuple(range(first_value, last_value + 1)), void_value)
     return LabelSpace(names, plain.file_ids, void_value, also=_read_remap(mapping.remap, plain))
@@ -59,19 +65,16 @@ def _read_remap(text: str, space: LabelSpace) -> tuple[tuple[int, int], ...]:
         is_number = value.isdecimal() and int(value) <= 255
         if not colon or not is_number or not (target == VOID_WORD or target.isdecimal()):
             raise UserError(
-                f"config.data.remap={text!r}: {entry!r} is not VALUE:CLASS with a value from 0 to 255 and the value of a class, "
+                f"remap={text!r}: {entry!r} is not VALUE:CLASS with a value from 0 to 255 and the value of a class, "
                 f'or the word {VOID_WORD}; write it like "7:1,9:{VOID_WORD}"'
             )
         if target != VOID_WORD and int(target) not in meaning:
-            raise UserError(
-                f"config.data.remap={text!r}: {target} is not a class: expected {space.describe_file_ids()}"
-            )
+            raise UserError(f"remap={text!r}: {target} is not a class: expected {space.describe_file_ids()}")
         if int(value) in found:
-            raise UserError(f"config.data.remap={text!r}: {value} is given twice: keep one of them")
+            raise UserError(f"remap={text!r}: {value} is given twice: keep one of them")
         if int(value) == space.void_file_id:
             raise UserError(
-                f"config.data.remap={text!r}: {value} is the value of void; if it is a class, set config.data.void_value to "
-                "another value"
+                f"remap={text!r}: {value} is the value of void; if it is a class, set void_value=N to another value"
             )
         found[int(value)] = VOID if target == VOID_WORD else meaning[int(target)]
     return tuple(sorted(found.items()))

@@ -108,7 +108,7 @@ class LabelSpace:
             raise UserError(
                 f"{where}: value {value} at row {row}, column {column} ({(file_values == value).sum()} pixels of it) is "
                 f"not a class: expected {self.describe_file_ids()}; correct the label file, or, in a folder of your own, "
-                "add the class to classes.txt or say what the value means with config.data.remap"
+                "add the class to classes.txt or say what the value means with remap=VALUE:CLASS"
             )
         return train_ids
 
@@ -124,7 +124,7 @@ class LabelSpace:
         """Describe the values that a label file may hold, for messages."""
         first, last = min(self.file_ids), max(self.file_ids)
         has_gaps = last - first + 1 != self.num_classes
-        remapped = f", or {', '.join(str(value) for value, _ in self.also)} by config.data.remap" if self.also else ""
+        remapped = f", or {', '.join(str(value) for value, _ in self.also)} (remapped)" if self.also else ""
         gaps = " with gaps" if has_gaps else ""
         return f"{self.void_file_id} (void) or {first} … {last}{gaps} ({self.num_classes} classes){remapped}"
 

@@ -91,8 +91,8 @@ class TrainingBatches:
             if isinstance(error, NotImplementedError | RecursionError) or "exit" not in str(error):
                 raise
             raise UserError(
-                f"a process that reads the data was killed ({_first_line(error)}): most likely memory ran out; lower "
-                "config.data.workers and start the same command again: it continues from the last checkpoint"
+                f"a process that reads the data was killed ({_first_line(error)}): most likely memory ran out; set "
+                "workers=N to a smaller number and start the same command again: it continues from the last checkpoint"
             ) from error
         for packed in batch.pop("problem"):
             problem = packed.tobytes().rstrip(b"\0")

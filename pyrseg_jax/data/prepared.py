@@ -81,7 +81,7 @@ def _prepare(make_builder: MakeBuilder, store: Path) -> None:
     except OSError as error:
         raise UserError(
             f"{builder.data_dir}: the data set {builder.name} cannot be prepared there ({error}); "
-            "choose another folder with --config.data.prepared=FOLDER"
+            "choose another folder with prepared=FOLDER"
         ) from error
 
 
@@ -250,6 +250,6 @@ def _one_at_a_time(folder: Path, name: str) -> Iterator[None]:
         if isinstance(error, PermissionError) or error.filename == str(folder):
             raise UserError(
                 f"{folder}: the data set {name} cannot be prepared there ({error.strerror}); "
-                "choose another folder with --config.data.prepared=FOLDER"
+                "choose another folder with prepared=FOLDER"
             ) from error
         raise

@@ -57,8 +57,8 @@ def hints(found: DatasetReport, label_space: LabelSpace) -> list[str]:
     if void == first - 1 and void_share > LARGE_VOID_SHARE and not found.pixels[-1]:
         lines.append(
             f"the labels look shifted: the last class {label_space.names[-1]!r} (value {last}) never occurs, and {void_share:.0%} "
-            f"of all pixels have the value {void} (void); if your labels count from {void}, set config.data.first_value={void} and "
-            "config.data.void_value=255"
+            f"of all pixels have the value {void} (void); if your labels count from {void}, set first_value={void} and "
+            "void_value=255"
         )
     if not found.pixels[0] and found.pixels[-1] and label_space.num_classes > 1 and not found.num_void:
         lines.append(

@@ -21,7 +21,7 @@ def convolve_as_matrix_product(
     """Convolve without overlap or padding (stride = kernel size), as one matrix product.
 
     XLA:CPU runs the gradient of a 1×1 convolution many times slower than the same matrix product. So the pixels of each k × k cell
-    become one long vector, which is multiplied by the kernel. `nn.Conv` calls this in place of `jax.lax.conv_general_dilated`,
+    become one long vector, which is multiplied by the kernel. `nn.Conv` calls this instead of `jax.lax.conv_general_dilated`,
     with strides, padding and further options that are fixed here.
 
     Plain twin: `jax.lax.conv_general_dilated(x, kernel, (k, k), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))`.

@@ -1,12 +1,10 @@
 """The parts of an experiment, built from its configuration: from keys to objects.
 
-Everything below this room takes plain arguments, and names them in its errors. This file adds the name of the configuration
-group, so that the user reads the whole key.
+The packages below this one take plain arguments, and name them in their errors. `naming` completes these names to keys.
 """
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -18,23 +16,28 @@ from pyrseg_jax.data.label_mapping import LabelMapping
 from pyrseg_jax.data.pipeline import TrainingBatches, training_batches
 from pyrseg_jax.data.transforms import Augmentation
 from pyrseg_jax.distributed import mesh as mesh_lib
-from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.views import Protocol, make_protocol
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
 from pyrseg_jax.run.config import Config, Data, Model, Parallel
+from pyrseg_jax.run.naming import naming
 from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, WithAuxiliary, WithContextLosses
 from pyrseg_jax.training.optimizer import make_sgd, poly_schedule
 from pyrseg_jax.training.step import TrainState, make_train_step
 from pyrseg_jax.training.trainer import Schedule
 
 
+@naming("data")
 def open_data(data: Data, is_raw: bool = False) -> Dataset:
     """Open the data set; prepare it first if it needs that and is not prepared yet.
 
     Args:
       data: the keys of the data set.
       is_raw: whether to read the original files instead of the prepared ones.
+
+    Raises:
+      UserError: naming the key, as `open_dataset` does. Splits and batches raise theirs later, when they are read: commands
+        complete those with `naming("data")`.
     """
     return open_dataset(
         data.name,
@@ -67,30 +70,21 @@ def open_batches(config: Config, dataset: Dataset, first_step: int) -> TrainingB
 
 def make_mesh(parallel: Parallel, devices: Sequence | None = None) -> Mesh:
     """Arrange the devices in a mesh; `devices`: instead of those of this run."""
-    with _naming("parallel"):
+    with naming("parallel"):
         return mesh_lib.make_mesh(parallel.data, parallel.spatial, devices)
 
 
 def check_layout(config: Config, mesh: Mesh) -> None:
     """Raise UserError, naming the key, if the mesh cannot split the training batch or the rows of its images."""
-    with _naming("training"):
+    with naming("training"):
         mesh_lib.check_batch(mesh, config.training.batch_size, config.training.accumulate)
     check_rows(config, mesh)
 
 
 def check_rows(config: Config, mesh: Mesh) -> None:
     """Raise UserError, naming the key, if the mesh cannot split the rows of training images."""
-    with _naming("data"):
+    with naming("data", "parallel"):
         mesh_lib.check_rows(mesh, config.data.crop_px, config.model.strides[0])
-
-
-@contextlib.contextmanager
-def _naming(group: str) -> Iterator[None]:
-    """Complete an error that begins with the name of an argument to the name of the configuration key."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"config.{group}.{error}") from error
 
 
 def make_model(model: Model, num_classes: int) -> Segmenter:
@@ -166,7 +160,7 @@ def make_schedule(config: Config) -> Schedule:
 
 
 def make_evaluation_protocol(config: Config) -> Protocol:
-    """Build what says how images are shown to the network."""
+    """Build the evaluation protocol: the scales, flips, and windows in which the network sees an image."""
     evaluation = config.evaluation
     return make_protocol(
         evaluation.protocol, evaluation.short_side_px, evaluation.long_side_px, config.model.strides[0]

@@ -45,9 +45,9 @@ class Key:
         if self.one_of is not None:
             words = "one of " + ", ".join(f"`{name}`" for name in choices_of(self))
         if self.minimum is not None and self.maximum is not None:
-            words += f", {self.minimum:g} … {self.maximum:g}"
+            words += f", {self.minimum:.12g} … {self.maximum:.12g}"
         elif self.minimum is not None:
-            words += f", at least {self.minimum:g}"
+            words += f", at least {self.minimum:.12g}"
         if self.is_duration:
             words = f"{words} (steps), or text such as '2 epochs'"
         return words + (", or None" if self.can_be_none else "")

@@ -1,1 +1,4 @@
-"""Training: objective, losses, optimizer, the sharded step, checkpoints and the trainer. This room never imports evaluation."""
+"""Training: objective, losses, optimizer, the sharded step, checkpoints and the trainer.
+
+This package never imports `evaluation`.
+"""

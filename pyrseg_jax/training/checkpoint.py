@@ -107,7 +107,7 @@ class Checkpoints:
         """Restore a state.
 
         Args:
-          abstract_state: `jax.ShapeDtypeStruct`s with the shardings that the arrays shall get, on any devices; see
+          abstract_state: `jax.ShapeDtypeStruct`s with the target shardings of the arrays, on any devices; see
             `abstract_on`.
           step: step of the checkpoint; by default the newest that is intact.
 
@@ -249,7 +249,7 @@ def _fail_together(read: Callable[[], T]) -> T:
 
     Orbax's managers wait for all processes after reading. A process that failed to read would never get there, and its next
     collective operation would meet the others' wait. This package therefore reads through the handlers below the managers,
-    which wait for nobody.
+    which do not wait for other processes.
     """
     found, problem = None, None
     try:

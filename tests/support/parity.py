@@ -47,7 +47,7 @@ def draw(model, seed=0):
 
     drawn = jax.tree_util.tree_map_with_path(fill, drawn)
     if "auxiliary_head" in drawn["params"]:
-        # As after training, where regions differ. If all are alike, OCR's normalisation over them divides by nearly nothing.
+        # As after training, where regions differ. If all are alike, OCR's normalization over them divides by nearly nothing.
         drawn["params"]["auxiliary_head"]["classify_1"]["kernel"] *= 4
     return drawn
 
@@ -220,7 +220,7 @@ def match(variables, context, names):
     tree = jax.tree_util.tree_structure(variables)
     numbered = [np.full(leaf.shape, i + 1, np.float32) for i, (_, leaf) in enumerate(flat)]
     sent = state_of(jax.tree_util.tree_unflatten(tree, numbered), context)
-    # Biases that stay 0 are not ours: a normalisation follows.
+    # Biases that stay 0 are not ours: a normalization follows.
     arrived = {n: int(sent[n].flat[0]) - 1 for n in names if n in sent and np.any(sent[n])}
     return {names_of(flat[number][0])[1:]: name for name, number in arrived.items()}
 
@@ -237,7 +237,7 @@ def to_ours(array):
 def far_gradients(gradients, twin, variables, context) -> float:
     """The largest distance of any array, relative to its norm, or to 0.1 % of that of all where an array's is smaller.
 
-    Some are 0 but for rounding: those of biases that a normalisation removes again.
+    Some are 0 but for rounding: those of biases that a normalization removes again.
     """
     named = dict(twin.named_parameters())
     pairs = match(variables, context, named)

@@ -18,7 +18,7 @@ def conv(inputs, outputs, kernel=3, stride=1, bias=False):
 
 
 class Residual(nn.Module):
-    """Convolutions with normalisation beside an identity or projection: basic (3, 3) or bottleneck (1, 3, 1) by its kernels."""
+    """Convolutions with normalization beside an identity or projection: basic (3, 3) or bottleneck (1, 3, 1) by its kernels."""
 
     def __init__(self, inputs, widths, kernels):
         super().__init__()

@@ -54,11 +54,11 @@ def find_pairs(root: Path, split: str) -> ArchiveSource:
 
 def _find_root(root: str | None) -> Path:
     if root is None:
-        raise UserError("config.data.root is not set: name the folder that holds images/, annotations/ and classes.txt")
+        raise UserError("root is not set: name the folder that holds images/, annotations/ and classes.txt")
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise UserError(
-            f"config.data.root={root}: there is no such folder ({folder.absolute()}); name the one that holds images/, "
+            f"root={root}: there is no such folder ({folder.absolute()}); name the one that holds images/, "
             "annotations/ and classes.txt"
         )
     return folder
