@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import shutil
 import subprocess
 
@@ -409,6 +410,51 @@ def test_bash_completes_the_values_of_a_key():
     lines = 'COMP_WORDS=(pyrseg --config.model.dtype ""); COMP_CWORD=2; _shtab_pyrseg; echo "${COMPREPLY[@]}"'
     done = subprocess.run(["bash", "-c", f"{script}\n{lines}"], text=True, capture_output=True, check=True)
     assert done.stdout.split() == ["float32", "bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("words", "current", "expected"),
+    [
+        ("pyrseg train --config = sc", 4, ["scenes"]),
+        ("pyrseg train --config.model.dtype =", 3, ["float32", "bfloat16"]),
+        ("pyrseg train --config.model.dtype = bf", 4, ["bfloat16"]),
+        ("pyrseg help training.batch_s", 2, ["training.batch_size"]),
+        ("pyrseg completion z", 2, ["zsh"]),
+    ],
+)
+def test_bash_completes_after_an_equals_sign(words, current, expected):
+    """bash hands "--config=sc" over as three words."""
+    script = call("completion", "bash").stdout
+    assert "complete -o bashdefault -F _pyrseg_without_equals pyrseg" in script
+    lines = f'COMP_WORDS=({words}); COMP_CWORD={current}; _pyrseg_without_equals; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", f"{script}\n{lines}"], text=True, capture_output=True, check=True)
+    assert done.stdout.split() == expected
+
+
+def test_zsh_takes_values_after_an_equals_sign():
+    """A colon separates the fields of a specification in zsh, so names of values must hold none."""
+    lines = [line.strip().strip('"') for line in call("completion", "zsh").stdout.splitlines()]
+    specifications = [line for line in lines if line.startswith(("--config", "--coordinator"))]
+    assert len(specifications) > 50
+    for line in specifications:
+        assert "=[" in line
+        assert len(re.split(r"(?<!\\):", line)) == 3, line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "--input=a", "--help"],
+        ["--mode=predict", "--output=x", "-h"],
+        ["evaluate", "--help", "--step=3"],
+        ["train", "--config.foo=3", "--help"],
+        ["--step=x", "--help"],
+    ],
+)
+def test_help_is_printed_whatever_else_is_given(arguments):
+    done = call(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "--workdir" in done.stdout
 
 
 def test_version():

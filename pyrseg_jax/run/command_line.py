@@ -103,14 +103,13 @@ class Arguments:
       topic: the word after the mode, for modes that take one.
       flags: a value for each of `FLAGS`.
       changes: text by configuration key, for example `{"training.steps": "7"}`.
-      asks_for_help, asks_for_version: whether --help or --version was given.
+      asks_for_version: whether --version was given.
     """
 
     mode: str
     topic: str | None
     flags: Mapping[str, Any]
     changes: Mapping[str, Any]
-    asks_for_help: bool = False
     asks_for_version: bool = False
 
 
@@ -148,11 +147,13 @@ def parse(argv: Sequence[str], modes: Mapping[str, Any]) -> Arguments:
         argv = ["help"]
     found, left = make_parser(modes).parse_known_intermixed_args(_spell_out(argv))
     values = vars(found)
+    words = [values[name] for name in ("mode", "topic") if values.get(name) is not None]
+    if "help" in values or "version" in values:  # whatever else is on the line, right or wrong
+        topic = next((word for word in (*words, values.get("mode_flag")) if word not in (None, "help")), None)
+        return Arguments("help", topic, {name: flag.default for name, flag in FLAGS.items()}, {}, "version" in values)
     for word in left:
         raise _unknown(word)
-    asks_for_help = "help" in values
-    words = [values[name] for name in ("mode", "topic") if values.get(name) is not None]
-    mode, topic = _choose_mode(words, values.get("mode_flag"), modes, asks_for_help)
+    mode, topic = _choose_mode(words, values.get("mode_flag"), modes)
     flags = {name: _read_flag(name, values.get(name)) for name in FLAGS}
     about = keys.keys_of(config_lib.Config)
     changes = {
@@ -160,16 +161,11 @@ def parse(argv: Sequence[str], modes: Mapping[str, Any]) -> Arguments:
         for option, text in values.items()
         if (name := option.removeprefix("config.")) != option
     }
-    return Arguments(mode, topic, flags, changes, asks_for_help, "version" in values)
+    return Arguments(mode, topic, flags, changes)
 
 
-def _choose_mode(
-    words: list[str], flag: str | None, modes: Mapping[str, Any], asks_for_help: bool
-) -> tuple[str, str | None]:
+def _choose_mode(words: list[str], flag: str | None, modes: Mapping[str, Any]) -> tuple[str, str | None]:
     """Return mode and topic from the words of the command line and the value of --mode."""
-    if asks_for_help:  # `pyrseg --help training.steps`, `pyrseg train --help`
-        words = [word for word in words if word != "help"]
-        return "help", words[0] if words else flag
     if flag is not None:
         words = [flag, *(word for word in words if word != flag)]
         if flag not in modes:
