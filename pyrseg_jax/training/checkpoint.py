@@ -97,7 +97,7 @@ class Checkpoints:
         """Restore a state.
 
         Args:
-          abstract_state: `jax.ShapeDtypeStruct`s with the shardings that the arrays shall get, on any devices; see
+          abstract_state: `jax.ShapeDtypeStruct`s with the shardings of the restored arrays, on any devices; see
             `abstract_on`.
           step: step of the checkpoint; by default the newest that is intact.
 
