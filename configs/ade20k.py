@@ -2,7 +2,7 @@
 
 The paper's own method:
     pyrseg train --config=ade20k
-A method that the paper compares it with, and the same method with a pyramid:
+A method that the paper compares with, and the same method with a pyramid:
     pyrseg train --config=ade20k:ocr
     pyrseg train --config=ade20k:ocr,pyramid
 The table's evaluation protocol (several scales, mirrored):

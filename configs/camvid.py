@@ -36,7 +36,7 @@ def get_config(variant: str = ""):
 
 def _fit_two_cores(config):
     config.data.crop_px, config.data.workers = 224, 0
-    # Little augmentation: a training this short does not come near to memorizing the images.
+    # Little augmentation: a training this short cannot memorize the images.
     config.data.scale_min, config.data.scale_max, config.data.color_jitter = 0.8, 1.25, 0.1
     config.model.backbone, config.model.dtype = "hrnet_small", "float32"
     config.model.semantic_width, config.model.key_width, config.model.unity_width = 64, 32, 32

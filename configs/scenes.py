@@ -1,10 +1,10 @@
-"""The `scenes` data set, which renders itself, on two CPU cores: the quickstart.
+"""The rendered `scenes` data set on two CPU cores: the quickstart.
 
 Row H of the paper's Table 2a (the default), and another row:
     pyrseg train --config=scenes
     pyrseg train --config=scenes:A
 
-The results are in docs/guide/results.md. The mIoU of a training this short varies by some points with the seed.
+The results are in docs/guide/results.md. The mIoU of such a short training varies by a few points with the seed.
 """
 
 from pyrseg_jax.paper import variants
@@ -19,7 +19,7 @@ def get_config(variant: str = ""):
     config = config_lib.defaults()
     config.data.name = "scenes"
     config.data.crop_px = 192
-    # Little augmentation: a training this short does not come near to memorizing the images.
+    # Little augmentation: a training this short cannot memorize the images.
     config.data.scale_min, config.data.scale_max = 0.9, 1.1
     config.data.workers = 0
 

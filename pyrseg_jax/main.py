@@ -5,7 +5,7 @@ import gc
 import logging
 import sys
 
-# A worker process imports this file again: what is slow to import, or starts a device, is imported where it is used.
+# Worker processes import this file again, so modules that are slow to import or start a device are imported where they are used.
 from pyrseg_jax.commands import MODES, Mode
 from pyrseg_jax.distributed import host_memory
 from pyrseg_jax.errors import UserError
@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
       argv: the name of the program and its arguments.
 
     Returns:
-      The exit status: 0; 1 after one clear line about what the user can put right; 75 after SIGTERM; 130 after Ctrl-C.
+      The exit status: 0; 1 after an error that the user can fix, printed as one line; 75 after SIGTERM; 130 after Ctrl-C.
     """
     is_debugging = "--debug" in argv
     try:
@@ -36,14 +36,14 @@ def main(argv: list[str]) -> int:
         command_line.check_flags(arguments, mode.takes, mode.needs)
         _configure_logging(is_debugging)
         host_memory.keep_memory_between_steps()
-        # From here on SIGTERM is noticed, also while jax is being imported.
+        # From here on SIGTERM is handled, even while JAX is being imported.
         with Preemption() if "preemption" in mode.takes else contextlib.nullcontext() as preemption:
             given = {**arguments.flags, "topic": arguments.topic, "preemption": preemption}
             if mode.has_config:
                 _prepare_process(arguments, mode, preemption)
                 config, given["workdir"] = _read_config(arguments, mode)
                 command = mode.load()
-                gc.freeze()  # searching all that was imported for garbage takes a fifth of the time of tracing
+                gc.freeze()  # collecting garbage among all imported objects takes a fifth of the tracing time
                 result = command(config, *(given[name] for name in mode.takes))
                 if mode.returns_evaluation:
                     _print_evaluation(result, given["workdir"], arguments.mode)
@@ -75,14 +75,14 @@ def entry() -> int:
 
 
 def _prepare_process(arguments, mode: Mode, preemption: Preemption | None) -> None:
-    """Choose devices, join the other processes of the run, and make the libraries ready."""
+    """Choose devices, join the other processes of the run, and configure the libraries."""
     from absl import flags
 
     if arguments.flags["topology"] is not None:
         from pyrseg_jax.ahead_of_time import topologies
 
         topologies.need_no_devices()
-    flags.FLAGS.mark_as_parsed()  # Grain's worker processes ask absl for flags, of which this program has none
+    flags.FLAGS.mark_as_parsed()  # Grain's workers read absl flags, which this program does not define
     from pyrseg_jax.distributed import processes
     from pyrseg_jax.run import experiment
 
@@ -96,7 +96,7 @@ def _prepare_process(arguments, mode: Mode, preemption: Preemption | None) -> No
             "--distributed=off"
         )
     if not processes.is_first():
-        logging.getLogger().setLevel(logging.WARNING)  # the first process speaks for all
+        logging.getLogger().setLevel(logging.WARNING)  # only the first process logs progress
     experiment.use_compilation_cache()
 
 
@@ -128,7 +128,7 @@ def _read_config(arguments, mode: Mode):
 
 
 def _print_evaluation(result: dict, workdir, mode: str) -> None:
-    """Print the table of an evaluation, and after a training where everything is; the first process speaks for all."""
+    """Print the table of an evaluation, and after training the folders of the run; only the first process prints."""
     from pyrseg_jax.distributed import processes
     from pyrseg_jax.reporting.evaluation_table import evaluation_table
 
@@ -143,10 +143,10 @@ def _print_evaluation(result: dict, workdir, mode: str) -> None:
 
 def _configure_logging(is_debugging: bool) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    # Libraries that narrate every file they touch.
+    # These libraries log every file that they read or write.
     for library in ("absl", "orbax", "jax", "tensorflow_datasets", "etils", "grain"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    if not is_debugging:  # Orbax reports here, with stacks, what reaches the user as one line
+    if not is_debugging:  # Orbax logs stack traces here for errors that the user sees as one line
         for library in ("absl", "asyncio"):
             logging.getLogger(library).setLevel(logging.CRITICAL)
 

@@ -169,7 +169,7 @@ def test_rows_that_do_not_split_are_refused(spatial, crop_px):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"parallel": {"data": 8}}, "^config.parallel.data=8: there are 4 devices"),
+        ({"parallel": {"data": 8}}, "^config.parallel.data=8: there are only 4 devices"),
         ({"training": {"batch_size": 6}}, "^config.training.batch_size=6 cannot be split evenly over 4 devices"),
         (
             {"parallel": {"spatial": 2}, "data": {"crop_px": 64}},

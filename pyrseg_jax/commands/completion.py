@@ -21,7 +21,7 @@ HINTS = {
 
 
 def show(shell: str | None) -> None:
-    """Print the completion script of a shell; raises UserError for a shell that is not among `HINTS`."""
+    """Print the completion script of a shell; raises UserError for a shell that is not in `HINTS`."""
     if shell not in HINTS:
         found = "no shell is named" if shell is None else f"{shell!r} is not a shell that is supported"
         raise UserError(f"{found}: expected `pyrseg completion {'|'.join(HINTS)}`")
@@ -59,7 +59,7 @@ _AFTER = {"bash": _complete_after_equals_in_bash, "zsh": _complete_after_equals_
 
 
 def completable_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line with the choices of everything that has choices."""
+    """Return the parser of the command line, with the choices of modes, flags and keys."""
     parser = make_parser(MODES)
     choices = {"mode": tuple(MODES), "mode_flag": tuple(MODES), "config": tuple(config_file.packaged())}
     choices["distributed"] = ("auto", "on", "off")
@@ -69,7 +69,7 @@ def completable_parser() -> argparse.ArgumentParser:
             choices[f"config.{name}"] = tuple(key.one_of.choices())
         elif key.type is bool:
             choices[f"config.{name}"] = ("true", "false")
-    for action in parser._actions:  # argparse has no public list of them; shtab reads the same one
+    for action in parser._actions:  # argparse has no public list of its actions; shtab reads this one, too
         if isinstance(action.metavar, str):  # shtab does not escape the colon, which separates fields in zsh
             action.metavar = re.sub(r"[^\w|]+", "_", action.metavar).strip("_")
         if action.dest in choices:

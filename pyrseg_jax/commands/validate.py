@@ -22,7 +22,7 @@ def validate(config: Config) -> None:
     """Read every image and label map of a data set, from its original files if it has any, and print the report.
 
     Raises:
-      UserError: at the end, if there is any problem; each problem is printed on a line of its own.
+      UserError: at the end, if there is any problem; each problem is printed on its own line.
     """
     _print_reports(config, experiment.open_data(config.data, is_raw=True))
 

@@ -45,7 +45,7 @@ def fetch(published: PublishedFile, folder: Path, pause_s: float = 5.0) -> Path:
     Args:
       published: the file.
       folder: the folder to save it in, next to `NAME.checksum` with its MD5 and SHA-256.
-      pause_s: seconds between two tries.
+      pause_s: seconds between attempts.
 
     Raises:
       UserError: if it cannot be downloaded, saying which file to put where instead, or if its checksum is wrong.

@@ -31,7 +31,7 @@ def decode_upright_jpeg(data: bytes) -> UInt8[np.ndarray, "h w 3"] | None:
             if header.format != "JPEG" or header.mode not in ("RGB", "L") or not is_upright:
                 return None
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    except Exception:  # PIL names what is wrong
+    except Exception:  # PIL reports the error
         return None
 
 

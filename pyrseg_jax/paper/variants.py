@@ -9,7 +9,7 @@ from typing import Any
 
 from pyrseg_jax.paper.tables import TABLE_1, TABLE_2A
 
-Words = Mapping[str, str]  # word -> what it changes, in one line
+Words = Mapping[str, str]  # word → its meaning in one line
 
 ROWS: Words = {
     letter: f"row {letter} of Table 2a: {row.describe()}".replace(": none,", ": no context module,")

@@ -183,7 +183,7 @@ def _place_result_row(sheet: Sheet, grid: Grid, y: int, scene: _Scene) -> int:
 def _place_legend(sheet: Sheet, grid: Grid, y: int, scene: _Scene) -> int:
     """Place the legend of classes, grays and void; return where the sheet ends."""
     final = [scene.result.labels] if scene.truth is None else [scene.result.labels, scene.truth]
-    # A class may win cells and yet lose every pixel in the final interpolation. Its color is in the figure all the same.
+    # A class may win cells and yet lose every pixel in the final interpolation. Its color is still in the figure.
     taken = [classes[cells == TAKEN] for classes, cells in zip(scene.result.semantic, scene.states)]
     listed, num_more = legend_entries([*final, *taken], scene.result.class_names)
     classes = [(name, scene.colors[i]) for i, name in listed]

@@ -87,15 +87,15 @@ def change(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
             place, dict
         ):  # otherwise the config file put a value where a group belongs, and the schema says so
             place[last] = value
-        values.get("said", {}).pop(name, None)  # what was said before does not hold any more
+        values.get("said", {}).pop(name, None)  # the earlier text does not apply any more
 
 
 def resolve_durations(config: Config, num_training_images: int | None) -> Config:
-    """Turn durations in epochs into steps, and note in `said` what the configuration said.
+    """Turn durations in epochs into steps, and keep the original text in `said`.
 
     Args:
       config: a configuration that may contain text such as "120 epochs".
-      num_training_images: images of the training split, without those held out; None where nobody knows.
+      num_training_images: images of the training split, without those held out; None if unknown.
 
     Returns:
       The configuration with whole numbers only.
@@ -130,7 +130,7 @@ def to_json(config: Config) -> str:
 
 
 def to_values(config: Config) -> dict[str, Any]:
-    """Turn a configuration into nested dictionaries; `said` is among them where it says something."""
+    """Turn a configuration into nested dictionaries; they include `said` unless it is empty."""
     values = dataclasses.asdict(config)
     return values if config.said else {name: value for name, value in values.items() if name != "said"}
 

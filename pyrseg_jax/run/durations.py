@@ -1,4 +1,4 @@
-"""Durations in steps or epochs: said once in the configuration, turned into steps once, when the data set is known."""
+"""Durations in steps or epochs. They are converted to steps in one place, as soon as the size of the data set is known."""
 
 import math
 import re
@@ -13,13 +13,13 @@ STEPS = re.compile(r"(\d+) *steps?")
 
 
 class Duration:
-    """Annotation of a key that holds a number of steps, or for a while a text such as "120 epochs".
+    """Annotation of a key that holds a number of steps, or until the conversion a text such as "120 epochs".
 
-    The text stays in the configuration until `run.config.resolve_durations` replaces it. Everything below `commands/` may
-    rely on whole numbers.
+    The text stays in the configuration until `run.config.resolve_durations` replaces it. All code below `commands/` may rely
+    on integers.
 
     Args:
-      at_least: the smallest number allowed, of steps; for 1 and more, a number of epochs must be more than 0.
+      at_least: the smallest number of steps; if it is at least 1, a number of epochs must be more than 0.
       can_be_none: whether None is allowed.
     """
 

@@ -107,7 +107,7 @@ class Checkpoints:
         """Restore a state.
 
         Args:
-          abstract_state: `jax.ShapeDtypeStruct`s with the target shardings of the arrays, on any devices; see
+          abstract_state: `jax.ShapeDtypeStruct`s with the shardings of the restored arrays, on any devices; see
             `abstract_on`.
           step: step of the checkpoint; by default the newest that is intact.
 

@@ -39,7 +39,7 @@ def read_class_names(root: Path) -> tuple[str, ...]:
                 f"{path}: line {number} is empty: line i names the class of label value i, so no line may be left out"
             )
         if name in lines[: number - 1]:
-            raise UserError(f"{path}: line {number} repeats the class {name!r}: give each class a name of its own")
+            raise UserError(f"{path}: line {number} repeats the class {name!r}: class names must differ")
     if len(lines) > MAX_CLASSES:
         raise UserError(f"{path} names {len(lines)} classes: label maps of eight bits hold at most {MAX_CLASSES}")
     return tuple(lines)

@@ -145,7 +145,7 @@ class HRNet(nn.Module):
 hrnet_w18 = functools.partial(HRNet, width=18)
 hrnet_w32 = functools.partial(HRNet, width=32)
 hrnet_w48 = functools.partial(HRNet, width=48)
-# For tests and tries on a laptop: every kind of layer once.
+# For tests and trials on a laptop: every kind of layer once.
 hrnet_tiny = functools.partial(HRNet, width=8, num_modules=(1, 1, 1), num_blocks=1, num_bottlenecks=1)
 # For training on two CPU cores. There, most of the time would go into the 64 channels of the published stem, which a network this
 # narrow cannot use.
