@@ -95,7 +95,7 @@ def resolve_durations(config: Config, num_training_images: int | None) -> Config
 
     Args:
       config: may hold texts such as "120 epochs".
-      num_training_images: images of the training split, without those held out; None where nobody knows.
+      num_training_images: images of the training split, without those held out; None if it is unknown.
 
     Returns:
       The configuration with whole numbers only.

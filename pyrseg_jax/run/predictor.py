@@ -96,7 +96,7 @@ class ModelPredictor(Predictor):
         else:  # no window has the pyramid of the whole image
             prediction = self._predict_whole(self._variables, images=images[0])
         labels = labels_of_pixels(views, np.array([height, width], np.int32), padded_pixels(height * width))
-        # Without the probabilities of each level, which nobody reads: they are a third larger than the fused ones.
+        # Without the probabilities of each level, which are never read: they are a third larger than the fused ones.
         prediction, labels = jax.device_get((prediction._replace(probs=()), labels))
         return Result(
             labels=labels[: height * width].reshape(height, width),
@@ -113,7 +113,7 @@ class ModelPredictor(Predictor):
 
 @functools.partial(jax.jit, static_argnames="grid")
 def _unpad(view: PaddedView, unity: tuple[Array, ...], grid: tuple[int, int]) -> Prediction:
-    return unpad_view(view, unity, grid)._replace(probs=())  # not computed, as nobody reads them
+    return unpad_view(view, unity, grid)._replace(probs=())  # not computed, because they are never read
 
 
 def make_predictor(config: Config, model: Segmenter, variables: dict, label_space: LabelSpace) -> ModelPredictor:
