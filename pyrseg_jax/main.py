@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
             given = {**arguments.flags, "topic": arguments.topic, "preemption": preemption}
             if mode.has_config:
                 _prepare_process(arguments, mode, preemption)
-                config, given["workdir"] = _read_config(arguments, mode)
+                config, given["workdir"] = read_config(arguments, mode)
                 command = mode.load()
                 gc.freeze()  # collecting garbage among all imported objects takes a fifth of the tracing time
                 result = command(config, *(given[name] for name in mode.takes))
@@ -100,7 +100,7 @@ def _prepare_process(arguments, mode: Mode, preemption: Preemption | None) -> No
     experiment.use_compilation_cache()
 
 
-def _read_config(arguments, mode: Mode):
+def read_config(arguments, mode: Mode):
     """Return the resolved configuration and the workdir.
 
     The configuration comes from --config; without this flag, from the run in --workdir; without either, it is the packaged

@@ -79,5 +79,5 @@ SPEC = DatasetSpec(
     read_label_space=_read_label_space,
     layout=LAYOUT,
     accepts_label_mapping=True,
-    meaning="your own images and label maps, in the folder config.data.root (docs/guide/own_data.md)",
+    meaning="your own images and label maps, in the folder that `root` names (docs/guide/own_data.md)",
 )
