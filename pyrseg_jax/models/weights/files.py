@@ -69,7 +69,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 def _read_pickled(path: Path) -> dict[str, np.ndarray]:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]  # optional: only .pth files need it
     except ImportError as error:
         raise UserError(
             f"{path} is in PyTorch's own format: run `pip install torch` to read it, or use a .safetensors file"
