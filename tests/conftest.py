@@ -33,7 +33,20 @@ os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"pyrseg_jax-te
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 from support.data_sets import write_folder  # noqa: E402
+
+# The same examples in every run, so that a change of the code is the only thing that can turn a test red. `@settings` of a single
+# test may raise the number of examples.
+settings.register_profile(
+    "gate",
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("gate")
 
 # Files that take a minute or more, the longest first, so that the last files that workers take are short.
 LONG = (

@@ -1,0 +1,59 @@
+"""Read regular files, up to a limit: a named pipe would wait forever, and a device never ends."""
+
+import os
+import stat
+from pathlib import Path
+
+from pyrseg_jax.errors import UserError, escaped
+
+MAX_BYTES = 512 * 2**20  # far above any photograph or label map of a known data set
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def read_regular_file(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """Read a file whole. Links are followed; what they lead to must be a regular file.
+
+    Args:
+      path: path of the file, on a local disk.
+      max_bytes: a larger file is an error.
+
+    Raises:
+      UserError: if it is not a regular file, or too large.
+      OSError: if it cannot be read.
+    """
+    # Asked before opening, because opening a device can have effects; asked again after it, because the file may have changed.
+    _check(path, os.stat(path), max_bytes)
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        _check(path, os.fstat(file.fileno()), max_bytes)
+        data = file.read(max_bytes + 1)  # files in /proc have no size until they are read
+    if len(data) > max_bytes:
+        raise _too_large(path, len(data), max_bytes)
+    return data
+
+
+def kind_of(mode: int) -> str:
+    """Name the kind of a file, given the mode that `os.stat` returns."""
+    return _KINDS.get(stat.S_IFMT(mode), "a special file")
+
+
+def _check(path: Path, found: os.stat_result, max_bytes: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(
+            f"{escaped(str(path))} is {kind_of(found.st_mode)}: expected a regular file; remove it or name another"
+        )
+    if found.st_size > max_bytes:
+        raise _too_large(path, found.st_size, max_bytes)
+
+
+def _too_large(path: Path, size: int, max_bytes: int) -> UserError:
+    return UserError(
+        f"{escaped(str(path))} has {size / 2**20:.0f} MiB or more, above the limit of {max_bytes / 2**20:.0f} MiB for such a "
+        "file: remove it or name another"
+    )
