@@ -59,10 +59,10 @@ def test_a_missing_file_is_named(tmp_path):
     ("values", "message"),
     [
         ({"colours": []}, "the key colours is not known"),
-        ({"names": None}, "names=None: expected a list, found NoneType"),
+        ({"names": None}, "names=None: expected a list, found null"),
         ({"names": ["road", 3]}, r"names\[1\]=3: expected str, found int"),
         ({"file_ids": [1.5, 2]}, r"file_ids\[0\]=1\.5: expected int, found float"),
-        ({"file_ids": [True, 2]}, r"file_ids\[0\]=True: expected int, found bool"),
+        ({"file_ids": [True, 2]}, r"file_ids\[0\]=True: expected int, found true"),
         ({"file_ids": [1]}, "expected one item of file_ids per class, found 2 names and 1 file_ids"),
         ({"file_ids": [1, 256]}, "expected values of label files and of colors between 0 and 255"),
         ({"colors": [[300, 0, 0], [0, 0, 0]]}, "expected values of label files and of colors between 0 and 255"),
