@@ -20,7 +20,9 @@ T = TypeVar("T")
 
 ADVICE = "restore the file"
 MAX_SHOWN = 60  # characters of a value that an error message repeats
-MAX_BYTES = 64 * 2**20  # of a document; the largest that the package writes are reports of data sets, with some megabytes
+MAX_BYTES = (
+    64 * 2**20
+)  # of a document; the largest that the package writes are reports of data sets, with some megabytes
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it in front of UTF-8
 
 # What JSON calls the types that pydantic's errors speak of.

@@ -6,10 +6,10 @@ A checkpoint is written before it is evaluated, so its score lives in a file bes
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from etils import epath
-from pydantic import FiniteFloat, RootModel
+from pydantic import Field, RootModel
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage import documents
@@ -18,7 +18,7 @@ from pyrseg_jax.storage.atomic import write_atomically
 log = logging.getLogger(__name__)
 
 
-class StoredScores(RootModel[dict[int, FiniteFloat]]):
+class StoredScores(RootModel[dict[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0, le=1)]]]):
     """The content of the file of scores: mIoU by step."""
 
 
@@ -33,7 +33,7 @@ class Scores:
     def __init__(self, path: epath.Path):
         self._path = path
         self._scores: dict[int, float] = {}
-        if path.is_file():
+        if path.exists():
             try:
                 self._scores = dict(documents.read_json(path, StoredScores, "the next evaluations replace it").root)
             except UserError as error:
@@ -66,7 +66,13 @@ class Scores:
     def _write(self, is_written: bool) -> None:
         if is_written:
             scores = {str(step): score for step, score in sorted(self._scores.items())}
-            write_atomically(self._path, json.dumps(scores) + "\n")
+            try:
+                write_atomically(self._path, json.dumps(scores) + "\n")
+            except OSError as error:
+                raise UserError(
+                    f"{self._path} cannot be written ({error.strerror or error}): make room or restore access, then start the "
+                    "same command again, which continues from the last checkpoint"
+                ) from error
 
 
 class BestScored:
