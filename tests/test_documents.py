@@ -11,13 +11,12 @@ from pyrseg_jax.data.records import ShardResult, StoredReport, StoredReports
 from pyrseg_jax.data.report import DatasetReport
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.export.stablehlo import About
-from pyrseg_jax.paper.ablation.results import RunConfig
 from pyrseg_jax.run.workdir import Initialization
 from pyrseg_jax.storage import documents
 from pyrseg_jax.training.checkpoint import About as CheckpointAbout
 from pyrseg_jax.training.scores import Scores, StoredScores
 
-SCHEMAS = (LabelSpace, Initialization, About, StoredScores, StoredReports, ShardResult, RunConfig)
+SCHEMAS = (LabelSpace, Initialization, About, StoredScores, StoredReports, ShardResult)
 DAMAGED = {
     "nothing": b"",
     "half of a file": b'{"names": ["road", ',

@@ -31,6 +31,7 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
         written; its table is printed before.
     """
     label_space = workdir.read_label_space()
+    workdir.read_initialization()  # the result repeats it; a damaged file must not be found at the end
     if processes.is_first():
         _say_if_unwritable(workdir)
     dataset = experiment.open_data(config.data)
@@ -55,7 +56,7 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
             print_table(result)
         finally:  # a closed pipe costs the table, not the result
             written = write_result(result, config, workdir)
-            log.info("written to %s", written)
+            log.info("the result is in %s", written)
         draw_evaluation(config, workdir, written, result)
     return result
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting.scalars import Scalars
 from pyrseg_jax.storage.atomic import write_bytes_atomically
-from pyrseg_jax.storage.paths import is_remote, upload_folder
+from pyrseg_jax.storage.paths import is_remote, is_there, upload_folder
 from pyrseg_jax.storage.regular_file import read_regular_file
 
 log = logging.getLogger(__name__)
@@ -210,7 +210,7 @@ def _lines_until(path: epath.Path, last_step: int) -> bytes:
 
     Damaged lines are left out, and a warning names them. A killed run leaves a truncated last line.
     """
-    if not (path.exists() if is_remote(path) else os.path.lexists(path)):
+    if not is_there(path):
         return b""
     content = path.read_bytes() if is_remote(path) else read_regular_file(Path(path), MAX_BYTES)
     kept, damaged = {}, []

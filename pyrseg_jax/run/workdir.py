@@ -26,7 +26,7 @@ from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.results import Results
 from pyrseg_jax.storage import documents, lock
 from pyrseg_jax.storage.atomic import remove_leftovers, write_atomically
-from pyrseg_jax.storage.paths import is_remote
+from pyrseg_jax.storage.paths import is_remote, is_there
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Workdir:
         folders = [self.results.folder, self.figures]
         folders += [self.path, self.checkpoints, self.path / "tensorboard"] if for_training else []
         for folder in folders:
-            while not os.path.lexists(folder):
+            while not is_there(folder):
                 folder = folder.parent
             try:
                 with tempfile.TemporaryFile(dir=folder) as probe:
@@ -140,7 +140,7 @@ class Workdir:
 
     def has_run(self) -> bool:
         """Return whether a run was started here."""
-        return os.path.lexists(self._config) if not is_remote(self.path) else self._config.is_file()
+        return is_there(self._config)
 
     def read_config(self) -> Config:
         """Read the configuration of the run in this folder.
@@ -181,11 +181,13 @@ class Workdir:
           UserError: if the folder holds a run with another config or other classes, or cannot be written.
         """
         self.check_config(config)
-        if self._classes.exists() and (found := self.read_label_space()) != label_space:
+        if is_there(self._classes) and (found := self.read_label_space()) != label_space:
             raise UserError(
-                f"{self.path} holds a run with other classes ({found.num_classes}: {', '.join(found.names[:4])}, …) than the "
-                f"data set has now ({label_space.num_classes}: {', '.join(label_space.names[:4])}, …); use another --workdir"
+                f"{self.path} holds a run with other classes than the data set has now: {_first_difference(found, label_space)}; "
+                "use another --workdir"
             )
+        if origin is None:
+            self.read_initialization()  # every result repeats it, so a damaged file must not be found after hours
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self._config, config_lib.to_json(config))
@@ -207,10 +209,20 @@ class Workdir:
 
     def read_initialization(self) -> str | dict:
         """Return what the run started from: `"random"`, or `file`, `sha256` and `source` of the weights."""
-        if not self._initialization.exists():  # the run is older than this file
+        if not is_there(self._initialization):  # the run is older than this file
             return RANDOM
         origin = documents.read_json(self._initialization, Initialization).root
         return origin if isinstance(origin, str) else origin.model_dump()
+
+
+def _first_difference(before: LabelSpace, now: LabelSpace) -> str:
+    """Describe the first difference of two label spaces."""
+    if before.num_classes != now.num_classes:
+        return f"{before.num_classes} ({', '.join(before.names[:4])}, …) → {now.num_classes} ({', '.join(now.names[:4])}, …)"
+    for name, value, new_name, new_value in zip(before.names, before.file_ids, now.names, now.file_ids, strict=True):
+        if (name, value) != (new_name, new_value):
+            return f"{name} with the value {value} in label files → {new_name} with {new_value}"
+    return "the value of void, the colors or the remapped values in label files differ"
 
 
 def _unwritable(folder: epath.Path, error: OSError) -> UserError:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import logging
+import os
 import re
+import stat
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,6 +26,7 @@ from pyrseg_jax.training.step import TrainState
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of folders that Orbax is still writing to
 VARIABLES, TRAINING, ABOUT = "variables", "training", "about"  # the items of a checkpoint
 
 
@@ -67,7 +70,15 @@ class Checkpoints:
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=policy, enable_async_checkpointing=True, cleanup_tmp_directories=True
             )
+        unfinished = [] if is_reader else self._unfinished()
         self._manager = ocp.CheckpointManager(_absolute(self._directory), options=options)
+        if unfinished and processes.is_first():
+            log.info(
+                "%s: removed checkpoints that an interrupted run left unfinished: %s", directory, ", ".join(unfinished)
+            )
+
+    def _unfinished(self) -> list[str]:
+        return sorted(entry.name for entry in self._directory.iterdir() if UNFINISHED in entry.name)
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, oldest first."""
@@ -143,6 +154,7 @@ class Checkpoints:
             known = ", ".join(map(str, steps)) or "none"
             raise UserError(f"{self._directory} has no checkpoint of step {step}: it has {known}")
         candidates = [step] if step is not None else steps[::-1]
+        problem = ""
         for candidate in candidates:
             try:
                 return candidate, read(candidate)
@@ -150,8 +162,9 @@ class Checkpoints:
                 problem = str(error)
             log.warning("checkpoint %d in %s cannot be read (%s)", candidate, self._directory, problem)
         if candidates:
+            tried = ", ".join(map(str, candidates))
             raise UserError(
-                f"{self._directory}: no checkpoint can be read (tried {', '.join(map(str, candidates))}); either they are "
+                f"{self._directory}: no checkpoint can be read (tried {tried}; {candidates[-1]}: {problem}); either they are "
                 "damaged, or they belong to another network than the one configured: restore the files, or move the folder away"
             )
         return None
@@ -162,6 +175,7 @@ class Checkpoints:
         read_arrays, read_json = ocp.StandardCheckpointHandler(), ocp.JsonCheckpointHandler()
 
         def read() -> tuple[dict[str, Any], dict]:
+            _check_regular(folder)
             found = {
                 name: read_arrays.restore(folder / name, args=ocp.args.StandardRestore(item))
                 for name, item in abstract_items.items()
@@ -263,6 +277,16 @@ def _fail_together(read: Callable[[], T]) -> T:
     return found  # pyright: ignore[reportReturnType]  # None only after a problem
 
 
+def _check_regular(folder: epath.Path) -> None:
+    """Raise ValueError if a checkpoint holds anything but files and folders: Orbax would wait at a named pipe forever."""
+    if is_remote(folder):
+        return
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if not stat.S_ISREG(os.stat(os.path.join(place, name)).st_mode):
+                raise ValueError(f"{os.path.relpath(os.path.join(place, name), folder)} is not a regular file")
+
+
 def _items_of(state: TrainState) -> dict[str, dict]:
     return {VARIABLES: state.variables, TRAINING: {"step": state.step, "opt_state": state.opt_state}}
 
@@ -274,5 +298,8 @@ def _absolute(path: epath.Path) -> epath.Path:
 def _first_line(error: Exception) -> str:
     """Shorten a message; TensorStore names all paths before the system's reason, such as "No space left on device"."""
     text = str(error).strip() or type(error).__name__
+    shapes = re.search(r"Requested shape: (\([\d, ]*\)) is not compatible with the stored shape: (\([\d, ]*\))", text)
+    if shapes:
+        return f"an array has the shape {shapes[2]}, and that of the network has {shapes[1]}"
     said = re.search(r"([^:]+) \[os_error_code", text)
     return said[1].strip() if said else text.split("\n")[0].partition(". See full TensorStore details")[0][:200]

@@ -14,6 +14,7 @@ from pydantic import Field, RootModel
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.atomic import write_atomically
+from pyrseg_jax.storage.paths import is_there
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +29,17 @@ class Scores:
     Args:
       path: path of the file. A missing or damaged file counts as empty; then the following steps decide which checkpoint is
         best.
+
+    Raises:
+      UserError: if the path is a folder, which no file can replace.
     """
 
     def __init__(self, path: epath.Path):
         self._path = path
         self._scores: dict[int, float] = {}
-        if path.exists():
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: expected a file; remove it")
+        if is_there(path):
             try:
                 self._scores = dict(documents.read_json(path, StoredScores, "the next evaluations replace it").root)
             except UserError as error:
