@@ -77,12 +77,11 @@ def remove_leftovers(folder: Path | epath.Path, names: Iterable[str] = ()) -> li
 @contextlib.contextmanager
 def _partial_of(path: Path) -> Iterator[tuple[Path, int]]:
     """Create and lock a partial file of a new name; it is removed unless it was renamed."""
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(partial, flags, 0o666)
+    created = None
+    while created is None:
+        created = _create_locked(path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial"))
+    partial, descriptor = created
     try:
-        with _where_supported():
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield partial, descriptor
     except BaseException:
         with contextlib.suppress(OSError):
@@ -90,6 +89,20 @@ def _partial_of(path: Path) -> Iterator[tuple[Path, int]]:
         raise
     finally:
         os.close(descriptor)
+
+
+def _create_locked(partial: Path) -> tuple[Path, int] | None:
+    """Create a file and lock it; return None if another process took it for a leftover before it was locked."""
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        with _where_supported():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:
+            return partial, descriptor
+    except BlockingIOError:
+        pass
+    os.close(descriptor)
+    return None
 
 
 @contextlib.contextmanager

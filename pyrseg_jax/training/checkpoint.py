@@ -2,9 +2,6 @@
 
 import dataclasses
 import logging
-import os
-import re
-import stat
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -19,6 +16,7 @@ from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.paths import is_remote
+from pyrseg_jax.training.checkpoint_files import check_kinds, first_line, remove_unfinished
 from pyrseg_jax.training.checksums import checksums, differing
 from pyrseg_jax.training.scores import BestScored, Scores
 from pyrseg_jax.training.step import TrainState
@@ -26,7 +24,6 @@ from pyrseg_jax.training.step import TrainState
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of folders that Orbax is still writing to
 VARIABLES, TRAINING, ABOUT = "variables", "training", "about"  # the items of a checkpoint
 
 
@@ -51,6 +48,9 @@ class Checkpoints:
       keep_last: number of checkpoints to keep besides the best one.
       is_reader: whether to read only. Then nothing is written or cleaned up, not even what another process is currently writing.
       about: a description that is stored with each checkpoint, for example the configuration.
+
+    Raises:
+      UserError: if the folder holds a named pipe or a device.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Checkpoints:
         self._directory = epath.Path(directory)
         if not is_reader:
             self._directory.mkdir(parents=True, exist_ok=True)
+        check_kinds(self._directory)
         self._scores = Scores(self._directory / "scores.json")
         self._about = about or {}
         self._is_writing = self._has_failed = False
@@ -70,15 +71,11 @@ class Checkpoints:
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=policy, enable_async_checkpointing=True, cleanup_tmp_directories=True
             )
-        unfinished = [] if is_reader else self._unfinished()
+        if not is_reader and processes.is_first():
+            removed = remove_unfinished(self._directory)
+            if removed:
+                log.info("%s: removed what an interrupted run left unfinished: %s", directory, ", ".join(removed))
         self._manager = ocp.CheckpointManager(_absolute(self._directory), options=options)
-        if unfinished and processes.is_first():
-            log.info(
-                "%s: removed checkpoints that an interrupted run left unfinished: %s", directory, ", ".join(unfinished)
-            )
-
-    def _unfinished(self) -> list[str]:
-        return sorted(entry.name for entry in self._directory.iterdir() if UNFINISHED in entry.name)
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, oldest first."""
@@ -164,7 +161,7 @@ class Checkpoints:
         if candidates:
             tried = ", ".join(map(str, candidates))
             raise UserError(
-                f"{self._directory}: no checkpoint can be read (tried {tried}; {candidates[-1]}: {problem}); either they are "
+                f"{self._directory}: no checkpoint can be read (tried {tried}), the last one because {problem}: either they are "
                 "damaged, or they belong to another network than the one configured: restore the files, or move the folder away"
             )
         return None
@@ -175,7 +172,6 @@ class Checkpoints:
         read_arrays, read_json = ocp.StandardCheckpointHandler(), ocp.JsonCheckpointHandler()
 
         def read() -> tuple[dict[str, Any], dict]:
-            _check_regular(folder)
             found = {
                 name: read_arrays.restore(folder / name, args=ocp.args.StandardRestore(item))
                 for name, item in abstract_items.items()
@@ -238,7 +234,7 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise errors of any type, for example for a full disk
             self._has_failed = True
             raise UserError(
-                f"{self._directory}: a checkpoint could not be written ({_first_line(error)}); those before it are intact: make "
+                f"{self._directory}: a checkpoint could not be written ({first_line(error)}); those before it are intact: make "
                 "room or restore access, then start the same command again, which continues from the last checkpoint"
             ) from error
 
@@ -270,21 +266,11 @@ def _fail_together(read: Callable[[], T]) -> T:
         found = read()
     # Orbax and TensorStore raise errors of any type, even bare `Exception`s, for missing, truncated or garbled files.
     except Exception as error:
-        problem = _first_line(error)
+        problem = first_line(error)
     problem = next((p for p in processes.gather(problem) if p is not None), None)
     if problem is not None:
         raise ValueError(problem)
     return found  # pyright: ignore[reportReturnType]  # None only after a problem
-
-
-def _check_regular(folder: epath.Path) -> None:
-    """Raise ValueError if a checkpoint holds anything but files and folders: Orbax would wait at a named pipe forever."""
-    if is_remote(folder):
-        return
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if not stat.S_ISREG(os.stat(os.path.join(place, name)).st_mode):
-                raise ValueError(f"{os.path.relpath(os.path.join(place, name), folder)} is not a regular file")
 
 
 def _items_of(state: TrainState) -> dict[str, dict]:
@@ -293,13 +279,3 @@ def _items_of(state: TrainState) -> dict[str, dict]:
 
 def _absolute(path: epath.Path) -> epath.Path:
     return path if is_remote(path) else epath.Path(path.absolute())
-
-
-def _first_line(error: Exception) -> str:
-    """Shorten a message; TensorStore names all paths before the system's reason, such as "No space left on device"."""
-    text = str(error).strip() or type(error).__name__
-    shapes = re.search(r"Requested shape: (\([\d, ]*\)) is not compatible with the stored shape: (\([\d, ]*\))", text)
-    if shapes:
-        return f"an array has the shape {shapes[2]}, and that of the network has {shapes[1]}"
-    said = re.search(r"([^:]+) \[os_error_code", text)
-    return said[1].strip() if said else text.split("\n")[0].partition(". See full TensorStore details")[0][:200]
