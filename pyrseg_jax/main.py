@@ -11,11 +11,9 @@ def entry() -> int:
         from pyrseg_jax.run import signals, terminal
 
         terminal.prepare_streams()
-        with signals.ending_signals():
-            status = terminal.final_status(main(sys.argv))
-            signals.ignore_from_now_on()
-            return status
-    except KeyboardInterrupt:  # before `main` could handle it
+        with signals.handling():
+            return terminal.final_status(main(sys.argv))
+    except KeyboardInterrupt:  # before the signals were handled
         print("interrupted: nothing was started, so nothing has changed", file=sys.stderr)
         return 130
 
@@ -40,7 +38,7 @@ def main(argv: list[str]) -> int:
         import gc
 
         from pyrseg_jax.commands import MODES
-        from pyrseg_jax.run import command_line
+        from pyrseg_jax.run import command_line, signals
 
         is_debugging = command_line.asks_for_debug(argv[1:])
         arguments = command_line.parse(argv[1:], MODES)
@@ -62,6 +60,7 @@ def main(argv: list[str]) -> int:
                 command = mode.load()
                 gc.freeze()  # collecting garbage among all imported objects takes a fifth of the tracing time
                 has_started = True
+                signals.begin_work(preemption)
                 result = command(config, *(given[name] for name in mode.takes))
                 if mode.returns_evaluation:
                     _print_evaluation(result, workdir, arguments.mode)
@@ -81,12 +80,15 @@ def _prepare_process(is_debugging: bool, mode):
     from pyrseg_jax.distributed import host_memory
     from pyrseg_jax.run import terminal
     from pyrseg_jax.storage.caches import prepare_library_caches
-    from pyrseg_jax.training.preemption import Preemption
+    from pyrseg_jax.training.preemption import Phase, Preemption
 
     terminal.configure_logging(is_debugging)
     host_memory.keep_memory_between_steps()
     prepare_library_caches()
-    return Preemption() if "preemption" in mode.takes else None
+    preemption = Preemption() if "preemption" in mode.takes else None
+    if preemption is not None:
+        preemption.phase = Phase.IMPORTING
+    return preemption
 
 
 def _join_processes(arguments, mode, preemption) -> None:

@@ -21,7 +21,7 @@ from pyrseg_jax.data.record_names import to_stored
 from pyrseg_jax.data.records import ShardResult
 from pyrseg_jax.data.report import DatasetReport, checksums_of, progress
 from pyrseg_jax.data.source import FileSource
-from pyrseg_jax.distributed.worker_processes import end_with_parent, interrupts_left_to_parent
+from pyrseg_jax.distributed.worker_pool import WorkerPool
 from pyrseg_jax.errors import UserError, reason_of
 from pyrseg_jax.storage import documents
 
@@ -163,14 +163,8 @@ def _in_this_process(
 def _in_pool(
     shards: Sequence[Shard], sources: Mapping[str, FileSource], label_space: LabelSpace, num_workers: int
 ) -> Iterator[tuple[Shard, dict]]:
-    # "spawn", because a forked child would inherit locks that threads of the caller hold.
-    context = multiprocessing.get_context("spawn")
-    start = {"initializer": _start_worker, "initargs": (dict(sources), label_space)}
-    with concurrent.futures.ProcessPoolExecutor(num_workers, context, **start) as pool:
-        before = set(multiprocessing.active_children())
-        with interrupts_left_to_parent():
-            running = {pool.submit(_run_in_worker, shard): shard for shard in shards}
-        workers = set(multiprocessing.active_children()) - before
+    with WorkerPool(num_workers, _start_worker, (dict(sources), label_space)) as pool:
+        running = {pool.submit(_run_in_worker, shard): shard for shard in shards}
         try:
             for future in concurrent.futures.as_completed(running):
                 yield running[future], future.result()
@@ -179,13 +173,6 @@ def _in_pool(
                 f"a process that prepares the data set was killed ({error}): most likely memory ran out; close other programs "
                 "and start the same command again: it continues"
             ) from error
-        except BaseException:  # Ctrl-C, for example: do not wait for the shards that are being written
-            for worker in workers:
-                worker.terminate()
-            raise
-        finally:
-            for future in running:
-                future.cancel()
 
 
 # Set once per worker process: sending the sources with every shard would pickle all file names each time.
@@ -194,7 +181,6 @@ _worker_state: tuple[Mapping[str, FileSource], LabelSpace]
 
 def _start_worker(sources: Mapping[str, FileSource], label_space: LabelSpace) -> None:
     global _worker_state
-    end_with_parent()
     logging.getLogger().addHandler(logging.NullHandler())  # messages travel in results; a worker itself prints nothing
     _worker_state = sources, label_space
     cv2.setNumThreads(1)

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from pyrseg_jax.errors import UserError, reason_of
-from pyrseg_jax.run.signals import Stopped
+from pyrseg_jax.run.signals import NOTHING_STARTED, Stopped, name_of
 from pyrseg_jax.run.terminal import print_error
 from pyrseg_jax.training.preemption import STATUS, Preempted, say_preempted
 
 FAILED = 1
-INTERRUPTED = 128 + signal.SIGINT  # what a shell reports after Ctrl-C
-NOTHING_STARTED = "nothing was started, so nothing has changed"
 MEMORY_SIGNS = (
     "RESOURCE_EXHAUSTED",
     "std::bad_alloc",
@@ -57,11 +55,9 @@ def end(error: BaseException, mode: Ending | None, workdir=None, has_started: bo
         return STATUS
     truth = mode.after_interruption(_has_checkpoint(workdir)) if mode and has_started else NOTHING_STARTED
     truth = "; ".join([*getattr(signaled, "__notes__", ()), truth])  # a command may add what it knows with `add_note`
-    if isinstance(signaled, Stopped):
-        print(f"stopped by {signaled.name}: {truth}", file=sys.stderr)
-        return 128 + signaled.number
-    print(f"interrupted: {truth}", file=sys.stderr)
-    return INTERRUPTED
+    number = signaled.number if isinstance(signaled, Stopped) else signal.SIGINT
+    print(f"{name_of(number)}: {truth}", file=sys.stderr)
+    return 128 + number
 
 
 def describe(error: BaseException, mode: Ending | None = None) -> str:

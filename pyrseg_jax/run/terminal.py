@@ -15,7 +15,19 @@ BROKEN_PIPE = 141  # what a shell reports after SIGPIPE: 128 + 13
 NOISY_LIBRARIES = ("absl", "orbax", "jax", "tensorflow_datasets", "etils", "grain", "matplotlib")
 TRACING_LIBRARIES = ("absl", "asyncio")  # Orbax logs stack traces here for errors that the user sees as one line
 # How to write characters of our messages where the terminal has only ASCII.
-_PLAIN = {"×": "x", "…": "...", "–": "-", "—": "-", "−": "-", "→": "->", "≥": ">=", "≤": "<=", "·": "*", "±": "+-", "τ": "tau"}
+_PLAIN = {
+    "×": "x",
+    "…": "...",
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "→": "->",
+    "≥": ">=",
+    "≤": "<=",
+    "·": "*",
+    "±": "+-",
+    "τ": "tau",
+}
 
 
 class Output(io.TextIOWrapper):

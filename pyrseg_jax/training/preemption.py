@@ -31,6 +31,7 @@ class Preempted(BaseException):
 class Phase(enum.Enum):
     """The activity of the run, which decides how long SIGTERM has to wait."""
 
+    IMPORTING = "the program is being loaded"
     STARTING = "nothing has been computed yet"
     TRAINING = "the state must be saved first"
     EVALUATING = "the state is saved or being written"
@@ -116,6 +117,8 @@ class Preemption:
             os.kill(self._main, signal.SIGTERM)
             return
         self._has_come = True
+        if self.phase is Phase.IMPORTING:  # an exception would get lost in the start of a library
+            self._end()
         if self.phase is not Phase.TRAINING:
             raise Preempted
 
