@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from pyrseg_jax.distributed.worker_processes import end_children
-from pyrseg_jax.training.preemption import Phase, Preemption
+from pyrseg_jax.training.preemption import Phase, Preempted, Preemption
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NOTHING_STARTED = "nothing was started, so nothing has changed"
@@ -77,6 +77,16 @@ def begin_work(preemption: Preemption | None) -> None:
         preemption.phase = Phase.STARTING
 
 
+def end_if_signaled(status: int) -> None:
+    """End the process now if its exit status is that of a signal.
+
+    The work was cut off at any place, and libraries may have threads there that would abort the usual end of the interpreter.
+    """
+    if status in [128 + number for number in NUMBERS]:
+        end_children()
+        os._exit(status)
+
+
 def _watch(reader: int) -> None:
     """Read the numbers of signals, and end the process at the second Ctrl-C."""
     count, has_said = 0, False
@@ -99,5 +109,5 @@ def _end(number: int, line: str) -> None:
 
 def _drop_interrupts(unraisable) -> None:
     """Say nothing of an interrupt that arrived inside of a destructor, where no exception can get out."""
-    if not issubclass(unraisable.exc_type, KeyboardInterrupt | Stopped):
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt | Stopped | Preempted):
         sys.__unraisablehook__(unraisable)

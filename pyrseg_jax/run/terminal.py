@@ -86,6 +86,9 @@ def prepare_streams() -> None:
     sys.stdout = sys.__stdout__ = _safe(sys.stdout, 1)
     sys.stderr = sys.__stderr__ = _safe(sys.stderr, 2)
     logging.raiseExceptions = False
+    # Python starts a process that removes shared memory and semaphores that a killed program leaves. It would warn of each of
+    # them, after the last line of the program itself.
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
 
 
 def final_status(status: int) -> int:
