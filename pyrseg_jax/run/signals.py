@@ -34,6 +34,7 @@ def name_of(number: int) -> str:
 # Whether the chosen mode works already. Until then, a signal ends the process at once: no file is open yet, and an exception in the
 # middle of an import gets lost in a library, or turns into an error of another kind.
 _is_working = False
+_sent_again: list[int] = []  # interrupts that this process has sent to itself, which count no second time
 
 
 @contextlib.contextmanager
@@ -61,7 +62,7 @@ def handling() -> Iterator[None]:
     # The C handler writes the signal's number to this pipe at once, whatever the main thread does.
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
-    sys.unraisablehook = _drop_interrupts
+    sys.unraisablehook = _send_lost_again
     try:
         yield
     finally:
@@ -95,7 +96,12 @@ def _watch(reader: int) -> None:
             print(STILL_ENDING, file=sys.stderr, flush=True)
             has_said = True
             continue
-        count += os.read(reader, 1) == bytes([signal.SIGINT])
+        if os.read(reader, 1) != bytes([signal.SIGINT]):
+            continue
+        if _sent_again:
+            _sent_again.pop()
+            continue
+        count += 1
         if count > 1:
             _end(signal.SIGINT, "interrupted twice: ended at once")
 
@@ -107,7 +113,16 @@ def _end(number: int, line: str) -> None:
     os._exit(128 + number)
 
 
-def _drop_interrupts(unraisable) -> None:
-    """Say nothing of an interrupt that arrived inside of a destructor, where no exception can get out."""
-    if not issubclass(unraisable.exc_type, KeyboardInterrupt | Stopped | Preempted):
+def _send_lost_again(unraisable) -> None:
+    """Raise an interrupt again that arrived inside of a destructor or a callback, where no exception can get out."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt | Stopped):
+        number = unraisable.exc_value.number if issubclass(unraisable.exc_type, Stopped) else signal.SIGINT
+        threading.Timer(0.05, _send_again, (number,)).start()
+    elif not issubclass(unraisable.exc_type, Preempted):  # which has a thread of its own that ends the process
         sys.__unraisablehook__(unraisable)
+
+
+def _send_again(number: int) -> None:
+    if number == signal.SIGINT:
+        _sent_again.append(number)
+    os.kill(os.getpid(), number)
