@@ -337,6 +337,7 @@ IN_DESTRUCTOR = """
 def test_a_second_interrupt_ends_a_process_that_ignores_the_first():
     process = start([sys.executable, "-c", WORKING % STUBBORN])
     assert process.stdout.readline() == "working\n"
+    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "swallowed\n"
     process.send_signal(signal.SIGINT)
