@@ -9,8 +9,8 @@ from pyrseg_jax.data.image_formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from pyrseg_jax.data.listing import is_taken, passed_over
 from pyrseg_jax.data.near_names import find_similar, say_similar
 from pyrseg_jax.data.source import Record
-from pyrseg_jax.errors import UserError
-from pyrseg_jax.storage.names import comparable, file_name_of
+from pyrseg_jax.errors import UserError, naming_file
+from pyrseg_jax.storage.names import comparable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +47,14 @@ class ArchiveSource:
 
     def __getitem__(self, index: int) -> Record:
         pair = self._pairs[index]
-        image, label, label_name = (
-            self._archive.read(pair.image),
-            self._archive.read(pair.label),
-            self._archive.place(pair.label),
-        )
+        image, label = self._archive.read(pair.image), self._archive.read(pair.label)
+        label_name = self._archive.place(pair.label)
+        if self._read_label:
+            with naming_file(label_name, "cannot be read", "replace the file or remove it from the data set"):
+                label = self._read_label(label, label_name)
         return {
             "image": image,
-            "label": self._read_label(label, label_name) if self._read_label else label,
+            "label": label,
             "image_name": self._archive.place(pair.image),
             "label_name": label_name,
             "name": pair.name,
@@ -125,8 +125,7 @@ def list_pairs(archive: Archive, image_folder: str, label_folder: str, layout: s
         )
     _check_partners(archive, images, labels, label_folder, "{} has no label: expected {}.png")
     _check_partners(archive, labels, images, image_folder, "{} has no image: expected {}.jpg or another image format")
-    stems = sorted(images)
-    return [PairFiles(name, images[stem], labels[stem]) for name, stem in zip(_names_of(stems), stems, strict=True)]
+    return [PairFiles(stem, images[stem], labels[stem]) for stem in sorted(images)]
 
 
 def check_folder(archive: Archive, folder: str, layout: str) -> None:
@@ -173,9 +172,3 @@ def _by_stem(archive: Archive, folder: str, suffixes: Collection[str]) -> dict[s
             )
         found[stem] = f"{folder}/{name}"
     return found
-
-
-def _names_of(stems: Sequence[str]) -> list[str]:
-    """Return the names of pairs: their stems, escaped if one of them holds bytes that are no text and could not be stored."""
-    is_text = not any("\ud800" <= character <= "\udfff" for stem in stems for character in stem)
-    return list(stems) if is_text else [file_name_of(stem) for stem in stems]

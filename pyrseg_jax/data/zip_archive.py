@@ -179,6 +179,6 @@ def _check_entry(info: zipfile.ZipInfo, place: str) -> None:
 
 def _too_large(place: str, size: int) -> UserError:
     return UserError(
-        f"{place} unpacks to {size / 2**20:.0f} MiB, above the limit of {MAX_FILE_BYTES / 2**20:.0f} MiB for one file: it is not an "
-        "image or label map; remove it from the data set"
+        f"{place} unpacks to {size / 2**20:.0f} MiB, above the limit of {MAX_FILE_BYTES / 2**20:.0f} MiB for one file: it is "
+        "not an image or label map; remove it from the data set"
     )
