@@ -146,8 +146,8 @@ class PairBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 reports[shard.split].merge(DatasetReport.from_json(result["report"]))
                 table.writerows((shard.split, *line) for line in result["checksums"])
         texts = {split: report.to_json() for split, report in reports.items()}
-        (folder / REPORTS).write_text(json.dumps(texts))
+        (folder / REPORTS).write_text(json.dumps(texts), encoding="utf-8")
         counts = {split: len(source) for split, source in self._sources.items()}
         # A preparation is complete once this file exists: it is written last.
         origin = {"place": self._place, "num_images": counts, "is_whole": counts == dict(self._files.num_images)}
-        (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
+        (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")

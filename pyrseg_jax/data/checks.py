@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 
 from pyrseg_jax.data.holdout import take
@@ -13,6 +12,7 @@ from pyrseg_jax.data.report import make_report
 from pyrseg_jax.data.source import FileSource, Source
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage import documents
+from pyrseg_jax.storage.caches import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -78,13 +78,12 @@ def leave_out_bad(source: Source, label_space: LabelSpace, what: str) -> Source:
 def _cache_file(source: FileSource, label_space: LabelSpace) -> Path:
     """Return the path of the file that keeps the problems found in these files in their present state."""
     state = "\n".join([*source.fingerprint(), repr(label_space.values())])
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache / "pyrseg_jax" / "checked" / f"{hashlib.sha256(state.encode()).hexdigest()}.json"
+    return cache_folder() / "checked" / f"{hashlib.sha256(state.encode()).hexdigest()}.json"
 
 
 def _write_cache(cache: Path, problems: list[tuple[int, str]]) -> None:
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        cache.write_text(json.dumps(problems))
+        cache.write_text(json.dumps(problems), encoding="utf-8")
     except OSError:
         log.info("%s cannot be written: the files will be checked again next time", cache.parent)

@@ -4,6 +4,7 @@ The order and augmentation of training batches depend on (seed, step) alone. The
 them, and neither does an interruption.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from pyrseg_jax.data.source import Source
 from pyrseg_jax.data.threads import THREADS
 from pyrseg_jax.data.transforms import Augmentation
 from pyrseg_jax.distributed.host_memory import keep_memory_between_images
+from pyrseg_jax.distributed.worker_processes import end_with_parent, interrupts_left_to_parent
 from pyrseg_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -78,13 +80,18 @@ class TrainingBatches:
         self._batches = batches
         self._logged: set[bytes] = set()
         self.num_skipped = 0
+        self._has_started = False
 
     def __iter__(self) -> "TrainingBatches":
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
+        # Grain starts its worker processes when it is asked for the first batch.
+        starting = contextlib.nullcontext() if self._has_started else interrupts_left_to_parent()
+        self._has_started = True
         try:
-            batch = next(self._batches)
+            with starting:
+                batch = next(self._batches)
         except UserError as error:  # Grain appends its own traceback to the message
             raise UserError(str(error).split(f"\n{'-' * 20}")[0]) from None
         except RuntimeError as error:  # Grain raises this when a worker process has ended
@@ -164,5 +171,6 @@ def training_batches(
     reading = grain.ReadOptions(num_threads=min(THREADS, 2 if workers else THREADS), prefetch_buffer_size=2)
     batches = dataset.to_iter_dataset(reading)
     if workers:
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        batches = batches.mp_prefetch(options, end_with_parent)
     return TrainingBatches(iter(batches))

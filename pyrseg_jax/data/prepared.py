@@ -19,12 +19,14 @@ from pyrseg_jax.data.download import fetch
 from pyrseg_jax.data.file_dataset import FileDataset, Splits
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pairs import ArchiveSource
+from pyrseg_jax.data.record_names import from_stored
 from pyrseg_jax.data.records import Origin, StoredReports
 from pyrseg_jax.data.report import Checksums, DatasetReport
 from pyrseg_jax.data.source import Record
 from pyrseg_jax.data.spec import DataLocation
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage import documents
+from pyrseg_jax.storage.caches import cache_folder
 
 log = logging.getLogger(__name__)
 OFFLINE = tfds.download.DownloadConfig(try_download_gcs=False)
@@ -72,6 +74,7 @@ def _prepare(make_builder: MakeBuilder, store: Path) -> None:
     if builder.is_prepared():  # by another process, while this one waited
         return
     log.info("preparing the data set %s in %s (once)", builder.name, builder.data_dir)
+    _remove_remains(store / builder.name)
     if not sys.stderr.isatty():  # in a log file, TFDS's progress bars would be noise
         tfds.disable_progress_bar()
     try:
@@ -83,6 +86,19 @@ def _prepare(make_builder: MakeBuilder, store: Path) -> None:
             f"{builder.data_dir}: the data set {builder.name} cannot be prepared there ({error}); "
             "choose another folder with prepared=FOLDER"
         ) from error
+
+
+def _remove_remains(folder: Path) -> None:
+    """Remove what killed preparations of a data set have left; only the process that holds the lock may call this."""
+    patterns = ("incomplete.*", "*/incomplete.*", "unfinished/*.partial")
+    remains = [path for pattern in patterns for path in folder.glob(pattern)]
+    for path in remains:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    if remains:
+        log.info("removed %d unfinished files of a preparation that was interrupted", len(remains))
 
 
 def find_files(files: FileDataset, location: DataLocation) -> dict[str, ArchiveSource]:
@@ -168,7 +184,10 @@ def read_checksums(files: FileDataset, splits: Splits, location: DataLocation) -
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                recorded.setdefault(row["split"], {})[row["name"]] = (row["image_sha256"], row["label_sha256"])
+                recorded.setdefault(row["split"], {})[from_stored(row["name"])] = (
+                    row["image_sha256"],
+                    row["label_sha256"],
+                )
     return dict(recorded)
 
 
@@ -203,7 +222,7 @@ class PreparedSource:
                 f"record {index} of {self._where} in {self._folder} cannot be read ({type(error).__name__}: {error}): the "
                 "prepared files are damaged; delete that folder, and it is prepared again"
             ) from error
-        name = record["name"].decode() if isinstance(record["name"], bytes) else record["name"]
+        name = from_stored(record["name"].decode() if isinstance(record["name"], bytes) else record["name"])
         where = f"{self._where}/{name}"
         return {
             "image": record["image"],
@@ -222,7 +241,11 @@ def _word(counts: Mapping[str, int]) -> str:
 
 
 def _store(prepared: str | None) -> Path:
-    return Path(prepared or constants.DATA_DIR).expanduser()
+    """Return the folder that keeps prepared data sets: the user's choice, or that of TFDS, or one in the cache folder."""
+    folder = Path(prepared or constants.DATA_DIR)
+    if prepared is None and folder.parts[0] == "~":  # the user has no home
+        return cache_folder() / "tensorflow_datasets"
+    return folder.expanduser()
 
 
 def _find_whole(files: FileDataset, store: Path) -> Path | None:

@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +17,12 @@ from tensorflow_datasets.core import example_serializer, file_adapters
 
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.record_names import to_stored
 from pyrseg_jax.data.records import ShardResult
 from pyrseg_jax.data.report import DatasetReport, checksums_of, progress
 from pyrseg_jax.data.source import FileSource
-from pyrseg_jax.errors import UserError
+from pyrseg_jax.distributed.worker_pool import WorkerPool
+from pyrseg_jax.errors import UserError, reason_of
 from pyrseg_jax.storage import documents
 
 FEATURES = tfds.features.FeaturesDict(
@@ -118,16 +121,24 @@ def write_shard(shard: Shard, source: FileSource, label_space: LabelSpace) -> di
 
     def examples() -> Iterator[tuple[str, bytes]]:
         for index in shard.indices:
+            place = f"pair {index} of {shard.split}"  # until its files are known
             try:
                 record = source[index]
+                place = record["image_name"]
                 label = decode_pair(record, label_space).label
+                example = {"image": record["image"], "label": record["label"], "name": to_stored(record["name"])}
+                serialized = serializer.serialize_example(FEATURES.encode_example(example))
             except UserError as error:
                 found.problems.append((index, str(error)))
                 continue
+            except Exception as error:  # whatever a library raises on a strange file
+                found.problems.append(
+                    (index, f"{place} or its label cannot be read ({reason_of(error)}): replace them")
+                )
+                continue
             found.add(label)
-            checksums.append((record["name"], *checksums_of(record["image"], label)))
-            example = {"image": record["image"], "label": record["label"], "name": record["name"]}
-            yield record["name"], serializer.serialize_example(FEATURES.encode_example(example))
+            checksums.append((example["name"], *checksums_of(record["image"], label)))
+            yield example["name"], serialized
 
     partial = shard.path.with_suffix(f".{os.getpid()}.partial")
     try:
@@ -135,7 +146,7 @@ def write_shard(shard: Shard, source: FileSource, label_space: LabelSpace) -> di
         result = {"report": found.to_json(), "checksums": checksums}
         if not found.problems:
             os.replace(partial, shard.path)
-            partial.write_text(json.dumps(result))
+            partial.write_text(json.dumps(result), encoding="utf-8")
             os.replace(partial, shard.result)
     finally:
         partial.unlink(missing_ok=True)
@@ -152,10 +163,7 @@ def _in_this_process(
 def _in_pool(
     shards: Sequence[Shard], sources: Mapping[str, FileSource], label_space: LabelSpace, num_workers: int
 ) -> Iterator[tuple[Shard, dict]]:
-    # "spawn", because a forked child would inherit locks that threads of the caller hold.
-    context = multiprocessing.get_context("spawn")
-    start = {"initializer": _start_worker, "initargs": (dict(sources), label_space)}
-    with concurrent.futures.ProcessPoolExecutor(num_workers, context, **start) as pool:
+    with WorkerPool(num_workers, _start_worker, (dict(sources), label_space)) as pool:
         running = {pool.submit(_run_in_worker, shard): shard for shard in shards}
         try:
             for future in concurrent.futures.as_completed(running):
@@ -165,9 +173,6 @@ def _in_pool(
                 f"a process that prepares the data set was killed ({error}): most likely memory ran out; close other programs "
                 "and start the same command again: it continues"
             ) from error
-        finally:
-            for future in running:
-                future.cancel()
 
 
 # Set once per worker process: sending the sources with every shard would pickle all file names each time.
@@ -176,6 +181,7 @@ _worker_state: tuple[Mapping[str, FileSource], LabelSpace]
 
 def _start_worker(sources: Mapping[str, FileSource], label_space: LabelSpace) -> None:
     global _worker_state
+    logging.getLogger().addHandler(logging.NullHandler())  # messages travel in results; a worker itself prints nothing
     _worker_state = sources, label_space
     cv2.setNumThreads(1)
 
