@@ -63,6 +63,12 @@ def passed_over(entries: Entries, suffixes: Collection[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
+def say_passed_over(place: str, text: str) -> str:
+    """Return a line like `data/images/training: 1 folder (city) is passed over`, given what `passed_over` returned."""
+    is_one = text.startswith("1 ") and ", " not in text and " and " not in text
+    return f"{place}: {text} {'is' if is_one else 'are'} passed over"
+
+
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()

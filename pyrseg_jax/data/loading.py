@@ -28,6 +28,11 @@ def naming_pair(source: Source, index: int) -> Iterator[None]:
         yield
 
 
+def place_of(source: Source, index: int) -> str:
+    """Return the name of a record's image, for messages."""
+    return source.place_of(index) if isinstance(source, FileSource) else source[index]["image_name"]
+
+
 def may_pass(error: BaseException) -> bool:
     """Return whether an error may be gone at the next try, although no file changes: short memory, a disk, permissions.
 

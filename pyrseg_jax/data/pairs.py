@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 from pyrseg_jax.data.archive import Archive
 from pyrseg_jax.data.image_formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
-from pyrseg_jax.data.listing import is_taken, passed_over
+from pyrseg_jax.data.listing import is_taken, passed_over, say_passed_over
 from pyrseg_jax.data.near_names import find_similar, say_similar
 from pyrseg_jax.data.source import Record
 from pyrseg_jax.errors import UserError, naming_file
@@ -96,7 +96,7 @@ def remarks_on(archive: Archive, image_folder: str, label_folder: str) -> list[s
     """Describe the files in both folders that are neither images nor label maps, in one line per folder that has some."""
     folders = ((image_folder, IMAGE_SUFFIXES), (label_folder, LABEL_SUFFIXES))
     found = ((folder, passed_over(archive.entries_in(folder), suffixes)) for folder, suffixes in folders)
-    return [f"{archive.place(folder)}: passed over {text}" for folder, text in found if text]
+    return [say_passed_over(archive.place(folder), text) for folder, text in found if text]
 
 
 def list_pairs(archive: Archive, image_folder: str, label_folder: str, layout: str) -> list[PairFiles]:

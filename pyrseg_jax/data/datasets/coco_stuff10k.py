@@ -16,7 +16,7 @@ from pyrseg_jax.data.archive import Archive
 from pyrseg_jax.data.class_table import read_class_table
 from pyrseg_jax.data.download import PublishedFile
 from pyrseg_jax.data.file_dataset import FileDataset
-from pyrseg_jax.data.listing import Entries, passed_over
+from pyrseg_jax.data.listing import Entries, passed_over, say_passed_over
 from pyrseg_jax.data.near_names import find_similar, say_similar
 from pyrseg_jax.data.pairs import ArchiveSource, PairFiles
 from pyrseg_jax.errors import UserError
@@ -58,7 +58,7 @@ def _remarks(archive: Archive, splits: dict[str, list[PairFiles]]) -> list[str]:
         entries = archive.entries_in(folder)
         others = Entries(tuple(name for name in entries.files if f"{folder}/{name}" not in listed), entries.folders)
         if text := passed_over(others, ()):
-            lines.append(f"{archive.place(folder)}: passed over {text}, which no list names")
+            lines.append(f"{say_passed_over(archive.place(folder), text)}: no list names them")
     return lines
 
 
