@@ -70,6 +70,14 @@ class FolderArchive:
             return f"{name!r} {type(error).__name__}"
         return f"{name!r} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
 
+    def outward_stamp(self, name: str) -> str:
+        """Describe what `ls` shows of a file: its size and time of change. A disk that fails changes neither."""
+        try:
+            found = (self._base / name).stat()
+        except OSError as error:
+            return f"{name!r} {type(error).__name__}"
+        return f"{name!r} {found.st_size} {found.st_mtime_ns}"
+
 
 Archive = FolderArchive | ZipArchive
 

@@ -1,6 +1,7 @@
 """Find images and their label maps in an archive, and read their bytes as a `source.FileSource`."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePath
 
@@ -78,6 +79,11 @@ class ArchiveSource:
     def fingerprint(self) -> list[str]:
         """Describe the files of each pair in one line that changes whenever a file does."""
         return [f"{self._archive.stamp(pair.image)}; {self._archive.stamp(pair.label)}" for pair in self._pairs]
+
+    def outward_state(self) -> list[str]:
+        """Describe what a list of the files shows of each pair; unlike `fingerprint` it need not change when a file does."""
+        files = (file for pair in self._pairs for file in (pair.image, pair.label))
+        return [os.path.realpath(self._archive.place()), *map(self._archive.outward_stamp, files)]
 
 
 def pair_source(

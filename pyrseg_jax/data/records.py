@@ -48,11 +48,13 @@ class ShardResult(Document):
 
 
 class Origin(Document):
-    """The origin of a prepared data set. Only the key that the package reads is checked."""
+    """The origin of a prepared data set. Only the keys that the package reads are checked."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     is_whole: bool
+    rules: Count = 1  # the version of `rules.RULES`; earlier versions did not write it
+    outward_key: str = ""  # see `FileDataset.outward_key`
 
 
 class Check(Document):

@@ -218,7 +218,7 @@ def _compare(record: Record, label: np.ndarray, recorded: tuple[str, str]) -> No
         if now != before:
             raise UserError(
                 f"{file} has changed since the data set was prepared (sha256 {now[:12]}…, recorded is {before[:12]}…), but its "
-                "size and time have not: the disk may be failing; restore the file"
+                "size and time have not: if nobody replaced it, the disk may be failing; restore the file"
             )
 
 

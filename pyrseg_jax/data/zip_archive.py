@@ -142,6 +142,10 @@ class ZipArchive:
         info = self._infos.get(self._full(name))
         return f"{name!r} missing" if info is None else f"{name!r} {info.file_size} {info.CRC:08x}"
 
+    def outward_stamp(self, name: str) -> str:
+        """Describe what the zip's list shows of a file, which is all that `stamp` uses, too."""
+        return self.stamp(name)
+
     def _full(self, name: str) -> str:
         return str(PurePosixPath(self._base) / name)
 
