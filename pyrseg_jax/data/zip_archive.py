@@ -41,16 +41,19 @@ class ZipArchive:
                 raise UserError(f"{self._path} is {kind_of(found.st_mode)}: expected a zip file")
             _check_directory(self._path)
             self._zip = zipfile.ZipFile(self._path)
+            infos = self._zip.infolist()
         self._state = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
         self._infos: dict[str, zipfile.ZipInfo] = {}
         self._entries: dict[str, tuple[list[str], set[str]]] = {}
-        for info in self._zip.infolist():
-            if not info.is_dir() and not info.filename.endswith("\\"):
+        for info in infos:
+            if not info.filename.endswith(("/", "\\")):  # those are folders
                 self._add(info)
 
     def _add(self, info: zipfile.ZipInfo) -> None:
         text = info.filename.replace("\\", "/")
         name = PurePosixPath(text)
+        if not name.name:
+            raise UserError(f"{self._path} has an entry without a name ({info.filename!r}): {FETCH_AGAIN}")
         if name.is_absolute() or PureWindowsPath(text).drive or ".." in name.parts:
             raise UserError(
                 f"{self._path}: the entry {info.filename!r} leads out of its folder, which no zip of a data set needs; "
