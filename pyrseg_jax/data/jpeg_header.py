@@ -2,10 +2,13 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
-_STANDALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
+_SKIPPED = {0x00, 0xFF, 0x01, *range(0xD0, 0xD9)}  # no markers, or markers without a length
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start-of-frame markers: the low bits are the coding process
 _ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+_METADATA = {*range(0xE1, 0xEE), 0xEF, 0xFE}  # all but JFIF and Adobe, which name the color space
 _START_OF_SCAN, _APP1 = 0xDA, 0xE1
 _EXIF = b"Exif\0\0"
 
@@ -19,6 +22,7 @@ class JpegHeader:
       precision: bits per sample.
       sampling: (horizontal, vertical) sampling factors of each component.
       is_arithmetic: whether the scan data is arithmetic-coded instead of Huffman-coded.
+      is_progressive: whether the coefficients of a block are spread over several scans.
       scan_start: offset of the first scan's marker.
       exif: the EXIF data, which begins as a TIFF file does; empty if there is none.
       xmp: the XMP metadata; empty if there is none.
@@ -29,6 +33,7 @@ class JpegHeader:
     precision: int
     sampling: tuple[tuple[int, int], ...]
     is_arithmetic: bool
+    is_progressive: bool
     scan_start: int
     exif: bytes
     xmp: bytes
@@ -45,26 +50,44 @@ class JpegHeader:
 def read_jpeg_header(data: bytes) -> JpegHeader | None:
     """Read the segments up to the first scan; return None if they are not well-formed."""
     frame, exif, xmp = None, b"", b""
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF or marker in _STANDALONE:  # fill bytes may precede a marker
-            position += 1 if marker == 0xFF else 2
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4])
-        body = position + 4
+    for marker, start, end in _segments(data):
+        body = start + 4
         if marker == _START_OF_SCAN:
-            return JpegHeader(*frame, scan_start=position, exif=exif, xmp=xmp) if frame else None
+            return JpegHeader(*frame, scan_start=start, exif=exif, xmp=xmp) if frame else None
         if marker in _FRAMES:
-            frame = _read_frame(data[body : position + 2 + length], marker)
+            frame = _read_frame(data[body:end], marker)
             if frame is None:
                 return None
         elif marker == _APP1 and data.startswith(_EXIF, body):
-            exif = exif or data[body + len(_EXIF) : position + 2 + length]
+            exif = exif or data[body + len(_EXIF) : end]
         elif marker == _APP1 and data.startswith(b"http://ns.adobe.com/xap/1.0/\0", body):
-            xmp = xmp or data[body : position + 2 + length]
-        position += 2 + max(length, 2)
+            xmp = xmp or data[body:end]
     return None
+
+
+def without_metadata(data: bytes) -> bytes:
+    """Return a JPEG without the segments that do not decide its pixels; a decoder may stumble over them."""
+    parts = [data[:2]]
+    for marker, start, end in _segments(data):
+        if marker == _START_OF_SCAN:
+            return b"".join([*parts, data[start:]])
+        if marker not in _METADATA:
+            parts.append(data[start:end])
+    return data
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker of each segment up to the first scan, and the offsets where it begins and ends."""
+    position = 2
+    # Like libjpeg, skip whatever is between a segment and the next marker.
+    while (position := data.find(b"\xff", position)) >= 0 and position + 4 <= len(data):
+        marker = data[position + 1]
+        if marker in _SKIPPED:
+            position += 1
+            continue
+        end = position + 2 + max(int.from_bytes(data[position + 2 : position + 4]), 2)
+        yield marker, position, end
+        position = end
 
 
 def _read_frame(body: bytes, marker: int) -> tuple | None:
@@ -74,4 +97,4 @@ def _read_frame(body: bytes, marker: int) -> tuple | None:
     sampling = tuple((body[7 + 3 * i] >> 4, body[7 + 3 * i] & 15) for i in range(body[5]))
     if not height or not width or not all(1 <= factor <= 4 for factors in sampling for factor in factors):
         return None
-    return height, width, body[0], sampling, marker in _ARITHMETIC
+    return height, width, body[0], sampling, marker in _ARITHMETIC, marker in _PROGRESSIVE

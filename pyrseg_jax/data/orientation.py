@@ -8,10 +8,11 @@ import math
 import re
 import struct
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
+from pyrseg_jax.data.avif import open_avif
 from pyrseg_jax.data.jpeg_header import read_jpeg_header
 from pyrseg_jax.data.png_chunks import png_chunks
 
@@ -65,9 +66,9 @@ def find_orientation(data: bytes) -> int | None:
         return orientation_in(*_metadata_of_png(data))
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return orientation_in(*_metadata_of_webp(data))
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return orientation_in(data)
-    return UPRIGHT
+    if data[4:8] == b"ftyp":
+        return orientation_in(_exif_of_avif(data))
+    return orientation_in(data)  # of a TIFF; other formats name none
 
 
 def orientation_in(exif: bytes, xmp: bytes = b"") -> int | None:
@@ -121,9 +122,35 @@ def _value_of(tiff: bytes, offset: int, kind: int, order: str, is_big: bool) -> 
     return _checked(number)
 
 
-def _checked(number: float) -> int | None:
+def orientation_of_image(image: Image.Image) -> int:
+    """Return the orientation 1 … 8 of a PIL image, or 1 if it names none that can be understood."""
+    try:
+        value = image.getexif().get(_TAG, UPRIGHT)
+    except Exception:  # PIL raises many kinds for damaged EXIF data
+        return orientation_in(image.info.get("exif", b"")) or UPRIGHT
+    if isinstance(value, tuple | bytes | str) and len(value) >= 1:
+        value = int(value) if isinstance(value, str) and value.strip("\0 ").isdigit() else value[0]
+    return _checked(value) or UPRIGHT
+
+
+def _checked(number: Any) -> int | None:
     # Many programs write 0, which the standard does not define, for "not known".
     return UPRIGHT if number == 0 else int(number) if number in _TURNS or number == UPRIGHT else None
+
+
+def without_orientation(tiff: bytes) -> bytes:
+    """Return a TIFF that says that it is upright: PIL would turn it while it is read."""
+    try:
+        entry = orientation_entry(tiff)
+    except (struct.error, OverflowError):
+        entry = None
+    if entry is None or entry.value == UPRIGHT:
+        return tiff
+    is_big = entry.size == 20
+    upright = struct.pack(
+        ("<" if tiff[:2] == b"II" else ">") + ("HHQHxxxxxx" if is_big else "HHIHxx"), _TAG, 3, 1, UPRIGHT
+    )
+    return tiff[: entry.offset] + upright + tiff[entry.offset + entry.size :]
 
 
 def turn(image: Image.Image, orientation: int | None) -> Image.Image:
@@ -141,6 +168,14 @@ def _metadata_of_png(data: bytes) -> tuple[bytes, bytes]:
         elif kind in (b"zTXt", b"tEXt") and data.startswith(b"Raw profile type exif\0", start):
             exif = exif or _raw_profile(kind, data[start + 22 : end])
     return exif, xmp
+
+
+def _exif_of_avif(data: bytes) -> bytes:
+    try:
+        # The container can name a rotation, too; PIL writes it into the EXIF data.
+        return open_avif(data).info.get("exif", b"")
+    except Exception:  # whoever decodes the file says what is wrong with it
+        return b""
 
 
 def _raw_profile(kind: bytes, body: bytes) -> bytes:

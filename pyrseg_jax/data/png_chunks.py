@@ -15,7 +15,7 @@ _SAMPLES = {GRAY: 1, RGB: 3, PALETTE: 1, GRAY_ALPHA: 2, RGB_ALPHA: 4}
 _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 # Nothing else changes pixels as they are used here. Without the others, no decoder needs to read them.
 _NEEDED = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
-_PIECE = 2**20  # bytes that are unpacked at a time
+_PIECE = 2**14  # packed bytes at a time; they unpack to 16 MiB at most
 
 
 class PngHeader(NamedTuple):
@@ -56,17 +56,15 @@ def find_png_damage(data: bytes) -> str | None:
     parts = []
     for kind, start, end in png_chunks(data):
         name = kind.decode("latin-1")
-        if end + 4 > len(data) and (kind != b"IDAT" or end > len(data)):
-            if kind == b"IEND":
-                break
+        if kind == b"IEND":  # the pixels are complete, also where its checksum was cut off
+            break
+        if end + 4 > len(data):
             return f"it is cut off: its chunk {name} at byte {start - 8} should have {end - start} bytes"
         is_critical = not kind[0] & 32
         if is_critical and zlib.crc32(data[start - 4 : end]) != int.from_bytes(data[end : end + 4]):
             return f"the checksum of its chunk {name} at byte {start - 8} is wrong"
         if kind == b"IDAT":
             parts.append(memoryview(data)[start:end])
-        if kind == b"IEND":
-            break
     return _find_short_data(parts, num_raw_bytes(header))
 
 
@@ -87,10 +85,10 @@ def _find_short_data(parts: list[memoryview], expected: int) -> str | None:
     unpacker, found = zlib.decompressobj(), 0
     try:
         for part in parts:
-            rest: bytes | memoryview = part
-            while rest and found <= expected:
-                found += len(unpacker.decompress(rest, _PIECE))
-                rest = unpacker.unconsumed_tail
+            for start in range(0, len(part), _PIECE):
+                if found > expected:
+                    return None
+                found += len(unpacker.decompress(part[start : start + _PIECE]))
     except zlib.error as error:
         return f"its image data cannot be unpacked: {error}"
     if found < expected:
