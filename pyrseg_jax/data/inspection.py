@@ -1,6 +1,7 @@
 """Check the splits of a data set that a run uses, and collect the hints on them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from pyrseg_jax.data.checks import check_once, recall_report
 from pyrseg_jax.data.hints import hints_between, need_labels, split_hints
@@ -8,6 +9,9 @@ from pyrseg_jax.data.report import DatasetReport
 from pyrseg_jax.data.source import Source
 from pyrseg_jax.data.spec import TRAINING, Dataset
 from pyrseg_jax.errors import UserError
+
+# A split with its report; None for what is not known.
+Checked: TypeAlias = tuple[Source | None, DatasetReport | None]
 
 
 def inspect_for_training(dataset: Dataset, evaluated: str) -> list[tuple[str, str]]:
@@ -31,7 +35,7 @@ def inspect_for_evaluation(dataset: Dataset, split: str) -> list[tuple[str, str]
 
     The training split is compared with it if its report is known, but not read for it.
     """
-    checked = {split: _check(dataset, split)}
+    checked: dict[str, Checked] = {split: _check(dataset, split)}
     if split != TRAINING:
         checked[TRAINING] = _recall(dataset)
     return [(name, hint) for name, hint in _hints_on(dataset, checked) if name == split]
@@ -50,7 +54,7 @@ def _check(dataset: Dataset, split: str) -> tuple[Source, DatasetReport | None]:
     return source, found or dataset.reports.get(split)
 
 
-def _recall(dataset: Dataset) -> tuple[Source | None, DatasetReport | None]:
+def _recall(dataset: Dataset) -> Checked:
     try:
         source = dataset.open_split(TRAINING)
         return source, dataset.reports.get(TRAINING) or recall_report(source, dataset.label_space)
@@ -58,9 +62,7 @@ def _recall(dataset: Dataset) -> tuple[Source | None, DatasetReport | None]:
         return None, None
 
 
-def _hints_on(
-    dataset: Dataset, checked: dict[str, tuple[Source | None, DatasetReport | None]]
-) -> list[tuple[str, str]]:
+def _hints_on(dataset: Dataset, checked: Mapping[str, Checked]) -> list[tuple[str, str]]:
     lines = []
     training_source, training = checked.get(TRAINING, (None, None))
     for split, (source, found) in checked.items():

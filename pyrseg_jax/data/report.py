@@ -93,8 +93,8 @@ class DatasetReport:
         self.num_constant += int(counts.max(initial=0) == label.size)
         self.num_unlabeled += int(counts[VOID] == label.size)
         if facts is not None:
-            self.digests.append((facts.index, facts.image_digest, facts.label_digest))
-            self.turned += [facts.index] if facts.is_turned else []
+            self.digests.append((facts.pair, facts.image_digest, facts.label_digest))
+            self.turned += [facts.pair] if facts.is_turned else []
 
     def add_problem(self, index: int, error: UserError) -> None:
         """Count one more pair that cannot be used."""
@@ -145,7 +145,7 @@ class DatasetReport:
 class PairFacts(NamedTuple):
     """What a report remembers of the files of a pair; see the attributes of `DatasetReport`."""
 
-    index: int
+    pair: int
     image_digest: str
     label_digest: str
     is_turned: bool
