@@ -57,16 +57,13 @@ class LabelSpace:
             raise ValueError("expected values of label files and of colors between 0 and 255")
         if not all(0 <= value <= 255 and (0 <= id < num_classes or id == VOID) for value, id in self.also):
             raise ValueError("expected pairs of a value between 0 and 255 and a train id in also")
-        if len({*self.file_ids, self.void_file_id}) != num_classes + 1:
-            raise ValueError("expected a value of its own for each class and for void in file_ids and void_file_id")
-        self._check_names()
-
-    def _check_names(self) -> None:
-        for name in self.names:
-            if problem := find_problem(name):
-                raise ValueError(f"the class name {name!r} {problem}")
-        if len(set(map(comparable, self.names))) != len(self.names):
-            raise ValueError("expected different names of classes")
+        if len(set(map(comparable, self.names))) < num_classes or len(set(self.file_ids)) < num_classes:
+            raise ValueError("expected each name and each of the file_ids once")
+        if self.void_file_id in self.file_ids:
+            raise ValueError(f"expected void_file_id={self.void_file_id} not to be among the file_ids of the classes")
+        unusable = next((name for name in self.names if not name.strip() or find_problem(name)), None)
+        if unusable is not None:
+            raise ValueError(f"expected names without control characters, found the name {unusable!r}")
 
     @property
     def num_classes(self) -> int:
