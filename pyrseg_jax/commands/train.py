@@ -8,7 +8,6 @@ import jax
 from jax.sharding import Mesh
 
 from pyrseg_jax.data.catalog import TRAINING, Dataset
-from pyrseg_jax.data.checks import check_once
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
 from pyrseg_jax.evaluation.evaluator import Evaluator
@@ -17,6 +16,7 @@ from pyrseg_jax.reporting.logbook import Logbook, SilentLogbook
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.data_checks import check_training_data
 from pyrseg_jax.run.evaluations import draw_evaluation, draw_predictions, make_evaluator, with_context
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.start import initialize, restore_or_start
@@ -53,7 +53,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     workdir.check_config(config)
     dataset = experiment.open_data(config.data)
     config = config_lib.resolve_durations(config, len(dataset.open_split(TRAINING)))
-    _check_data(config, dataset)
+    check_training_data(config, dataset)
     model = experiment.make_model(config.model, dataset.label_space.num_classes)
     optimizer = experiment.make_optimizer(config)
     # Before anything is written: if the weights do not fit, no workdir is left behind.
@@ -92,12 +92,6 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
                 draw_evaluation(config, workdir, int(state.step), trainer.last_evaluation)
                 draw_predictions(config, model, variables, dataset, workdir)
     return trainer.last_evaluation
-
-
-def _check_data(config: Config, dataset: Dataset) -> None:
-    """Check every file of the splits that the run uses: a bad file must not cost an hour of training."""
-    for split in (TRAINING, config.evaluation.split):
-        check_once(dataset.open_split(split), dataset.label_space, f"{dataset.place} ({split})")
 
 
 def _open_logbook(workdir: Workdir, schedule: Schedule, first_step: int) -> Logbook | SilentLogbook:
