@@ -10,7 +10,7 @@ from pyrseg_jax.data.label_space import LabelSpace, ade_layout
 from pyrseg_jax.data.records import ShardResult, StoredReport, StoredReports
 from pyrseg_jax.data.report import DatasetReport
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.export.stablehlo import About
+from pyrseg_jax.export.format import About
 from pyrseg_jax.paper.ablation.results import RunConfig
 from pyrseg_jax.run.workdir import Initialization
 from pyrseg_jax.storage import documents
