@@ -43,14 +43,12 @@ def check_target(path: Path, run: str, is_overwriting: bool) -> None:
     try:
         # The link would be replaced, not the file that it leads to: neither is what a user expects.
         if path.is_symlink():
-            raise UserError(f"--output={path} is a link: name the file itself, or remove the link")
+            raise UserError(f"{path} is a link: name the file itself, or remove the link")
         if path.exists() and not path.is_file():
-            raise UserError(
-                f"--output={path} is {kind_of(path.stat().st_mode)}: name a file; its name ends in {SUFFIX}"
-            )
+            raise UserError(f"{path} is {kind_of(path.stat().st_mode)}: name a file; its name ends in {SUFFIX}")
         if path.exists() and not is_overwriting and not _is_export_of(path, run):
             raise UserError(
-                f"--output={path} exists, and is not an earlier export of this run: name another file, or add --overwrite to "
+                f"{path} exists, and is not an earlier export of this run: name another file, or add --overwrite to "
                 "replace it"
             )
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Mapping
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, cast
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage.documents import shorten
@@ -10,12 +10,6 @@ from pyrseg_jax.storage.documents import shorten
 MAX_DIRECTORY_BYTES = 8 * 2**20  # the list of parts: about 50 bytes and a name for each
 IS_ENCRYPTED = 0x1  # a bit of a part's flags
 UNUSUAL_FLAGS = 0x1 | 0x20 | 0x40 | 0x2000  # encrypted in one of three ways, or a patch of another file
-
-
-class _Source(Protocol):
-    def read(self, size: int = -1, /) -> bytes: ...
-    def seek(self, offset: int, whence: int = 0, /) -> int: ...
-    def tell(self) -> int: ...
 
 
 class StoredZip:
@@ -30,7 +24,7 @@ class StoredZip:
       zipfile.BadZipFile, OSError, struct.error, …: if the list cannot be read at all.
     """
 
-    def __init__(self, file: _Source):
+    def __init__(self, file: BinaryIO):
         source = _Limited(file)
         self._zip = zipfile.ZipFile(cast(BinaryIO, source))
         source.limit = None  # from here on, the sizes of the parts are known and checked
@@ -52,7 +46,7 @@ class StoredZip:
 class _Limited:
     """A file that refuses to read the list of parts when that is too large: the standard library reads all of it at once."""
 
-    def __init__(self, file: _Source):
+    def __init__(self, file: BinaryIO):
         self._file = file
         self.size = file.seek(0, 2)
         self.limit: int | None = MAX_DIRECTORY_BYTES
