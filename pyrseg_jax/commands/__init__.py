@@ -64,7 +64,7 @@ MODES = {
     "predict": Mode(
         "segment an image or a folder of images",
         *("predict", "predict"),
-        takes=("workdir", "input", "output", "step"),
+        takes=("workdir", "input", "output", "step", "overwrite"),
         needs=("input", "output"),
         reads_run=True,
     ),
