@@ -78,7 +78,7 @@ MODES = {
     "export": Mode(
         "write the trained model as one portable file; default: model.zip in the workdir",
         *("export", "export"),
-        takes=("workdir", "output", "sizes", "step"),
+        takes=("workdir", "output", "sizes", "step", "overwrite"),
         reads_run=True,
     ),
     "help": Mode(

@@ -30,7 +30,7 @@ def export(
     target: str | None,
     sizes: Sequence[str],
     step: int | None = None,
-    is_overwriting: bool = False,
+    overwrite: bool = False,
 ) -> dict:
     """Write a checkpoint, by default the newest, to `target`, by default `model.zip` in the run's folder.
 
@@ -40,7 +40,7 @@ def export(
       target: the file, whose name must end in .zip.
       sizes: image sizes that the model accepts, as "HEIGHTxWIDTH" in pixels; if empty, the size of a training crop.
       step: step of the checkpoint.
-      is_overwriting: whether a file that is not an earlier export of this run may be replaced.
+      overwrite: whether a file that is not an earlier export of this run may be replaced.
 
     Returns:
       The measured `megabytes`, `write_seconds` and `load_seconds`; and from the comparison with the model itself `same_labels`,
@@ -58,7 +58,7 @@ def export(
     path = Path(target).expanduser() if target else Path(workdir.path) / "model.zip"
     label_space = workdir.read_label_space()
     origin = {"initialisation": workdir.read_initialization(), "run": _identity_of(config, workdir)}
-    check_target(path, origin["run"], is_overwriting)
+    check_target(path, origin["run"], overwrite)
     model = experiment.make_model(config.model, label_space.num_classes)
     trained = restore(config, model, workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), step)
     variables = jax.device_get(trained.variables)

@@ -1,11 +1,12 @@
 """The layout of an exported model: one zip file of StableHLO programs, weights and class names. JAX alone can run it."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
@@ -53,6 +54,14 @@ class Exported(NamedTuple):
     programs: dict
 
 
+class AnyAbout(documents.Document):
+    """What every format has: everything else may be different in a newer one."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    format: Annotated[int, Field(ge=1)]
+
+
 class About(documents.Document):
     """The fields that this package reads from an exported model's about.json; the file contains more for people.
 
@@ -69,7 +78,7 @@ class About(documents.Document):
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
-    format: Annotated[int, Field(ge=1)]
+    format: Literal[1, 2]
     classes: tuple[str, ...]
     label_space: LabelSpace
     strides: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
@@ -78,45 +87,6 @@ class About(documents.Document):
     jax: str = "an unknown version"
     sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] | None = None
     run: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_format(cls, values: Any) -> Any:
-        """Ask for the format first: everything else may be different in a newer one."""
-        found = values.get("format") if isinstance(values, dict) else None
-        if type(found) is int and found > FORMAT:
-            raise ValueError(
-                f"the file has format {found}, and this version of pyrseg_jax reads formats up to {FORMAT}: it was written by a "
-                "newer version"
-            )
-        return values
-
-    @model_validator(mode="after")
-    def _check_all(self) -> "About":
-        names = self.label_space.names
-        if self.classes != names:
-            raise ValueError(
-                f"expected the same names in classes and label_space, found {len(self.classes)} and {len(names)} names that differ"
-            )
-        wrong = next((name for name in names if not name.isprintable()), None)
-        if wrong is not None:
-            raise ValueError(f"expected class names of printable characters, found {documents.shorten(wrong)}")
-        if any(coarse <= fine or coarse % fine for coarse, fine in zip(self.strides, self.strides[1:], strict=False)):
-            raise ValueError(f"expected strides from coarse to fine, each a multiple of the next, found {self.strides}")
-        wrong = next((size for size in self.sizes if any(side % self.strides[0] for side in size)), None)
-        if wrong is not None:
-            raise ValueError(
-                f"expected sizes that are multiples of {self.strides[0]}, the coarsest stride, found {wrong}"
-            )
-        if len(set(self.sizes)) != len(self.sizes):
-            raise ValueError("expected different sizes, found the same size twice")
-        if (self.format >= 2) != (self.sha256 is not None):
-            raise ValueError(
-                f"expected SHA-256 of the parts from format 2 on, and not before, found format {self.format}"
-            )
-        if self.sha256 is not None and self.sha256.keys() != self.parts - {ABOUT}:
-            raise ValueError("expected sha256 of every part but about.json, and of nothing else")
-        return self
 
     @property
     def parts(self) -> set[str]:
@@ -142,7 +112,17 @@ def read_about(parts: StoredZip, path: Path) -> About:
         )
     if size > MAX_ABOUT_BYTES:
         raise UserError(f"{path}: {ABOUT} has {size} bytes, expected at most {MAX_ABOUT_BYTES}: {ADVICE}")
-    about = documents.parse_json(parts.read(ABOUT), About, f"{path}: {ABOUT}", ADVICE)
+    content, name = parts.read(ABOUT), f"{path}: {ABOUT}"
+    found = documents.parse_json(content, AnyAbout, name, ADVICE).format
+    if found > FORMAT:
+        raise UserError(
+            f"{path} has format {documents.shorten(found)}, and this version of pyrseg_jax reads formats up to {FORMAT}: a newer "
+            "version wrote it, so install that version"
+        )
+    about = documents.parse_json(content, About, name, ADVICE)
+    problem = _problem_of(about)
+    if problem:
+        raise UserError(f"{name}: {problem}; {ADVICE}")
     for names, problem in (
         (about.parts - set(parts.sizes), "is missing"),
         (set(parts.sizes) - about.parts, "is not expected"),
@@ -150,6 +130,30 @@ def read_about(parts: StoredZip, path: Path) -> About:
         if names:
             raise UserError(f"{path}: the part {documents.shorten(min(names))} {problem}: {ADVICE}")
     return about
+
+
+def _problem_of(about: About) -> str | None:
+    """Describe the first contradiction between values of a description; None if there is none."""
+    names, strides = about.label_space.names, about.strides
+    if about.classes != names:
+        return (
+            f"expected the same names in classes and in label_space, found {len(about.classes)} and {len(names)} names"
+        )
+    for name in names:
+        if not name.isprintable():
+            return f"expected class names of printable characters, found {documents.shorten(name)}"
+    if any(coarse <= fine or coarse % fine for coarse, fine in itertools.pairwise(strides)):
+        return f"strides={documents.shorten(strides)}: expected coarse to fine, each a multiple of the next"
+    for size in about.sizes:
+        if any(side % strides[0] for side in size):
+            return f"sizes: expected multiples of {strides[0]}, the coarsest stride, found {size}"
+    if len(set(about.sizes)) != len(about.sizes):
+        return "sizes: expected different sizes, found one of them twice"
+    if (about.format == 1) != (about.sha256 is None):
+        return f"expected sha256 of the parts from format 2 on, and not before; the format is {about.format}"
+    if about.sha256 is not None and about.sha256.keys() != about.parts - {ABOUT}:
+        return f"expected sha256 of every part but {ABOUT}, and of nothing else"
+    return None
 
 
 def problem_of_weights(weights: Mapping[str, np.ndarray]) -> str | None:

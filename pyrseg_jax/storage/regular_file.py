@@ -1,9 +1,9 @@
 """Read regular files, up to a limit: a named pipe would wait forever, and a device never ends."""
 
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 from pyrseg_jax.errors import UserError, escaped
 
@@ -36,7 +36,7 @@ def read_regular_file(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     return data
 
 
-def open_regular_file(path: Path, max_bytes: int = MAX_BYTES) -> BinaryIO:
+def open_regular_file(path: Path, max_bytes: int = MAX_BYTES) -> io.BufferedIOBase:
     """Open a file that is too large to read whole. Arguments and errors are those of `read_regular_file`."""
     # Asked before opening, because opening a device can have effects; asked again after it, because the file may have changed.
     _check(path, os.stat(path), max_bytes)

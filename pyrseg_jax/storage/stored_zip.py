@@ -1,5 +1,6 @@
 """Read zip files whose parts are stored without compression. Nothing in them can make memory grow beyond the file's own size."""
 
+import io
 import zipfile
 from collections.abc import Mapping
 from typing import BinaryIO, cast
@@ -24,7 +25,7 @@ class StoredZip:
       zipfile.BadZipFile, OSError, struct.error, …: if the list cannot be read at all.
     """
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: io.BufferedIOBase):
         source = _Limited(file)
         self._zip = zipfile.ZipFile(cast(BinaryIO, source))
         source.limit = None  # from here on, the sizes of the parts are known and checked
@@ -46,7 +47,7 @@ class StoredZip:
 class _Limited:
     """A file that refuses to read the list of parts when that is too large: the standard library reads all of it at once."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: io.BufferedIOBase):
         self._file = file
         self.size = file.seek(0, 2)
         self.limit: int | None = MAX_DIRECTORY_BYTES
