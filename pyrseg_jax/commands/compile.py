@@ -47,7 +47,8 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
       topology: the devices to compile for, such as `v5e:4x4` or `h100:8`; None uses the devices of this machine.
 
     Raises:
-      UserError: if the topology is unknown, its compiler is missing, the report cannot be written, or the training step needs more memory than a device has.
+      UserError: if the topology is unknown, its compiler is missing, the report cannot be written, or the training step needs
+        more memory than a device has.
     """
     config = config_lib.resolve_durations(config, _num_training_images(config))
     target = find_target(topology)
