@@ -1,11 +1,12 @@
 """Write a trained model as one portable file, whose layout `format.py` describes."""
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -126,4 +127,19 @@ def _lower(model: Segmenter, weights: dict, size: tuple[int, int], threshold: fl
     def run(weights, images):
         return segment(model, weights, images, threshold)
 
-    return jax_export.export(run, platforms=PLATFORMS)(shapes, images).serialize()
+    with _without_places():
+        return jax_export.export(run, platforms=PLATFORMS)(shapes, images).serialize()
+
+
+@contextlib.contextmanager
+def _without_places() -> Iterator[None]:
+    """Keep the names of this machine's source files, and the callers of this code, out of programs that are lowered inside."""
+    settings = {"jax_traceback_in_locations_limit": 0, "jax_include_full_tracebacks_in_locations": False}
+    before = {name: getattr(jax.config, name) for name in settings}
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)

@@ -43,7 +43,9 @@ def read_npz(content: bytes, expected: Mapping[str, ArraySpec]) -> dict[str, np.
     if missing or unexpected:
         name, *others = missing or unexpected
         more = f" and {len(others)} more" if others else ""
-        raise UserError(f"the array {shorten(name)}{more} is {'missing' if missing else 'not expected'}")
+        raise UserError(
+            f"the array {shorten(name.removesuffix(SUFFIX))}{more} is {'missing' if missing else 'not expected'}"
+        )
     return {name: _read_array(name, parts.read(name + SUFFIX), spec) for name, spec in expected.items()}
 
 
