@@ -80,7 +80,7 @@ MODES = {
     "predict": Mode(
         "segment an image or a folder of images",
         *("predict", "predict"),
-        takes=("workdir", "input", "output", "step"),
+        takes=("workdir", "input", "output", "step", "overwrite"),
         needs=("input", "output"),
         reads_run=True,
         interrupted="each file in --output is complete; the same command finishes the others",
@@ -103,7 +103,7 @@ MODES = {
     "export": Mode(
         "write the trained model as one portable file; default: model.zip in the workdir",
         *("export", "export"),
-        takes=("workdir", "output", "sizes", "step"),
+        takes=("workdir", "output", "sizes", "step", "overwrite"),
         reads_run=True,
         interrupted="a model file is complete or absent; the same command starts again",
         memory="export fewer or smaller --sizes",

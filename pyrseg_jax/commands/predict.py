@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
 
-def predict(config: Config, workdir: Workdir, source: str, target: str, step: int | None = None) -> None:
+def predict(
+    config: Config, workdir: Workdir, source: str, target: str, step: int | None = None, overwrite: bool = False
+) -> None:
     """Segment an image, or each image of a folder, and write three files per image to the folder `target`.
 
     An image that cannot be read is logged and skipped, so that the others are finished.
