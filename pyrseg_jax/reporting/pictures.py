@@ -60,7 +60,9 @@ def save_pictures(
       OSError: if a file cannot be written.
     """
     files = names_of_pictures(name)
-    write(folder / files.labels, _encode(Image.fromarray(result.label_space.to_file_values(result.labels)), "PNG"))
+    labels = io.BytesIO()
+    Image.fromarray(result.label_space.to_file_values(result.labels)).save(labels, "PNG")
+    write(folder / files.labels, labels.getvalue())
     missing = {}
     for file, draw in (
         (files.overlay, lambda: _encode(_fit_jpeg(result.overlay(), files.overlay), "JPEG", quality=92)),
