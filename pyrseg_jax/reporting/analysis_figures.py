@@ -40,30 +40,33 @@ def draw_analysis(folder: Path, result: Mapping) -> list[Path]:
             "boundary_and_oracles": boundary_figure,
             "unity": unity_figure,
         }
-    drawn = []
+    paths = []
     for name, draw in figures.items():
-        for suffix in (".pdf", ".png"):
-            path = folder / f"{name}{suffix}"
-            try:
-                content = _render(draw, result, suffix.removeprefix("."))
-            except Exception as error:  # whatever Matplotlib stumbles over, the result itself is good
-                log.warning("%s cannot be drawn (%s): the result is complete without it", path, reason_of(error))
-                continue
-            write_bytes_atomically(path, content)
-            drawn.append(path)
-    return [path for path in drawn if path.suffix == ".png"]
+        try:
+            contents = _render(draw, result)
+        except Exception as error:  # whatever Matplotlib stumbles over, the result itself is good
+            log.warning("the figure %s cannot be drawn (%s): the result is complete without it", name, reason_of(error))
+            continue
+        for suffix, content in contents.items():
+            write_bytes_atomically(folder / f"{name}{suffix}", content)
+        paths.append(folder / f"{name}.png")
+    return paths
 
 
-def _render(draw: Callable[[Mapping], Any], result: Mapping, format: str) -> bytes:
+def _render(draw: Callable[[Mapping], Any], result: Mapping) -> dict[str, bytes]:
     """Draw a figure with settings of ours, whatever the user's settings of Matplotlib are: every text means itself."""
     import matplotlib
 
     settings = {"text.parse_math": False, "text.usetex": False, "font.family": installed_families()}
-    data = io.BytesIO()
+    contents = {}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # characters that no font has are drawn as boxes
-        draw(result).savefig(data, format=format, dpi=160)
-    return data.getvalue()
+        warnings.simplefilter("ignore")  # very many or long names may leave no room for the axes
+        figure = draw(result)
+        for suffix in (".pdf", ".png"):
+            data = io.BytesIO()
+            figure.savefig(data, format=suffix.removeprefix("."), dpi=160)
+            contents[suffix] = data.getvalue()
+    return contents
 
 
 def _figure(width: float, height: float):
