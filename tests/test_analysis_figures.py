@@ -57,12 +57,11 @@ STRANGE = [
 ]
 
 
-@pytest.mark.parametrize("settings", [{}, {"text.usetex": True}])
-def test_class_names_are_drawn_as_they_are_whatever_they_hold(tmp_path, recwarn, caplog, settings):
+def test_class_names_are_drawn_as_they_are_whatever_they_hold(tmp_path, recwarn, caplog):
     result = draw_result(len(STRANGE))
     for key in ("iou", "level_iou", "unit_cells"):
         result[key] = dict(zip(STRANGE, result[key].values(), strict=True))
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context({"text.usetex": True}):  # a setting of the user
         assert len(analysis_figures.draw_analysis(tmp_path, result)) == 5
     assert not recwarn.list and not caplog.records
     shown = {text.get_text() for text in analysis_figures.confusion_figure(result).axes[0].get_xticklabels()}
