@@ -394,7 +394,7 @@ def test_ctrl_c_is_not_taken_for_a_bad_item(run, photos, tmp_path, monkeypatch, 
 
     monkeypatch.setattr(ModelPredictor, "segment", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        predict(*run, str(photos), str(tmp_path / "out"))
+        predict(run[0], run[1], str(photos), str(tmp_path / "out"))
 
 
 def test_the_truth_is_found_however_an_accent_is_stored(tmp_path):

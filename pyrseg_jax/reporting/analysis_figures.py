@@ -57,7 +57,7 @@ def _render(draw: Callable[[Mapping], Any], result: Mapping) -> dict[str, bytes]
     """Draw a figure with settings of ours, whatever the user's settings of Matplotlib are: every text means itself."""
     import matplotlib
 
-    settings = {"text.parse_math": False, "text.usetex": False, "font.family": installed_families()}
+    settings: dict[Any, Any] = {"text.parse_math": False, "text.usetex": False, "font.family": installed_families()}
     contents = {}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # very many or long names may leave no room for the axes
