@@ -44,9 +44,7 @@ def main(argv: list[str]) -> int:
                 config, given["workdir"] = read_config(arguments, mode)
                 command = mode.load()
                 gc.freeze()  # collecting garbage among all imported objects takes a fifth of the tracing time
-                result = command(config, *(given[name] for name in mode.takes))
-                if mode.returns_evaluation:
-                    _print_evaluation(result, given["workdir"], arguments.mode)
+                command(config, *(given[name] for name in mode.takes))
             else:
                 mode.load()(*(given[name] for name in mode.takes))
     except Preempted:
@@ -125,20 +123,6 @@ def read_config(arguments, mode: Mode):
     if chosen is None and not reads_workdir:
         log.info("no --config and no run in --workdir: using the packaged config %s", config_file.DEFAULT)
     return config, workdir
-
-
-def _print_evaluation(result: dict, workdir, mode: str) -> None:
-    """Print the table of an evaluation, and after training the folders of the run; only the first process prints."""
-    from pyrseg_jax.distributed import processes
-    from pyrseg_jax.reporting.evaluation_table import evaluation_table
-
-    if not processes.is_first():
-        return
-    print(evaluation_table(result))
-    if mode == "train":
-        print(f"run: {workdir.path}")
-        if workdir.figures.is_dir():
-            print(f"pictures: {workdir.figures}")
 
 
 def _configure_logging(is_debugging: bool) -> None:

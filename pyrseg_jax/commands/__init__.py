@@ -33,7 +33,6 @@ class Mode(NamedTuple):
     is_parallel: bool = False
     reads_run: bool = False
     has_config: bool = True
-    returns_evaluation: bool = False
 
     def load(self) -> Callable[..., Any]:
         """Import the command."""
@@ -51,7 +50,6 @@ MODES = {
         *("train", "train"),
         takes=("workdir", "preemption"),
         is_parallel=True,
-        returns_evaluation=True,
     ),
     "evaluate": Mode(
         "score a checkpoint on config.evaluation.split",
@@ -59,7 +57,6 @@ MODES = {
         takes=("workdir", "step"),
         is_parallel=True,
         reads_run=True,
-        returns_evaluation=True,
     ),
     "predict": Mode(
         "segment an image or a folder of images",

@@ -19,6 +19,7 @@ from pyrseg_jax.run.prediction_files import Planned
 from pyrseg_jax.run.predictor import Predictor, make_predictor
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
+from pyrseg_jax.storage.atomic import remove_leftovers
 from pyrseg_jax.storage.paths import is_remote
 from pyrseg_jax.storage.regular_file import read_regular_file
 from pyrseg_jax.storage.written import WrittenFiles
@@ -113,6 +114,8 @@ def _open_output(
         written = WrittenFiles(folder / prediction_files.RECORD)
         prediction_files.check_plan(planned, folder, written, overwrite, kept)
         folder.mkdir(parents=True, exist_ok=True)
+        if written.is_found:  # a `predict` that was killed may have left partial files
+            remove_leftovers(folder)
         written.start()
     except OSError as error:
         raise UserError(f"--output={folder} cannot be written ({error.strerror}): name another folder") from error

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from pyrseg_jax.conventions import VOID
-from pyrseg_jax.errors import UserError
+from pyrseg_jax.errors import UserError, escaped
 
 MAX_CLASSES = 255  # train ids 0 … 254; void takes the last of the 256 values
 
@@ -47,6 +47,13 @@ class LabelSpace:
                 raise ValueError(
                     f"expected one item of {name} per class, found {num_classes} names and {len(values)} {name}"
                 )
+        if len(set(self.names)) < num_classes or len(set(self.file_ids)) < num_classes:
+            raise ValueError("expected each name and each of the file_ids once")
+        if self.void_file_id in self.file_ids:
+            raise ValueError(f"expected void_file_id={self.void_file_id} not to be among the file_ids of the classes")
+        unusable = next((name for name in self.names if not name.strip() or escaped(name) != name), None)
+        if unusable is not None:
+            raise ValueError(f"expected names without control characters, found the name {unusable!r}")
         channels = (channel for color in self.colors or () for channel in color)
         if not all(0 <= value <= 255 for value in (*self.file_ids, self.void_file_id, *channels)):
             raise ValueError("expected values of label files and of colors between 0 and 255")

@@ -39,6 +39,7 @@ class WrittenFiles:
 
     Attributes:
       path: path of the record, which need not exist.
+      is_found: whether the record shows that the command wrote something before.
       is_foreign_itself: whether there is a file of this name that is not such a record. `start` replaces it.
     """
 
@@ -46,7 +47,7 @@ class WrittenFiles:
         self.path = path
         self._entries: dict[str, set[Entry]] = collections.defaultdict(set)
         entries = _read(path)
-        self.is_foreign_itself = entries is None
+        self.is_found, self.is_foreign_itself = bool(entries), entries is None
         for entry in entries or ():
             self._entries[entry.file].add(entry)
 
