@@ -10,7 +10,6 @@ from etils import epath
 from jax.sharding import Mesh
 
 from pyrseg_jax.data.catalog import TRAINING, Dataset
-from pyrseg_jax.data.checks import check_once
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import escaped
@@ -22,6 +21,7 @@ from pyrseg_jax.reporting.logbook import Logbook, SilentLogbook
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.data_checks import check_training_data
 from pyrseg_jax.run.evaluations import (
     draw_evaluation,
     draw_predictions,
@@ -65,7 +65,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     processes.on_first(lambda: workdir.check_writable(for_training=True))
     dataset = experiment.open_data(config.data)
     config = config_lib.resolve_durations(config, len(dataset.open_split(TRAINING)))
-    _check_data(config, dataset)
+    check_training_data(config, dataset)
     model = experiment.make_model(config.model, dataset.label_space.num_classes)
     optimizer = experiment.make_optimizer(config)
     # Before anything is written: if the weights do not fit, no workdir is left behind.
@@ -105,12 +105,6 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
         logbook.sync()  # an error if the folder has been removed by now
     _print_places(workdir)
     return trainer.last_evaluation
-
-
-def _check_data(config: Config, dataset: Dataset) -> None:
-    """Check every file of the splits that the run uses: a bad file must not cost an hour of training."""
-    for split in (TRAINING, config.evaluation.split):
-        check_once(dataset.open_split(split), dataset.label_space, f"{dataset.place} ({split})")
 
 
 def _open_logbook(workdir: Workdir, schedule: Schedule, first_step: int) -> Logbook | SilentLogbook:

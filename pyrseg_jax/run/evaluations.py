@@ -14,17 +14,18 @@ from pyrseg_jax.data.catalog import Dataset
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.holdout import take
 from pyrseg_jax.distributed import mesh as mesh_lib
-from pyrseg_jax.errors import UserError, escaped, reason_of
+from pyrseg_jax.errors import UserError, escaped, naming_file, reason_of
 from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.evaluation.views import PROTOCOLS
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.reporting.analysis_figures import draw_analysis
-from pyrseg_jax.reporting.pictures import save_pictures
+from pyrseg_jax.reporting.pictures import names_of_pictures, save_pictures
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config, Data, Evaluation
 from pyrseg_jax.run.predictor import make_predictor
 from pyrseg_jax.run.results import Naming
 from pyrseg_jax.run.workdir import Workdir
+from pyrseg_jax.storage.names import file_name_of
 from pyrseg_jax.storage.paths import is_remote, local_folder
 
 log = logging.getLogger(__name__)
@@ -162,8 +163,22 @@ def draw_predictions(config: Config, model: Segmenter, variables: dict, dataset:
         return
     with _costing_only_the_figures(workdir), local_folder(workdir.figures) as place:
         predictor = make_predictor(config, model, variables, dataset.label_space)
+        taken: set[str] = set()
+        num_drawn = 0
         for i in range(num_pictures):
             record = source[i * len(source) // num_pictures]
-            pair = decode_pair(record, dataset.label_space)
-            save_pictures(place, record["name"], predictor.segment(pair.image), pair.label)
-        log.info("pictures of %d predictions are in %s", num_pictures, workdir.figures)
+            name = file_name_of(record["name"])
+            if not taken.isdisjoint(names_of_pictures(name)):
+                log.warning("%s is not drawn: its pictures would replace those of another image", record["name"])
+                continue
+            taken.update(names_of_pictures(name))
+            try:
+                with naming_file(record["name"], "cannot be drawn", "the evaluation is complete without it"):
+                    pair = decode_pair(record, dataset.label_space)
+                    missing = save_pictures(place, name, predictor.segment(pair.image), pair.label, record["name"])
+            except UserError as error:
+                missing = {place / name: str(error)}
+            for problem in missing.values():
+                log.warning("%s", problem)
+            num_drawn += not missing
+        log.info("pictures of %d predictions are in %s", num_drawn, workdir.figures)
