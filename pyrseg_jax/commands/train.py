@@ -99,10 +99,8 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
             profiler=Profiler(parse_steps(config.training.profile), workdir.path / "profile", first_step),
         )
         state = trainer.fit(state)
-        logbook.sync()
         with preemption.evaluating():
             evaluation.draw_figures(model, state)
-        logbook.sync()  # an error if the folder has been removed by now
     _print_places(workdir)
     return trainer.last_evaluation
 
@@ -171,8 +169,10 @@ class _Evaluation:
         return result
 
     def draw_figures(self, model: Segmenter, state: TrainState) -> None:
-        """Draw the figures of the last evaluation, and some predictions."""
+        """Draw the figures of the last evaluation, and some predictions; raises UserError if the workdir has been removed."""
+        self.logbook.sync()
         variables = mesh_lib.whole_on(mesh_lib.local_mesh(self.mesh), state.variables)
         if self.written is not None:
             draw_evaluation(self.config, self.workdir, self.written, self.result)
             draw_predictions(self.config, model, variables, self.dataset, self.workdir)
+        self.logbook.sync()  # looks for the workdir once more
