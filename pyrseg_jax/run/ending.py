@@ -12,6 +12,7 @@ from pyrseg_jax.training.preemption import STATUS, Preempted, say_preempted
 
 FAILED = 1
 MEMORY_SIGNS = (
+    "failed to map segment",
     "RESOURCE_EXHAUSTED",
     "std::bad_alloc",
     "Out of memory",
