@@ -63,9 +63,7 @@ def main(argv: list[str]) -> int:
                 gc.freeze()  # collecting garbage among all imported objects takes a fifth of the tracing time
                 has_started = True
                 signals.begin_work(preemption)
-                result = command(config, *(given[name] for name in mode.takes))
-                if mode.returns_evaluation:
-                    _print_evaluation(result, workdir, arguments.mode)
+                command(config, *(given[name] for name in mode.takes))
             else:
                 mode.load()(*(given[name] for name in mode.takes))
     except BaseException as error:
@@ -157,20 +155,6 @@ def read_config(arguments, mode):
             "no --config and no run in --workdir: using the packaged config %s", config_file.DEFAULT
         )
     return config, workdir
-
-
-def _print_evaluation(result: dict, workdir, mode: str) -> None:
-    """Print the table of an evaluation, and after training the folders of the run; only the first process prints."""
-    from pyrseg_jax.distributed import processes
-    from pyrseg_jax.reporting.evaluation_table import evaluation_table
-
-    if not processes.is_first():
-        return
-    print(evaluation_table(result))
-    if mode == "train":
-        print(f"run: {workdir.path}")
-        if workdir.figures.is_dir():
-            print(f"pictures: {workdir.figures}")
 
 
 def _version() -> str:

@@ -15,14 +15,15 @@ import cv2
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer, file_adapters
 
-from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.loading import load_pair, naming_pair
 from pyrseg_jax.data.record_names import to_stored
 from pyrseg_jax.data.records import ShardResult
-from pyrseg_jax.data.report import DatasetReport, checksums_of, progress
+from pyrseg_jax.data.report import DatasetReport, checksums_of, facts_of, progress
+from pyrseg_jax.data.rules import describe_rules
 from pyrseg_jax.data.source import FileSource
 from pyrseg_jax.distributed.worker_pool import WorkerPool
-from pyrseg_jax.errors import UserError, reason_of
+from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage import documents
 
 FEATURES = tfds.features.FeaturesDict(
@@ -49,7 +50,7 @@ class Shard:
         cls, split: str, source: FileSource, start: int, stop: int, staging: Path, label_space: LabelSpace
     ) -> "Shard":
         """Return a file name made from the state of the pairs: if a pair changes, the name changes."""
-        lines = [split, repr(label_space.values()), *source.fingerprint()[start:stop]]
+        lines = [describe_rules(), split, repr(label_space.values()), *source.fingerprint()[start:stop]]
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:24]
         return cls(split, range(start, stop), staging / f"{digest}.array_record")
 
@@ -121,23 +122,17 @@ def write_shard(shard: Shard, source: FileSource, label_space: LabelSpace) -> di
 
     def examples() -> Iterator[tuple[str, bytes]]:
         for index in shard.indices:
-            place = f"pair {index} of {shard.split}"  # until its files are known
             try:
-                record = source[index]
-                place = record["image_name"]
-                label = decode_pair(record, label_space).label
-                example = {"image": record["image"], "label": record["label"], "name": to_stored(record["name"])}
-                serialized = serializer.serialize_example(FEATURES.encode_example(example))
+                with naming_pair(source, index):
+                    record, pair = load_pair(source, index, label_space)
+                    example = {"image": record["image"], "label": record["label"], "name": to_stored(record["name"])}
+                    serialized = serializer.serialize_example(FEATURES.encode_example(example))
+                    line = (example["name"], *checksums_of(record["image"], pair.label))
+                    found.add(pair.label, facts_of(index, record, pair))
             except UserError as error:
-                found.problems.append((index, str(error)))
+                found.add_problem(index, error)
                 continue
-            except Exception as error:  # whatever a library raises on a strange file
-                found.problems.append(
-                    (index, f"{place} or its label cannot be read ({reason_of(error)}): replace them")
-                )
-                continue
-            found.add(label)
-            checksums.append((example["name"], *checksums_of(record["image"], label)))
+            checksums.append(line)
             yield example["name"], serialized
 
     partial = shard.path.with_suffix(f".{os.getpid()}.partial")
