@@ -130,6 +130,17 @@ def test_a_png_whose_data_ends_early_is_refused():
             decode.decode_image(data, "x")
 
 
+def test_a_png_with_a_second_header_is_refused_before_its_size_is_believed():
+    small, large = write_png(np.ones((4, 4), int), 4), claiming("PNG", 13_000, 13_000)
+    for first, second in ((small, large), (large, small)):
+        data = first[:33] + second[8:33] + first[33:]
+        for read in (decode.decode_image, lambda data, name: decode.decode_label(data, name, SPACE)):
+            with pytest.raises(
+                UserError, match=r"x is damaged \(it has a second header at byte 33\)|x claims 13000 × 13000"
+            ):
+                read(data, "x")
+
+
 # --- orientation
 
 ODD = [

@@ -72,6 +72,8 @@ def open_image(data: bytes, name: str, formats: tuple[str, ...]) -> ImageFile.Im
     """
     kind = recognize(data, name, formats)
     with naming_file(name, ACTION, ADVICE), _quiet():
+        if kind == "PNG" and png_chunks.read_png_header(data) is None:
+            raise UserError(f"{name} is damaged (its header is not that of a PNG): {ADVICE}")
         if size := _size_in_header(kind, data):
             check_claimed_size(name, kind, *size, data)
         image = _open(kind, name, data, *(size or (0, 0)))

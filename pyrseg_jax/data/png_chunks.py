@@ -63,6 +63,8 @@ def find_png_damage(data: bytes) -> str | None:
         is_critical = not kind[0] & 32
         if is_critical and zlib.crc32(data[start - 4 : end]) != int.from_bytes(data[end : end + 4]):
             return f"the checksum of its chunk {name} at byte {start - 8} is wrong"
+        if kind == b"IHDR" and start > 16:
+            return f"it has a second header at byte {start - 8}"
         if kind == b"IDAT":
             parts.append(memoryview(data)[start:end])
     return _find_short_data(parts, num_raw_bytes(header))
@@ -100,7 +102,7 @@ def without_metadata(data: bytes) -> bytes:
     """Return a PNG with only the chunks that decide its pixels: metadata can be damaged, or unpack to any size."""
     parts = [SIGNATURE]
     for kind, start, end in png_chunks(data):
-        if kind in _NEEDED or not kind[0] & 32:
+        if (kind in _NEEDED or not kind[0] & 32) and (kind != b"IHDR" or len(parts) == 1):
             parts.append(data[start - 8 : end + 4])
         if kind == b"IEND":
             break
