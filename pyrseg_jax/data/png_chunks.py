@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # color types
+_DEPTHS = {GRAY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GRAY_ALPHA: (8, 16), RGB_ALPHA: (8, 16)}
 _SAMPLES = {GRAY: 1, RGB: 3, PALETTE: 1, GRAY_ALPHA: 2, RGB_ALPHA: 4}
 # (first row, first column, step of rows, step of columns) of the seven passes of an interlaced PNG.
 _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
@@ -29,10 +30,12 @@ class PngHeader(NamedTuple):
 
 
 def read_png_header(data: bytes) -> PngHeader | None:
-    """Read the header; return None if the file does not begin like a PNG."""
+    """Read the header; return None if it is not that of a PNG."""
     if not data.startswith(SIGNATURE + b"\0\0\0\x0dIHDR") or len(data) < 33:
         return None
     width, height, depth, color_type, _, _, interlace = struct.unpack_from(">IIBBBBB", data, 16)
+    if depth not in _DEPTHS.get(color_type, ()):
+        return None
     return PngHeader(width, height, depth, color_type, interlace == 1)
 
 
@@ -51,7 +54,7 @@ def find_png_damage(data: bytes) -> str | None:
     Unpacks the image data piece by piece and keeps none of it, so that a small file cannot fill the memory.
     """
     header = read_png_header(data)
-    if header is None or header.color_type not in _SAMPLES:
+    if header is None:
         return "its header is not that of a PNG"
     parts = []
     for kind, start, end in png_chunks(data):
