@@ -104,11 +104,11 @@ def test_a_verdict_of_other_rules_is_not_believed(tmp_path, monkeypatch):
 
 def test_a_problem_that_is_gone_is_not_repeated(tmp_path, monkeypatch):
     root = write_folder(tmp_path / "data", {"training": 3}, size=(8, 8))
-    real = loading.decode_pair
+    real, failures = loading.decode_pair, []
 
     def decode(record, label_space):
         if record["name"] == "training_1":
-            raise failure
+            raise failures[-1]
         return real(record, label_space)
 
     monkeypatch.setattr(loading, "decode_pair", decode)
@@ -117,6 +117,7 @@ def test_a_problem_that_is_gone_is_not_repeated(tmp_path, monkeypatch):
         (OSError(5, "Input/output error"), False),
         (ValueError(), True),
     ):
+        failures.append(failure)
         with pytest.raises(UserError, match=r"training_1\.jpg or its label map cannot be used \("):
             check(root)
         assert is_remembered(root) == is_lasting
@@ -166,6 +167,8 @@ CHANGES = ("nothing", "content", "content, time kept", "replaced, time kept", "r
 def change(root: Path, how: str, index: int, value: int) -> None:
     """Change one pair of a set; with times kept, `ls` shows no difference."""
     label = sorted((root / "annotations" / "training").iterdir())[index]
+    if label.is_symlink():
+        return
     image = next((root / "images" / "training").glob(f"{label.stem}.*"))
     found, data = label.stat(), bytearray(label.read_bytes())
     data[len(data) // 2] ^= value
