@@ -12,7 +12,9 @@ def entry() -> int:
 
         terminal.prepare_streams()
         with signals.handling():
-            return terminal.final_status(main(sys.argv))
+            status = terminal.final_status(main(sys.argv))
+            signals.end_if_signaled(status)
+            return status
     except KeyboardInterrupt:  # before the signals were handled
         print("interrupted: nothing was started, so nothing has changed", file=sys.stderr)
         return 130
@@ -61,9 +63,7 @@ def main(argv: list[str]) -> int:
                 gc.freeze()  # collecting garbage among all imported objects takes a fifth of the tracing time
                 has_started = True
                 signals.begin_work(preemption)
-                result = command(config, *(given[name] for name in mode.takes))
-                if mode.returns_evaluation:
-                    _print_evaluation(result, workdir, arguments.mode)
+                command(config, *(given[name] for name in mode.takes))
             else:
                 mode.load()(*(given[name] for name in mode.takes))
     except BaseException as error:
@@ -129,13 +129,17 @@ def read_config(arguments, mode):
     applied to it.
     """
     import logging
+    import os
 
+    from pyrseg_jax.errors import UserError
     from pyrseg_jax.run import config as config_lib
     from pyrseg_jax.run import config_file
     from pyrseg_jax.run.workdir import Workdir
 
     # An empty value, as an unset variable of a shell gives it, is the same as no flag.
     chosen, folder = arguments.flags["config"] or None, arguments.flags["workdir"] or None
+    if folder is not None and os.path.expanduser(folder).startswith("~"):  # it would become a folder of this name
+        raise UserError(f"--workdir={folder}: the home folder is not known: set HOME, or write the whole path")
     name = config_file.find(chosen or config_file.DEFAULT)
     workdir = Workdir(folder or f"runs/{config_file.default_run_name(name)}")
     reads_workdir = chosen is None and folder is not None and workdir.has_run()
@@ -151,20 +155,6 @@ def read_config(arguments, mode):
             "no --config and no run in --workdir: using the packaged config %s", config_file.DEFAULT
         )
     return config, workdir
-
-
-def _print_evaluation(result: dict, workdir, mode: str) -> None:
-    """Print the table of an evaluation, and after training the folders of the run; only the first process prints."""
-    from pyrseg_jax.distributed import processes
-    from pyrseg_jax.reporting.evaluation_table import evaluation_table
-
-    if not processes.is_first():
-        return
-    print(evaluation_table(result))
-    if mode == "train":
-        print(f"run: {workdir.path}")
-        if workdir.figures.is_dir():
-            print(f"pictures: {workdir.figures}")
 
 
 def _version() -> str:

@@ -21,7 +21,6 @@ class Mode(NamedTuple):
     is_parallel: whether several processes can run it together.
     reads_run: whether the workdir must hold a run of this configuration.
     has_config: whether there is a configuration at all.
-    returns_evaluation: whether the function returns the result of an evaluation, to be printed as a table.
     interrupted: what is true of the mode's files after Ctrl-C or another signal, and what the same command does next.
     resumable: the same for a run that has a checkpoint; "" if that makes no difference.
     memory: what the user can do when memory runs out.
@@ -36,7 +35,6 @@ class Mode(NamedTuple):
     is_parallel: bool = False
     reads_run: bool = False
     has_config: bool = True
-    returns_evaluation: bool = False
     interrupted: str = "nothing was written; the same command starts again"
     resumable: str = ""
     memory: str = "close other programs and start the same command again"
@@ -61,7 +59,6 @@ MODES = {
         *("train", "train"),
         takes=("workdir", "preemption"),
         is_parallel=True,
-        returns_evaluation=True,
         interrupted="there is no checkpoint yet; the same command starts again",
         resumable="the same command resumes from the last checkpoint",
         memory="lower config.training.batch_size or config.data.crop_px, set config.training.accumulate=2 or "
@@ -73,14 +70,13 @@ MODES = {
         takes=("workdir", "step"),
         is_parallel=True,
         reads_run=True,
-        returns_evaluation=True,
         interrupted="no result was written; the same command starts again",
         memory="lower config.evaluation.batch_size, or choose config.evaluation.protocol=single",
     ),
     "predict": Mode(
         "segment an image or a folder of images",
         *("predict", "predict"),
-        takes=("workdir", "input", "output", "step"),
+        takes=("workdir", "input", "output", "step", "overwrite"),
         needs=("input", "output"),
         reads_run=True,
         interrupted="each file in --output is complete; the same command finishes the others",
@@ -103,7 +99,7 @@ MODES = {
     "export": Mode(
         "write the trained model as one portable file; default: model.zip in the workdir",
         *("export", "export"),
-        takes=("workdir", "output", "sizes", "step"),
+        takes=("workdir", "output", "sizes", "step", "overwrite"),
         reads_run=True,
         interrupted="a model file is complete or absent; the same command starts again",
         memory="export fewer or smaller --sizes",

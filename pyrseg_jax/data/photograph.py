@@ -29,8 +29,8 @@ def to_array(image: Image.Image, name: str) -> UInt8[np.ndarray, "h w 3"]:
     """Convert a PIL image to RGB, without turning it; put a white background behind transparency.
 
     Numbers of more than eight bits are scaled: 16 bits from 0 … 65535 to 0 … 255, and floating-point numbers from 0 … their
-    maximum, or 0 … 1. Pixels without data (NaN, infinite, above 1e30, or GDAL's value for missing pixels) take the mean of the others, and
-    a warning names the file.
+    maximum, or 0 … 1. Pixels without data (NaN, infinite, above 1e30, or GDAL's value for missing pixels) take the
+    mean of the others, and a warning names the file.
 
     Raises:
       UserError: naming the file, if no pixel has data.

@@ -176,4 +176,5 @@ def training_batches(
     if workers:
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         batches = batches.mp_prefetch(options, end_with_parent)
-    return TrainingBatches(iter(batches))
+    with interrupts_left_to_parent():  # Grain starts threads here, which start the worker processes later
+        return TrainingBatches(iter(batches))

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 
 def end_with_parent(*_: object) -> None:
@@ -35,6 +36,8 @@ def interrupts_left_to_parent() -> Iterator[None]:
     The terminal sends SIGINT to all processes of the group. A worker that is still importing its modules would print a traceback.
     Processes and threads that start here inherit the block. Other threads of this process still receive the signal.
     """
+    # Python starts this helper with the first worker, and would unblock the signal then.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -85,6 +85,12 @@ FLAGS = {
     ),
     "num_processes": Flag("N", "the number of processes, with --coordinator", _at_least(1)),
     "process_id": Flag("N", "the index of this process, from 0", _at_least(0)),
+    "overwrite": Flag(
+        "",
+        "replace files at the output that this command did not write; inputs and ground truth are never replaced",
+        _read_switch,
+        False,
+    ),
     "debug": Flag("", "show tracebacks of errors", _read_switch, False),
 }
 SHARED_FLAGS = ("config", "workdir", "debug")
@@ -200,7 +206,8 @@ def _spell_out(argv: Sequence[str]) -> list[str]:
     value.
     """
     about = keys.keys_of(config_lib.Config)
-    switches = {f"--config.{name}" for name, key in about.items() if key.type is bool} | {"--debug"}
+    switches = {f"--config.{name}" for name, key in about.items() if key.type is bool}
+    switches |= {f"--{name}" for name, flag in FLAGS.items() if not flag.metavar}
     result = []
     for word, following in zip(argv, [*argv, ""][1:], strict=True):
         if re.match(r"-[a-z]\w", word):

@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pyrseg_jax.errors import UserError, reason_of
 from pyrseg_jax.run.signals import NOTHING_STARTED, Stopped, name_of
@@ -24,6 +24,7 @@ THREADS = (
 )
 
 
+@runtime_checkable
 class Ending(Protocol):
     """What a mode knows of its end; `commands.Mode` is one. `memory`: what to do when memory runs out."""
 

@@ -174,8 +174,14 @@ def make_evaluation_protocol(config: Config) -> Protocol:
 
 def describe_protocol(config: Config) -> dict:
     """Describe how predictions were made, for readers who compare results."""
-    described = make_evaluation_protocol(config).describe()
-    return described | {"threshold": config.evaluation.threshold}
+    protocol = make_evaluation_protocol(config)
+    return protocol.describe() | {
+        "threshold": config.evaluation.threshold,
+        "short_side_px": protocol.short_side_px,
+        "long_side_px": protocol.long_side_px,
+        "window_px": protocol.window_px,
+        "stride": protocol.stride,
+    }
 
 
 def use_compilation_cache() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from pyrseg_jax.distributed.worker_processes import end_children
-from pyrseg_jax.training.preemption import Phase, Preemption
+from pyrseg_jax.training.preemption import Phase, Preempted, Preemption
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NOTHING_STARTED = "nothing was started, so nothing has changed"
@@ -34,6 +34,7 @@ def name_of(number: int) -> str:
 # Whether the chosen mode works already. Until then, a signal ends the process at once: no file is open yet, and an exception in the
 # middle of an import gets lost in a library, or turns into an error of another kind.
 _is_working = False
+_sent_again: list[int] = []  # interrupts that this process has sent to itself, which count no second time
 
 
 @contextlib.contextmanager
@@ -61,7 +62,7 @@ def handling() -> Iterator[None]:
     # The C handler writes the signal's number to this pipe at once, whatever the main thread does.
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
-    sys.unraisablehook = _drop_interrupts
+    sys.unraisablehook = _send_lost_again
     try:
         yield
     finally:
@@ -77,6 +78,16 @@ def begin_work(preemption: Preemption | None) -> None:
         preemption.phase = Phase.STARTING
 
 
+def end_if_signaled(status: int) -> None:
+    """End the process now if its exit status is that of a signal.
+
+    The work was cut off at any place, and libraries may have threads there that would abort the usual end of the interpreter.
+    """
+    if status in [128 + number for number in NUMBERS]:
+        end_children()
+        os._exit(status)
+
+
 def _watch(reader: int) -> None:
     """Read the numbers of signals, and end the process at the second Ctrl-C."""
     count, has_said = 0, False
@@ -85,7 +96,12 @@ def _watch(reader: int) -> None:
             print(STILL_ENDING, file=sys.stderr, flush=True)
             has_said = True
             continue
-        count += os.read(reader, 1) == bytes([signal.SIGINT])
+        if os.read(reader, 1) != bytes([signal.SIGINT]):
+            continue
+        if _sent_again:
+            _sent_again.pop()
+            continue
+        count += 1
         if count > 1:
             _end(signal.SIGINT, "interrupted twice: ended at once")
 
@@ -97,7 +113,16 @@ def _end(number: int, line: str) -> None:
     os._exit(128 + number)
 
 
-def _drop_interrupts(unraisable) -> None:
-    """Say nothing of an interrupt that arrived inside of a destructor, where no exception can get out."""
-    if not issubclass(unraisable.exc_type, KeyboardInterrupt | Stopped):
+def _send_lost_again(unraisable) -> None:
+    """Raise an interrupt again that arrived inside of a destructor or a callback, where no exception can get out."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt | Stopped):
+        number = unraisable.exc_value.number if issubclass(unraisable.exc_type, Stopped) else signal.SIGINT
+        threading.Timer(0.05, _send_again, (number,)).start()
+    elif not issubclass(unraisable.exc_type, Preempted):  # which has a thread of its own that ends the process
         sys.__unraisablehook__(unraisable)
+
+
+def _send_again(number: int) -> None:
+    if number == signal.SIGINT:
+        _sent_again.append(number)
+    os.kill(os.getpid(), number)

@@ -10,6 +10,9 @@ from typing import TextIO
 
 from pyrseg_jax.errors import escaped
 
+PLAINLY = (
+    "pyrseg_plainly"  # how a stream writes characters that its encoding does not have; see `codecs.register_error`
+)
 BROKEN_PIPE = 141  # what a shell reports after SIGPIPE: 128 + 13
 # These libraries log every file that they read or write, or where their own caches are.
 NOISY_LIBRARIES = ("absl", "orbax", "jax", "tensorflow_datasets", "etils", "grain", "matplotlib")
@@ -81,11 +84,13 @@ def prepare_streams() -> None:
         except OSError:
             # A closed one would be given to the next file that is opened, and printing would then write into that file.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    codecs.register_error("pyrseg_plain", _write_plainly)
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115  # stays open until the process ends
     sys.stdout = sys.__stdout__ = _safe(sys.stdout, 1)
     sys.stderr = sys.__stderr__ = _safe(sys.stderr, 2)
     logging.raiseExceptions = False
+    # Python starts a process that removes shared memory and semaphores that a killed program leaves. It would warn of each of
+    # them, after the last line of the program itself.
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
 
 
 def final_status(status: int) -> int:
@@ -136,7 +141,7 @@ def _safe(stream: TextIO | None, descriptor: int) -> Output:
     assert isinstance(stream, io.TextIOWrapper)
     options = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
     encoding = stream.encoding
-    return Output(stream.detach(), encoding=encoding, errors="pyrseg_plain", **options)
+    return Output(stream.detach(), encoding=encoding, errors=PLAINLY, **options)
 
 
 def _write_plainly(error: UnicodeError) -> tuple[str, int]:
@@ -153,3 +158,6 @@ def _as_ascii(character: str) -> str:
 
 def _log_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
     logging.getLogger("py.warnings").warning("%s: %s", category.__name__, message)
+
+
+codecs.register_error(PLAINLY, _write_plainly)
