@@ -16,11 +16,11 @@ from support.data_sets import CLASSES, draw_pair
 from support.runs import STEP, tiny_config, write_run
 
 import pyrseg_jax
+from pyrseg_jax.commands import export as export_command
 from pyrseg_jax.commands.export import export
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.predict import predict
-from pyrseg_jax.export import write
 from pyrseg_jax.export.format import PLATFORMS, Exported
 from pyrseg_jax.export.predictor import ExportedPredictor
 from pyrseg_jax.run import experiment
@@ -155,7 +155,7 @@ def test_a_full_disk_is_one_line(exported, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(write, "write_bytes_atomically", fail)
+    monkeypatch.setattr(export_command, "write_export", fail)
     with pytest.raises(UserError, match=r"m.zip cannot be written \(No space left on device\): name another file"):
         export(config, Workdir(str(run)), str(tmp_path / "m.zip"), ["64x96"])
     assert not (tmp_path / "m.zip").exists()
