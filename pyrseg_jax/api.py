@@ -7,7 +7,7 @@ from etils import epath
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.export.predictor import ExportedPredictor
-from pyrseg_jax.export.stablehlo import read_export
+from pyrseg_jax.export.read import read_export
 from pyrseg_jax.reporting.result import Result
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.predictor import ImageLike, Predictor, make_predictor, read_image

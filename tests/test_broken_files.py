@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from support.native_files import mat, mat_73, write_ade20k, write_coco_stuff10k, zip_folder
 
-from pyrseg_jax.data import archive
+from pyrseg_jax.data import zip_archive
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.errors import UserError
 
@@ -112,7 +112,7 @@ ADE_PROBLEMS = [
     ("zip cut off", r"ADEChallengeData2016\.zip cannot be read as a zip .*it may be cut off; fetch the file again"),
     ("not a zip", r"ADEChallengeData2016\.zip cannot be read as a zip"),
     ("zip damaged", r"\.zip:ADEChallengeData2016/images/training/ADE_train_00000003\.jpg cannot be unpacked"),
-    ("zip with a password", r"ADE_train_00000003\.jpg cannot be unpacked .*password"),
+    ("zip with a password", r"ADE_train_00000003\.jpg cannot be unpacked without its password"),
     ("zip that escapes", r"the entry 'ADEChallengeData2016/\.\./\.\./\.\./\.bashrc' leads out of its folder"),
     ("zip of something else", r"ADEChallengeData2016\.zip is a different zip file"),
     ("zip bomb", r"images/training/zeros\.jpg unpacks to 3 MiB, above the limit of 1 MiB"),
@@ -141,13 +141,13 @@ def assert_refused_and_nothing_lost(name: str, root: Path, prepared: Path, messa
 def test_broken_files_of_ade20k_are_named(good, tmp_path, monkeypatch, what, message):
     ade, _, prepared = good
     if what == "zip bomb":
-        monkeypatch.setattr(archive, "MAX_FILE_BYTES", 2**20)
+        monkeypatch.setattr(zip_archive, "MAX_FILE_BYTES", 2**20)
     root = damage_ade(Path(shutil.copytree(ade, tmp_path / "ADEChallengeData2016")), what)
     assert_refused_and_nothing_lost("ade20k", root, prepared, message)
 
 
 def test_a_zip_with_a_wrong_size_is_unpacked_only_up_to_the_limit(good, tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "MAX_FILE_BYTES", 2**20)
+    monkeypatch.setattr(zip_archive, "MAX_FILE_BYTES", 2**20)
     path = damage_zip(zip_folder(good[0], tmp_path / "ADEChallengeData2016.zip"), "zip bomb")
     data = path.read_bytes().replace((3_000_000).to_bytes(4, "little"), (1000).to_bytes(4, "little"))
     path.write_bytes(data)

@@ -15,7 +15,7 @@ from pyrseg_jax.data.label_space import LabelSpace, ade_layout
 from pyrseg_jax.data.records import ShardResult, StoredReport, StoredReports
 from pyrseg_jax.data.report import DatasetReport
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.export.stablehlo import About
+from pyrseg_jax.export.format import About
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run.results import StoredResult
 from pyrseg_jax.run.workdir import Initialization
@@ -98,7 +98,14 @@ def test_what_is_wrong_with_the_classes_is_named(values, message):
         documents.parse_json(json.dumps(whole), LabelSpace, "x")
 
 
-ABOUT = {"format": 1, "label_space": dataclasses.asdict(ade_layout(("road",))), "sizes": [[64, 64]], "threshold": 0.5}
+ABOUT = {
+    "format": 1,
+    "classes": ["road"],
+    "label_space": dataclasses.asdict(ade_layout(("road",))),
+    "strides": [8, 4],
+    "sizes": [[64, 64]],
+    "threshold": 0.5,
+}
 REPORT = DatasetReport.empty(2).to_json()
 WEIGHTS = {"file": "w.pth", "sha256": "0", "source": "HRNet"}
 
@@ -107,7 +114,7 @@ WEIGHTS = {"file": "w.pth", "sha256": "0", "source": "HRNet"}
     ("schema", "whole", "values", "message"),
     [
         (About, ABOUT, {"sizes": []}, r"sizes=\[\]: "),
-        (About, ABOUT, {"format": 2}, "format=2: expected 1"),
+        (About, ABOUT, {"format": 3}, "format=3: expected 1 or 2"),
         (About, ABOUT, {"threshold": 5.0}, "threshold=5.0: expected at most 1"),
         (Initialization, WEIGHTS, {"file": 1}, "file=1: expected str, found int"),
         (StoredReport, REPORT, {"pixels": [1]}, "found lists of different lengths"),

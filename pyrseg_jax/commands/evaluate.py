@@ -2,13 +2,13 @@
 
 import logging
 
-from pyrseg_jax.data.checks import check_once
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting.evaluation_table import print_table
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.data_checks import check_evaluation_data
 from pyrseg_jax.run.evaluations import draw_evaluation, make_evaluator, with_context, write_result
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.restore import restore
@@ -42,7 +42,7 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
             f"({', '.join(dataset.label_space.names[:4])}, …): evaluate on the data set that the run was trained on"
         )
     source = dataset.open_split(config.evaluation.split)
-    check_once(source, dataset.label_space, f"{dataset.place} ({config.evaluation.split})")
+    check_evaluation_data(config, dataset)
     mesh = experiment.make_mesh(config.parallel)
     model = experiment.make_model(config.model, label_space.num_classes)
     trained = restore(config, model, workdir, mesh_lib.replicated(mesh), step)

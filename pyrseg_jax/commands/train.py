@@ -10,17 +10,18 @@ from etils import epath
 from jax.sharding import Mesh
 
 from pyrseg_jax.data.catalog import TRAINING, Dataset
-from pyrseg_jax.data.checks import check_once
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import escaped
 from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.models.initial import num_parameters
+from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.reporting.evaluation_table import evaluation_table
 from pyrseg_jax.reporting.logbook import Logbook, SilentLogbook
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.data_checks import check_training_data
 from pyrseg_jax.run.evaluations import (
     draw_evaluation,
     draw_predictions,
@@ -64,7 +65,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     processes.on_first(lambda: workdir.check_writable(for_training=True))
     dataset = experiment.open_data(config.data)
     config = config_lib.resolve_durations(config, len(dataset.open_split(TRAINING)))
-    _check_data(config, dataset)
+    check_training_data(config, dataset)
     model = experiment.make_model(config.model, dataset.label_space.num_classes)
     optimizer = experiment.make_optimizer(config)
     # Before anything is written: if the weights do not fit, no workdir is left behind.
@@ -98,24 +99,10 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
             profiler=Profiler(parse_steps(config.training.profile), workdir.path / "profile", first_step),
         )
         state = trainer.fit(state)
-        logbook.sync()
         with preemption.evaluating():
-            variables = mesh_lib.whole_on(mesh_lib.local_mesh(mesh), state.variables)
-            if evaluation.written is not None:
-                draw_evaluation(config, workdir, evaluation.written, trainer.last_evaluation)
-                draw_predictions(config, model, variables, dataset, workdir)
-        logbook.sync()  # an error if the folder has been removed by now
-    if processes.is_first():
-        print(f"run: {escaped(str(workdir.path))}")
-        if workdir.figures.is_dir():
-            print(f"pictures: {escaped(str(workdir.figures))}")
+            evaluation.draw_figures(model, state)
+    _print_places(workdir)
     return trainer.last_evaluation
-
-
-def _check_data(config: Config, dataset: Dataset) -> None:
-    """Check every file of the splits that the run uses: a bad file must not cost an hour of training."""
-    for split in (TRAINING, config.evaluation.split):
-        check_once(dataset.open_split(split), dataset.label_space, f"{dataset.place} ({split})")
 
 
 def _open_logbook(workdir: Workdir, schedule: Schedule, first_step: int) -> Logbook | SilentLogbook:
@@ -125,6 +112,14 @@ def _open_logbook(workdir: Workdir, schedule: Schedule, first_step: int) -> Logb
     logbook = Logbook(workdir.path, schedule.last_step, schedule.batch_size, first_step)
     workdir.results.drop_after(first_step)
     return logbook
+
+
+def _print_places(workdir: Workdir) -> None:
+    """Print where the run and its pictures are; only the first process prints."""
+    if processes.is_first():
+        print(f"run: {escaped(str(workdir.path))}")
+        if workdir.figures.is_dir():
+            print(f"pictures: {escaped(str(workdir.figures))}")
 
 
 def _log_start(config: Config, dataset: Dataset, state: TrainState, schedule: Schedule) -> None:
@@ -141,10 +136,10 @@ def _log_start(config: Config, dataset: Dataset, state: TrainState, schedule: Sc
 
 @dataclasses.dataclass
 class _Evaluation:
-    """Evaluates the state after a step, and writes the result.
+    """Evaluates the state after a step, writes the result, and draws the figures of the last one.
 
     Attributes:
-      written: the path of the last result; None in all processes but the first.
+      written, result: the last result and the path of its file; only the first process writes.
     """
 
     config: Config
@@ -155,6 +150,7 @@ class _Evaluation:
     mesh: Mesh
     schedule: Schedule
     written: epath.Path | None = None
+    result: dict = dataclasses.field(default_factory=dict)
 
     def __call__(self, step: int, state: TrainState) -> dict:
         """Return the result; the table of the last step is printed before anything is written."""
@@ -169,5 +165,14 @@ class _Evaluation:
                 if is_last:
                     self.logbook.show(evaluation_table(result))
             finally:  # a closed pipe costs the table, not the result
-                self.written = write_result(result, self.config, self.workdir)
+                self.written, self.result = write_result(result, self.config, self.workdir), result
         return result
+
+    def draw_figures(self, model: Segmenter, state: TrainState) -> None:
+        """Draw the figures of the last evaluation, and some predictions; raises UserError if the workdir has been removed."""
+        self.logbook.sync()
+        variables = mesh_lib.whole_on(mesh_lib.local_mesh(self.mesh), state.variables)
+        if self.written is not None:
+            draw_evaluation(self.config, self.workdir, self.written, self.result)
+            draw_predictions(self.config, model, variables, self.dataset, self.workdir)
+        self.logbook.sync()  # looks for the workdir once more

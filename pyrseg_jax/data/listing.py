@@ -6,20 +6,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
+from pyrseg_jax.data.image_formats import UNREADABLE_SUFFIXES
 from pyrseg_jax.errors import escaped
 
-# Formats of photographs that neither Pillow nor OpenCV reads.
-UNREADABLE = {
-    ".heic": "HEIC",
-    ".heif": "HEIF",
-    ".cr2": "camera raw",
-    ".cr3": "camera raw",
-    ".nef": "camera raw",
-    ".arw": "camera raw",
-    ".dng": "camera raw",
-    ".svg": "SVG",
-    ".pdf": "PDF",
-}
 MAX_NAMED = 3  # folders that a line names
 MAX_KINDS = 6  # kinds of files that a line names
 MAX_SUFFIX = 12  # characters; what is longer is a part of a name with a dot in it
@@ -74,6 +63,12 @@ def passed_over(entries: Entries, suffixes: Collection[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
+def say_passed_over(place: str, text: str) -> str:
+    """Return a line like `data/images/training: 1 folder (city) is passed over`, given what `passed_over` returned."""
+    is_one = text.startswith("1 ") and ", " not in text and " and " not in text
+    return f"{place}: {text} {'is' if is_one else 'are'} passed over"
+
+
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
@@ -94,7 +89,7 @@ def _name_kind(kind: str, count: int) -> str:
     if not kind:
         return _count(count, "file") + " without a known suffix"
     advice = "convert it to JPEG" if count == 1 else "convert them to JPEG"
-    note = f" ({UNREADABLE[kind]} is not read: {advice})" if kind in UNREADABLE else ""
+    note = f" ({UNREADABLE_SUFFIXES[kind]} is not read: {advice})" if kind in UNREADABLE_SUFFIXES else ""
     return _count(count, f"{escaped(kind)} file") + note
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
 from pyrseg_jax.conventions import VOID
-from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.loading import load_pair
 from pyrseg_jax.data.resample import resize_image, resize_labels
 from pyrseg_jax.data.source import Source
 from pyrseg_jax.data.threads import THREADS, ordered_map
@@ -55,7 +55,7 @@ def evaluation_batches(
     """Iterate once over a whole split.
 
     Args:
-      source: records as `decode.decode_pair` takes them.
+      source: the split.
       label_space: the classes in their label files.
       sizes_of: (height, width) of an image → the sizes that the network sees, one per scale.
       batch_size: B. The last batch of each tuple of sizes is padded to B.
@@ -65,8 +65,7 @@ def evaluation_batches(
     """
 
     def load(index: int) -> tuple[Sizes, _Item]:
-        record = source[index]
-        pair = decode_pair(record, label_space)
+        record, pair = load_pair(source, index, label_space)
         sizes = sizes_of(*pair.label.shape)
         images = tuple(resize_image(pair.image, size) for size in sizes)
         view_label = resize_labels(pair.label, sizes[0])

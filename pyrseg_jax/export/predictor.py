@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pyrseg_jax.data.resample import resize_image, upsample_argmax
-from pyrseg_jax.export.stablehlo import Exported
+from pyrseg_jax.export.format import Exported
 from pyrseg_jax.reporting.result import Result
 from pyrseg_jax.run.predictor import Predictor, check_finite
 

@@ -170,6 +170,19 @@ def parse(argv: Sequence[str], modes: Mapping[str, Any]) -> Arguments:
     return Arguments(mode, topic, flags, changes)
 
 
+def asks_for_debug(argv: Sequence[str]) -> bool:
+    """Return whether a command line asks for tracebacks, as far as one can tell before it is parsed: it may be wrong."""
+    answer = False
+    for word, following in zip(argv, [*argv, ""][1:], strict=True):
+        name, has_value, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and name == "debug":
+            value = value if has_value else following
+            answer = value.lower() not in ("false", "0")
+        elif word == "--nodebug":
+            answer = False
+    return answer
+
+
 def _choose_mode(words: list[str], flag: str | None, modes: Mapping[str, Any]) -> tuple[str, str | None]:
     """Return mode and topic from the words of the command line and the value of --mode."""
     if flag is not None:
