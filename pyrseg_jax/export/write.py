@@ -69,7 +69,7 @@ def write_export(
         raise UserError(f"this checkpoint cannot be exported: {problem}; choose an earlier one with --step")
     (height, width), program = sizes[0], program_name(sizes[0])
     parts: dict[str, Buffer] = {WEIGHTS: _write_npz(weights)}
-    parts |= {program_name(size): _lower(model, weights, size, threshold) for size in sizes}
+    parts |= {program_name(size): bytes(_lower(model, weights, size, threshold)) for size in sizes}
     parts[README] = HOW_TO.format(name=json.dumps(path.name), program=program, height=height, width=width).encode()
     about = about | {
         "format": FORMAT,

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def read_pytorch(path: Path) -> dict[str, np.ndarray]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # PyTorch warns of what a damaged file says before it raises an error
-                content = torch.load(file, map_location="cpu", weights_only=True)
+                content = torch.load(cast(IO[bytes], file), map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise UserError(
                 f"{path} was not read: it is damaged, or it holds objects other than weights, which could run code"
