@@ -53,7 +53,9 @@ def _check(found: h5py.Dataset, num_bytes: int) -> None:
     check_shape(tuple(found.shape)[::-1], kind)
     needed, stored = found.size * found.dtype.itemsize, found.id.get_storage_size()
     if found.chunks:
-        num_chunks = int(np.prod([-(-size // chunk) for size, chunk in zip(found.shape, found.chunks, strict=True)]))
+        num_chunks = int(
+            np.prod([-(-size // chunk) for size, chunk in zip(found.shape or (), found.chunks, strict=True)])
+        )
         if found.id.get_num_chunks() != num_chunks:
             raise DamagedError(f"it holds {found.id.get_num_chunks()} of the {num_chunks} parts of the variable")
         needed = num_chunks * int(np.prod(found.chunks)) * found.dtype.itemsize
@@ -69,9 +71,10 @@ def _read_chunks(found: h5py.Dataset, chunk: tuple[int, ...], num_bytes: int) ->
     filters = [properties.get_filter(i) for i in range(properties.get_nfilters())]
     if unknown := [number for number, *_ in filters if number not in (_DEFLATE, _SHUFFLE)]:
         raise WrongKindError(f"is stored with HDF5's filter {unknown[0]}: expected deflate or no compression")
-    values = np.zeros(found.shape, found.dtype)
+    shape: tuple[int, ...] = found.shape  # pyright: ignore[reportAssignmentType]  # None only where there is no data
+    values = np.zeros(shape, found.dtype)
     size = int(np.prod(chunk)) * found.dtype.itemsize
-    for place in itertools.product(*(range(0, n, step) for n, step in zip(found.shape, chunk, strict=True))):
+    for place in itertools.product(*(range(0, n, step) for n, step in zip(shape, chunk, strict=True))):
         if found.id.get_chunk_info_by_coord(place).size > num_bytes:
             raise DamagedError("a part of the variable is larger than the file")
         mask, packed = found.id.read_direct_chunk(place)

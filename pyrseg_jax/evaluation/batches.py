@@ -106,6 +106,6 @@ def _to_batch(sizes: Sizes, items: list[_Item], batch_size: int) -> EvaluationBa
 def _digest(image: bytes, label: UInt8[np.ndarray, "h w"]) -> bytes:
     """Return the SHA-256 of a pair: of its image file, and of its label map as the scores count it."""
     digest = hashlib.sha256(image)
-    digest.update(np.array(label.shape, np.int64))
-    digest.update(np.ascontiguousarray(label))
+    digest.update(np.array(label.shape, np.int64).tobytes())
+    digest.update(label.tobytes())
     return digest.digest()
