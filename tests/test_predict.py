@@ -1,5 +1,6 @@
 """`predict` on folders of strangers: nothing of the user is replaced, and no bad item ends the batch."""
 
+import dataclasses
 import errno
 import logging
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from support.command_line import call, error_of
@@ -21,7 +22,9 @@ import pyrseg_jax
 from pyrseg_jax.commands.predict import predict
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting import pictures
+from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment, prediction_files
+from pyrseg_jax.run.evaluations import draw_predictions
 from pyrseg_jax.run.prediction_files import RECORD, check_plan, find_images, plan
 from pyrseg_jax.run.predictor import ModelPredictor, make_predictor, read_image
 from pyrseg_jax.run.start import initialize
@@ -83,19 +86,22 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 # Short stems of few characters collide often; the others are whatever a file system may hold.
 STEMS = st.lists(st.sampled_from(["a", "b", "_overlay", "_pyramid", ".", "%"]), min_size=1, max_size=3).map("".join)
-WILD = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=260)
+WILD = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=260)
 FILES = st.lists(
     st.tuples(STEMS | WILD, st.sampled_from([".jpg", ".png", ".tif"])).map("".join), min_size=1, max_size=6, unique=True
 )
 
 
 @given(FILES)
+@example(["n" * 250 + ".jpg"])
+@example(["line\nbreak\x1b[2J.jpg", "caf\udce9.jpg"])
 def test_no_two_files_of_a_plan_are_the_same_and_none_leaves_the_folder(tmp_path, names):
     folder, images = tmp_path / "out", [tmp_path / "in" / name for name in names]
     planned = plan(images)
     files = [name for item in planned for name in item.files]
     assert planned == plan(images)
-    assert all((folder / name).parent == folder and len(os.fsencode(name)) <= 220 for name in files)
+    assert all((folder / name).parent == folder and len(name.encode()) <= 220 for name in files)
+    assert not any(character in name for name in files for character in "\n\r\x1b\x7f\u202e")
     if len(set(files)) == len(files):
         check(images, folder)
     else:
@@ -440,3 +446,27 @@ def test_a_path_that_is_no_image_is_one_clear_line(path):
     with pytest.raises(UserError) as caught:
         read_image(path)
     assert "\n" not in str(caught.value)
+
+
+# ── Pictures of an evaluation ──
+
+
+def test_names_from_data_write_pictures_inside_the_workdir(run, tmp_path, compiled, monkeypatch, predictor, caplog):
+    config, workdir = run
+    data = write_folder(tmp_path / "data", {"training": 1, "validation": 4})
+    config = config_lib.changed(config, {"data.root": str(data), "data.workers": 0})
+    dataset = experiment.open_data(config.data)
+    records = list(dataset.open_split("validation"))
+    names = ["../../x", "a", "a_pyramid", "n" * 300 + "\nerror: forged"]
+    records = [record | {"name": name} for record, name in zip(records, names, strict=True)]
+    dataset = dataclasses.replace(dataset, open_split=lambda _: records)
+    monkeypatch.setattr("pyrseg_jax.run.evaluations.make_predictor", lambda *_: predictor)
+    before = set(tmp_path.rglob("*"))
+    place = Workdir(str(tmp_path / "deep" / "run"))
+    (tmp_path / "deep" / "run").mkdir(parents=True)
+    model = experiment.make_model(config.model, 3)
+    draw_predictions(config, model, {}, dataset, place)
+    written = {path.relative_to(tmp_path / "deep" / "run") for path in tmp_path.rglob("*g") if path not in before}
+    assert {path.parent for path in written} == {Path("figures")} and len(written) == 9
+    assert {"..%2F..%2Fx.png", "a.png", "a_pyramid.png"} < {path.name for path in written}
+    assert "a_pyramid is not drawn: its pictures would replace those of another image" in caplog.text

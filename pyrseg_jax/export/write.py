@@ -69,7 +69,7 @@ def write_export(
         raise UserError(f"this checkpoint cannot be exported: {problem}; choose an earlier one with --step")
     (height, width), program = sizes[0], program_name(sizes[0])
     parts: dict[str, Buffer] = {WEIGHTS: _write_npz(weights)}
-    parts |= {program_name(size): _lower(model, weights, size, threshold) for size in sizes}
+    parts |= {program_name(size): bytes(_lower(model, weights, size, threshold)) for size in sizes}
     parts[README] = HOW_TO.format(name=json.dumps(path.name), program=program, height=height, width=width).encode()
     about = about | {
         "format": FORMAT,
@@ -133,8 +133,11 @@ def _lower(model: Segmenter, weights: dict, size: tuple[int, int], threshold: fl
 
 @contextlib.contextmanager
 def _without_places() -> Iterator[None]:
-    """Keep the names of this machine's source files, and the callers of this code, out of programs that are lowered inside."""
-    settings = {"jax_traceback_in_locations_limit": 0, "jax_include_full_tracebacks_in_locations": False}
+    """Keep the folders of this machine, and the callers of this code, out of programs that are lowered inside."""
+    settings = {
+        "jax_include_full_tracebacks_in_locations": False,
+        "jax_hlo_source_file_canonicalization_regex": r".*[/\\]",  # leaves `layers.py` of the path of that file
+    }
     before = {name: getattr(jax.config, name) for name in settings}
     try:
         for name, value in settings.items():

@@ -36,7 +36,7 @@ class _Header(documents.Document):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     metadata: Annotated[dict[str, str], Field(alias="__metadata__")] = {}
-    __pydantic_extra__: dict[str, _Tensor]
+    __pydantic_extra__: dict[str, _Tensor]  # pyright: ignore[reportIncompatibleVariableOverride]  # pydantic reads its type
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
