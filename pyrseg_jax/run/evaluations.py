@@ -140,9 +140,7 @@ def _costing_only_the_figures(workdir: Workdir) -> Iterator[None]:
     try:
         workdir.check_present()
         yield
-    except (
-        Exception
-    ) as error:  # Matplotlib raises errors of any type, for example for a class name that it takes for a formula
+    except Exception as error:  # Matplotlib raises errors of any type
         reason = str(error) if isinstance(error, UserError) else reason_of(error)
         log.warning("figures could not be drawn (%s); the scores are complete without them", reason)
 
