@@ -10,8 +10,8 @@ the bytes are, a reader must return a valid object or raise a UserError of one l
 without starting programs, connecting, unpickling, or writing elsewhere; `tests/support/hostile.py` states the exact bounds. Only
 Python code guides the search: libraries of native code (libjpeg, libpng, HDF5, MLIR) are run, but their branches are not seen.
 
-A fault is noted in the working folder (`--work`) as the input and the traceback, and the search goes on. `tests/test_fuzz_corpus.py`
-replays the corpus that was kept. Exits with status 1 if any fault was found.
+A fault is noted in the working folder (`--work`) as the input and the traceback, and the search goes on.
+`tests/test_fuzz_corpus.py` replays the corpus that was kept. Exits with status 1 if any fault was found.
 """
 
 import argparse
@@ -100,11 +100,9 @@ def search(name: str, folder: Path, seconds: int, seed: int) -> int:
         found = re.findall(r"\bcov: (\d+)", log.read_text(errors="replace"))
         branches, seed = max([branches, *map(int, found)]), seed + 1
     taken, num_faults = time.monotonic() - start, len({file.stem for file in faults.iterdir()})
-    print(
-        f"{name:<12}{taken:>8.0f}{totals['inputs']:>11,}{totals['inputs'] / taken:>8.0f}"
-        f"{100 * totals['accepted'] / max(totals['inputs'], 1):>8.1f} %{branches:>9,}{len(list(corpus.iterdir())):>7}{num_faults:>7}",
-        flush=True,
-    )
+    inputs, accepted, num_kept = totals["inputs"], totals["accepted"], len(list(corpus.iterdir()))
+    row = f"{name:<12}{taken:>8.0f}{inputs:>11,}{inputs / taken:>8.0f}{100 * accepted / max(inputs, 1):>8.1f} %"
+    print(f"{row}{branches:>9,}{num_kept:>7}{num_faults:>7}", flush=True)
     return num_faults
 
 

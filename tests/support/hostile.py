@@ -85,8 +85,8 @@ def guarded(root: Path) -> Iterator[None]:
         yield
     finally:
         _guard.root = None
-    if _guard.found:
-        raise Violation("; ".join(_guard.found))
+        if _guard.found:  # whatever else was raised
+            raise Violation("; ".join(_guard.found))
 
 
 @contextlib.contextmanager
