@@ -8,7 +8,7 @@ Each file is emptied, cut to half of its length, removed, or has one bit flipped
   or return the newest one, if the damaged part is never read.
 * run: all other files of the run. Loading, evaluating, and training on must give what they give for the intact run, or
   end with one line.
-* export: the file of an exported model, also with single bits flipped all over it; and each of its parts, also exchanged with another
+* export: the file of an exported model, also with single bits flipped all over it; and each of its parts, also replaced by another.
   Loading it must give a model that predicts the same probabilities, or end with one line.
 
 Prints the outcome of each trial and a table, and exits with status 1 if any outcome is none of these.

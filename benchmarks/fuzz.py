@@ -35,7 +35,7 @@ KEPT = Path(__file__).parent / "fuzz_corpus"
 MAX_LENGTH = 2**16  # bytes of an input
 MAX_KEPT = 6_000  # bytes of an input that is kept
 MAX_FILES = 36  # inputs that are kept for each reader
-LIMITS = ("-rss_limit_mb=6144", "-malloc_limit_mb=4096", "-timeout=120", "-report_slow_units=120")
+LIMITS = ("-rss_limit_mb=8192", "-malloc_limit_mb=6144", "-timeout=120", "-report_slow_units=120")
 NAMES = (
     "image",
     "label",
