@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from pyrseg_jax.data.zip_archive import ZipArchive
 
-from pyrseg_jax.data.archive import ZipArchive, open_archive
+from pyrseg_jax.data.archive import open_archive
 from pyrseg_jax.data.datasets.folder import read_class_names
 from pyrseg_jax.data.decode import decode_image, decode_label, decode_pair, size_of
 from pyrseg_jax.data.label_space import ade_layout
@@ -87,7 +88,7 @@ def read_zip(data: bytes, folder: Path) -> None:
     assert isinstance(archive, ZipArchive)
     read, problems = 0, []
     for place in archive.folders():
-        for name in archive.files_in(place):
+        for name in archive.entries_in(place).files:
             assert "/" not in name and name != ".." and ".." not in place.split("/")
             try:
                 read += len(archive.read(f"{place}/{name}"))
@@ -101,7 +102,7 @@ def read_zip(data: bytes, folder: Path) -> None:
 
 def read_export(data: bytes, folder: Path) -> None:
     """Read an exported model; all its parts fit together, and every weight is a finite number."""
-    from pyrseg_jax.export.stablehlo import read_export
+    from pyrseg_jax.export.read import read_export
 
     path = folder / "model.zip"
     path.write_bytes(data)

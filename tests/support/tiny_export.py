@@ -5,9 +5,9 @@ from typing import cast
 
 import flax.linen as nn
 import jax.numpy as jnp
+from pyrseg_jax.export.write import write_export
 
 from pyrseg_jax.data.label_space import ade_layout
-from pyrseg_jax.export.stablehlo import write_export
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.segmenter import Pyramids, Segmenter
 
