@@ -4,6 +4,7 @@ import io
 import json
 import random
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -102,7 +103,8 @@ def mutate_zip(data: bytes, limit: int, mutate: Mutate, rng: random.Random) -> b
 def _packed(entries: list[tuple[str, bytes]], rng: random.Random) -> bytes:
     buffer = io.BytesIO()
     method = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
-    with zipfile.ZipFile(buffer, "w", method) as file:
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", method) as file:
+        warnings.simplefilter("ignore")  # two entries of one name
         for name, content in entries:
             info = zipfile.ZipInfo("x")
             info.filename = name.replace("\ud800", "?")[:60000]
@@ -180,3 +182,30 @@ def changed(form: str, data: bytes, limit: int, seed: int, mutate: Mutate) -> by
     change = mutate_bytes if rng.random() < SHARE_OF_PLAIN else MUTATORS[form]
     found = change(data, limit, mutate, rng)
     return found if len(found) <= limit else mutate(data, limit)
+
+
+def plain_mutation(rng: random.Random) -> Mutate:
+    """Return a function that changes bytes without a fuzzer: flips, numbers at their limits, cuts, insertions and repetitions."""
+
+    def mutate(data: bytes, limit: int) -> bytes:
+        changed = bytearray(data)
+        for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
+            start, stop = sorted(rng.randrange(len(changed) + 1) for _ in range(2))
+            act = rng.randrange(6)
+            if act == 0 and changed:
+                changed[start % len(changed)] ^= 1 << rng.randrange(8)
+            elif act == 1:
+                changed[start : start + 4] = rng.choice(
+                    (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\1")
+                )
+            elif act == 2:
+                del changed[start : min(stop, start + 64)]
+            elif act == 3:
+                changed[start:start] = rng.randbytes(rng.randrange(1, 9))
+            elif act == 4:
+                changed[start:start] = changed[start : min(stop, start + 64)]
+            else:
+                del changed[stop:]
+        return bytes(changed[:limit])
+
+    return mutate
