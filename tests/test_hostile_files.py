@@ -1,4 +1,4 @@
-"""Random changes of valid files, with right checksums and lengths: each reader returns a valid object or says in one line why not."""
+"""Valid files, changed at random with right checksums and lengths: each reader returns a valid object or says in one line why not."""
 
 import functools
 import random
