@@ -166,9 +166,12 @@ def child(name: str, folder: Path, arguments: list[str]) -> None:
         from support import hostile, hostile_mutators
         from support.hostile_readers import READERS
         from support.hostile_seeds import seeds_of
-    reader = READERS[name]
-    for data in seeds_of(name).values():  # imports and first uses of libraries may open files and take their time
-        with_faults(reader.read, data)
+
+        reader = READERS[name]
+        for data in seeds_of(
+            name
+        ).values():  # imports more modules; first uses of libraries may open files and take their time
+            with_faults(reader.read, data)
     counts, stats, last = collections.Counter(), folder / "stats.json", time.monotonic()
 
     def one_input(data: bytes) -> None:

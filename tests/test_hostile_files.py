@@ -1,4 +1,4 @@
-"""Valid files, changed at random with right checksums and lengths: each reader returns a valid object or says in one line why not."""
+"""Valid files, changed at random with right checksums: each reader returns a valid object or says in one line why not."""
 
 import functools
 import random

@@ -147,8 +147,12 @@ def mutate_safetensors(data: bytes, limit: int, mutate: Mutate, rng: random.Rand
     length = int.from_bytes(data[:8], "little")
     if not 2 <= length <= len(data) - 8:
         return mutate(data, limit)
-    header = mutate_json(data[8 : 8 + length].rstrip(b" "), limit, mutate, rng)
-    return len(header).to_bytes(8, "little") + header + data[8 + length :]
+    header, content = data[8 : 8 + length], data[8 + length :]
+    if rng.random() < 0.7:
+        header = mutate_json(header.rstrip(b" "), limit, mutate, rng)
+    else:
+        content = (mutate(content, limit) + content)[: len(content)]
+    return len(header).to_bytes(8, "little") + header + content
 
 
 def mutate_bytes(data: bytes, limit: int, mutate: Mutate, rng: random.Random) -> bytes:

@@ -133,14 +133,14 @@ class Setting:
     def kill(self, name: str, rng: random.Random) -> Trial:
         """Kill a command at a random moment, look at what is there, give the same command again, and look once more."""
         place, expected = self.new_place(), self._expected[name]
-        given, run = tree(self._given), tree(place.root / "run")
+        given, run, before = tree(self._given), tree(place.root / "run"), written(place)
         process = self.start(name, place)
         seconds = rng.uniform(0, self.seconds[name])
         time.sleep(seconds)
         process.kill()
         problems = left_processes(process)
         status = process.wait()
-        problems += [f"after the kill: {problem}" for problem in self._torn(written(place), expected)]
+        problems += [f"after the kill: {problem}" for problem in torn(written(place), expected, before)]
         problems += self._touched(given, run, place, "after the kill")
         try:
             self.finish(name, place)
@@ -151,19 +151,20 @@ class Setting:
         shutil.rmtree(place.root, ignore_errors=True)
         return Trial(seconds, status, problems)
 
-    def _torn(self, found: dict[str, str], expected: dict[str, str]) -> list[str]:
-        finished = {name: digest for name, digest in found.items() if not UNFINISHED.search(name)}
-        return [
-            f"{name} is torn" if name in expected else f"{name} is no result of the command"
-            for name, digest in finished.items()
-            if expected.get(name) != digest
-        ]
-
     def _touched(self, given: dict[str, str], run: dict[str, str], place: Place, when: str) -> list[str]:
         found = differences(tree(self._given), given)
         now = tree(place.root / "run")
         found += [f"run/{name}" for name in run if now.get(name) != run[name] and not _is_result(name)]
         return [f"{when}: {name} was touched" for name in found]
+
+
+def torn(found: dict[str, str], expected: dict[str, str], before: dict[str, str]) -> list[str]:
+    """List the files that are neither as they were, nor as they will be, nor named as unfinished."""
+    return [
+        f"{name} is torn" if name in expected else f"{name} is no result of the command"
+        for name, digest in found.items()
+        if not UNFINISHED.search(name) and digest not in (expected.get(name), before.get(name))
+    ]
 
 
 def _is_result(name: str) -> bool:
@@ -196,11 +197,25 @@ def _digest(path: Path) -> str:
             content = json.dumps(entries).encode()
         elif path.suffix == ".json":
             content = json.dumps(_without_clock(json.loads(content))).encode()
+        elif path.suffix == ".pdf":  # Matplotlib notes when it drew the figure
+            content = re.sub(rb"/CreationDate \(.*?\)", b"", content)
+        elif ".array_record" in path.name:  # the same records may be packed in several ways
+            content = _records(path)
     except FileNotFoundError:
         return "absent"
-    except (ValueError, zipfile.BadZipFile):
+    except (ValueError, RuntimeError, IndexError, zipfile.BadZipFile):
         return "damaged"
     return hashlib.sha256(content).hexdigest()
+
+
+def _records(path: Path) -> bytes:
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    reader = ArrayRecordReader(str(path))
+    try:
+        return b"".join(hashlib.sha256(record).digest() for record in reader.read_all())
+    finally:
+        reader.close()
 
 
 def _without_clock(value):
