@@ -1,13 +1,14 @@
-"""Damage each file of a small run and each part of an export, and use them every time.
+"""Damage each file of a small run, of a prepared data set, and each part of an export, and use them every time.
 
-    python benchmarks/damage.py [checkpoint] [run] [export] [--flips=64]
+    python benchmarks/damage.py [checkpoint] [run] [prepared] [export] [--flips=64]
 
 Each file is emptied, cut to half of its length, removed, or has one bit flipped in its middle.
 
 * checkpoint: the files of the newest checkpoint. Restoring must report the damage and return the previous checkpoint, bit for bit;
   or return the newest one, if the damaged part is never read.
 * run: all other files of the run. Loading, evaluating, and training on must give what they give for the intact run, or
-  end with one line.
+  end with one line. Loading is also tried with single bits flipped all over each JSON file.
+* prepared: the files of a prepared data set. Reading all of it must give the same pixels, or end with one line.
 * export: the file of an exported model, also with single bits flipped all over it; and each of its parts, also replaced by another.
   Loading it must give a model that predicts the same probabilities, or end with one line.
 
@@ -34,10 +35,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from support import killed_runs  # noqa: E402
+from support.native_files import write_ade20k  # noqa: E402
 from support.tiny_export import write_tiny_export  # noqa: E402
 
 import pyrseg_jax  # noqa: E402
 from pyrseg_jax import main as command_line  # noqa: E402
+from pyrseg_jax.data.catalog import open_dataset  # noqa: E402
+from pyrseg_jax.data.decode import decode_pair  # noqa: E402
 from pyrseg_jax.distributed import mesh as mesh_lib  # noqa: E402
 from pyrseg_jax.errors import UserError, escaped  # noqa: E402
 from pyrseg_jax.models.initial import abstract_variables  # noqa: E402
@@ -122,7 +126,7 @@ def is_equal(state: TrainState, other: TrainState) -> bool:
     return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs)
 
 
-def damage_run(run: Path, root: Path) -> Outcomes:
+def damage_run(run: Path, root: Path, num_flips: int) -> Outcomes:
     """Damage every file of a run outside its checkpoints, and load, evaluate and train on."""
     image = np.random.default_rng(0).integers(0, 256, (60, 64, 3), np.uint8)
     expected = _loaded(run, image)
@@ -153,6 +157,47 @@ def damage_run(run: Path, root: Path) -> Outcomes:
                 damage(copy / file, way)
                 yield f"{file} ({name})", way, outcome(use)
                 shutil.rmtree(copy)
+        content = (run / file).read_bytes()
+        for bit in _spread(content, num_flips) if file.suffix == ".json" else ():
+            shutil.copytree(run, copy)
+            (copy / file).write_bytes(flipped(content, bit))
+            yield f"{file} (load)", f"bit {bit}: {flipped(content, bit)[bit // 8 - 8 : bit // 8 + 8]!r}", outcome(load)
+            shutil.rmtree(copy)
+
+
+def _spread(content: bytes, num_bits: int) -> list[int]:
+    return sorted(set(np.linspace(0, 8 * len(content) - 1, num_bits).astype(int).tolist()))
+
+
+def damage_prepared(root: Path, num_flips: int) -> Outcomes:
+    """Damage every file of a prepared data set, and read the data set."""
+    ade, whole, copy = write_ade20k(root / "ade"), root / "prepared", root / "copy"
+
+    def read(store: Path) -> dict[str, list[bytes]]:
+        dataset = open_dataset("ade20k", str(ade), str(store))
+        sources = {split: dataset.open_split(split) for split in ("training", "validation")}
+        pairs = {split: [source[i] for i in range(len(source))] for split, source in sources.items()}
+        return {
+            s: [b"".join(map(np.ascontiguousarray, decode_pair(p, dataset.label_space))) for p in pairs[s]]
+            for s in pairs
+        }
+
+    expected = read(whole)
+
+    def use() -> str:
+        return RIGHT if read(copy) == expected else "other pixels"
+
+    for file in sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file()):
+        content = (whole / file).read_bytes()
+        changes = {way: damaged(content, way) for way in WAYS}
+        changes |= {
+            f"bit {bit}": flipped(content, bit) for bit in _spread(content, num_flips)[: num_flips if content else 0]
+        }
+        for way, changed in changes.items():
+            shutil.copytree(whole, copy)
+            (copy / file).write_bytes(changed) if way != "removed" else (copy / file).unlink()
+            yield "/".join(file.parts[-2:]), way, outcome(use)
+            shutil.rmtree(copy)
 
 
 def _loaded(run: Path, image: np.ndarray) -> tuple[bytes, bytes, tuple[str, ...]]:
@@ -180,8 +225,8 @@ def damage_export(root: Path, num_flips: int) -> Outcomes:
 
     for way in ("emptied", "cut"):
         yield "the file", way, trial(damaged(content, way))
-    for bit in np.linspace(0, 8 * len(content) - 1, num_flips).astype(int):
-        yield "the file", f"bit {bit}", trial(flipped(content, int(bit)))
+    for bit in _spread(content, num_flips):
+        yield "the file", f"bit {bit}", trial(flipped(content, bit))
     with zipfile.ZipFile(path) as file:
         parts = {name: file.read(name) for name in file.namelist()}
     for name, data in parts.items():
@@ -204,8 +249,8 @@ def _packed(parts: dict[str, bytes]) -> bytes:
 def main() -> int:
     """Damage what the command line names, print each outcome, and count them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("kinds", nargs="*", default=["checkpoint", "run", "export"], help="by default all three")
-    parser.add_argument("--flips", type=int, default=64, help="flipped bits of an exported file")
+    parser.add_argument("kinds", nargs="*", default=["checkpoint", "run", "prepared", "export"], help="by default all")
+    parser.add_argument("--flips", type=int, default=64, help="flipped bits of a file")
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     experiment.use_compilation_cache()
@@ -219,7 +264,8 @@ def main() -> int:
             killed_runs.Run(root / "data", run, SETTINGS).finish()
         trials = {
             "checkpoint": lambda: damage_checkpoint(run, root),
-            "run": lambda: damage_run(run, root),
+            "run": lambda: damage_run(run, root, options.flips),
+            "prepared": lambda: damage_prepared(root, options.flips),
             "export": lambda: damage_export(root, options.flips),
         }
         for kind in options.kinds:
