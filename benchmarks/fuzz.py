@@ -35,7 +35,7 @@ KEPT = Path(__file__).parent / "fuzz_corpus"
 MAX_LENGTH = 2**16  # bytes of an input
 MAX_KEPT = 6_000  # bytes of an input that is kept
 MAX_FILES = 36  # inputs that are kept for each reader
-LIMITS = ("-rss_limit_mb=8192", "-malloc_limit_mb=6144", "-timeout=120", "-report_slow_units=120")
+LIMITS = ("-close_fd_mask=3", "-rss_limit_mb=8192", "-malloc_limit_mb=6144", "-timeout=120", "-report_slow_units=120")
 NAMES = (
     "image",
     "label",
@@ -192,16 +192,6 @@ def child(name: str, folder: Path, arguments: list[str]) -> None:
     itself = shlex.join([sys.executable, __file__, "--child", name, str(folder)])
     atheris.Setup([itself, *arguments], one_input, custom_mutator=mutator)
     atheris.Fuzz()
-
-
-def with_faults(read, data: bytes) -> None:
-    """Try bytes once, whatever comes of it."""
-    from support import hostile
-
-    try:
-        hostile.trial(read, data, 3600)
-    except Exception:
-        return
 
 
 def note_fault(folder: Path, data: bytes, error: Exception) -> None:

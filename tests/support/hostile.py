@@ -133,6 +133,12 @@ def trial(read: Callable[[bytes, Path], None], data: bytes, max_seconds: float =
     return line
 
 
+def warm_up(read: Callable[[bytes, Path], None], data: bytes) -> None:
+    """Read once without any check: the first use of a library imports modules, opens files and takes its time."""
+    with tempfile.TemporaryDirectory() as place, contextlib.suppress(Exception):
+        read(data, Path(place))
+
+
 def _check_line(message: str) -> str:
     line = escaped(message)  # as the command line prints it
     if "\n" in message or "\r" in message:

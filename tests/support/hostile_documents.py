@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from pyrseg_jax.run.results import StoredResult
+from pyrseg_jax.storage.written import WrittenFiles
 
-from pyrseg_jax.data.records import Origin, Problems, ShardResult, StoredReports
+from pyrseg_jax.data.records import Check, Origin, ShardResult, StoredReports
 from pyrseg_jax.data.report import DatasetReport
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.documents import parse_json
@@ -46,6 +48,20 @@ def read_reports(text: bytes, folder: Path) -> None:
         found.merge(found)
 
 
+def read_check(text: bytes, folder: Path) -> None:
+    """Read what is remembered of a data set that was read before."""
+    check = parse_json(text, Check, "x.json")
+    found = DatasetReport.from_json(check.report.model_dump())
+    assert found.num_images <= check.num_pairs
+
+
+def read_written(text: bytes, folder: Path) -> None:
+    """Read the record of written files; it counts no file as written that is not in it."""
+    (folder / "predictions.jsonl").write_bytes(text)
+    (folder / "x.png").write_bytes(b"a photograph")
+    assert WrittenFiles(folder / "predictions.jsonl").is_foreign(folder / "x.png")
+
+
 DOCUMENTS: dict[str, Callable[[bytes, Path], None]] = {
     "config": read_config,
     "classes": read_label_space,
@@ -53,7 +69,9 @@ DOCUMENTS: dict[str, Callable[[bytes, Path], None]] = {
     "reports": read_reports,
     "shard": lambda text, _: _ignore(parse_json(text, ShardResult, "x.report.json")),
     "origin": lambda text, _: _ignore(parse_json(text, Origin, "origin.json")),
-    "problems": lambda text, _: _ignore(parse_json(text, Problems, "x.json")),
+    "check": read_check,
+    "result": lambda text, _: _ignore(parse_json(text, StoredResult, "validation-4.json")),
+    "written": read_written,
     "scores": lambda text, _: _ignore(parse_json(text, StoredScores, "scores.json")),
 }
 

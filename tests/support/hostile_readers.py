@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import re
+import unicodedata
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,12 @@ from pyrseg_jax.data.datasets.folder import read_class_names
 from pyrseg_jax.data.decode import decode_image, decode_label, decode_pair, size_of
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.data.mat_labels import mat_to_png
-from pyrseg_jax.errors import UserError, escaped
+from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage.names import MAX_BYTES, file_name_of
 
 SPACE = ade_layout(tuple(f"class {i}" for i in range(59)))
 MARKERS = ("images/training", "images/validation")
+CONTROL = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's categories of control characters, lone surrogates, and ends of lines
 ZIP_LIMIT = 2**26  # bytes to read from one zip: enough to see a bomb, and soon done
 
 
@@ -147,7 +149,7 @@ def read_classes(data: bytes, folder: Path) -> None:
     (folder / "classes.txt").write_bytes(data)
     names = read_class_names(folder)
     assert names and len(set(names)) == len(names)
-    assert all(name.strip() and escaped(name) == name for name in names), names
+    assert all(name.strip() and not CONTROL & {*map(unicodedata.category, name)} for name in names), names
     ade_layout(names)
 
 
@@ -166,7 +168,7 @@ def read_metrics(data: bytes, folder: Path) -> None:
 def read_name(data: bytes, folder: Path) -> None:
     """Make a file name of any text; a file of that name lies in the folder."""
     name = file_name_of(data.decode(errors="surrogateescape"))
-    assert len(name.encode()) <= MAX_BYTES and escaped(name).isprintable()
+    assert len(name.encode()) <= MAX_BYTES and not CONTROL & {*map(unicodedata.category, name)}
     (folder / name).write_bytes(b"")
     assert [path.name for path in folder.iterdir()] == [name]
 

@@ -169,7 +169,9 @@ def document_seeds() -> Seeds:
         "reports": json.dumps({"training": report.to_json()}),
         "shard": json.dumps(shard),
         "origin": json.dumps({"is_whole": True, "place": "x"}),
-        "problems": json.dumps([[3, "x.png is empty"]]),
+        "check": json.dumps({"num_pairs": 1, "report": report.to_json() | {"digests": [[0, "0" * 64, "f" * 64]]}}),
+        "result": json.dumps({"step": 4, "miou": 0.5, "protocol": {}, "confusion": [[1, 0], [0, 1]], "images": 3}),
+        "written": json.dumps({"file": "a.png", "size": 3, "sha256": "0" * 64}),
         "scores": json.dumps({"2": 0.5, "4": 0.75}),
     }
     return {kind: f"{kind}\n{text}".encode() for kind, text in texts.items()} | {"random": b'initialisation\n"random"'}

@@ -25,6 +25,7 @@ COMMANDS = ("predict", "export", "prepare", "validate", "evaluate")
 SETTINGS = {"training.steps": 2, "training.save_every": 2, "training.evaluate_every": 2, "evaluation.num_pictures": 2}
 # Files that say by their name that they are not finished. A kill may leave them, but not the next run of the same command.
 UNFINISHED = re.compile(r"(^|/)(incomplete\.|unfinished/|.*\.partial(/|$)|.*\.tmp(/|$)|.*\.part(/|$)|\.)|(^|/)lock$")
+RECORD = "outputs/results/predictions.jsonl"  # it grows, and its last line may be cut off
 # Values that depend on the clock or on what was compiled before.
 VARYING_KEYS = ("seconds", "compiled_programs")
 PATIENCE_S = 10  # for the processes of a killed command
@@ -163,7 +164,7 @@ def torn(found: dict[str, str], expected: dict[str, str], before: dict[str, str]
     return [
         f"{name} is torn" if name in expected else f"{name} is no result of the command"
         for name, digest in found.items()
-        if not UNFINISHED.search(name) and digest not in (expected.get(name), before.get(name))
+        if not UNFINISHED.search(name) and digest not in (expected.get(name), before.get(name)) and name != RECORD
     ]
 
 
@@ -197,6 +198,8 @@ def _digest(path: Path) -> str:
             content = json.dumps(entries).encode()
         elif path.suffix == ".json":
             content = json.dumps(_without_clock(json.loads(content))).encode()
+        elif path.suffix == ".jsonl":  # a record of what was written, also of what the kill prevented
+            content = json.dumps(sorted({json.dumps(json.loads(line)) for line in content.splitlines()})).encode()
         elif path.suffix == ".pdf":  # Matplotlib notes when it drew the figure
             content = re.sub(rb"/CreationDate \(.*?\)", b"", content)
         elif ".array_record" in path.name:  # the same records may be packed in several ways
