@@ -96,7 +96,10 @@ def search(name: str, folder: Path, seconds: int, seed: int) -> int:
             ]
             arguments += [*LIMITS, f"-artifact_prefix={faults}/native-", str(corpus)]
             run_child(name, folder, arguments, output)
-        totals.update(json.loads((folder / "stats.json").read_text()))
+        counts = json.loads((folder / "stats.json").read_text())
+        if not counts:
+            raise RuntimeError(f"libFuzzer did not start: {log.read_text(errors='replace')[-2000:]}")
+        totals.update(counts)
         found = re.findall(r"\bcov: (\d+)", log.read_text(errors="replace"))
         branches, seed = max([branches, *map(int, found)]), seed + 1
     taken, num_faults = time.monotonic() - start, len({file.stem for file in faults.iterdir()})
@@ -158,20 +161,17 @@ def child(name: str, folder: Path, arguments: list[str]) -> None:
     """Hand the process over to libFuzzer; never returns."""
     import atheris  # pyright: ignore[reportMissingImports]  # see requirements-fuzz.txt
 
-    modules = {
-        "image": ("PIL",), "label": ("PIL",), "pair": ("PIL",), "mat": ("scipy.io", "h5py"),
-        "pth": ("torch.serialization", "torch._weights_only_unpickler"),
-    }.get(name, ())  # fmt: skip
+    modules = {"mat": ("scipy.io", "h5py")}.get(name, ("PIL",) if name in ("image", "label", "pair") else ())
+    if name == "pth":
+        import torch  # noqa: F401  # instrumenting all of it would take minutes
     with atheris.instrument_imports(include=["pyrseg_jax", "zipfile", "json", *modules]):
         from support import hostile, hostile_mutators
         from support.hostile_readers import READERS
         from support.hostile_seeds import seeds_of
 
         reader = READERS[name]
-        for data in seeds_of(
-            name
-        ).values():  # imports more modules; first uses of libraries may open files and take their time
-            with_faults(reader.read, data)
+        for data in seeds_of(name).values():  # imports more modules
+            hostile.warm_up(reader.read, data)
     counts, stats, last = collections.Counter(), folder / "stats.json", time.monotonic()
 
     def one_input(data: bytes) -> None:
