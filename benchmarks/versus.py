@@ -24,7 +24,7 @@ from torch.nn import functional as F  # noqa: E402
 
 from pyrseg_jax import conventions  # noqa: E402
 from pyrseg_jax.distributed import mesh as mesh_lib  # noqa: E402
-from pyrseg_jax.export.stablehlo import segment  # noqa: E402
+from pyrseg_jax.export.write import segment  # noqa: E402
 from pyrseg_jax.models.backbones import BACKBONES  # noqa: E402
 from pyrseg_jax.models.initial import initial_variables  # noqa: E402
 from pyrseg_jax.run import config as config_lib  # noqa: E402

@@ -106,6 +106,9 @@ if [ "$is_dry" = yes ]; then
   exit 0
 fi
 
+# Where the system can do it, a process gets SIGTERM when this script dies without a word, so that it saves and ends.
+guard=()
+if command -v setpriv > /dev/null && setpriv --pdeathsig TERM true 2> /dev/null; then guard=(setpriv --pdeathsig TERM); fi
 pids=() is_stopping=no
 # Sends a signal to every process that was started. A process may end at any moment, so failures are ignored.
 signal_all() { # signal
@@ -125,7 +128,7 @@ show() { cat <&4 || true; } # prints what process 0 wrote since the last call
 show > /dev/null
 for ((i = 0; i < num_processes; i++)); do
   command_of "$i"
-  "${command[@]}" >> "$logs/process-$i.log" 2>&1 4<&- &
+  ${guard[@]+"${guard[@]}"} "${command[@]}" >> "$logs/process-$i.log" 2>&1 4<&- &
   pids+=($!)
 done
 [ "$is_terminated" = no ] || signal_all TERM # for the processes that were started after the signal

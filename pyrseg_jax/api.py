@@ -7,10 +7,11 @@ from etils import epath
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.export.predictor import ExportedPredictor
-from pyrseg_jax.export.stablehlo import read_export
+from pyrseg_jax.export.read import read_export
 from pyrseg_jax.reporting.result import Result
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.predictor import ImageLike, Predictor, make_predictor, read_image
+from pyrseg_jax.run.quiet import quiet_libraries
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
 
@@ -18,7 +19,7 @@ __all__ = ["ImageLike", "Predictor", "Result", "load", "read_image"]
 
 
 def load(path: str | Path, step: int | None = None) -> Predictor:
-    """Load a trained model.
+    """Load a trained model. Only our own warnings are logged, as in the command line.
 
     Args:
       path: the folder of a run, one of its checkpoints (`RUN/checkpoints/STEP`), or a file written by `--mode=export`.
@@ -27,7 +28,11 @@ def load(path: str | Path, step: int | None = None) -> Predictor:
     Raises:
       UserError: if there is no model at `path`, or it cannot be read.
     """
-    place = epath.Path(path).expanduser()
+    with quiet_libraries():
+        return _load(epath.Path(path).expanduser(), step)
+
+
+def _load(place: epath.Path, step: int | None) -> Predictor:
     if place.is_file():
         return ExportedPredictor(read_export(Path(place)))
     if place.parent.name == "checkpoints" and place.name.isdigit() and step is None:

@@ -1,18 +1,23 @@
 """The command line: `pyrseg MODE --config=NAME …`, and the same as `python -m pyrseg_jax.main --config=FILE --mode=MODE …`."""
 
-import contextlib
-import gc
-import logging
+# Every other import stands where it is used. Worker processes import this file again, and a Ctrl-C in the first moments must meet
+# the code that handles it, not a traceback.
 import sys
 
-# Worker processes import this file again, so modules that are slow to import or start a device are imported where they are used.
-from pyrseg_jax.commands import MODES, Mode
-from pyrseg_jax.distributed import host_memory
-from pyrseg_jax.errors import UserError
-from pyrseg_jax.training.preemption import STATUS, Preempted, Preemption, say_preempted
 
-log = logging.getLogger(__name__)
-INTERRUPTED = 130  # what a shell reports after Ctrl-C: 128 + SIGINT
+def entry() -> int:
+    """Run the command line of this process; the installed script `pyrseg` calls this."""
+    try:
+        from pyrseg_jax.run import signals, terminal
+
+        terminal.prepare_streams()
+        with signals.handling():
+            status = terminal.final_status(main(sys.argv))
+            signals.end_if_signaled(status)
+            return status
+    except KeyboardInterrupt:  # before the signals were handled
+        print("interrupted: nothing was started, so nothing has changed", file=sys.stderr)
+        return 130
 
 
 def main(argv: list[str]) -> int:
@@ -22,61 +27,77 @@ def main(argv: list[str]) -> int:
       argv: the name of the program and its arguments.
 
     Returns:
-      The exit status: 0; 1 after an error that the user can fix, printed as one line; 75 after SIGTERM; 130 after Ctrl-C.
-    """
-    is_debugging = "--debug" in argv
-    try:
-        from pyrseg_jax.run import command_line
+      The exit status: 0; 1 after any error, printed as one line; 75 after a preemption; 130 after Ctrl-C; 128 + N after another
+      signal N.
 
+    Raises:
+      Exception: any error, with --debug.
+    """
+    mode = workdir = None
+    has_started = is_debugging = False
+    try:
+        import contextlib
+        import gc
+
+        from pyrseg_jax.commands import MODES
+        from pyrseg_jax.run import command_line, signals
+
+        is_debugging = command_line.asks_for_debug(argv[1:])
         arguments = command_line.parse(argv[1:], MODES)
         if arguments.asks_for_version:
             print(_version())
             return 0
         mode = MODES[arguments.mode]
         command_line.check_flags(arguments, mode.takes, mode.needs)
-        _configure_logging(is_debugging)
-        host_memory.keep_memory_between_steps()
+        preemption = _prepare_process(is_debugging, mode)
         # From here on SIGTERM is handled, even while JAX is being imported.
-        with Preemption() if "preemption" in mode.takes else contextlib.nullcontext() as preemption:
+        with preemption or contextlib.nullcontext():
             given = {**arguments.flags, "topic": arguments.topic, "preemption": preemption}
             if mode.has_config:
-                _prepare_process(arguments, mode, preemption)
+                _join_processes(arguments, mode, preemption)
                 config, given["workdir"] = read_config(arguments, mode)
+                workdir = given["workdir"]
+                if preemption is not None:
+                    preemption.has_checkpoint = workdir.has_checkpoint
                 command = mode.load()
                 gc.freeze()  # collecting garbage among all imported objects takes a fifth of the tracing time
-                result = command(config, *(given[name] for name in mode.takes))
-                if mode.returns_evaluation:
-                    _print_evaluation(result, given["workdir"], arguments.mode)
+                has_started = True
+                signals.begin_work(preemption)
+                command(config, *(given[name] for name in mode.takes))
             else:
                 mode.load()(*(given[name] for name in mode.takes))
-    except Preempted:
-        say_preempted()
-        return STATUS
-    except UserError as error:
-        if is_debugging:
+    except BaseException as error:
+        if isinstance(error, SystemExit) or (is_debugging and isinstance(error, Exception)):
             raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:  # a full disk, a folder without permission, a file that vanished
-        if is_debugging:
-            raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: the same command resumes from the last checkpoint", file=sys.stderr)
-        return INTERRUPTED
+        from pyrseg_jax.run import ending
+
+        return ending.end(error, mode, workdir, has_started)
     return 0
 
 
-def entry() -> int:
-    """Run the command line of this process; the installed script `pyrseg` calls this."""
-    return main(sys.argv)
+def _prepare_process(is_debugging: bool, mode):
+    """Configure the log, memory and caches of this process; return the handler of preemptions if the mode has one."""
+    from pyrseg_jax.distributed import host_memory
+    from pyrseg_jax.run import terminal
+    from pyrseg_jax.storage.caches import prepare_library_caches
+    from pyrseg_jax.training.preemption import Phase, Preemption
+
+    terminal.configure_logging(is_debugging)
+    host_memory.keep_memory_between_steps()
+    prepare_library_caches()
+    preemption = Preemption() if "preemption" in mode.takes else None
+    if preemption is not None:
+        preemption.phase = Phase.IMPORTING
+    return preemption
 
 
-def _prepare_process(arguments, mode: Mode, preemption: Preemption | None) -> None:
+def _join_processes(arguments, mode, preemption) -> None:
     """Choose devices, join the other processes of the run, and configure the libraries."""
+    import logging
+
     from absl import flags
+
+    from pyrseg_jax.errors import UserError
 
     if arguments.flags["topology"] is not None:
         from pyrseg_jax.ahead_of_time import topologies
@@ -100,18 +121,25 @@ def _prepare_process(arguments, mode: Mode, preemption: Preemption | None) -> No
     experiment.use_compilation_cache()
 
 
-def read_config(arguments, mode: Mode):
+def read_config(arguments, mode):
     """Return the resolved configuration and the workdir.
 
     The configuration comes from --config; without this flag, from the run in --workdir; without either, it is the packaged
     default. So a user who evaluates, uses or resumes a run need not repeat its config. The values of single keys are then
     applied to it.
     """
+    import logging
+    import os
+
+    from pyrseg_jax.errors import UserError
     from pyrseg_jax.run import config as config_lib
     from pyrseg_jax.run import config_file
     from pyrseg_jax.run.workdir import Workdir
 
-    chosen, folder = arguments.flags["config"], arguments.flags["workdir"]
+    # An empty value, as an unset variable of a shell gives it, is the same as no flag.
+    chosen, folder = arguments.flags["config"] or None, arguments.flags["workdir"] or None
+    if folder is not None and os.path.expanduser(folder).startswith("~"):  # it would become a folder of this name
+        raise UserError(f"--workdir={folder}: the home folder is not known: set HOME, or write the whole path")
     name = config_file.find(chosen or config_file.DEFAULT)
     workdir = Workdir(folder or f"runs/{config_file.default_run_name(name)}")
     reads_workdir = chosen is None and folder is not None and workdir.has_run()
@@ -123,32 +151,10 @@ def read_config(arguments, mode: Mode):
         workdir.read_config()  # says what to do if there is no run
         workdir.check_config(config)
     if chosen is None and not reads_workdir:
-        log.info("no --config and no run in --workdir: using the packaged config %s", config_file.DEFAULT)
+        logging.getLogger(__name__).info(
+            "no --config and no run in --workdir: using the packaged config %s", config_file.DEFAULT
+        )
     return config, workdir
-
-
-def _print_evaluation(result: dict, workdir, mode: str) -> None:
-    """Print the table of an evaluation, and after training the folders of the run; only the first process prints."""
-    from pyrseg_jax.distributed import processes
-    from pyrseg_jax.reporting.evaluation_table import evaluation_table
-
-    if not processes.is_first():
-        return
-    print(evaluation_table(result))
-    if mode == "train":
-        print(f"run: {workdir.path}")
-        if workdir.figures.is_dir():
-            print(f"pictures: {workdir.figures}")
-
-
-def _configure_logging(is_debugging: bool) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    # These libraries log every file that they read or write.
-    for library in ("absl", "orbax", "jax", "tensorflow_datasets", "etils", "grain"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-    if not is_debugging:  # Orbax logs stack traces here for errors that the user sees as one line
-        for library in ("absl", "asyncio"):
-            logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
 def _version() -> str:

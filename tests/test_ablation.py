@@ -26,7 +26,8 @@ def test_the_table_has_means_deviations_and_paired_differences(tmp_path):
         write_run(tmp_path, "A", seed, a[seed], a[seed] / 2)
         write_run(tmp_path, "F", seed, h[seed])
     (tmp_path / "H-0").mkdir()  # a run that is not finished
-    table = write_ablation(tmp_path)
+    write_ablation(tmp_path, read_results(tmp_path))
+    table = (tmp_path / "ablation.md").read_text()
     mean, deviation = 100 * np.mean(a), 100 * np.std(a, ddof=1)
     assert (
         f"| A | none, per-pixel | 3 | {mean:.2f} ± {deviation:.2f} | {mean / 2:.2f} ± {deviation / 2:.2f} | 40.42 |"
@@ -35,7 +36,6 @@ def test_the_table_has_means_deviations_and_paired_differences(tmp_path):
     pairs = 100 * (np.array(h) - a)
     assert f"| A → F | +{pairs.mean():.2f} ± {pairs.std(ddof=1):.2f} | – | +1.65 |" in table
     assert "| H |" not in table
-    assert (tmp_path / "ablation.md").read_text() == table
     stored = json.loads((tmp_path / "ablation.json").read_text())
     assert stored["miou"]["rows"]["A"]["seeds"] == [0, 1, 2]
     assert stored["miou"]["differences"]["AF"]["mean"] == pytest.approx(pairs.mean())

@@ -1,5 +1,6 @@
 """The figures of an evaluation show the numbers of its result."""
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -40,6 +41,40 @@ def test_every_figure_is_written(tmp_path, num_classes):
         assert pixels.std() > 10
         assert max(pixels.shape) < 4000
         assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+
+
+STRANGE = [
+    "$x$",
+    "$\\frac{$",
+    "a\\$b$",
+    "line\nbreak",
+    "<b>&amp;",
+    "שלום\u202e",
+    "\U000e1234",
+    "\x1b[2J",
+    "long " * 50,
+    "%_^{}",
+]
+
+
+def test_class_names_are_drawn_as_they_are_whatever_they_hold(tmp_path, recwarn, caplog):
+    result = draw_result(len(STRANGE))
+    for key in ("iou", "level_iou", "unit_cells"):
+        result[key] = dict(zip(STRANGE, result[key].values(), strict=True))
+    with matplotlib.rc_context({"text.usetex": True}):  # a setting of the user
+        assert len(analysis_figures.draw_analysis(tmp_path, result)) == 5
+    assert not recwarn.list and not caplog.records
+    shown = {text.get_text() for text in analysis_figures.confusion_figure(result).axes[0].get_xticklabels()}
+    assert {"$x$", "a\\$b$", "line break", "class 6", "class 7", ("long " * 50)[:31] + "…"} < shown
+
+
+def test_a_figure_that_fails_costs_the_figure(tmp_path, monkeypatch, caplog):
+    def fail(_):
+        raise MemoryError
+
+    monkeypatch.setattr(analysis_figures, "unity_figure", fail)
+    assert len(analysis_figures.draw_analysis(tmp_path, draw_result(3))) == 4
+    assert "the figure unity cannot be drawn (there is not enough memory): the result is complete" in caplog.text
 
 
 def test_without_a_pyramid_only_the_confusion_matrix_is_drawn(tmp_path):

@@ -22,7 +22,7 @@ LAYERS = {
     "training": 4,
     "reporting": 4,
     "run": 5,
-    "paper": 5,
+    "paper": 6,
     "export": 6,
     "ahead_of_time": 6,
     "commands": 7,

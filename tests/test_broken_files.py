@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from support.native_files import mat, mat_73, write_ade20k, write_coco_stuff10k, zip_folder
 
-from pyrseg_jax.data import archive
+from pyrseg_jax.data import zip_archive
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.errors import UserError
 
@@ -93,7 +93,7 @@ def damage_zip(path: Path, what: str) -> Path:
 ADE_PROBLEMS = [
     ("truncated image", r"images/training/ADE_train_00000003\.jpg cannot be decoded .*[Tt]runcated"),
     ("empty image", r"ADE_train_00000003\.jpg cannot be decoded as an image \(it is empty\)"),
-    ("a web page", r"ADE_train_00000003\.jpg cannot be decoded .*which is not the start of a known"),
+    ("a web page", r"ADE_train_00000003\.jpg cannot be decoded .*it is a web page"),
     ("colors as labels", r"annotations/training/ADE_train_00000003\.png has the channels RGB"),
     ("another size", r"ADE_train_00000003\.jpg is 56 × 43 pixels, but its label .* is 50 × 43"),
     ("no label", r"ADE_train_00000003\.jpg has no label: expected .*ADE_train_00000003\.png"),
@@ -102,14 +102,17 @@ ADE_PROBLEMS = [
     ("16 bits", r"ADE_train_00000003\.png: value 1000"),
     ("two of the same name", r"ADE_train_00000003\.png and ADE_train_00000003\.jpg differ only in the file extension"),
     ("label as JPEG", r"ADE_train_00000003\.png is a JPEG: its compression changes label values"),
-    ("decompression bomb", r"ADE_train_00000003\.png cannot be decoded .*DecompressionBomb"),
+    (
+        "decompression bomb",
+        r"ADE_train_00000003\.png has 30000 × 30000 pixels .* 900 million: the limit is 500 million",
+    ),
     ("no annotations", r"annotations/training is missing: the folder layout is"),
     ("nothing there", r"root=.*missing: there is no such file or folder .*ADEChallengeData2016\.zip"),
     ("something else", r"root=.*empty holds no such files: name the unpacked folder of ade20k"),
     ("zip cut off", r"ADEChallengeData2016\.zip cannot be read as a zip .*it may be cut off; fetch the file again"),
     ("not a zip", r"ADEChallengeData2016\.zip cannot be read as a zip"),
     ("zip damaged", r"\.zip:ADEChallengeData2016/images/training/ADE_train_00000003\.jpg cannot be unpacked"),
-    ("zip with a password", r"ADE_train_00000003\.jpg cannot be unpacked .*password"),
+    ("zip with a password", r"ADE_train_00000003\.jpg cannot be unpacked without its password"),
     ("zip that escapes", r"the entry 'ADEChallengeData2016/\.\./\.\./\.\./\.bashrc' leads out of its folder"),
     ("zip of something else", r"ADEChallengeData2016\.zip is a different zip file"),
     ("zip bomb", r"images/training/zeros\.jpg unpacks to 3 MiB, above the limit of 1 MiB"),
@@ -138,13 +141,13 @@ def assert_refused_and_nothing_lost(name: str, root: Path, prepared: Path, messa
 def test_broken_files_of_ade20k_are_named(good, tmp_path, monkeypatch, what, message):
     ade, _, prepared = good
     if what == "zip bomb":
-        monkeypatch.setattr(archive, "MAX_FILE_BYTES", 2**20)
+        monkeypatch.setattr(zip_archive, "MAX_FILE_BYTES", 2**20)
     root = damage_ade(Path(shutil.copytree(ade, tmp_path / "ADEChallengeData2016")), what)
     assert_refused_and_nothing_lost("ade20k", root, prepared, message)
 
 
 def test_a_zip_with_a_wrong_size_is_unpacked_only_up_to_the_limit(good, tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "MAX_FILE_BYTES", 2**20)
+    monkeypatch.setattr(zip_archive, "MAX_FILE_BYTES", 2**20)
     path = damage_zip(zip_folder(good[0], tmp_path / "ADEChallengeData2016.zip"), "zip bomb")
     data = path.read_bytes().replace((3_000_000).to_bytes(4, "little"), (1000).to_bytes(4, "little"))
     path.write_bytes(data)

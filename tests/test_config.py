@@ -108,7 +108,7 @@ def test_defaults_survive_the_round_trip():
         ({"data.crop_px": 20}, r"take 32 or 64"),
         ({"data.crop_px": 64.0}, r"config\.data\.crop_px=64\.0: expected int, found float"),
         ({"data.name": "imagenet"}, r"config\.data\.name='imagenet': expected one of ade20k"),
-        ({"data.is_flipped": 1}, r"config\.data\.is_flipped=1: expected bool, found int"),
+        ({"data.is_flipped": 1}, r"config\.data\.is_flipped=1: expected true or false, found int"),
         ({"data.prepared": 3}, r"config\.data\.prepared=3: expected str, found int"),
         ({"model.backbone": "resnet"}, r"config\.model\.backbone='resnet': expected one of hrnet_w18"),
         ({"training.procedure": "TP"}, r"config\.training\.procedure='TP': expected one of tp, gt, raw"),
@@ -122,7 +122,7 @@ def test_defaults_survive_the_round_trip():
         ({"data.scale_min": 3.0}, r"config\.data\.scale_min=3\.0 is larger than config\.data\.scale_max=2\.0"),
         ({"model.strides": (32, 16)}, r"config\.model\.strides: strides=\(32, 16\): the finest stride is 16"),
         ({"model.strides": (32, 4)}, r"config\.model\.strides: strides=\(32, 4\): expected .* each twice the next"),
-        ({"model.strides": 4}, r"config\.model\.strides=4: expected a list, found int"),
+        ({"model.strides": 4}, r"config\.model\.strides=4: expected integers such as \(8, 4\), found int"),
         ({"model.strides": (8, "4")}, r"config\.model\.strides\[1\]='4': expected int, found str"),
         (
             {"training.ohem_threshold": 0.9},
@@ -157,7 +157,7 @@ def test_a_whole_number_is_a_number_and_a_list_is_a_tuple():
     assert config.training.learning_rate == 1.0
     assert isinstance(config.training.learning_rate, float)
     assert config.model.strides == (8, 4)
-    with pytest.raises(UserError, match=r"config\.training\.learning_rate=True: expected float, found bool"):
+    with pytest.raises(UserError, match=r"config\.training\.learning_rate=True: expected float, found true"):
         config_lib.changed(
             config, {"training.learning_rate": True}
         )  # not as from a config file: ConfigDict makes it 1.0

@@ -2,22 +2,28 @@
 
 import dataclasses
 import json
+import os
 
+import numpy as np
 import pytest
 from etils import epath
+from hypothesis import given
+from hypothesis import strategies as st
+from support.damaged_json import damaged
 
 from pyrseg_jax.data.label_space import LabelSpace, ade_layout
 from pyrseg_jax.data.records import ShardResult, StoredReport, StoredReports
 from pyrseg_jax.data.report import DatasetReport
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.export.stablehlo import About
-from pyrseg_jax.paper.ablation.results import RunConfig
+from pyrseg_jax.export.format import About
+from pyrseg_jax.run import config as config_lib
+from pyrseg_jax.run.results import StoredResult
 from pyrseg_jax.run.workdir import Initialization
 from pyrseg_jax.storage import documents
 from pyrseg_jax.training.checkpoint import About as CheckpointAbout
 from pyrseg_jax.training.scores import Scores, StoredScores
 
-SCHEMAS = (LabelSpace, Initialization, About, StoredScores, StoredReports, ShardResult, RunConfig)
+SCHEMAS = (LabelSpace, Initialization, About, StoredScores, StoredReports, ShardResult, StoredResult)
 DAMAGED = {
     "nothing": b"",
     "half of a file": b'{"names": ["road", ',
@@ -59,16 +65,26 @@ def test_a_missing_file_is_named(tmp_path):
     ("values", "message"),
     [
         ({"colours": []}, "the key colours is not known"),
-        ({"names": None}, "names=None: expected a list, found NoneType"),
+        ({"names": None}, "names=None: expected a list, found null"),
         ({"names": ["road", 3]}, r"names\[1\]=3: expected str, found int"),
         ({"file_ids": [1.5, 2]}, r"file_ids\[0\]=1\.5: expected int, found float"),
-        ({"file_ids": [True, 2]}, r"file_ids\[0\]=True: expected int, found bool"),
+        ({"file_ids": [True, 2]}, r"file_ids\[0\]=True: expected int, found true"),
         ({"file_ids": [1]}, "expected one item of file_ids per class, found 2 names and 1 file_ids"),
         ({"file_ids": [1, 256]}, "expected values of label files and of colors between 0 and 255"),
         ({"colors": [[300, 0, 0], [0, 0, 0]]}, "expected values of label files and of colors between 0 and 255"),
         ({"colors": [[0, 0, 0]]}, "expected one item of colors per class, found 2 names and 1 colors"),
         ({"also": [[300, 0]]}, "expected pairs of a value between 0 and 255 and a train id in also"),
         ({"names": [], "file_ids": []}, "expected 1 to 255 names, found 0"),
+        ({"names": ["road"] * 256, "file_ids": [1] * 256}, "expected 1 to 255 names, found 256"),
+        ({"file_ids": [1, 1]}, "expected each name and each of the file_ids once"),
+        ({"names": ["road", "road"]}, "expected each name and each of the file_ids once"),
+        ({"void_file_id": 2}, "expected void_file_id=2 not to be among the file_ids of the classes"),
+        (
+            {"names": ["road", "a\nerror: b"]},
+            r"expected names without control characters, found the name 'a\\nerror: b'",
+        ),
+        ({"names": ["road", "\u202e"]}, "expected names without control characters"),
+        ({"names": ["road", ""]}, "expected names without control characters, found the name ''"),
         ({"a\nb": 1}, r"the key 'a\\nb' is not known"),
     ],
 )
@@ -82,7 +98,14 @@ def test_what_is_wrong_with_the_classes_is_named(values, message):
         documents.parse_json(json.dumps(whole), LabelSpace, "x")
 
 
-ABOUT = {"format": 1, "label_space": dataclasses.asdict(ade_layout(("road",))), "sizes": [[64, 64]], "threshold": 0.5}
+ABOUT = {
+    "format": 1,
+    "classes": ["road"],
+    "label_space": dataclasses.asdict(ade_layout(("road",))),
+    "strides": [8, 4],
+    "sizes": [[64, 64]],
+    "threshold": 0.5,
+}
 REPORT = DatasetReport.empty(2).to_json()
 WEIGHTS = {"file": "w.pth", "sha256": "0", "source": "HRNet"}
 
@@ -91,7 +114,7 @@ WEIGHTS = {"file": "w.pth", "sha256": "0", "source": "HRNet"}
     ("schema", "whole", "values", "message"),
     [
         (About, ABOUT, {"sizes": []}, r"sizes=\[\]: "),
-        (About, ABOUT, {"format": 2}, "format=2: expected 1"),
+        (About, ABOUT, {"format": 3}, "format=3: expected 1 or 2"),
         (About, ABOUT, {"threshold": 5.0}, "threshold=5.0: expected at most 1"),
         (Initialization, WEIGHTS, {"file": 1}, "file=1: expected str, found int"),
         (StoredReport, REPORT, {"pixels": [1]}, "found lists of different lengths"),
@@ -131,3 +154,89 @@ def test_damaged_scores_count_as_none_and_are_named(tmp_path, caplog):
     with caplog.at_level("WARNING"):
         assert Scores(path).get(3) is None
     assert f"{path}: 3='high': expected float, found str" in caplog.text
+
+
+# --- any damage to one place of a document
+
+ALL_IDS = np.arange(255, dtype=np.uint8)[None]
+RESULT = {
+    "miou": 0.5,
+    "confusion": [[1, 2], [3, 4]],
+    "images": 3,
+    "step": 6,
+    "protocol": {"name": "single", "scales": [1.0]},
+    "data": {"name": "folder", "split": "validation", "fingerprint": "a" * 64},
+}
+DOCUMENTS = {
+    "classes": (LabelSpace, dataclasses.asdict(ade_layout(("road", "sky"), colors=((1, 2, 3), (4, 5, 6))))),
+    "initialisation": (Initialization, WEIGHTS),
+    "scores": (StoredScores, {"3": 0.5, "6": 0.25}),
+    "result": (StoredResult, RESULT),
+    "checkpoint": (CheckpointAbout, {"checksums": {"variables": {"a": "0"}}, "step": 3}),
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+@given(data=st.data())
+def test_a_damaged_place_gives_the_object_or_one_line(name, data):
+    schema, whole = DOCUMENTS[name]
+    content = data.draw(damaged(whole))
+    try:
+        found = documents.parse_json(content, schema, "runs/x/FILE")
+    except UserError as error:
+        check_line(str(error))
+    else:
+        assert isinstance(found, schema)
+        if schema is LabelSpace:
+            assert (
+                len(set(found.file_ids))
+                == len(found.names)
+                == len(found.to_file_values(ALL_IDS[:1, : len(found.names)])[0])
+            )
+
+
+@given(data=st.data())
+def test_a_damaged_place_of_a_config_gives_a_config_or_one_line(data):
+    content = data.draw(damaged(json.loads(config_lib.to_json(config_lib.Config()))))
+    try:
+        found = config_lib.from_json(content, "runs/x/FILE")
+    except UserError as error:
+        check_line(str(error))
+    else:
+        assert config_lib.from_json(config_lib.to_json(found)) == found
+
+
+def check_line(message):
+    assert message.startswith("runs/x/FILE: ")
+    assert len(message.splitlines()) == 1
+    assert message.isprintable()
+    assert len(message) < 500
+
+
+def test_repeated_keys_and_byte_order_marks_are_told(tmp_path):
+    with pytest.raises(UserError, match="the key 'file' occurs twice in one object; restore the file"):
+        documents.parse_json('{"file": "a", "sha256": "0", "source": "x", "file": "b"}', Initialization, "x")
+    path = tmp_path / "file.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(WEIGHTS).encode())
+    assert documents.read_json(path, Initialization).root.file == WEIGHTS["file"]
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a device", "a folder"])
+def test_a_document_that_is_not_a_file_is_refused(tmp_path, kind):
+    path = tmp_path / "config.json"
+    if kind == "a named pipe":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(UserError, match=f"config.json is {kind}: expected a regular file"):
+        documents.read_json(path, Initialization)
+
+
+def test_a_document_that_is_too_large_is_refused(tmp_path):
+    path = tmp_path / "config.json"
+    with path.open("wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(UserError, match=r"has 1024 MiB or more, above the limit of 64 MiB"):
+        documents.read_json(path, Initialization)

@@ -17,8 +17,8 @@ from pyrseg_jax.commands.export import export
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.predict import predict
+from pyrseg_jax.export.format import PLATFORMS, Exported
 from pyrseg_jax.export.predictor import ExportedPredictor
-from pyrseg_jax.export.stablehlo import PLATFORMS, Exported
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.workdir import Workdir
 

@@ -183,6 +183,9 @@ def test_the_fused_map_and_the_levels_are_drawn_in_their_exact_colors():
         ((20, 90), 1, True),
         ((7, 400), 3, False),
         ((30, 40), 6, True),
+        ((4, 70000), 2, True),
+        ((70000, 4), 2, False),
+        ((1, 1), 2, True),
     ],
 )
 def test_any_size_and_number_of_levels_gives_a_figure(size, num_levels, has_truth):

@@ -8,9 +8,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.native_files import write_ade20k, zip_folder
 
-from pyrseg_jax.data import builders, prepared, shards
+from pyrseg_jax.data import builders, prepared, record_names, shards
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.datasets import DATASETS, ade20k
 from pyrseg_jax.data.download import PublishedFile
@@ -162,3 +164,60 @@ def test_a_selection_is_accepted_with_a_word_and_never_taken_for_the_whole(publi
     assert len(dataset.open_split("training")) == 2
     assert "holds 2 training images, 1 validation images, but 5 training images" in caplog.text
     assert len(open_dataset("ade20k", None, str(tmp_path / "prepared")).open_split("training")) == 5
+
+
+# --- what killed and odd preparations leave
+
+
+def test_remains_of_killed_preparations_are_removed_by_the_next(tmp_path, caplog):
+    base, folder = write_ade20k(tmp_path), tmp_path / "prepared"
+    place = folder / "ade20k"
+    for remain in (place / "incomplete.ABC_1.0.0", place / "0123" / "incomplete.DEF_1.0.0", place / "unfinished"):
+        remain.mkdir(parents=True)
+        (remain / "x.77.partial").write_text("half")
+    with caplog.at_level("INFO"):
+        done = prepare(base, folder, 1)
+    assert "removed 3 unfinished files of a preparation that was interrupted" in caplog.messages
+    assert not list(folder.rglob("incomplete.*")) and not list(folder.rglob("*.partial"))
+    assert (done / "origin.json").is_file()
+
+
+def test_whatever_a_library_raises_on_a_pair_is_a_problem_of_this_pair(tmp_path, monkeypatch):
+    base = write_ade20k(tmp_path)
+    real = shards.decode_pair
+
+    def decode(record, label_space):
+        if "00000002" in record["name"]:
+            raise SystemError("a library's fault\nwith more lines")
+        return real(record, label_space)
+
+    monkeypatch.setattr(shards, "decode_pair", decode)
+    with pytest.raises(UserError) as caught:
+        prepare(base, tmp_path / "prepared", 1)
+    (line,) = str(caught.value).splitlines()
+    assert "ADE_train_00000002.jpg or its label cannot be read (SystemError: a library's fault): replace them" in line
+    assert "1 more problem" in line and "all good pairs are kept" in line  # the same name in the other split
+
+
+def test_names_that_are_not_utf8_survive_preparation(tmp_path):
+    base = write_ade20k(tmp_path)
+    odd = os.fsdecode(b"caf\xe9")
+    for kind, suffix in (("images", ".jpg"), ("annotations", ".png")):
+        (base / kind / "training" / f"ADE_train_00000001{suffix}").rename(base / kind / "training" / f"{odd}{suffix}")
+    dataset = open_dataset("ade20k", str(base), str(tmp_path / "prepared"))
+    assert odd in [record["name"] for record in records(dataset.open_split("training"))]
+    raw = open_dataset("ade20k", str(base), str(tmp_path / "prepared"), is_raw=True)
+    assert odd in raw.checksums("training")
+
+
+@given(st.text(st.characters() | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF, categories=["Cs"])))
+def test_stored_names_are_utf8_and_come_back(name):
+    name = name.replace("/", "")
+    if any(
+        0xD800 <= ord(character) < 0xDC80 or ord(character) > 0xDCFF
+        for character in name
+        if "\ud800" <= character <= "\udfff"
+    ):
+        return  # no file name holds these
+    stored = record_names.to_stored(name)
+    assert record_names.from_stored(stored.encode().decode()) == name

@@ -24,6 +24,8 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from etils import epath
+from hypothesis import given
+from hypothesis import strategies as st
 from support import killed_runs
 from support.runs import tiny_config
 from support.trees import assert_trees_equal
@@ -33,6 +35,7 @@ from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting.logbook import Logbook
 from pyrseg_jax.reporting.scalars import Scalars
+from pyrseg_jax.run.results import Naming
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage import lock
 from pyrseg_jax.storage.paths import local_folder
@@ -446,9 +449,18 @@ def test_a_run_in_remote_storage_is_written_and_read_again(remote, tmp_path, mon
     assert Workdir(remote).read_config() == tiny_config()
     assert Workdir(remote).read_label_space().names == ("sky", "ground")
     assert Workdir(remote).read_initialization() == "random"
-    run.write_evaluation("validation", 4, {"miou": 0.5})
-    run.write_evaluation("validation", 6, {"miou": 0.6})
-    run.drop_evaluations_after(4)
+    for step in (4, 6):
+        data = {"name": "folder", "split": "validation", "fingerprint": "a" * 64}
+        result = {
+            "miou": 0.5,
+            "confusion": [[1]],
+            "images": 1,
+            "step": step,
+            "protocol": {"name": "single"},
+            "data": data,
+        }
+        run.results.write(result, Naming("single", "folder", is_own_protocol=True, is_own_data=True))
+    run.results.drop_after(4)
     assert [file.name for file in (run.path / "evaluation").iterdir()] == ["validation-4.json"]
     for first_step in (0, 2):
         logbook = Logbook(run.path, 10, 4, first_step=first_step)
@@ -478,6 +490,53 @@ def test_lines_of_later_steps_and_truncated_lines_are_removed(tmp_path):
     logbook.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
+
+
+LINES = st.one_of(
+    st.builds(lambda step, loss: json.dumps({"step": step, "loss": loss}).encode(), st.integers(0, 9), st.floats(0, 1)),
+    st.sampled_from(
+        [b"", b"{", b"[1]", b"7", b'{"step": "2"}', b'{"step": true}', b'{"step": 2.0}', b"[" * 9_999, b"\xff"]
+    ),
+    st.binary(max_size=9).filter(lambda line: not set(line) & set(b"\r\n")),
+)
+
+
+@given(st.lists(LINES, max_size=9), st.integers(0, 9))
+def test_a_resumed_run_keeps_the_good_lines_and_names_the_damaged_ones(tmp_path_factory, lines, first_step):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "metrics.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    good = [line for line in lines if line.startswith(b'{"step": ') and b"loss" in line]
+    with capture("pyrseg_jax.reporting.logbook") as said:
+        Logbook(folder, 10, 4, first_step=first_step).close()
+    expected = {json.loads(line)["step"]: line for line in good if json.loads(line)["step"] <= first_step}
+    assert (folder / "metrics.jsonl").read_bytes().splitlines() == list(expected.values())
+    damaged = [number for number, line in enumerate(lines, 1) if line not in good]
+    if damaged:
+        assert f"metrics.jsonl: left out {len(damaged)} damaged lines ({damaged[0]}" in said[0]
+    else:
+        assert said == []
+
+
+@contextlib.contextmanager
+def capture(name):
+    handler, said = logging.Handler(), []
+    handler.emit = lambda record: said.append(record.getMessage())
+    logging.getLogger(name).addHandler(handler)
+    try:
+        yield said
+    finally:
+        logging.getLogger(name).removeHandler(handler)
+
+
+def test_a_named_pipe_among_the_checkpoints_is_named_and_not_waited_for(tmp_path, two):
+    directory = copy_of(two, tmp_path)
+    metadata = directory / "4" / "_CHECKPOINT_METADATA"
+    metadata.unlink()
+    os.mkfifo(metadata)
+    with pytest.raises(
+        UserError, match="_CHECKPOINT_METADATA is a named pipe: expected a file of a checkpoint; remove it"
+    ):
+        restore(directory)
 
 
 def test_an_error_while_closing_the_record_hides_no_other_error(tmp_path, monkeypatch, caplog):

@@ -9,9 +9,10 @@ from support.command_line import error_of, run
 from support.data_sets import CLASSES, write_folder
 
 from pyrseg_jax.conventions import VOID
+from pyrseg_jax.data.hints import hints
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.data.report import DatasetReport
-from pyrseg_jax.data.report_table import hints, table
+from pyrseg_jax.data.report_table import table
 from pyrseg_jax.data.unit_cells import count_cells
 
 SPACE = ade_layout(CLASSES)

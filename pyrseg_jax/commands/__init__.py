@@ -21,7 +21,9 @@ class Mode(NamedTuple):
     is_parallel: whether several processes can run it together.
     reads_run: whether the workdir must hold a run of this configuration.
     has_config: whether there is a configuration at all.
-    returns_evaluation: whether the function returns the result of an evaluation, to be printed as a table.
+    interrupted: what is true of the mode's files after Ctrl-C or another signal, and what the same command does next.
+    resumable: the same for a run that has a checkpoint; "" if that makes no difference.
+    memory: what the user can do when memory runs out.
     """
 
     help: str
@@ -33,7 +35,13 @@ class Mode(NamedTuple):
     is_parallel: bool = False
     reads_run: bool = False
     has_config: bool = True
-    returns_evaluation: bool = False
+    interrupted: str = "nothing was written; the same command starts again"
+    resumable: str = ""
+    memory: str = "close other programs and start the same command again"
+
+    def after_interruption(self, has_checkpoint: bool) -> str:
+        """Say what is true of the mode's files, and what the same command does next."""
+        return self.resumable if has_checkpoint and self.resumable else self.interrupted
 
     def load(self) -> Callable[..., Any]:
         """Import the command."""
@@ -51,7 +59,10 @@ MODES = {
         *("train", "train"),
         takes=("workdir", "preemption"),
         is_parallel=True,
-        returns_evaluation=True,
+        interrupted="there is no checkpoint yet; the same command starts again",
+        resumable="the same command resumes from the last checkpoint",
+        memory="lower config.training.batch_size or config.data.crop_px, set config.training.accumulate=2 or "
+        "config.model.remat=light, or lower config.data.workers",
     ),
     "evaluate": Mode(
         "score a checkpoint on config.evaluation.split",
@@ -59,27 +70,39 @@ MODES = {
         takes=("workdir", "step"),
         is_parallel=True,
         reads_run=True,
-        returns_evaluation=True,
+        interrupted="no result was written; the same command starts again",
+        memory="lower config.evaluation.batch_size, or choose config.evaluation.protocol=single",
     ),
     "predict": Mode(
         "segment an image or a folder of images",
         *("predict", "predict"),
-        takes=("workdir", "input", "output", "step"),
+        takes=("workdir", "input", "output", "step", "overwrite"),
         needs=("input", "output"),
         reads_run=True,
+        interrupted="each file in --output is complete; the same command finishes the others",
+        memory="segment smaller images, or choose config.evaluation.protocol=single",
     ),
-    "prepare": Mode("build and check the data set, and print its report", "validate", "prepare"),
+    "prepare": Mode(
+        "build and check the data set, and print its report",
+        *("validate", "prepare"),
+        interrupted="finished shards are kept; the same command continues",
+        memory="close other programs and start the same command again: it continues",
+    ),
     "validate": Mode("read every image and label of the data set, and name each bad file", "validate", "validate"),
     "compile": Mode(
         "compile ahead of time for --topology or this machine; report memory, FLOPs and communication",
         *("compile", "compile_ahead"),
         takes=("workdir", "topology"),
+        interrupted="no report was written; the same command starts again",
+        memory="lower config.training.batch_size, or compile on a machine with more memory",
     ),
     "export": Mode(
         "write the trained model as one portable file; default: model.zip in the workdir",
         *("export", "export"),
-        takes=("workdir", "output", "sizes", "step"),
+        takes=("workdir", "output", "sizes", "step", "overwrite"),
         reads_run=True,
+        interrupted="a model file is complete or absent; the same command starts again",
+        memory="export fewer or smaller --sizes",
     ),
     "help": Mode(
         "explain a mode, a flag or a configuration key",

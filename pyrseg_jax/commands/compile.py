@@ -3,13 +3,16 @@
 TPUs and NVIDIA GPUs are compiled for by name; none has to be there.
 """
 
+import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 
 import jax
 import optax
+from etils import epath
 from jax.sharding import Mesh
 
 from pyrseg_jax.ahead_of_time.lowering import count_flops_per_image, lower_evaluation, lower_training
@@ -25,6 +28,8 @@ from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.workdir import Workdir
+from pyrseg_jax.storage.atomic import write_atomically
+from pyrseg_jax.storage.paths import is_remote
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +47,8 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
       topology: the devices to compile for, such as `v5e:4x4` or `h100:8`; None uses the devices of this machine.
 
     Raises:
-      UserError: if the topology is unknown, its compiler is missing, or the training step needs more memory than a device has.
+      UserError: if the topology is unknown, its compiler is missing, the report cannot be written, or the training step needs
+        more memory than a device has.
     """
     config = config_lib.resolve_durations(config, _num_training_images(config))
     target = find_target(topology)
@@ -50,6 +56,7 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
     experiment.check_rows(config, mesh)
     batch_size = splittable_batch(config.training.batch_size, mesh.shape["data"], config.training.accumulate)
     num_classes = count_classes(config.data.name, config.data.root)
+    path = _make_place(workdir, target)
     log.info("compiling for %s: %d devices, %d classes", target.name, mesh.size, num_classes)
     report = {
         "topology": target.name,
@@ -60,13 +67,35 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
         "evaluation": _compile_evaluation(config, mesh, num_classes, target),  # first, because it compiles faster
         **_compile_training(config, mesh, num_classes, target, batch_size),
     }
-    path = workdir.path / "compile" / f"{re.sub('[^0-9a-zA-Z]+', '-', target.name)}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
     print(format_report(report, target.accelerator))
+    with _writing(path):
+        write_atomically(path, json.dumps(report, indent=1) + "\n")
     print(f"report: {path}")
     check_memory(report["training"]["memory"]["total"], target, config)
     return report
+
+
+def _make_place(workdir: Workdir, target: Target) -> epath.Path:
+    """Return the path of the report, in a folder that can be written: found out before minutes of compiling."""
+    path = workdir.path / "compile" / f"{re.sub('[^0-9a-zA-Z]+', '-', target.name)}.json"
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, and the report is saved under this name: remove it")
+        if not is_remote(path):
+            with tempfile.TemporaryFile(dir=path.parent, suffix=".partial"):
+                pass
+    return path
+
+
+@contextlib.contextmanager
+def _writing(path: epath.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}): choose another folder with --workdir"
+        ) from error
 
 
 def _num_training_images(config: Config) -> int | None:

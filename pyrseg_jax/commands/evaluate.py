@@ -2,13 +2,14 @@
 
 import logging
 
-from pyrseg_jax.data.checks import check_once
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.reporting.evaluation_table import print_table
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
-from pyrseg_jax.run.evaluations import draw_evaluation, make_evaluator, with_context
+from pyrseg_jax.run.data_checks import check_evaluation_data
+from pyrseg_jax.run.evaluations import draw_evaluation, make_evaluator, with_context, write_result
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @naming("data")
 def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
-    """Evaluate a checkpoint on the split that the config names; write and return the result.
+    """Evaluate a checkpoint on the split that the config names; print its table, then write it; return the result.
 
     Args:
       config: the run's configuration.
@@ -26,9 +27,13 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
       step: step of the checkpoint; by default the newest.
 
     Raises:
-      UserError: if the data set has other classes than the run, or the run has no checkpoint.
+      UserError: if the data set has other classes than the run, or the run has no checkpoint. Also if the result cannot be
+        written; its table is printed before.
     """
     label_space = workdir.read_label_space()
+    workdir.read_initialization()  # the result repeats it; a damaged file must not be found at the end
+    if processes.is_first():
+        _say_if_unwritable(workdir)
     dataset = experiment.open_data(config.data)
     if dataset.label_space.names != label_space.names:
         raise UserError(
@@ -37,7 +42,7 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
             f"({', '.join(dataset.label_space.names[:4])}, …): evaluate on the data set that the run was trained on"
         )
     source = dataset.open_split(config.evaluation.split)
-    check_once(source, dataset.label_space, f"{dataset.place} ({config.evaluation.split})")
+    check_evaluation_data(config, dataset)
     mesh = experiment.make_mesh(config.parallel)
     model = experiment.make_model(config.model, label_space.num_classes)
     trained = restore(config, model, workdir, mesh_lib.replicated(mesh), step)
@@ -45,8 +50,20 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
     step = trained.step
     log.info("evaluating step %d on %d images of %s", step, len(source), config.evaluation.split)
     evaluator = make_evaluator(config, model, dataset, mesh)
-    result = with_context(evaluator(variables, config.evaluation.analysis), config, workdir, step)
+    result = with_context(evaluator(variables, config.evaluation.analysis), config, workdir, step, dataset.place)
     if processes.is_first():
-        log.info("written to %s", workdir.write_evaluation(config.evaluation.split, step, result))
-        draw_evaluation(config, workdir, step, result)
+        try:
+            print_table(result)
+        finally:  # a closed pipe costs the table, not the result
+            written = write_result(result, config, workdir)
+            log.info("the result is in %s", written)
+        draw_evaluation(config, workdir, written, result)
     return result
+
+
+def _say_if_unwritable(workdir: Workdir) -> None:
+    """Warn before the evaluation rather than after it; its table is worth having even so."""
+    try:
+        workdir.check_writable(for_training=False)
+    except UserError as error:
+        log.warning("%s; the result will be printed, but not stored", error)

@@ -10,10 +10,13 @@ import numpy as np
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.predict import predict
-from pyrseg_jax.export.stablehlo import read_export, write_export
+from pyrseg_jax.export.read import read_export
+from pyrseg_jax.export.target import cannot_write, check_target, run_identity
+from pyrseg_jax.export.write import write_export
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.keys import keys_of, value_of
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.paths import is_remote
@@ -21,7 +24,14 @@ from pyrseg_jax.storage.paths import is_remote
 log = logging.getLogger(__name__)
 
 
-def export(config: Config, workdir: Workdir, target: str | None, sizes: Sequence[str], step: int | None = None) -> dict:
+def export(
+    config: Config,
+    workdir: Workdir,
+    target: str | None,
+    sizes: Sequence[str],
+    step: int | None = None,
+    overwrite: bool = False,
+) -> dict:
     """Write a checkpoint, by default the newest, to `target`, by default `model.zip` in the run's folder.
 
     Args:
@@ -30,13 +40,14 @@ def export(config: Config, workdir: Workdir, target: str | None, sizes: Sequence
       target: the file, whose name must end in .zip.
       sizes: image sizes that the model accepts, as "HEIGHTxWIDTH" in pixels; if empty, the size of a training crop.
       step: step of the checkpoint.
+      overwrite: whether a file that is not an earlier export of this run may be replaced.
 
     Returns:
       The measured `megabytes`, `write_seconds` and `load_seconds`; and from the comparison with the model itself `same_labels`,
       the share of equal labels, and `largest_difference` between probabilities.
 
     Raises:
-      UserError: if the target or a size is not valid, or the run has no checkpoint.
+      UserError: if the target or a size is not valid, or the run has no checkpoint, or the file exists and is foreign.
     """
     crop = config.data.crop_px
     shapes = [_read_size(text) for text in dict.fromkeys(sizes)] or [(crop, crop)]
@@ -45,17 +56,19 @@ def export(config: Config, workdir: Workdir, target: str | None, sizes: Sequence
             f"--mode=export writes a local file, but {workdir.path} is in remote storage: name a file with --output"
         )
     path = Path(target).expanduser() if target else Path(workdir.path) / "model.zip"
-    if path.suffix != ".zip":
-        raise UserError(f"--output={target}: an exported model is a file whose name ends in .zip")
     label_space = workdir.read_label_space()
+    origin = {"initialisation": workdir.read_initialization(), "run": _identity_of(config, workdir)}
+    check_target(path, origin["run"], overwrite)
     model = experiment.make_model(config.model, label_space.num_classes)
     trained = restore(config, model, workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), step)
     variables = jax.device_get(trained.variables)
-    origin = {"step": trained.step, "initialisation": workdir.read_initialization()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     log.info("exporting step %d for images of %s", trained.step, ", ".join(f"{h} × {w}" for h, w in shapes))
     start = time.perf_counter()
-    write_export(path, model, variables, label_space, shapes, config.evaluation.threshold, origin)
+    about = {"step": trained.step} | origin
+    try:
+        write_export(path, model, variables, label_space, shapes, config.evaluation.threshold, about)
+    except OSError as error:  # the disk is full, or the folder was removed
+        raise cannot_write(path, error) from error
     measured = {"megabytes": path.stat().st_size / 1e6, "write_seconds": time.perf_counter() - start}
     measured |= _compare(path, model, variables, config.evaluation.threshold)
     log.info(
@@ -85,6 +98,14 @@ def _compare(path: Path, model: Segmenter, variables: dict, threshold: float) ->
         "same_labels": float((found["probs"].argmax(-1) == np.asarray(expected).argmax(-1)).mean()),
         "largest_difference": float(np.abs(found["probs"] - np.asarray(expected)).max()),
     }
+
+
+def _identity_of(config: Config, workdir: Workdir) -> str:
+    """Tell this run from others by what a training of it cannot change: its other keys, its classes and its first weights."""
+    keys = {name: value_of(config, name) for name, about in keys_of(Config).items() if not about.is_resumable}
+    return run_identity(
+        {"config": keys, "classes": workdir.read_label_space().names, "start": workdir.read_initialization()}
+    )
 
 
 def _read_size(text: str) -> tuple[int, int]:

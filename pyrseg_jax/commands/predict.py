@@ -1,5 +1,7 @@
 """The `predict` mode: segment images with the model of a run."""
 
+import errno
+import functools
 import logging
 from pathlib import Path
 
@@ -9,23 +11,32 @@ from tqdm import tqdm
 
 from pyrseg_jax.data.decode import decode_image, decode_label
 from pyrseg_jax.data.label_space import LabelSpace
-from pyrseg_jax.errors import UserError
+from pyrseg_jax.errors import UserError, naming_file
 from pyrseg_jax.reporting.pictures import save_pictures
-from pyrseg_jax.run import experiment
+from pyrseg_jax.run import experiment, prediction_files
 from pyrseg_jax.run.config import Config
-from pyrseg_jax.run.predictor import make_predictor
+from pyrseg_jax.run.prediction_files import Planned
+from pyrseg_jax.run.predictor import Predictor, make_predictor
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
+from pyrseg_jax.storage.atomic import remove_leftovers
+from pyrseg_jax.storage.paths import is_remote
+from pyrseg_jax.storage.regular_file import read_regular_file
+from pyrseg_jax.storage.written import WrittenFiles
 
 log = logging.getLogger(__name__)
-# Common formats of photographs. PIL reads more formats, but a folder may contain other kinds of files, too.
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+# After one of these, no other file could be written either.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-def predict(config: Config, workdir: Workdir, source: str, target: str, step: int | None = None) -> None:
+def predict(
+    config: Config, workdir: Workdir, source: str, target: str, step: int | None = None, overwrite: bool = False
+) -> None:
     """Segment an image, or each image of a folder, and write three files per image to the folder `target`.
 
-    An image that cannot be read is logged and skipped, so that the others are finished.
+    Before anything is computed, the paths of all files are checked: no two of them are the same, none is an input or ground truth,
+    and files that are there already were written by an earlier `predict`, as the record `predictions.jsonl` shows. An image that
+    cannot be finished is logged, and the others are finished.
 
     Args:
       config: the run's configuration.
@@ -33,72 +44,92 @@ def predict(config: Config, workdir: Workdir, source: str, target: str, step: in
       source: path of an image, or of a folder of images.
       target: path of the folder to write to; it is created if needed.
       step: step of the checkpoint; by default the newest.
+      overwrite: whether to replace files in `target` that an earlier `predict` did not write. Inputs and ground truth never are.
 
     Raises:
-      UserError: if there are no images, if two images would write the same files, or if the run has no checkpoint; also at the
-        end, if images were skipped.
+      UserError: if there are no images, if a file must not be written, or if the run has no checkpoint; also at the end, if an
+        image could not be finished.
     """
-    images = _find_images(Path(source).expanduser())
-    folder = Path(target).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output={target} cannot be created ({error.strerror}): name another folder") from error
-    if folder.resolve() in {path.parent.resolve() for path in images}:
-        raise UserError(
-            f"--output={target} is the folder of the input, where NAME.png could overwrite an image: name another folder"
-        )
+    images = prediction_files.find_images(_local("input", source))
+    if images.others:
+        log.warning("--input=%s: %s passed over", source, images.others)
+    folder = _local("output", target)
+    planned = prediction_files.plan(images.paths)
+    written = _open_output(config, workdir, folder, planned, overwrite)
 
     label_space = workdir.read_label_space()
     model = experiment.make_model(config.model, label_space.num_classes)
     trained = restore(config, model, workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), step)
     predictor = make_predictor(config, model, trained.variables, label_space)
-    log.info("segmenting %d images with step %d", len(images), trained.step)
-    problems = []
-    for path in tqdm(images, unit=" images", disable=None):
+    log.info("segmenting %d images with step %d", len(planned), trained.step)
+    problems, num_complete = [], 0
+    for item in tqdm(planned, unit=" images", disable=None):
         try:
-            image = decode_image(path.read_bytes(), str(path))
-        except (UserError, OSError) as error:
-            problems.append(str(error))
-            log.error("%s", error)
-            continue
-        truth = _find_truth(path, image.shape[:2], label_space)
-        save_pictures(folder, path.stem, predictor.segment(image), truth)
-    log.info("segmented %d of %d images into %s", len(images) - len(problems), len(images), folder)
+            found = _predict_one(predictor, item, folder, functools.partial(written.write, overwrite=overwrite))
+            for path in found:
+                written.discard(path)  # it would show an earlier prediction
+            is_last = False
+        except UserError as error:
+            found = {item.image: str(error)}
+            is_last = isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
+        for problem in found.values():
+            log.error("%s", problem)
+        problems += found.values()
+        num_complete += not found
+        if is_last:
+            break
+    log.info("segmented %d of %d images into %s", num_complete, len(planned), folder)
     if problems:
-        raise UserError(f"{len(problems)} of {len(images)} images could not be read; the first: {problems[0]}")
+        num_left = len(planned) - num_complete
+        raise UserError(f"{num_left} of {len(planned)} images could not be finished; the first: {problems[0]}")
 
 
-def _find_images(source: Path) -> list[Path]:
-    """List the images to segment; no two of them have the same name."""
-    if source.is_dir():
-        images = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-        if not images:
-            raise UserError(f"--input={source} holds no images: expected files ending in {', '.join(sorted(SUFFIXES))}")
-    elif source.is_file():
-        images = [source]
-    else:
-        raise UserError(f"--input={source}: there is no such file or folder ({source.absolute()})")
-    by_stem: dict[str, Path] = {}
-    for path in images:
-        if path.stem in by_stem:
-            raise UserError(
-                f"{path} and {by_stem[path.stem].name} would both write {path.stem}.png: rename one, or predict them "
-                "separately"
-            )
-        by_stem[path.stem] = path
-    return images
+def _predict_one(predictor: Predictor, item: Planned, folder: Path, write) -> dict[Path, str]:
+    """Segment one image, and return the pictures that could not be drawn.
+
+    Raises:
+      UserError: if the image cannot be read or segmented, or its files cannot be written.
+    """
+    with naming_file(str(item.image), "cannot be segmented", "replace it, or move it out of the folder"):
+        result = predictor.segment(decode_image(read_regular_file(item.image), str(item.image)))
+        truth = _read_truth(item.truth, result.labels.shape, predictor.label_space)
+    with naming_file(f"the result of {item.image}", "cannot be written", "make room, or name another folder"):
+        return save_pictures(folder, item.name, result, truth, item.image.stem, write)
 
 
-def _find_truth(image: Path, size: tuple[int, int], label_space: LabelSpace) -> np.ndarray | None:
-    """Find the label map of an image in a data set with the layout of `folder`; None unless there is one of the same size."""
-    path = image.absolute()
-    label = path.parents[2] / "annotations" / path.parent.name / f"{path.stem}.png" if len(path.parents) > 2 else None
-    if label is None or path.parents[1].name != "images" or not label.is_file():
+def _local(flag: str, value: str) -> Path:
+    if not value or is_remote(value):
+        raise UserError(f"--{flag}={value}: expected a path on a disk")
+    return Path(value).expanduser()
+
+
+def _open_output(
+    config: Config, workdir: Workdir, folder: Path, planned: list[Planned], overwrite: bool
+) -> WrittenFiles:
+    """Check the paths of all files, then create the folder, and return the record of what is written there."""
+    kept = {} if is_remote(workdir.path) else prediction_files.folders_of_run(Path(workdir.path))
+    if config.data.root and not is_remote(config.data.root):
+        kept |= prediction_files.folders_of_data_set(Path(config.data.root).expanduser())
+    try:
+        written = WrittenFiles(folder / prediction_files.RECORD)
+        prediction_files.check_plan(planned, folder, written, overwrite, kept)
+        folder.mkdir(parents=True, exist_ok=True)
+        if written.is_found:  # a `predict` that was killed may have left partial files
+            remove_leftovers(folder)
+        written.start()
+    except OSError as error:
+        raise UserError(f"--output={folder} cannot be written ({error.strerror}): name another folder") from error
+    return written
+
+
+def _read_truth(label: Path | None, size: tuple[int, ...], label_space: LabelSpace) -> np.ndarray | None:
+    """Read the label map of an image; None unless it has the size of the image."""
+    if label is None:
         return None
     try:
-        truth = decode_label(label.read_bytes(), str(label), label_space)
-    except (UserError, OSError) as error:
+        with naming_file(str(label), "cannot be read", "replace it"):
+            truth = decode_label(read_regular_file(label), str(label), label_space)
+    except UserError as error:
         log.warning("the ground truth cannot be drawn: %s", error)
         return None
     return truth if truth.shape == size else None

@@ -1,23 +1,33 @@
 """The `train` mode: prepare the data, train with evaluations in between, and draw figures; or resume the run of the workdir."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
 
 import jax
+from etils import epath
 from jax.sharding import Mesh
 
 from pyrseg_jax.data.catalog import TRAINING, Dataset
-from pyrseg_jax.data.checks import check_once
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
+from pyrseg_jax.errors import escaped
 from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.models.initial import num_parameters
+from pyrseg_jax.reporting.evaluation_table import evaluation_table
 from pyrseg_jax.reporting.logbook import Logbook, SilentLogbook
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
-from pyrseg_jax.run.evaluations import draw_evaluation, draw_predictions, make_evaluator, with_context
+from pyrseg_jax.run.data_checks import check_training_data
+from pyrseg_jax.run.evaluations import (
+    draw_evaluation,
+    draw_predictions,
+    make_evaluator,
+    with_context,
+    write_result,
+)
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.start import initialize, restore_or_start
 from pyrseg_jax.run.workdir import Workdir
@@ -51,9 +61,10 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     mesh = experiment.make_mesh(config.parallel)
     experiment.check_layout(config, mesh)
     workdir.check_config(config)
+    processes.on_first(lambda: workdir.check_writable(for_training=True))
     dataset = experiment.open_data(config.data)
     config = config_lib.resolve_durations(config, len(dataset.open_split(TRAINING)))
-    _check_data(config, dataset)
+    check_training_data(config, dataset)
     model = experiment.make_model(config.model, dataset.label_space.num_classes)
     optimizer = experiment.make_optimizer(config)
     # Before anything is written: if the weights do not fit, no workdir is left behind.
@@ -72,11 +83,12 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
         logbook = _open_logbook(workdir, schedule, first_step)
         held.callback(logbook.close)
         evaluator = make_evaluator(config, model, dataset, mesh)
+        evaluation = _Evaluation(config, workdir, dataset, logbook, evaluator, mesh, schedule)
         trainer = Trainer(
             train_step=experiment.make_step(config, model, optimizer, mesh, state),
             open_batches=functools.partial(experiment.open_batches, config, dataset),
             to_devices=functools.partial(mesh_lib.images_to_devices, mesh),
-            evaluate=functools.partial(_evaluate, config, workdir, logbook, evaluator, mesh, schedule),
+            evaluate=evaluation,
             checkpoints=checkpoints,
             recorder=logbook,
             learning_rate=experiment.make_learning_rate(config),
@@ -86,18 +98,18 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
             profiler=Profiler(parse_steps(config.training.profile), workdir.path / "profile", first_step),
         )
         state = trainer.fit(state)
+        logbook.sync()
         with preemption.evaluating():
             variables = mesh_lib.whole_on(mesh_lib.local_mesh(mesh), state.variables)
-            if processes.is_first():
-                draw_evaluation(config, workdir, int(state.step), trainer.last_evaluation)
+            if evaluation.written is not None:
+                draw_evaluation(config, workdir, evaluation.written, trainer.last_evaluation)
                 draw_predictions(config, model, variables, dataset, workdir)
+        logbook.sync()  # an error if the folder has been removed by now
+    if processes.is_first():
+        print(f"run: {escaped(str(workdir.path))}")
+        if workdir.figures.is_dir():
+            print(f"pictures: {escaped(str(workdir.figures))}")
     return trainer.last_evaluation
-
-
-def _check_data(config: Config, dataset: Dataset) -> None:
-    """Check every file of the splits that the run uses: a bad file must not cost an hour of training."""
-    for split in (TRAINING, config.evaluation.split):
-        check_once(dataset.open_split(split), dataset.label_space, f"{dataset.place} ({split})")
 
 
 def _open_logbook(workdir: Workdir, schedule: Schedule, first_step: int) -> Logbook | SilentLogbook:
@@ -105,7 +117,7 @@ def _open_logbook(workdir: Workdir, schedule: Schedule, first_step: int) -> Logb
     if not processes.is_first():
         return SilentLogbook()
     logbook = Logbook(workdir.path, schedule.last_step, schedule.batch_size, first_step)
-    workdir.drop_evaluations_after(first_step)
+    workdir.results.drop_after(first_step)
     return logbook
 
 
@@ -121,23 +133,35 @@ def _log_start(config: Config, dataset: Dataset, state: TrainState, schedule: Sc
     )
 
 
-def _evaluate(
-    config: Config,
-    workdir: Workdir,
-    logbook: Logbook | SilentLogbook,
-    evaluator: Evaluator,
-    mesh: Mesh,
-    schedule: Schedule,
-    step: int,
-    state: TrainState,
-) -> dict:
-    """Evaluate the state after a step, write the result, and return it."""
-    split = config.evaluation.split
-    logbook.say(f"evaluating step {step} on {split}")
-    variables = mesh_lib.whole_on(mesh_lib.local_mesh(mesh), state.variables)
-    # The analysis of the pyramid takes longer, so only the last evaluation includes it.
-    is_analyzed = config.evaluation.analysis and step >= schedule.last_step
-    result = with_context(evaluator(variables, is_analyzed), config, workdir, step)
-    if processes.is_first():
-        workdir.write_evaluation(split, step, result)
-    return result
+@dataclasses.dataclass
+class _Evaluation:
+    """Evaluates the state after a step, and writes the result.
+
+    Attributes:
+      written: the path of the last result; None in all processes but the first.
+    """
+
+    config: Config
+    workdir: Workdir
+    dataset: Dataset
+    logbook: Logbook | SilentLogbook
+    evaluator: Evaluator
+    mesh: Mesh
+    schedule: Schedule
+    written: epath.Path | None = None
+
+    def __call__(self, step: int, state: TrainState) -> dict:
+        """Return the result; the table of the last step is printed before anything is written."""
+        self.logbook.say(f"evaluating step {step} on {self.config.evaluation.split}")
+        variables = mesh_lib.whole_on(mesh_lib.local_mesh(self.mesh), state.variables)
+        is_last = step >= self.schedule.last_step
+        # The analysis of the pyramid takes longer, so only the last evaluation includes it.
+        result = self.evaluator(variables, self.config.evaluation.analysis and is_last)
+        result = with_context(result, self.config, self.workdir, step, self.dataset.place)
+        if processes.is_first():
+            try:
+                if is_last:
+                    self.logbook.show(evaluation_table(result))
+            finally:  # a closed pipe costs the table, not the result
+                self.written = write_result(result, self.config, self.workdir)
+        return result

@@ -3,9 +3,10 @@
 import logging
 
 from pyrseg_jax.data.catalog import TRAINING, Dataset
+from pyrseg_jax.data.inspection import hints_on
 from pyrseg_jax.data.report import DatasetReport, make_report
-from pyrseg_jax.data.report_table import hints, table
-from pyrseg_jax.errors import UserError
+from pyrseg_jax.data.report_table import table
+from pyrseg_jax.errors import UserError, escaped
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.naming import complete_names, naming
@@ -29,19 +30,20 @@ def validate(config: Config) -> None:
 
 @naming("data")
 def _print_reports(config: Config, dataset: Dataset) -> None:
-    problems = []
+    problems: list[str] = []
+    reports: dict[str, DatasetReport | None] = {}
     for split in dict.fromkeys((TRAINING, config.evaluation.split)):
         try:
-            report = _report_of(config, dataset, split)
+            reports[split] = report = _report_of(config, dataset, split)
         except UserError as error:
             problems.append(str(error))
             continue
-        print(f"{split} ({dataset.place})\n{table(report, dataset.label_space)}\n")
+        print(f"{split} ({escaped(dataset.place)})\n{table(report, dataset.label_space)}\n")
         problems += [message for _, message in report.problems]
-        for hint in hints(report, dataset.label_space):
-            print(f"hint ({split}): {complete_names(hint, 'data')}")
+    for split, hint in hints_on(dataset, list(reports), reports):
+        print(f"hint ({split}): {escaped(complete_names(hint, 'data'))}")
     for problem in problems:
-        print(f"problem: {complete_names(problem, 'data')}")
+        print(f"problem: {escaped(complete_names(problem, 'data'))}")
     if problems:
         raise UserError(f"{len(problems)} problem(s) in {dataset.place}, the first: {problems[0]}")
     log.info("no problem found in %s", dataset.place)

@@ -15,6 +15,7 @@ from pyrseg_jax.data.file_dataset import FileDataset
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pairs import ArchiveSource
 from pyrseg_jax.data.report import DatasetReport
+from pyrseg_jax.data.rules import RULES
 from pyrseg_jax.data.shards import FEATURES, Shard, write_shards
 from pyrseg_jax.errors import UserError
 
@@ -146,8 +147,14 @@ class PairBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 reports[shard.split].merge(DatasetReport.from_json(result["report"]))
                 table.writerows((shard.split, *line) for line in result["checksums"])
         texts = {split: report.to_json() for split, report in reports.items()}
-        (folder / REPORTS).write_text(json.dumps(texts))
+        (folder / REPORTS).write_text(json.dumps(texts), encoding="utf-8")
         counts = {split: len(source) for split, source in self._sources.items()}
         # A preparation is complete once this file exists: it is written last.
-        origin = {"place": self._place, "num_images": counts, "is_whole": counts == dict(self._files.num_images)}
-        (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
+        origin = {
+            "place": self._place,
+            "num_images": counts,
+            "is_whole": counts == dict(self._files.num_images),
+            "rules": RULES,
+            "outward_key": self._files.outward_key(self._sources),
+        }
+        (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")

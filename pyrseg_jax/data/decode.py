@@ -1,20 +1,22 @@
 """Decode the bytes of image and label files to arrays. Errors name the file and say what is wrong with it."""
 
-import io
-import warnings
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from jaxtyping import UInt8
+from PIL import Image
 
-from pyrseg_jax.data.fast_decode import ORIENTATION_TAG, decode_gray_png, decode_upright_jpeg, is_gray_png
+from pyrseg_jax.data.fast_decode import decode_gray_png, decode_upright_jpeg
+from pyrseg_jax.data.image_formats import IMAGE_FORMATS, LABEL_FORMATS
+from pyrseg_jax.data.jpeg_header import read_jpeg_header
+from pyrseg_jax.data.jpeg_scan import ends_early, has_end, may_end_early
+from pyrseg_jax.data.label_samples import check_label_file, stored_samples, with_palette
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.open_image import ACTION, ADVICE, load_image, open_image, recognize
+from pyrseg_jax.data.orientation import UPRIGHT, find_orientation, orientation_of, orientation_of_image, turn
+from pyrseg_jax.data.photograph import say_once, to_array
 from pyrseg_jax.data.source import Record
-from pyrseg_jax.errors import UserError
-
-# PIL's modes with one number per pixel. The indices of a palette image ("P") are the labels; its colors are only for display.
-LABEL_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
+from pyrseg_jax.errors import UserError, naming_file
 
 
 class Pair(NamedTuple):
@@ -39,19 +41,21 @@ def decode_pair(record: Record, label_space: LabelSpace) -> Pair:
         the image and its label map differ in size.
     """
     label = decode_label(record["label"], record["label_name"], label_space)
-    plain = decode_upright_jpeg(record["image"])
+    data, name = record["image"], record["image_name"]
+    plain = decode_upright_jpeg(data)
     if plain is not None and plain.shape[:2] == label.shape:
         return Pair(plain, label)
-    stored = _open(record["image"], record["image_name"])
-    upright = _turn_upright(stored)
-    expected = label.shape[::-1]
-    image = upright if upright.size == expected or stored.size != expected else stored
-    if image.size != expected:
-        raise UserError(
-            f"{record['image_name']} is {image.size[0]} × {image.size[1]} pixels, but its label {record['label_name']} "
-            f"is {expected[0]} × {expected[1]} (width × height): both must have the same size; never resize only one of them"
-        )
-    return Pair(_to_array(image), label)
+    stored = _open_photograph(data, name)
+    with naming_file(name, ACTION, ADVICE):
+        upright = turn(stored, _orientation(data, name))
+        expected = label.shape[::-1]
+        image = upright if upright.size == expected or stored.size != expected else stored
+        if image.size != expected:
+            raise UserError(
+                f"{name} is {image.size[0]} × {image.size[1]} pixels, but its label {record['label_name']} "
+                f"is {expected[0]} × {expected[1]} (width × height): both must have the same size; never resize only one of them"
+            )
+        return Pair(to_array(image, name), label)
 
 
 def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
@@ -61,90 +65,77 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
       UserError: naming the file, if it is not an image or is damaged.
     """
     plain = decode_upright_jpeg(data)
-    return plain if plain is not None else to_rgb(_open(data, name))
+    if plain is not None:
+        return plain
+    stored = _open_photograph(data, name)
+    with naming_file(name, ACTION, ADVICE):
+        return to_array(turn(stored, _orientation(data, name)), name)
 
 
-def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+def to_rgb(image: Image.Image, name: str = "the image") -> UInt8[np.ndarray, "h w 3"]:
     """Convert a PIL image to upright RGB, as `decode_image` does with a file."""
-    return _to_array(_turn_upright(image))
+    with naming_file(name, ACTION, ADVICE):
+        return to_array(turn(image, orientation_of_image(image)), name)
 
 
 def decode_label(data: bytes, name: str, label_space: LabelSpace) -> UInt8[np.ndarray, "h w"]:
-    """Decode a label file to train ids; raises UserError as `decode_pair` does."""
+    """Decode a label file to train ids; raises UserError as `decode_pair` does.
+
+    The values are those that the file stores, whatever its bit depth and colors. They are not turned by an orientation.
+    """
     plain = decode_gray_png(data)
     if plain is not None:
         return label_space.to_train_ids(plain, name)
-    image = _open(data, name)
-    if image.format == "JPEG":
+    if data.startswith(b"\xff\xd8\xff"):
         raise UserError(f"{name} is a JPEG: its compression changes label values; store label maps as PNG")
-    if image.mode not in LABEL_MODES:
-        raise UserError(
-            f"{name} has the channels {image.mode} ({len(image.getbands())} numbers per pixel): a label map has one, the "
-            f"class value, {label_space.describe_file_ids()}; convert its colors to class values"
-        )
-    if is_gray_png(data):  # OpenCV rejects wrong checksums, and PIL ignores them
-        raise UserError(f"{name} is damaged (a checksum is wrong): replace the file or remove it from the data set")
-    return label_space.to_train_ids(_as_numbers(image), name)
+    if recognize(data, name, LABEL_FORMATS) == "BMP":
+        data = with_palette(data)
+    image = open_image(data, name, LABEL_FORMATS)
+    with naming_file(name, ACTION, ADVICE):
+        check_label_file(image, name, label_space.describe_file_ids())
+        load_image(image, data, name)
+        if find_orientation(data) != UPRIGHT:
+            say_once(name, "names an EXIF orientation: label maps are read as they are stored")
+        return label_space.to_train_ids(stored_samples(image, data, name), name)
 
 
 def size_of(data: bytes, name: str) -> tuple[int, int]:
     """Read (height, width) of the upright image from the file's header, without decoding pixels."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image = Image.open(io.BytesIO(data))
-        except Exception as error:
-            raise _undecodable(name, data, error) from error
-    width, height = image.size
-    # The EXIF orientations 5 … 8 swap rows and columns.
-    is_rotated = image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)
-    return (width, height) if is_rotated else (height, width)
+    width, height = open_image(data, name, IMAGE_FORMATS).size
+    # The EXIF orientations 5 … 8 exchange rows and columns.
+    return (width, height) if orientation_of(data) in (5, 6, 7, 8) else (height, width)
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
-    upright = ImageOps.exif_transpose(image)
-    assert upright is not None  # only an in-place transposition returns None
-    return upright
-
-
-def _open(data: bytes, name: str) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            # PIL warns about unusual metadata, which is not used here, and about images above half its size limit.
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
-            image.load()
-    # PIL raises OSError, SyntaxError, ValueError, struct.error and others, depending on the format. Each means a bad file.
-    except Exception as error:
-        raise _undecodable(name, data, error) from error
+def _open_photograph(data: bytes, name: str) -> Image.Image:
+    image = open_image(data, name, IMAGE_FORMATS)
+    load_image(image, data, name)
+    with naming_file(name, ACTION, ADVICE):
+        if image.format == "JPEG":
+            _check_complete(image, data, name)
+        if getattr(image, "n_frames", 1) > 1:
+            say_once(name, f"holds {getattr(image, 'n_frames', 1)} pictures: only the first is used")
     return image
 
 
-def _undecodable(name: str, data: bytes, error: Exception) -> UserError:
-    if not data:
-        reason = "it is empty"
-    elif isinstance(error, UnidentifiedImageError):  # the error's own text shows the address of a Python object
-        reason = f"it begins with {data[:8]!r}, which is not the start of a known image format"
-    else:
-        reason = f"{type(error).__name__}: {str(error).replace(chr(10), ' ')}"
-    return UserError(
-        f"{name} cannot be decoded as an image ({reason}): replace the file or remove it from the data set"
-    )
+def _check_complete(image: Image.Image, data: bytes, name: str) -> None:
+    header = read_jpeg_header(data)
+    if header is None:
+        return
+    pixels = np.asarray(image)
+    if not has_end(data, header.scan_start):
+        raise UserError(f"{name} is cut off (it has no end-of-image marker): {ADVICE}")
+    if may_end_early(pixels) and ends_early(data, header.scan_start, pixels, _pixels_of_jpeg):
+        raise UserError(f"{name} is cut off (its image data ends before the last pixel): {ADVICE}")
 
 
-def _as_numbers(image: Image.Image) -> Shaped[np.ndarray, "h w"]:
-    array = np.asarray(image)
-    return array.astype(np.uint8) if array.dtype == bool else array
+def _pixels_of_jpeg(data: bytes) -> np.ndarray:
+    image = open_image(data, "", IMAGE_FORMATS)
+    load_image(image, data, "")
+    return np.asarray(image)
 
 
-def _to_array(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):  # PIL clips these to 0 … 255 instead of scaling them
-        array = np.asarray(image, np.float64)
-        top = 65535 if image.mode != "F" else max(float(array.max(initial=0)), 1.0)
-        gray = np.clip(array / top * 255, 0, 255).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=-1)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        paper = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(paper, image)
-    return np.asarray(image.convert("RGB"))
+def _orientation(data: bytes, name: str) -> int:
+    orientation = find_orientation(data)
+    if orientation is None:
+        say_once(name, "names an EXIF orientation that cannot be understood: its pixels are used as they are stored")
+    return orientation or UPRIGHT

@@ -14,6 +14,7 @@ from pyrseg_jax.data.label_mapping import LabelMapping
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pairs import ArchiveSource
 from pyrseg_jax.data.report import Checksums
+from pyrseg_jax.data.rules import RULES
 from pyrseg_jax.data.source import Source
 from pyrseg_jax.data.spec import DataLocation, Dataset, DatasetSpec
 from pyrseg_jax.errors import UserError
@@ -50,9 +51,16 @@ class FileDataset:
     meaning: str = ""
 
     def key(self, splits: Splits) -> str:
-        """Return a key for the state of the files: adding, removing or changing a file gives another key."""
-        lines = [f"{split}: {line}" for split, source in splits.items() for line in source.fingerprint()]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+        """Return a key for the state of the files and the rules for them: any change of a file gives another key."""
+        return self._digest({split: source.fingerprint() for split, source in splits.items()})
+
+    def outward_key(self, splits: Splits) -> str:
+        """Return a key for the place, names, sizes and times of the files: it stays when a failing disk changes one."""
+        return self._digest({split: source.outward_state() for split, source in splits.items()})
+
+    def _digest(self, states: Mapping[str, list[str]]) -> str:
+        text = repr((RULES, self.label_space.values(), states))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def published_split(self, split: str) -> str:
         """Return the published name of a split, given that name or an alias."""
@@ -70,17 +78,20 @@ class FileDataset:
 
 
 def _open(files: FileDataset, location: DataLocation, mapping: LabelMapping) -> Dataset:
-    from pyrseg_jax.data import prepared  # imports TFDS
+    from pyrseg_jax.data import prepared, rechecked_source  # imports TFDS
 
     if location.is_raw and not prepared.is_published_set_prepared(files, location):
         return _open_raw(files, location)
     folder = prepared.prepare_files(files, location)
     builder = prepared.open_prepared(folder)
-    reports = prepared.read_reports(folder)
-    reports |= {alias: reports[split] for alias, split in files.aliases.items()}
+    if rechecked_source.is_outdated(folder):  # its reports are those of earlier rules
+        reports, source_class = {}, rechecked_source.RecheckedSource
+    else:
+        reports, source_class = prepared.read_reports(folder), prepared.PreparedSource
+        reports |= {alias: reports[split] for alias, split in files.aliases.items()}
 
     def open_split(split: str) -> Source:
-        return prepared.PreparedSource(builder, files.published_split(split))
+        return source_class(builder, files.published_split(split))
 
     return Dataset(files.label_space, str(folder), open_split, reports)
 

@@ -31,11 +31,20 @@ class FileSubset(Subset):
     def __init__(self, source: FileSource, indices: Sequence[int]):
         super().__init__(source, indices)
         self._file_source = source
+        self.remarks = source.remarks
 
     def fingerprint(self) -> list[str]:
         """Describe the files of each record in one line that changes whenever a file does."""
         lines = self._file_source.fingerprint()
         return [lines[i] for i in self._indices]
+
+    def location(self) -> str:
+        """Describe where the files are, in a text that changes when they are moved."""
+        return self._file_source.location()
+
+    def place_of(self, index: int) -> str:
+        """Return the path of a record's image, for messages, without reading it."""
+        return self._file_source.place_of(self._indices[index])
 
 
 def take(source: Source, indices: Sequence[int]) -> Subset:

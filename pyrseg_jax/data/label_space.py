@@ -5,6 +5,7 @@ Inside the package, classes are numbered 0 … C-1 ("train ids") and void is 255
 
 import dataclasses
 import functools
+import unicodedata
 
 import cv2
 import numpy as np
@@ -12,8 +13,12 @@ from jaxtyping import Shaped, UInt8
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.storage.names import comparable
 
 MAX_CLASSES = 255  # train ids 0 … 254; void takes the last of the 256 values
+MAX_NAME = 200  # characters of a class name
+# Invisible, but Persian, Hindi and emoji cannot be written without them: joiners, and the letters in flags of regions.
+_INVISIBLE_LETTERS = {"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +57,13 @@ class LabelSpace:
             raise ValueError("expected values of label files and of colors between 0 and 255")
         if not all(0 <= value <= 255 and (0 <= id < num_classes or id == VOID) for value, id in self.also):
             raise ValueError("expected pairs of a value between 0 and 255 and a train id in also")
+        if len(set(map(comparable, self.names))) < num_classes or len(set(self.file_ids)) < num_classes:
+            raise ValueError("expected each name and each of the file_ids once")
+        if self.void_file_id in self.file_ids:
+            raise ValueError(f"expected void_file_id={self.void_file_id} not to be among the file_ids of the classes")
+        unusable = next((name for name in self.names if not name.strip() or find_problem(name)), None)
+        if unusable is not None:
+            raise ValueError(f"expected names without control characters, found the name {unusable!r}")
 
     @property
     def num_classes(self) -> int:
@@ -127,6 +139,21 @@ class LabelSpace:
         remapped = f", or {', '.join(str(value) for value, _ in self.also)} (remapped)" if self.also else ""
         gaps = " with gaps" if has_gaps else ""
         return f"{self.void_file_id} (void) or {first} … {last}{gaps} ({self.num_classes} classes){remapped}"
+
+
+def find_problem(name: str) -> str | None:
+    """Say why a name cannot be the name of a class, or return None: control characters, text direction, length.
+
+    Letters of any script, signs and emoji are fine.
+    """
+    for position, character in enumerate(name, 1):
+        category = unicodedata.category(character)
+        if category in ("Cc", "Cs", "Zl", "Zp") or (category == "Cf" and character not in _INVISIBLE_LETTERS):
+            about = unicodedata.name(character, "a control character")
+            return f"holds the invisible character U+{ord(character):04X} ({about}) at position {position}"
+    if len(name) > MAX_NAME:
+        return f"has {len(name)} characters, more than {MAX_NAME}"
+    return None
 
 
 def ade_layout(names: tuple[str, ...], **kwargs) -> LabelSpace:

@@ -2,16 +2,19 @@
 
 import io
 
-import h5py
 import numpy as np
-import scipy.io
 from jaxtyping import Num
 from PIL import Image
 
-from pyrseg_jax.errors import UserError
+from pyrseg_jax.data.mat_hdf5 import read_mat_73
+from pyrseg_jax.data.mat_v5 import read_mat
+from pyrseg_jax.data.mat_variable import DamagedError, WrongKindError
+from pyrseg_jax.errors import UserError, naming_file
 
 VARIABLE = "S"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_MAX_NAMES = 10  # that a message lists
+_ADVICE = "replace it with the published one"
 
 
 def mat_to_png(data: bytes, name: str) -> bytes:
@@ -35,32 +38,25 @@ def mat_to_png(data: bytes, name: str) -> bytes:
 
 
 def read_label_variable(data: bytes, name: str) -> Num[np.ndarray, "h w"]:
-    """Read `S` from a MATLAB file of version 4 to 7 (with SciPy) or 7.3 (which is HDF5); raises UserError naming the file."""
-    try:
-        if HDF5_SIGNATURE in (data[:8], data[512:520]):  # MATLAB writes a header of 512 bytes first
-            with h5py.File(io.BytesIO(data)) as file:
-                found = sorted(str(key) for key in file if not str(key).startswith("#"))
-                # HDF5 counts rows first and MATLAB columns first: the array is stored transposed.
-                values = np.asarray(file[VARIABLE]).T if VARIABLE in found else None
-        else:
-            values = scipy.io.loadmat(io.BytesIO(data), variable_names=[VARIABLE]).get(VARIABLE)
-            found = [] if values is not None else [key for key, *_ in scipy.io.whosmat(io.BytesIO(data))]
-    # Depending on the damage, SciPy and HDF5 raise ValueError, TypeError, OSError, KeyError, zlib.error …
-    except Exception as error:
-        reason = (
-            "it is empty" if not data else f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        )
-        raise UserError(
-            f"{name} cannot be read as a MATLAB file ({reason}): replace it with the published one"
-        ) from error
+    """Read `S` from a MATLAB file of version 4 to 7, or of version 7.3, which is HDF5.
+
+    Only a two-dimensional map of real numbers that lies in the file itself is read, and its size is checked first.
+
+    Raises:
+      UserError: naming the file.
+    """
+    action = "cannot be read as a MATLAB file"
+    if not data:
+        raise UserError(f"{name} {action} (it is empty): {_ADVICE}")
+    with naming_file(name, action, _ADVICE):
+        try:
+            is_hdf5 = HDF5_SIGNATURE in (data[:8], data[512:520])  # MATLAB writes a header of 512 bytes first
+            values, found = (read_mat_73 if is_hdf5 else read_mat)(data, VARIABLE)
+        except DamagedError as error:
+            raise UserError(f"{name} {action} ({error}): {_ADVICE}") from error
+        except WrongKindError as error:
+            raise UserError(f"{name}: the variable {VARIABLE} {error}; {_ADVICE}") from error
     if values is None:
-        held = ", ".join(found) or "nothing"
-        raise UserError(
-            f"{name} has no variable {VARIABLE}, the label map (it holds {held}): replace it with the published one"
-        )
-    if values.ndim != 2 or not values.size or values.dtype.kind not in "buif":
-        raise UserError(
-            f"{name}: the variable {VARIABLE} is not a map of numbers (shape {values.shape}, type {values.dtype}): replace the "
-            "file with the published one"
-        )
+        held = ", ".join(found[:_MAX_NAMES]) + (", …" if len(found) > _MAX_NAMES else "")
+        raise UserError(f"{name} has no variable {VARIABLE}, the label map (it holds {held or 'nothing'}): {_ADVICE}")
     return values

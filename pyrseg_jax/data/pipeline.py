@@ -4,6 +4,7 @@ The order and augmentation of training batches depend on (seed, step) alone. The
 them, and neither does an interruption.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterator
 
@@ -12,13 +13,15 @@ import grain
 import numpy as np
 from jaxtyping import UInt8
 
-from pyrseg_jax.data.decode import Pair, decode_pair
+from pyrseg_jax.data.decode import Pair
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.loading import load_pair
 from pyrseg_jax.data.source import Source
 from pyrseg_jax.data.threads import THREADS
 from pyrseg_jax.data.transforms import Augmentation
 from pyrseg_jax.distributed.host_memory import keep_memory_between_images
-from pyrseg_jax.errors import UserError
+from pyrseg_jax.distributed.worker_processes import end_with_parent, interrupts_left_to_parent
+from pyrseg_jax.errors import UserError, escaped, naming_file
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +30,12 @@ _PROBLEM_BYTES = 400  # length of the messages that travel with a batch
 
 
 class _Load(grain.transforms.Map):
-    """Map an index to a decoded pair, and to the problem with its record if another record replaced it."""
+    """Map an index to a decoded pair, the problem with its record if another record replaced it, and the name of its image."""
 
     def __init__(self, source: Source, label_space: LabelSpace, is_skipping: bool):
         self._source, self._label_space, self._is_skipping = source, label_space, is_skipping
 
-    def map(self, element: int) -> tuple[Pair, str]:  # pyright: ignore[reportIncompatibleMethodOverride]  # Grain declares None
+    def map(self, element: int) -> tuple[Pair, str, str]:  # pyright: ignore[reportIncompatibleMethodOverride]  # Grain declares None
         # Every worker has work of its own, so OpenCV's threads would only compete for the cores.
         cv2.setNumThreads(0)
         keep_memory_between_images()
@@ -41,8 +44,9 @@ class _Load(grain.transforms.Map):
         # The next record that can be read replaces a bad one, so that a batch still depends on seed and step alone.
         for offset in range(num_tries):
             try:
-                record = self._source[(int(element) + offset) % len(self._source)]
-                return decode_pair(record, self._label_space), problem
+                index = (int(element) + offset) % len(self._source)
+                record, pair = load_pair(self._source, index, self._label_space)
+                return pair, problem, record["image_name"]
             except UserError as error:
                 if not self._is_skipping:
                     raise
@@ -54,15 +58,16 @@ class _Augment(grain.transforms.RandomMap):
     def __init__(self, augmentation: Augmentation):
         self._augmentation = augmentation
 
-    def random_map(self, element: tuple[Pair, str], rng: np.random.Generator) -> dict:  # pyright: ignore[reportIncompatibleMethodOverride]  # Grain declares None
-        pair, problem = element
-        return self._augmentation(pair, rng)._asdict() | {"problem": _to_bytes(problem)}
+    def random_map(self, element: tuple[Pair, str, str], rng: np.random.Generator) -> dict:  # pyright: ignore[reportIncompatibleMethodOverride]  # Grain declares None
+        pair, problem, name = element
+        with naming_file(name, "cannot be scaled and cropped", "remove it from the data set, or use fewer workers"):
+            return self._augmentation(pair, rng)._asdict() | {"problem": _to_bytes(problem)}
 
 
 def _to_bytes(problem: str) -> UInt8[np.ndarray, "bytes"]:
     """Pack a message into an array, because only arrays travel quickly between processes."""
     packed = np.zeros(_PROBLEM_BYTES, np.uint8)
-    encoded = problem.encode()[:_PROBLEM_BYTES]
+    encoded = escaped(problem).encode()[:_PROBLEM_BYTES]  # names of files may hold bytes that are not UTF-8
     packed[: len(encoded)] = list(encoded)
     return packed
 
@@ -78,13 +83,18 @@ class TrainingBatches:
         self._batches = batches
         self._logged: set[bytes] = set()
         self.num_skipped = 0
+        self._has_started = False
 
     def __iter__(self) -> "TrainingBatches":
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
+        # Grain starts its worker processes when it is asked for the first batch.
+        starting = contextlib.nullcontext() if self._has_started else interrupts_left_to_parent()
+        self._has_started = True
         try:
-            batch = next(self._batches)
+            with starting:
+                batch = next(self._batches)
         except UserError as error:  # Grain appends its own traceback to the message
             raise UserError(str(error).split(f"\n{'-' * 20}")[0]) from None
         except RuntimeError as error:  # Grain raises this when a worker process has ended
@@ -164,5 +174,7 @@ def training_batches(
     reading = grain.ReadOptions(num_threads=min(THREADS, 2 if workers else THREADS), prefetch_buffer_size=2)
     batches = dataset.to_iter_dataset(reading)
     if workers:
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
-    return TrainingBatches(iter(batches))
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        batches = batches.mp_prefetch(options, end_with_parent)
+    with interrupts_left_to_parent():  # Grain starts threads here, which start the worker processes later
+        return TrainingBatches(iter(batches))

@@ -19,12 +19,15 @@ from pyrseg_jax.data.download import fetch
 from pyrseg_jax.data.file_dataset import FileDataset, Splits
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pairs import ArchiveSource
+from pyrseg_jax.data.record_names import from_stored
 from pyrseg_jax.data.records import Origin, StoredReports
 from pyrseg_jax.data.report import Checksums, DatasetReport
+from pyrseg_jax.data.rules import RULES
 from pyrseg_jax.data.source import Record
 from pyrseg_jax.data.spec import DataLocation
-from pyrseg_jax.errors import UserError
+from pyrseg_jax.errors import UserError, reason_of
 from pyrseg_jax.storage import documents
+from pyrseg_jax.storage.caches import cache_folder
 
 log = logging.getLogger(__name__)
 OFFLINE = tfds.download.DownloadConfig(try_download_gcs=False)
@@ -72,6 +75,7 @@ def _prepare(make_builder: MakeBuilder, store: Path) -> None:
     if builder.is_prepared():  # by another process, while this one waited
         return
     log.info("preparing the data set %s in %s (once)", builder.name, builder.data_dir)
+    _remove_remains(store / builder.name)
     if not sys.stderr.isatty():  # in a log file, TFDS's progress bars would be noise
         tfds.disable_progress_bar()
     try:
@@ -83,6 +87,19 @@ def _prepare(make_builder: MakeBuilder, store: Path) -> None:
             f"{builder.data_dir}: the data set {builder.name} cannot be prepared there ({error}); "
             "choose another folder with prepared=FOLDER"
         ) from error
+
+
+def _remove_remains(folder: Path) -> None:
+    """Remove what killed preparations of a data set have left; only the process that holds the lock may call this."""
+    patterns = ("incomplete.*", "*/incomplete.*", "unfinished/*.partial")
+    remains = [path for pattern in patterns for path in folder.glob(pattern)]
+    for path in remains:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    if remains:
+        log.info("removed %d unfinished files of a preparation that was interrupted", len(remains))
 
 
 def find_files(files: FileDataset, location: DataLocation) -> dict[str, ArchiveSource]:
@@ -129,6 +146,8 @@ def prepare_files(files: FileDataset, location: DataLocation, num_workers: int |
             file_format="array_record",
         )  # fmt: skip
 
+    for remark in (remark for source in splits.values() for remark in source.remarks):
+        log.warning("%s", remark)
     if not (final / ORIGIN).is_file():
         with _one_at_a_time(store / files.name, files.name):
             if not (final / ORIGIN).is_file():
@@ -162,13 +181,21 @@ def read_reports(folder: Path) -> dict[str, DatasetReport]:
 
 
 def read_checksums(files: FileDataset, splits: Splits, location: DataLocation) -> dict[str, Checksums]:
-    """Read the checksums, by split, that were recorded when exactly these files (by size and time) were prepared."""
-    path = _store(location.prepared) / files.name / files.key(splits) / VERSION / CHECKSUMS
+    """Read the checksums, by split, that were recorded when files of the same place, names, sizes and times were prepared."""
+    store = _store(location.prepared) / files.name
+    path = store / files.key(splits) / VERSION / CHECKSUMS
+    if not path.is_file():  # these files were prepared before one of them changed behind its size and time, if at all
+        origins = _origins(store)
+        same = (place for place, origin in origins if origin.outward_key == files.outward_key(splits))
+        path = next(same, store) / CHECKSUMS
     recorded: dict[str, dict[str, tuple[str, str]]] = {}
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                recorded.setdefault(row["split"], {})[row["name"]] = (row["image_sha256"], row["label_sha256"])
+                recorded.setdefault(row["split"], {})[from_stored(row["name"])] = (
+                    row["image_sha256"],
+                    row["label_sha256"],
+                )
     return dict(recorded)
 
 
@@ -200,10 +227,10 @@ class PreparedSource:
         # Depending on the damage, ArrayRecord and Protocol Buffers raise errors of any type.
         except Exception as error:
             raise UserError(
-                f"record {index} of {self._where} in {self._folder} cannot be read ({type(error).__name__}: {error}): the "
+                f"record {index} of {self._where} in {self._folder} cannot be read ({reason_of(error)}): the "
                 "prepared files are damaged; delete that folder, and it is prepared again"
             ) from error
-        name = record["name"].decode() if isinstance(record["name"], bytes) else record["name"]
+        name = from_stored(record["name"].decode() if isinstance(record["name"], bytes) else record["name"])
         where = f"{self._where}/{name}"
         return {
             "image": record["image"],
@@ -222,16 +249,24 @@ def _word(counts: Mapping[str, int]) -> str:
 
 
 def _store(prepared: str | None) -> Path:
-    return Path(prepared or constants.DATA_DIR).expanduser()
+    """Return the folder that keeps prepared data sets: the user's choice, or that of TFDS, or one in the cache folder."""
+    folder = Path(prepared or constants.DATA_DIR)
+    if prepared is None and folder.parts[0] == "~":  # the user has no home
+        return cache_folder() / "tensorflow_datasets"
+    return folder.expanduser()
 
 
 def _find_whole(files: FileDataset, store: Path) -> Path | None:
-    """Find the newest preparation of the complete published set."""
-    origins = (store / files.name).glob(f"*/{VERSION}/{ORIGIN}")
-    for origin in sorted(origins, key=lambda path: path.stat().st_mtime, reverse=True):
-        if documents.read_json(origin, Origin, PREPARE_AGAIN).is_whole:
-            return origin.parent
-    return None
+    """Find the newest preparation of the complete published set, checked by the rules of today if there is one."""
+    whole = [(folder, origin) for folder, origin in _origins(store / files.name) if origin.is_whole]
+    current = [folder for folder, origin in whole if origin.rules == RULES]
+    return next(iter([*current, *(folder for folder, _ in whole)]), None)
+
+
+def _origins(store: Path) -> list[tuple[Path, Origin]]:
+    """Return folder and origin of each preparation of a data set, the newest first."""
+    paths = sorted(store.glob(f"*/{VERSION}/{ORIGIN}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [(path.parent, documents.read_json(path, Origin, PREPARE_AGAIN)) for path in paths]
 
 
 @contextlib.contextmanager

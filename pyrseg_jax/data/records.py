@@ -21,6 +21,11 @@ class StoredReport(Document):
     cell_pixels: list[Count]
     sizes: list[tuple[Count, Count, Count]]  # height, width, number of images
     problems: list[tuple[Count, str]]  # index in the split, message
+    # Sets that earlier versions prepared lack the rest.
+    num_constant: Count = 0
+    num_unlabeled: Count = 0
+    turned: list[Count] = []
+    digests: list[tuple[Count, str, str]] = []  # index in the split, of the image file, of the label file
 
     @model_validator(mode="after")
     def _check_lengths(self) -> "StoredReport":
@@ -43,12 +48,31 @@ class ShardResult(Document):
 
 
 class Origin(Document):
-    """The origin of a prepared data set. Only the key that the package reads is checked."""
+    """The origin of a prepared data set. Only the keys that the package reads are checked."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     is_whole: bool
+    rules: Count = 1  # the version of `rules.RULES`; earlier versions did not write it
+    outward_key: str = ""  # see `FileDataset.outward_key`
 
 
-class Problems(RootModel[list[tuple[int, str]]]):
-    """(index in the split, message) of each pair that cannot be used."""
+class Check(Document):
+    """What is remembered of a split whose files were read: its report, whose problems have no texts, and its number of pairs.
+
+    A text would name places that the files may have left. It is found again by reading the file again.
+    """
+
+    num_pairs: Count
+    report: StoredReport
+
+    @model_validator(mode="after")
+    def _check_indices(self) -> "Check":
+        report = self.report
+        used = [index for index, *_ in (*report.problems, *report.digests)]
+        num_images = sum(count for *_, count in report.sizes)
+        if sorted(used) != list(range(self.num_pairs)) or num_images != len(report.digests):
+            raise ValueError(f"expected one problem or digest for each of the {self.num_pairs} pairs")
+        if not set(report.turned) <= {index for index, *_ in report.digests}:
+            raise ValueError("expected indices of pairs that can be used in turned")
+        return self

@@ -1,12 +1,9 @@
-"""Print a dataset report as a table, and point out what looks like a mistake."""
+"""Print a dataset report as a table."""
 
 import numpy as np
 
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.report import DatasetReport
-
-NAMES_IN_A_HINT = 8
-LARGE_VOID_SHARE = 0.05  # of all pixels; borders between objects usually take less
 
 
 def table(found: DatasetReport, label_space: LabelSpace) -> str:
@@ -39,32 +36,6 @@ def _totals(found: DatasetReport) -> list[str]:
         f"{_share(unit, unit + mixed)} at stride {stride}" for stride, (unit, mixed) in zip(found.strides, found.cells)
     )
     lines.append(f"unit-cells among the cells with a labeled pixel: {shares}")
-    return lines
-
-
-def hints(found: DatasetReport, label_space: LabelSpace) -> list[str]:
-    """List what is not an error but looks like one: absent classes, and labels that seem to start at another number."""
-    if not found.num_images:
-        return []
-    lines = []
-    absent = np.flatnonzero(found.pixels == 0)
-    if len(absent):
-        names = ", ".join(label_space.names[i] for i in absent[:NAMES_IN_A_HINT])
-        others = ", …" if len(absent) > NAMES_IN_A_HINT else ""
-        lines.append(f"{len(absent)} of {label_space.num_classes} classes have no pixels: {names}{others}")
-    void_share = found.num_void / max(int(found.pixels.sum()) + found.num_void, 1)
-    first, last, void = label_space.file_ids[0], label_space.file_ids[-1], label_space.void_file_id
-    if void == first - 1 and void_share > LARGE_VOID_SHARE and not found.pixels[-1]:
-        lines.append(
-            f"the labels look shifted: the last class {label_space.names[-1]!r} (value {last}) never occurs, and {void_share:.0%} "
-            f"of all pixels have the value {void} (void); if your labels count from {void}, set first_value={void} and "
-            "void_value=255"
-        )
-    if not found.pixels[0] and found.pixels[-1] and label_space.num_classes > 1 and not found.num_void:
-        lines.append(
-            f"the labels look shifted: the first class {label_space.names[0]!r} (value {first}) never occurs, and no pixel is "
-            f"void (value {void}); compare some label maps with classes.txt"
-        )
     return lines
 
 

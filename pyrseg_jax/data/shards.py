@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +15,14 @@ import cv2
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer, file_adapters
 
-from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.loading import load_pair, naming_pair
+from pyrseg_jax.data.record_names import to_stored
 from pyrseg_jax.data.records import ShardResult
-from pyrseg_jax.data.report import DatasetReport, checksums_of, progress
+from pyrseg_jax.data.report import DatasetReport, checksums_of, facts_of, progress
+from pyrseg_jax.data.rules import describe_rules
 from pyrseg_jax.data.source import FileSource
+from pyrseg_jax.distributed.worker_pool import WorkerPool
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage import documents
 
@@ -46,7 +50,7 @@ class Shard:
         cls, split: str, source: FileSource, start: int, stop: int, staging: Path, label_space: LabelSpace
     ) -> "Shard":
         """Return a file name made from the state of the pairs: if a pair changes, the name changes."""
-        lines = [split, repr(label_space.values()), *source.fingerprint()[start:stop]]
+        lines = [describe_rules(), split, repr(label_space.values()), *source.fingerprint()[start:stop]]
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:24]
         return cls(split, range(start, stop), staging / f"{digest}.array_record")
 
@@ -119,15 +123,17 @@ def write_shard(shard: Shard, source: FileSource, label_space: LabelSpace) -> di
     def examples() -> Iterator[tuple[str, bytes]]:
         for index in shard.indices:
             try:
-                record = source[index]
-                label = decode_pair(record, label_space).label
+                with naming_pair(source, index):
+                    record, pair = load_pair(source, index, label_space)
+                    example = {"image": record["image"], "label": record["label"], "name": to_stored(record["name"])}
+                    serialized = serializer.serialize_example(FEATURES.encode_example(example))
+                    line = (example["name"], *checksums_of(record["image"], pair.label))
+                    found.add(pair.label, facts_of(index, record, pair))
             except UserError as error:
-                found.problems.append((index, str(error)))
+                found.add_problem(index, error)
                 continue
-            found.add(label)
-            checksums.append((record["name"], *checksums_of(record["image"], label)))
-            example = {"image": record["image"], "label": record["label"], "name": record["name"]}
-            yield record["name"], serializer.serialize_example(FEATURES.encode_example(example))
+            checksums.append(line)
+            yield example["name"], serialized
 
     partial = shard.path.with_suffix(f".{os.getpid()}.partial")
     try:
@@ -135,7 +141,7 @@ def write_shard(shard: Shard, source: FileSource, label_space: LabelSpace) -> di
         result = {"report": found.to_json(), "checksums": checksums}
         if not found.problems:
             os.replace(partial, shard.path)
-            partial.write_text(json.dumps(result))
+            partial.write_text(json.dumps(result), encoding="utf-8")
             os.replace(partial, shard.result)
     finally:
         partial.unlink(missing_ok=True)
@@ -152,10 +158,7 @@ def _in_this_process(
 def _in_pool(
     shards: Sequence[Shard], sources: Mapping[str, FileSource], label_space: LabelSpace, num_workers: int
 ) -> Iterator[tuple[Shard, dict]]:
-    # "spawn", because a forked child would inherit locks that threads of the caller hold.
-    context = multiprocessing.get_context("spawn")
-    start = {"initializer": _start_worker, "initargs": (dict(sources), label_space)}
-    with concurrent.futures.ProcessPoolExecutor(num_workers, context, **start) as pool:
+    with WorkerPool(num_workers, _start_worker, (dict(sources), label_space)) as pool:
         running = {pool.submit(_run_in_worker, shard): shard for shard in shards}
         try:
             for future in concurrent.futures.as_completed(running):
@@ -165,9 +168,6 @@ def _in_pool(
                 f"a process that prepares the data set was killed ({error}): most likely memory ran out; close other programs "
                 "and start the same command again: it continues"
             ) from error
-        finally:
-            for future in running:
-                future.cancel()
 
 
 # Set once per worker process: sending the sources with every shard would pickle all file names each time.
@@ -176,6 +176,7 @@ _worker_state: tuple[Mapping[str, FileSource], LabelSpace]
 
 def _start_worker(sources: Mapping[str, FileSource], label_space: LabelSpace) -> None:
     global _worker_state
+    logging.getLogger().addHandler(logging.NullHandler())  # messages travel in results; a worker itself prints nothing
     _worker_state = sources, label_space
     cv2.setNumThreads(1)
 

@@ -29,8 +29,22 @@ class Source(Protocol):
 
 @runtime_checkable
 class FileSource(Source, Protocol):
-    """A source that reads the user's files, which may be bad and may change."""
+    """A source that reads the user's files, which may be bad and may change.
+
+    Attributes:
+      remarks: lines about files in its folders that it does not contain.
+    """
+
+    remarks: tuple[str, ...]
 
     def fingerprint(self) -> list[str]:
         """Describe the files of each record in one line that changes whenever a file does."""
+        ...
+
+    def location(self) -> str:
+        """Describe where the files are, in a text that changes when they are moved."""
+        ...
+
+    def place_of(self, index: int) -> str:
+        """Return the path of a record's image, for messages, without reading it."""
         ...

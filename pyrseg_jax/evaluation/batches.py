@@ -1,6 +1,7 @@
 """Batches for evaluation: images that the network sees at the same sizes, and label maps of any size."""
 
 import collections
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -8,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
 from pyrseg_jax.conventions import VOID
-from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.loading import load_pair
 from pyrseg_jax.data.resample import resize_image, resize_labels
 from pyrseg_jax.data.source import Source
 from pyrseg_jax.data.threads import THREADS, ordered_map
@@ -28,6 +29,7 @@ class EvaluationBatch(NamedTuple):
     is_near_boundary: (B, A) whether a pixel is near a semantic boundary.
     sizes: (B, 2) height and width of each label map in pixels.
     is_real: (B,) false for the padding of the last batch, which is void and does not count.
+    digests: of each real image: the SHA-256 of its file and of its train ids.
     """
 
     images: tuple[UInt8[np.ndarray, "b _ _ 3"], ...]
@@ -36,6 +38,7 @@ class EvaluationBatch(NamedTuple):
     is_near_boundary: Bool[np.ndarray, "b a"]
     sizes: Int32[np.ndarray, "b 2"]
     is_real: Bool[np.ndarray, "b"]
+    digests: tuple[bytes, ...]
 
 
 class _Item(NamedTuple):
@@ -43,6 +46,7 @@ class _Item(NamedTuple):
     view_label: np.ndarray
     label: np.ndarray
     is_near_boundary: np.ndarray
+    digest: bytes
 
 
 def evaluation_batches(
@@ -51,7 +55,7 @@ def evaluation_batches(
     """Iterate once over a whole split.
 
     Args:
-      source: records as `decode.decode_pair` takes them.
+      source: the split.
       label_space: the classes in their label files.
       sizes_of: (height, width) of an image → the sizes that the network sees, one per scale.
       batch_size: B. The last batch of each tuple of sizes is padded to B.
@@ -61,11 +65,13 @@ def evaluation_batches(
     """
 
     def load(index: int) -> tuple[Sizes, _Item]:
-        pair = decode_pair(source[index], label_space)
+        record, pair = load_pair(source, index, label_space)
         sizes = sizes_of(*pair.label.shape)
         images = tuple(resize_image(pair.image, size) for size in sizes)
         view_label = resize_labels(pair.label, sizes[0])
-        return sizes, _Item(images, view_label, pair.label, near_boundary(pair.label))
+        return sizes, _Item(
+            images, view_label, pair.label, near_boundary(pair.label), _digest(record["image"], pair.label)
+        )
 
     waiting: dict[Sizes, list[_Item]] = collections.defaultdict(list)
     for sizes, item in ordered_map(load, range(len(source)), THREADS):
@@ -85,6 +91,7 @@ def _to_batch(sizes: Sizes, items: list[_Item], batch_size: int) -> EvaluationBa
         np.zeros((batch_size, padded_size), bool),
         np.ones((batch_size, 2), np.int32),
         np.arange(batch_size) < len(items),
+        tuple(item.digest for item in items),
     )
     for i, item in enumerate(items):
         for images, image in zip(batch.images, item.images, strict=True):
@@ -94,3 +101,11 @@ def _to_batch(sizes: Sizes, items: list[_Item], batch_size: int) -> EvaluationBa
         batch.is_near_boundary[i, : item.label.size] = item.is_near_boundary.ravel()
         batch.sizes[i] = item.label.shape
     return batch
+
+
+def _digest(image: bytes, label: UInt8[np.ndarray, "h w"]) -> bytes:
+    """Return the SHA-256 of a pair: of its image file, and of its label map as the scores count it."""
+    digest = hashlib.sha256(image)
+    digest.update(np.array(label.shape, np.int64))
+    digest.update(np.ascontiguousarray(label))
+    return digest.digest()

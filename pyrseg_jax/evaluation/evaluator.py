@@ -1,9 +1,11 @@
 """Evaluate a whole split: confusion matrices are counted on the device and stay exact whatever the batch size."""
 
 import functools
+import hashlib
+import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -92,6 +94,7 @@ class Evaluator:
             "cells_per_image": float(cells.sum() / num_images),
             "pixels_per_image": sum(share.num_pixels for share in shares) / num_images,
             "images": num_images,
+            "fingerprint": _fingerprint(itertools.chain(*(share.digests for share in shares))),
             "compiled_programs": max(share.num_programs for share in shares),
             "seconds": time.perf_counter() - start,
         }
@@ -103,17 +106,18 @@ class Evaluator:
         """
         totals: dict[str, np.ndarray] = {}
         pending: dict[str, jax.Array] = {}
-        num_images, num_pixels = 0, 0
+        digests: list[bytes] = []
+        num_pixels = 0
         count = self._count[is_analyzed]
         for batch in evaluation_batches(self._source, self._label_space, self._protocol.sizes, self._batch_size):
             counts = self._count_batch(variables, batch, count, is_analyzed)
-            num_images += int(batch.is_real.sum())
+            digests += batch.digests
             num_pixels += int(batch.sizes[batch.is_real].astype(np.int64).prod(1).sum())
             # Fetched one batch late, so that the device never waits.
             totals, pending = _add(totals, pending), counts
         num_programs = self._predict_views.num_programs() + num_compiled(count)
         num_programs += num_compiled(self._compare) if is_analyzed else 0
-        return _Share(_add(totals, pending), num_images, num_pixels, num_programs)
+        return _Share(_add(totals, pending), len(digests), num_pixels, num_programs, digests)
 
     def _count_batch(
         self, variables: dict, batch: EvaluationBatch, count: Callable, is_analyzed: bool
@@ -135,6 +139,12 @@ class _Share(NamedTuple):
     num_images: int
     num_pixels: int
     num_programs: int
+    digests: list[bytes]
+
+
+def _fingerprint(digests: Iterable[bytes]) -> str:
+    """Combine the digests of all pairs of a split to one that does not depend on their order or on how they were shared out."""
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
 def _add(totals: dict[str, np.ndarray], sums: Mapping[str, Any]) -> dict[str, np.ndarray]:

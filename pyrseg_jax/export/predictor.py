@@ -5,9 +5,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pyrseg_jax.data.resample import resize_image, upsample_argmax
-from pyrseg_jax.export.stablehlo import Exported
+from pyrseg_jax.export.format import Exported
 from pyrseg_jax.reporting.result import Result
-from pyrseg_jax.run.predictor import Predictor
+from pyrseg_jax.run.predictor import Predictor, check_finite
 
 
 class ExportedPredictor(Predictor):
@@ -33,6 +33,7 @@ class ExportedPredictor(Predictor):
         size = min(self._exported.programs, key=misfit)
         found = self._exported.programs[size](self._exported.weights, resize_image(image, size)[None])
         found = jax.tree.map(lambda x: x[0], jax.device_get(found))
+        check_finite(found["probs"])
         return Result(
             labels=upsample_argmax(found["probs"], (height, width)),
             probs=found["probs"],

@@ -1,19 +1,31 @@
 """Figures of an evaluation, in the style of a paper: how the levels specialize, and where the prediction is wrong."""
 
-from collections.abc import Mapping
+import io
+import logging
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from pyrseg_jax.errors import reason_of
+from pyrseg_jax.reporting.sheet import installed_families, is_drawable
+from pyrseg_jax.storage.atomic import write_bytes_atomically
+
+log = logging.getLogger(__name__)
+
 # Distinguishable with any color vision (the palette of Okabe and Ito); coarse → fine.
 LEVEL_COLORS = ("#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#009E73")
 MOST_CLASSES = 40  # figures by class show at most this many: those with the most pixels
+LONGEST_NAME = 32  # characters of a class name that an axis shows
 
 
 def draw_analysis(folder: Path, result: Mapping) -> list[Path]:
     """Draw an evaluation, each figure as PNG and PDF, and return the paths of the PNGs.
+
+    A figure that cannot be drawn is logged, and the others are drawn.
 
     Args:
       folder: must exist.
@@ -30,11 +42,31 @@ def draw_analysis(folder: Path, result: Mapping) -> list[Path]:
         }
     paths = []
     for name, draw in figures.items():
-        figure = draw(result)
-        for suffix in (".pdf", ".png"):
-            figure.savefig(folder / f"{name}{suffix}", dpi=160)
+        try:
+            contents = _render(draw, result)
+        except Exception as error:  # whatever Matplotlib stumbles over, the result itself is good
+            log.warning("the figure %s cannot be drawn (%s): the result is complete without it", name, reason_of(error))
+            continue
+        for suffix, content in contents.items():
+            write_bytes_atomically(folder / f"{name}{suffix}", content)
         paths.append(folder / f"{name}.png")
     return paths
+
+
+def _render(draw: Callable[[Mapping], Any], result: Mapping) -> dict[str, bytes]:
+    """Draw a figure with settings of ours, whatever the user's settings of Matplotlib are: every text means itself."""
+    import matplotlib
+
+    settings: dict[Any, Any] = {"text.parse_math": False, "text.usetex": False, "font.family": installed_families()}
+    contents = {}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # very many or long names may leave no room for the axes
+        figure = draw(result)
+        for suffix in (".pdf", ".png"):
+            data = io.BytesIO()
+            figure.savefig(data, format=suffix.removeprefix("."), dpi=160)
+            contents[suffix] = data.getvalue()
+    return contents
 
 
 def _figure(width: float, height: float):
@@ -50,6 +82,15 @@ def _tidy(axes: Any, grid: str) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _name_ticks(axis: Any, names: list[str], classes: list[int], **style: Any) -> None:
+    """Write the names of some classes along an axis. No name is read as a formula, whatever characters it holds."""
+    shown = [" ".join(names[i].split()) if is_drawable(names[i]) else f"class {i}" for i in classes]
+    shown = [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in shown]
+    axis.set_ticks(range(len(shown)), shown, **style)
+    for label in axis.get_ticklabels():
+        label.set_parse_math(False)
 
 
 def _classes(result: Mapping) -> list[int]:
@@ -71,9 +112,7 @@ def levels_by_class_figure(result: Mapping):
         axes.axhline(0, color="0.3", linewidth=0.8)
         axes.set_ylabel(f"level {level + 1}")
         _tidy(axes, "y")
-    rows[-1].set_xticks(
-        range(len(classes)), [names[i] for i in classes], rotation=60, ha="right", rotation_mode="anchor"
-    )
+    _name_ticks(rows[-1].xaxis, names, classes, rotation=60, ha="right", rotation_mode="anchor")
     figure.supylabel("IoU of the level alone minus fused, points", fontsize=10)
     return figure
 
@@ -145,7 +184,7 @@ def unity_figure(result: Mapping):
             color=LEVEL_COLORS[level],
             label=f"level {level + 1}",
         )
-    left.set_yticks(range(len(classes)), [names[i] for i in classes])
+    _name_ticks(left.yaxis, names, classes)
     left.invert_yaxis()
     left.set_xlabel("share of the level's true unit-cells, %")
     left.legend(frameon=False)
@@ -181,9 +220,8 @@ def confusion_figure(result: Mapping):
             if shares[i, j] >= 0.005:
                 color = "white" if shares[i, j] > 0.5 else "black"
                 axes.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", fontsize=7, color=color)
-    labels = [names[i] for i in classes]
-    axes.set_xticks(range(len(classes)), labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
-    axes.set_yticks(range(len(classes)), labels, fontsize=8)
+    _name_ticks(axes.xaxis, names, classes, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+    _name_ticks(axes.yaxis, names, classes, fontsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel(
         "true" if len(classes) == len(names) else f"true: the {len(classes)} largest of {len(names)} classes"

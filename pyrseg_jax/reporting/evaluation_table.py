@@ -1,11 +1,24 @@
 """An evaluation as text for a terminal: the scores of each class, their means, and the analysis of the pyramid."""
 
+from pyrseg_jax.errors import escaped
+
+
+def print_table(result: dict) -> None:
+    """Print the table of a result on standard output at once, so that it is there whatever happens next.
+
+    Raises:
+      OSError: if standard output is closed or full.
+    """
+    print(evaluation_table(result), flush=True)
+
 
 def evaluation_table(result: dict) -> str:
     """Lay out a result for a terminal: IoU of each class, then the means."""
-    width = max(map(len, result["iou"]))
+    names = [escaped(name) for name in result["iou"]]
+    width = max(map(len, names))
     lines = [
-        f"{name:<{width}}  {'absent' if iou is None else f'{100 * iou:6.2f}'}" for name, iou in result["iou"].items()
+        f"{name:<{width}}  {'absent' if iou is None else f'{100 * iou:6.2f}'}"
+        for name, iou in zip(names, result["iou"].values(), strict=True)
     ]
     shares = ", ".join(f"{100 * share:.1f} %" for share in result["level_share"])
     lines += [

@@ -15,10 +15,13 @@ from tqdm import tqdm
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting.scalars import Scalars
-from pyrseg_jax.storage.paths import is_remote, upload_folder
+from pyrseg_jax.storage.atomic import write_bytes_atomically
+from pyrseg_jax.storage.paths import is_remote, is_there, upload_folder
+from pyrseg_jax.storage.regular_file import read_regular_file
 
 log = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
+MAX_BYTES = 4 * 2**30  # of the record that a resumed run reads: some ten million lines
 
 
 class Logbook:
@@ -39,12 +42,11 @@ class Logbook:
         self._remote = workdir if is_remote(workdir) else None
         # Objects in remote storage cannot be appended to, so the record grows in a local folder and is uploaded by `sync`.
         self._folder = Path(tempfile.mkdtemp() if self._remote else workdir)
-        kept = _lines_until(workdir / METRICS, first_step)
-        partial = self._folder / f"{METRICS}.partial"
-        partial.write_text(kept, encoding="utf-8")
-        partial.replace(self._folder / METRICS)
-        self._file = (self._folder / METRICS).open("a", encoding="utf-8")
-        self._tensorboard = Scalars(self._folder / "tensorboard", purge_step=first_step + 1)
+        with self._writing():
+            kept = _lines_until(workdir / METRICS, first_step)
+            write_bytes_atomically(self._folder / METRICS, kept)
+            self._file = (self._folder / METRICS).open("a", encoding="utf-8")
+            self._tensorboard = Scalars(self._folder / "tensorboard", purge_step=first_step + 1)
         self._num_steps, self._batch_size = num_steps, batch_size
         self._miou: float | None = None
         is_terminal = sys.stderr.isatty()
@@ -64,6 +66,7 @@ class Logbook:
           step: number of steps taken.
           values: values by name; `loss`, `images_per_second` and `data_wait_share` must be among them.
         """
+        self._check_present()
         with self._writing():
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
@@ -105,11 +108,24 @@ class Logbook:
         else:
             self._bar.write(message, file=sys.stderr)
 
+    def show(self, text: str) -> None:
+        """Print a text on standard output at once, without breaking the progress bar.
+
+        Raises:
+          OSError: if standard output is closed or full.
+        """
+        if self._bar is None:
+            print(text)
+        else:
+            self._bar.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
     def sync(self) -> None:
         """Bring the record to its final place on disk or in remote storage.
 
         Call this before saving a checkpoint: a run that resumes from it continues the record from here.
         """
+        self._check_present()
         with self._writing():
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -134,6 +150,18 @@ class Logbook:
                 )
         if self._remote is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _check_present(self) -> None:
+        """Raise UserError if the record is not in its place any more: an open file can be written to even after its removal."""
+        try:
+            is_present = os.path.samestat(os.stat(self._folder / METRICS), os.fstat(self._file.fileno()))
+        except OSError:
+            is_present = False
+        if not is_present:
+            raise UserError(
+                f"{self._folder / METRICS} was removed or replaced while this training wrote to it: nothing more is written; if "
+                "the folder of the run is gone, start the training again"
+            )
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -172,19 +200,30 @@ class SilentLogbook:
 
     def say(self, message: str) -> None: ...
 
+    def show(self, text: str) -> None: ...
+
     def close(self) -> None: ...
 
 
-def _lines_until(path: epath.Path, last_step: int) -> str:
-    """Read the lines of a metrics file up to a step, without a truncated last line; a later line replaces one of the same step."""
-    if not path.exists():
-        return ""
-    kept = {}
-    for line in path.read_bytes().decode(errors="replace").splitlines():
+def _lines_until(path: epath.Path, last_step: int) -> bytes:
+    """Read the lines of a metrics file up to a step; a later line replaces one of the same step.
+
+    Damaged lines are left out, and a warning names them. A killed run leaves a truncated last line.
+    """
+    if not is_there(path):
+        return b""
+    content = path.read_bytes() if is_remote(path) else read_regular_file(Path(path), MAX_BYTES)
+    kept, damaged = {}, []
+    for number, line in enumerate(content.splitlines(), 1):
         try:
             step = json.loads(line)["step"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            continue
-        if isinstance(step, int) and step <= last_step:
-            kept[step] = line + "\n"
-    return "".join(kept.values())
+            step = None
+        if type(step) is not int:  # true is not a step
+            damaged.append(str(number))
+        elif step <= last_step:
+            kept[step] = line + b"\n"
+    if damaged:
+        shown = ", ".join(damaged[:5]) + (", …" if len(damaged) > 5 else "")
+        log.warning("%s: left out %d damaged lines (%s)", path, len(damaged), shown)
+    return b"".join(kept.values())

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.errors import escaped
 from pyrseg_jax.reporting.palette import colors_of, overlay
 
 
@@ -59,5 +60,5 @@ class Result:
         return data.getvalue()
 
     def __repr__(self) -> str:
-        found = ", ".join(self.class_names[i] for i in np.unique(self.labels)[:8])
+        found = escaped(", ".join(self.class_names[i] for i in np.unique(self.labels)[:8]))
         return f"Result({self.labels.shape[0]} × {self.labels.shape[1]} pixels; classes found: {found})"

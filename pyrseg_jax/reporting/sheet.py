@@ -171,7 +171,8 @@ def _cut(string: str, size_px: int, is_bold: bool, width_px: int) -> str:
 
 
 @functools.cache
-def _installed_families() -> list[str]:
+def installed_families() -> list[str]:
+    """List the fonts that texts are drawn with, on this machine: each covers what those before it lack."""
     from matplotlib import font_manager
 
     installed = set(font_manager.get_font_names())
@@ -182,10 +183,10 @@ def _installed_families() -> list[str]:
 def _installed_fonts() -> list:
     from matplotlib import font_manager
 
-    return [font_manager.get_font(font_manager.findfont(name)) for name in _installed_families()]
+    return [font_manager.get_font(font_manager.findfont(name)) for name in installed_families()]
 
 
 def _font(size_px: int, is_bold: bool):
     from matplotlib.font_manager import FontProperties
 
-    return FontProperties(family=_installed_families(), size=size_px, weight="bold" if is_bold else "normal")
+    return FontProperties(family=installed_families(), size=size_px, weight="bold" if is_bold else "normal")

@@ -85,6 +85,12 @@ FLAGS = {
     ),
     "num_processes": Flag("N", "the number of processes, with --coordinator", _at_least(1)),
     "process_id": Flag("N", "the index of this process, from 0", _at_least(0)),
+    "overwrite": Flag(
+        "",
+        "replace files at the output that this command did not write; inputs and ground truth are never replaced",
+        _read_switch,
+        False,
+    ),
     "debug": Flag("", "show tracebacks of errors", _read_switch, False),
 }
 SHARED_FLAGS = ("config", "workdir", "debug")
@@ -164,6 +170,19 @@ def parse(argv: Sequence[str], modes: Mapping[str, Any]) -> Arguments:
     return Arguments(mode, topic, flags, changes)
 
 
+def asks_for_debug(argv: Sequence[str]) -> bool:
+    """Return whether a command line asks for tracebacks, as far as one can tell before it is parsed: it may be wrong."""
+    answer = False
+    for word, following in zip(argv, [*argv, ""][1:], strict=True):
+        name, has_value, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and name == "debug":
+            value = value if has_value else following
+            answer = value.lower() not in ("false", "0")
+        elif word == "--nodebug":
+            answer = False
+    return answer
+
+
 def _choose_mode(words: list[str], flag: str | None, modes: Mapping[str, Any]) -> tuple[str, str | None]:
     """Return mode and topic from the words of the command line and the value of --mode."""
     if flag is not None:
@@ -187,7 +206,8 @@ def _spell_out(argv: Sequence[str]) -> list[str]:
     value.
     """
     about = keys.keys_of(config_lib.Config)
-    switches = {f"--config.{name}" for name, key in about.items() if key.type is bool} | {"--debug"}
+    switches = {f"--config.{name}" for name, key in about.items() if key.type is bool}
+    switches |= {f"--{name}" for name, flag in FLAGS.items() if not flag.metavar}
     result = []
     for word, following in zip(argv, [*argv, ""][1:], strict=True):
         if re.match(r"-[a-z]\w", word):

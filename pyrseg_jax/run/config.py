@@ -201,4 +201,9 @@ def _word(error: pydantic.ValidationError) -> UserError:
     if value is None:
         about = keys.keys_of(Config).get(name)
         return UserError(f"config.{name} is not set: expected {about.type.__name__ if about else 'a value'}")
-    return UserError(f"config.{name}={documents.shorten(value)}: {documents.expectation(problems[0])}")
+    expected = documents.expectation(problems[0])
+    if (
+        problems[0]["type"] == "tuple_type"
+    ):  # on the command line and in Python, integers are not written as a JSON list
+        expected = f"expected integers such as (8, 4), found {type(value).__name__}"
+    return UserError(f"config.{name}={documents.shorten(value)}: {expected}")

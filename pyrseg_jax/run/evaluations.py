@@ -1,25 +1,37 @@
-"""Evaluations of a run: the evaluator that its config describes, the context of a result, and its figures."""
+"""Evaluations of a run: the evaluator that its config describes, the identity of a result, its file and its figures."""
 
+import contextlib
+import dataclasses
 import logging
+import os
+from collections.abc import Iterator
 
 import jax
+from etils import epath
 from jax.sharding import Mesh
 
 from pyrseg_jax.data.catalog import Dataset
 from pyrseg_jax.data.decode import decode_pair
 from pyrseg_jax.data.holdout import take
 from pyrseg_jax.distributed import mesh as mesh_lib
+from pyrseg_jax.errors import UserError, escaped, naming_file, reason_of
 from pyrseg_jax.evaluation.evaluator import Evaluator
+from pyrseg_jax.evaluation.views import PROTOCOLS
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.reporting.analysis_figures import draw_analysis
-from pyrseg_jax.reporting.pictures import save_pictures
+from pyrseg_jax.reporting.pictures import names_of_pictures, save_pictures
 from pyrseg_jax.run import experiment
-from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.config import Config, Data, Evaluation
 from pyrseg_jax.run.predictor import make_predictor
+from pyrseg_jax.run.results import Naming
 from pyrseg_jax.run.workdir import Workdir
-from pyrseg_jax.storage.paths import local_folder
+from pyrseg_jax.storage.names import file_name_of
+from pyrseg_jax.storage.paths import is_remote, local_folder
 
 log = logging.getLogger(__name__)
+
+# Keys of a data set that do not change which pairs it holds, or how they are read.
+_NEUTRAL_DATA_KEYS = ("prepared", "workers", "crop_px", "scale_min", "scale_max", "is_flipped", "color_jitter")
 
 
 def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mesh) -> Evaluator:
@@ -46,19 +58,93 @@ def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mes
     )
 
 
-def with_context(result: dict, config: Config, workdir: Workdir, step: int) -> dict:
-    """Add to a result what a reader needs to compare it with others: the step, the protocol and the initial weights."""
+def with_context(result: dict, config: Config, workdir: Workdir, step: int, place: str) -> dict:
+    """Add to a result what identifies it, and what a reader needs to compare it with others.
+
+    Args:
+      result: what the evaluator returns.
+      config: the configuration of the evaluation.
+      workdir: the run's folder.
+      step: the step of the checkpoint.
+      place: where the data set was read from.
+    """
     protocol = experiment.describe_protocol(config) | {"initialisation": workdir.read_initialization()}
-    return result | {"step": step, "protocol": protocol}
+    data = {
+        "name": config.data.name,
+        "place": escaped(_resolved(place)),
+        "split": config.evaluation.split,
+        "images": result["images"],
+        "fingerprint": result["fingerprint"],
+    }
+    scores = {name: value for name, value in result.items() if name != "fingerprint"}
+    return scores | {"step": step, "protocol": protocol, "data": data}
 
 
-def draw_evaluation(config: Config, workdir: Workdir, step: int, result: dict) -> None:
-    """Draw the figures of an evaluation, unless the config switches the analysis off or no pixel was counted."""
+def write_result(result: dict, config: Config, workdir: Workdir) -> epath.Path:
+    """Write a result under the name that its identity asks for, and return the path; see `results.Results.write`.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    workdir.check_present()
+    own = workdir.read_config()
+    data = result["data"]
+    naming = Naming(
+        _name_of_protocol(config.evaluation),
+        data["name"],
+        experiment.describe_protocol(config) == experiment.describe_protocol(own),
+        _data_keys(config.data) == _data_keys(own.data) or workdir.results.holds(data["split"], data["fingerprint"]),
+    )
+    return workdir.results.write(result, naming)
+
+
+def _name_of_protocol(evaluation: Evaluation) -> str:
+    """Name a protocol with those of its settings that differ from the defaults, for a file name."""
+    defaults = Evaluation()
+    words = {"threshold": "threshold"}
+    if "short_side_px" not in PROTOCOLS[evaluation.protocol]:  # otherwise the protocol sets its own sizes
+        words |= {"short_side_px": "short", "long_side_px": "long"}
+    values, usual = dataclasses.asdict(evaluation), dataclasses.asdict(defaults)
+    parts = [f"{word}{values[key]}" for key, word in words.items() if values[key] != usual[key]]
+    return "-".join([evaluation.protocol, *parts])
+
+
+def _data_keys(data: Data) -> dict:
+    values = {key: value for key, value in dataclasses.asdict(data).items() if key not in _NEUTRAL_DATA_KEYS}
+    return values | {"root": None if data.root is None else _resolved(data.root)}
+
+
+def _resolved(place: str) -> str:
+    return place if is_remote(place) else os.path.realpath(os.path.expanduser(place))
+
+
+def draw_evaluation(config: Config, workdir: Workdir, written: epath.Path, result: dict) -> None:
+    """Draw the figures of an evaluation, unless the config switches the analysis off or no pixel was counted.
+
+    Args:
+      config: the configuration of the evaluation.
+      workdir: the run's folder.
+      written: the path of the result, which names the folder of the figures.
+      result: the scores.
+    """
     if config.evaluation.analysis and sum(map(sum, result["confusion"])):
-        folder = workdir.figures_of(config.evaluation.split, step)
-        with local_folder(folder) as place:
+        folder = workdir.figures_of(written)
+        with _costing_only_the_figures(workdir), local_folder(folder) as place:
             draw_analysis(place, result)
-        log.info("figures of the analysis are in %s", folder)
+            log.info("figures of the analysis are in %s", folder)
+
+
+@contextlib.contextmanager
+def _costing_only_the_figures(workdir: Workdir) -> Iterator[None]:
+    """Log a warning for whatever prevents figures from being drawn: the result is complete without them."""
+    try:
+        workdir.check_present()
+        yield
+    except (
+        Exception
+    ) as error:  # Matplotlib raises errors of any type, for example for a class name that it takes for a formula
+        reason = str(error) if isinstance(error, UserError) else reason_of(error)
+        log.warning("figures could not be drawn (%s); the scores are complete without them", reason)
 
 
 def draw_predictions(config: Config, model: Segmenter, variables: dict, dataset: Dataset, workdir: Workdir) -> None:
@@ -75,10 +161,24 @@ def draw_predictions(config: Config, model: Segmenter, variables: dict, dataset:
     num_pictures = min(config.evaluation.num_pictures, len(source))
     if not num_pictures:
         return
-    predictor = make_predictor(config, model, variables, dataset.label_space)
-    with local_folder(workdir.figures) as place:
+    with _costing_only_the_figures(workdir), local_folder(workdir.figures) as place:
+        predictor = make_predictor(config, model, variables, dataset.label_space)
+        taken: set[str] = set()
+        num_drawn = 0
         for i in range(num_pictures):
             record = source[i * len(source) // num_pictures]
-            pair = decode_pair(record, dataset.label_space)
-            save_pictures(place, record["name"], predictor.segment(pair.image), pair.label)
-    log.info("pictures of %d predictions are in %s", num_pictures, workdir.figures)
+            name = file_name_of(record["name"])
+            if not taken.isdisjoint(names_of_pictures(name)):
+                log.warning("%s is not drawn: its pictures would replace those of another image", record["name"])
+                continue
+            taken.update(names_of_pictures(name))
+            try:
+                with naming_file(record["name"], "cannot be drawn", "the evaluation is complete without it"):
+                    pair = decode_pair(record, dataset.label_space)
+                    missing = save_pictures(place, name, predictor.segment(pair.image), pair.label, record["name"])
+            except UserError as error:
+                missing = {place / name: str(error)}
+            for problem in missing.values():
+                log.warning("%s", problem)
+            num_drawn += not missing
+        log.info("pictures of %d predictions are in %s", num_drawn, workdir.figures)

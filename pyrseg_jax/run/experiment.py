@@ -3,7 +3,8 @@
 The packages below this one take plain arguments, and name them in their errors. `naming` completes these names to keys.
 """
 
-import os
+import logging
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,10 +22,14 @@ from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
 from pyrseg_jax.run.config import Config, Data, Model, Parallel
 from pyrseg_jax.run.naming import naming
+from pyrseg_jax.storage.caches import cache_folder, is_writable
+from pyrseg_jax.storage.paths import is_remote
 from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, WithAuxiliary, WithContextLosses
 from pyrseg_jax.training.optimizer import make_sgd, poly_schedule
 from pyrseg_jax.training.step import TrainState, make_train_step
 from pyrseg_jax.training.trainer import Schedule
+
+log = logging.getLogger(__name__)
 
 
 @naming("data")
@@ -169,14 +174,24 @@ def make_evaluation_protocol(config: Config) -> Protocol:
 
 def describe_protocol(config: Config) -> dict:
     """Describe how predictions were made, for readers who compare results."""
-    described = make_evaluation_protocol(config).describe()
-    return described | {"threshold": config.evaluation.threshold}
+    protocol = make_evaluation_protocol(config)
+    return protocol.describe() | {
+        "threshold": config.evaluation.threshold,
+        "short_side_px": protocol.short_side_px,
+        "long_side_px": protocol.long_side_px,
+        "window_px": protocol.window_px,
+        "stride": protocol.stride,
+    }
 
 
 def use_compilation_cache() -> None:
     """Keep compiled programs between runs, in `JAX_COMPILATION_CACHE_DIR` or in the user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pyrseg_jax" / "xla"
-    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]  # defined at run time
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]  # defined at run time
+    chosen = chosen or str(cache_folder() / "xla")
+    jax.config.update("jax_compilation_cache_dir", chosen)
+    if not is_remote(chosen) and not is_writable(Path(chosen)):
+        log.info("%s cannot be written: programs that are not in it are compiled in every run", chosen)
+        # One line is enough; JAX would warn of each program.
+        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -13,7 +13,7 @@ from PIL import Image
 from pyrseg_jax.data.decode import decode_image, to_rgb
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.resample import resize_image
-from pyrseg_jax.errors import UserError
+from pyrseg_jax.errors import UserError, naming_file, reason_of
 from pyrseg_jax.evaluation.padding import PaddedView, unpad_view
 from pyrseg_jax.evaluation.pixels import labels_of_pixels, padded_pixels
 from pyrseg_jax.evaluation.predict import Prediction, predict
@@ -23,8 +23,10 @@ from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.reporting.result import Result
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.experiment import make_evaluation_protocol
+from pyrseg_jax.storage.regular_file import read_regular_file
 
 ImageLike = np.ndarray | Image.Image | str | Path
+MAX_PIXELS = 2**31 - 2**15  # programs number pixels with 32 bits, and count on to the end of a piece of 2¹⁴ pixels
 
 
 class Predictor(abc.ABC):
@@ -88,6 +90,10 @@ class ModelPredictor(Predictor):
     def segment(self, image: UInt8[np.ndarray, "H W 3"]) -> Result:
         """Segment one RGB image; the labels follow the whole protocol, the pyramid is that of the first view."""
         height, width = image.shape[:2]
+        if height * width > MAX_PIXELS:
+            raise UserError(
+                f"an image of {height} × {width} pixels is too large: expected at most {MAX_PIXELS:,} pixels; cut it into parts"
+            )
         images = [resize_image(image, size)[None] for size in self._protocol.sizes(height, width)]
         views, unity = self._predict_views(self._variables, images)
         if self._protocol.window_px is None:
@@ -98,6 +104,7 @@ class ModelPredictor(Predictor):
         labels = labels_of_pixels(views, np.array([height, width], np.int32), padded_pixels(height * width))
         # Leave out the probabilities of each level: they are not used, and a third larger than the fused ones.
         prediction, labels = jax.device_get((prediction._replace(probs=()), labels))
+        check_finite(prediction.fused)
         return Result(
             labels=labels[: height * width].reshape(height, width),
             probs=prediction.fused[0],
@@ -122,6 +129,15 @@ def make_predictor(config: Config, model: Segmenter, variables: dict, label_spac
     return ModelPredictor(model, variables, protocol, config.evaluation.threshold, label_space)
 
 
+def check_finite(probs: np.ndarray) -> None:
+    """Raise UserError if probabilities are NaN, because the class of such a pixel would silently be the first one."""
+    if np.isnan(probs.min()):
+        raise UserError(
+            "the network's probabilities are not numbers (NaN): its weights are damaged, or its training diverged; use another "
+            "checkpoint"
+        )
+
+
 def read_image(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
     """Return the RGB pixels of a path, a PIL image or an array.
 
@@ -130,15 +146,28 @@ def read_image(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
     """
     if isinstance(image, str | Path):
         path = Path(image).expanduser()
-        if not path.is_file():
-            raise UserError(f"{path}: there is no such image ({path.absolute()})")
-        return decode_image(path.read_bytes(), str(path))
+        with naming_file(str(path), "cannot be read", "give the path of an image"):
+            if not path.exists():
+                raise UserError(f"{path}: there is no such image ({path.absolute()})")
+            return decode_image(read_regular_file(path), str(path))
     if isinstance(image, Image.Image):
-        return to_rgb(image)
-    array = np.asarray(image)
+        with naming_file(f"the picture of mode {image.mode} and size {image.size}", "cannot be read", "open it again"):
+            array = to_rgb(image)
+    else:
+        array = _as_array(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or not array.size:
         raise UserError(
             f"an array of {array.dtype} with shape {array.shape} is not an image: expected uint8 of shape (height, width, 3), "
             "RGB in 0 … 255"
         )
     return array
+
+
+def _as_array(value: object) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except Exception as error:  # of another library's arrays, for example on a device that is not this one's
+        raise UserError(
+            f"an object of type {type(value).__name__} is not an image ({reason_of(error)}): expected a path, a PIL image, or a "
+            "uint8 array of shape (height, width, 3)"
+        ) from error

@@ -7,6 +7,7 @@ from pyrseg_jax.models.initial import abstract_variables
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.workdir import Workdir
+from pyrseg_jax.storage.paths import is_there
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 
 
@@ -37,7 +38,8 @@ def restore(config: Config, model: Segmenter, workdir: Workdir, sharding, step: 
     abstract = abstract_variables(model, 2 * config.model.strides[0])
     # Looking for checkpoints must not create the folder.
     if not workdir.checkpoints.is_dir():
-        raise UserError(f"{workdir.checkpoints} is missing: train first, or give the folder of a run with --workdir")
+        found = "is not a folder" if is_there(workdir.checkpoints) else "is missing"
+        raise UserError(f"{workdir.checkpoints} {found}: train first, or give the folder of a run with --workdir")
     checkpoints = Checkpoints(workdir.checkpoints, is_reader=True)
     try:
         found = checkpoints.restore_variables(abstract_on(abstract, sharding), step)

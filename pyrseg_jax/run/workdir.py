@@ -4,11 +4,12 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import logging
 import os
 import platform
-import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,12 +23,17 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import keys
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.results import Results
 from pyrseg_jax.storage import documents, lock
-from pyrseg_jax.storage.atomic import write_atomically
-from pyrseg_jax.storage.paths import is_remote
+from pyrseg_jax.storage.atomic import remove_leftovers, write_atomically
+from pyrseg_jax.storage.paths import is_remote, is_there
+
+log = logging.getLogger(__name__)
 
 # Packages whose versions are recorded in environment.json.
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "pillow")
+# The files of a run, whose partial files had these names in earlier versions.
+RECORDS = ("config.json", "classes.json", "environment.json", "initialisation.json", "metrics.jsonl", "scores.json")
 RANDOM = "random"  # the recorded initialization of a run that did not start from given weights
 
 
@@ -64,27 +70,63 @@ class Workdir:
         self.path = epath.Path(path).expanduser()
         self.checkpoints = self.path / "checkpoints"
         self.figures = self.path / "figures"
+        self.results = Results(self.path / "evaluation")
         self._config = self.path / "config.json"
         self._classes = self.path / "classes.json"
         self._initialization = self.path / "initialisation.json"
 
-    def figures_of(self, split: str, step: int) -> epath.Path:
-        """Return the folder for the figures of an evaluation."""
-        return self.figures / f"{split}-{step}"
+    def figures_of(self, result: epath.Path) -> epath.Path:
+        """Return the folder for the figures of an evaluation, given the path of its result."""
+        return self.figures / result.stem
 
-    def lock(self) -> contextlib.AbstractContextManager:
-        """Return a context that keeps other trainings out of this folder. Remote storage cannot be locked.
+    def check_writable(self, *, for_training: bool) -> None:
+        """Raise UserError if a command could not write here; nothing is created. Call this before hours of computing.
 
-        The folder is created if necessary.
-
-        Raises:
-          UserError: if another process trains here; the message names it.
+        Args:
+          for_training: whether to check all folders of the run, or only those of evaluations.
         """
         if is_remote(self.path):
-            return contextlib.nullcontext()
-        with self._writing():
-            self.path.mkdir(parents=True, exist_ok=True)
-            return lock.locked(Path(self.path) / "lock")
+            return
+        folders = [self.results.folder, self.figures]
+        folders += [self.path, self.checkpoints, self.path / "tensorboard"] if for_training else []
+        for folder in folders:
+            while not is_there(folder):
+                folder = folder.parent
+            try:
+                with tempfile.TemporaryFile(dir=folder) as probe:
+                    probe.write(bytes(4096))  # a full disk may accept a file, but nothing in it
+            except OSError as error:
+                raise _unwritable(folder, error) from error
+
+    def check_present(self) -> None:
+        """Raise UserError if the folder was removed; what is written must not bring half of it back."""
+        if not is_remote(self.path) and not self.path.is_dir():
+            raise UserError(
+                f"{self.path} was removed while a command was writing to it: nothing more is written; start the command again"
+            )
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other trainings out of this folder for the duration of the context. Remote storage cannot be locked.
+
+        The folder is created if necessary, and partial files that a killed training left in it are removed.
+
+        Raises:
+          UserError: if another process trains here; the message names it. Also if the folder cannot be written.
+        """
+        with contextlib.ExitStack() as held:
+            if not is_remote(self.path):
+                with self._writing():
+                    self.path.mkdir(parents=True, exist_ok=True)
+                    held.enter_context(lock.locked(Path(self.path) / "lock"))
+                self._remove_leftovers()
+            yield
+
+    def _remove_leftovers(self) -> None:
+        for folder in (self.path, self.checkpoints, self.figures, self.results.folder):
+            removed = remove_leftovers(folder, RECORDS)
+            if removed:
+                log.info("%s: removed what an interrupted command left there: %s", folder, ", ".join(removed))
 
     def stalls(self, process_index: int) -> Path | None:
         """Return the file for the stall reports of a process, or None in remote storage, which cannot append to files."""
@@ -94,11 +136,11 @@ class Workdir:
 
     def has_checkpoint(self) -> bool:
         """Return whether there is a checkpoint to resume from."""
-        return self.checkpoints.is_dir() and any(entry.name.isdigit() for entry in self.checkpoints.iterdir())
+        return self.checkpoints.is_dir() and any(entry.name.isdecimal() for entry in self.checkpoints.iterdir())
 
     def has_run(self) -> bool:
         """Return whether a run was started here."""
-        return self._config.is_file()
+        return is_there(self._config)
 
     def read_config(self) -> Config:
         """Read the configuration of the run in this folder.
@@ -110,10 +152,8 @@ class Workdir:
             raise UserError(
                 f"{self.path} holds no run (there is no config.json): train first, or give the folder of a run with --workdir"
             )
-        try:
-            return config_lib.from_json(self._config.read_bytes(), str(self._config))
-        except OSError as error:
-            raise UserError(f"{self._config} cannot be read ({error.strerror or error}): restore it") from error
+        advice = "restore the file, or use another --workdir"
+        return config_lib.from_json(documents.read_document(self._config, advice), str(self._config))
 
     def check_config(self, config: Config) -> None:
         """Raise UserError, naming the keys, if the run in this folder was started with other values."""
@@ -141,11 +181,13 @@ class Workdir:
           UserError: if the folder holds a run with another config or other classes, or cannot be written.
         """
         self.check_config(config)
-        if self._classes.is_file() and (found := self.read_label_space()) != label_space:
+        if is_there(self._classes) and (found := self.read_label_space()) != label_space:
             raise UserError(
-                f"{self.path} holds a run with other classes ({found.num_classes}: {', '.join(found.names[:4])}, …) than the "
-                f"data set has now ({label_space.num_classes}: {', '.join(label_space.names[:4])}, …); use another --workdir"
+                f"{self.path} holds a run with other classes than the data set has now: {_first_difference(found, label_space)}; "
+                "use another --workdir"
             )
+        if origin is None:
+            self.read_initialization()  # every result repeats it, so a damaged file must not be found after hours
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self._config, config_lib.to_json(config))
@@ -159,9 +201,7 @@ class Workdir:
         try:
             yield
         except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written ({error.strerror or error}): choose another folder with --workdir"
-            ) from error
+            raise _unwritable(self.path, error) from error
 
     def read_label_space(self) -> LabelSpace:
         """Read the classes that the run is trained on; raises UserError if the file is missing or damaged."""
@@ -169,28 +209,27 @@ class Workdir:
 
     def read_initialization(self) -> str | dict:
         """Return what the run started from: `"random"`, or `file`, `sha256` and `source` of the weights."""
-        if not self._initialization.exists():  # the run is older than this file
+        if not is_there(self._initialization):  # the run is older than this file
             return RANDOM
         origin = documents.read_json(self._initialization, Initialization).root
         return origin if isinstance(origin, str) else origin.model_dump()
 
-    def drop_evaluations_after(self, step: int) -> None:
-        """Remove evaluations of steps after `step`: these steps will be trained again, and perhaps evaluated at other steps."""
-        folder = self.path / "evaluation"
-        for file in folder.iterdir() if folder.is_dir() else ():
-            number = file.stem.rpartition("-")[2]
-            if file.suffix == ".json" and number.isdigit() and int(number) > step:
-                file.unlink()
 
-    def write_evaluation(self, split: str, step: int, result: dict) -> epath.Path:
-        """Write `evaluation/SPLIT-STEP.json` and return its path."""
-        path = self.path / "evaluation" / f"{split}-{step}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(result, indent=2)
-        # Put each list of numbers on one line: a confusion matrix of 150 classes would otherwise take 22,500 lines.
-        text = re.sub(r"\[[^][{}\"]*\]", lambda numbers: " ".join(numbers[0].split()), text)
-        write_atomically(path, text + "\n")
-        return path
+def _first_difference(before: LabelSpace, now: LabelSpace) -> str:
+    """Describe the first difference of two label spaces."""
+    if before.num_classes != now.num_classes:
+        return f"{before.num_classes} ({', '.join(before.names[:4])}, …) → {now.num_classes} ({', '.join(now.names[:4])}, …)"
+    for name, value, new_name, new_value in zip(before.names, before.file_ids, now.names, now.file_ids, strict=True):
+        if (name, value) != (new_name, new_value):
+            return f"{name} with the value {value} in label files → {new_name} with {new_value}"
+    return "the value of void, the colors or the remapped values in label files differ"
+
+
+def _unwritable(folder: epath.Path, error: OSError) -> UserError:
+    return UserError(
+        f"{folder} cannot be written ({error.strerror or error}): make room or restore access, or choose another folder with "
+        "--workdir"
+    )
 
 
 def environment() -> dict:

@@ -7,13 +7,13 @@ import io
 import multiprocessing
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 import cv2
 from absl import logging
 from PIL import Image
 
+from pyrseg_jax.distributed.worker_pool import WorkerPool
 from pyrseg_jax.scenes.compose import paint_scene
 
 _MIN_SCENES_FOR_POOL = 16  # with fewer scenes, starting the workers takes longer than rendering
@@ -55,10 +55,9 @@ def encode_scenes(split: str, num_scenes: int, num_workers: int | None = None) -
 
 def encode_in_pool(split: str, num_scenes: int, num_workers: int) -> Iterator[tuple[int, bytes, bytes]]:
     """Yield what `encode_scenes` does, from `num_workers` processes; raises BrokenProcessPool if one of them is killed."""
-    # "spawn", because a forked child would inherit locks that threads of the caller hold.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start_worker) as pool:
-        yield from pool.map(encode_scene, [split] * num_scenes, range(num_scenes), chunksize=4)
+    with WorkerPool(num_workers, _start_worker) as pool:
+        for encoded in [pool.submit(encode_scene, split, index) for index in range(num_scenes)]:
+            yield encoded.result()
 
 
 def _start_worker() -> None:

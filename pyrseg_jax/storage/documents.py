@@ -4,6 +4,7 @@ A schema is a class that pydantic can validate: a model or a dataclass.
 """
 
 import functools
+import json
 import os
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,11 +13,17 @@ from etils import epath
 from pydantic import BaseModel, ConfigDict, RootModel, TypeAdapter, ValidationError
 
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.storage.paths import is_remote
+from pyrseg_jax.storage.regular_file import read_regular_file
 
 T = TypeVar("T")
 
 ADVICE = "restore the file"
 MAX_SHOWN = 60  # characters of a value that an error message repeats
+MAX_BYTES = (
+    64 * 2**20
+)  # of a document; the largest that the package writes are reports of data sets, with some megabytes
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it in front of UTF-8
 
 # What JSON calls the types that pydantic's errors speak of.
 _EXPECTED = {
@@ -24,7 +31,7 @@ _EXPECTED = {
     "int_from_float": "int",
     "float_type": "float",
     "string_type": "str",
-    "bool_type": "bool",
+    "bool_type": "true or false",
     "tuple_type": "a list",
     "list_type": "a list",
     "dict_type": "an object with keys and values",
@@ -66,20 +73,45 @@ def read_json(path: Path | epath.Path, schema: type[T], advice: str = ADVICE) ->
     Raises:
       UserError: naming the file, what is wrong with it, and what to do.
     """
+    return parse_json(read_document(path, advice), schema, path, advice)
+
+
+def read_document(path: Path | epath.Path, advice: str = ADVICE) -> bytes:
+    """Return the bytes of a JSON file, for `parse_json`; arguments and errors as `read_json`."""
     try:
-        content = path.read_bytes()
+        return path.read_bytes() if is_remote(path) else read_regular_file(Path(path), MAX_BYTES)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): {advice}") from error
-    return parse_json(content, schema, path, advice)
 
 
 def parse_json(content: bytes | str, schema: type[T], name: os.PathLike[str] | str, advice: str = ADVICE) -> T:
     """Read JSON text as `read_json` reads a file; `name` says in messages where the text is from."""
+    if isinstance(content, bytes):
+        content = content.removeprefix(_BYTE_ORDER_MARK)
     try:
         # Strict in the sense of JSON: a list may become a tuple, but "1" and true are not the number 1.
-        return _adapter(schema).validate_json(content, strict=True)
+        found = _adapter(schema).validate_json(content, strict=True)
+        json.loads(content, object_pairs_hook=_refuse_repeated)  # pydantic takes the last of equal keys, without a word
     except ValidationError as error:
         raise UserError(f"{os.fspath(name)}: {describe_problem(error)}; {advice}") from error
+    except (ValueError, RecursionError) as error:  # a repeated key, or an integer of more digits than Python reads
+        raise UserError(f"{os.fspath(name)}: {_first_line(error)}; {advice}") from error
+    return found
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"the key {shorten(repeated)} occurs twice in one object")
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    """Describe why a value cannot be used: the first line of the error's message, or its type."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 @functools.cache
@@ -126,10 +158,15 @@ def expectation(problem: Any) -> str:
     if kind == "finite_number":
         return "expected a finite number"
     if kind in _EXPECTED:
-        return f"expected {_EXPECTED[kind]}, found {type(value).__name__}"
+        return f"expected {_EXPECTED[kind]}, found {_kind_of(value)}"
     return (
         problem["msg"].removeprefix("Value error, ").replace("Input should be ", "expected ")
     )  # of a validator of our own
+
+
+def _kind_of(value: Any) -> str:
+    """Name the type of a value, and truth values as people write them."""
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else type(value).__name__
 
 
 def shorten(value: Any) -> str:

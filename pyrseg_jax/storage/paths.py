@@ -18,6 +18,11 @@ def is_remote(path: epath.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def is_there(path: epath.Path) -> bool:
+    """Return whether anything has this name: a file, a folder, or a link, even one that leads nowhere."""
+    return path.exists() if is_remote(path) else os.path.lexists(path)
+
+
 def upload_folder(folder: Path, target: epath.Path) -> None:
     """Copy all files in and below a local folder to `target`, replacing files of the same name."""
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):

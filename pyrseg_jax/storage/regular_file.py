@@ -1,5 +1,6 @@
 """Read regular files, up to a limit: a named pipe would wait forever, and a device never ends."""
 
+import io
 import os
 import stat
 from pathlib import Path
@@ -28,14 +29,24 @@ def read_regular_file(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
       UserError: if it is not a regular file, or too large.
       OSError: if it cannot be read.
     """
-    # Asked before opening, because opening a device can have effects; asked again after it, because the file may have changed.
-    _check(path, os.stat(path), max_bytes)
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        _check(path, os.fstat(file.fileno()), max_bytes)
+    with open_regular_file(path, max_bytes) as file:
         data = file.read(max_bytes + 1)  # files in /proc have no size until they are read
     if len(data) > max_bytes:
         raise _too_large(path, len(data), max_bytes)
     return data
+
+
+def open_regular_file(path: Path, max_bytes: int = MAX_BYTES) -> io.BufferedIOBase:
+    """Open a file that is too large to read whole. Arguments and errors are those of `read_regular_file`."""
+    # Asked before opening, because opening a device can have effects; asked again after it, because the file may have changed.
+    _check(path, os.stat(path), max_bytes)
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115 - the caller closes it
+    try:
+        _check(path, os.fstat(file.fileno()), max_bytes)
+    except UserError:
+        file.close()
+        raise
+    return file
 
 
 def kind_of(mode: int) -> str:

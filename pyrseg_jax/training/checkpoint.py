@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.paths import is_remote
+from pyrseg_jax.training.checkpoint_files import check_kinds, first_line, remove_unfinished
 from pyrseg_jax.training.checksums import checksums, differing
 from pyrseg_jax.training.scores import BestScored, Scores
 from pyrseg_jax.training.step import TrainState
@@ -48,6 +48,9 @@ class Checkpoints:
       keep_last: number of checkpoints to keep besides the best one.
       is_reader: whether to read only. Then nothing is written or cleaned up, not even what another process is currently writing.
       about: a description that is stored with each checkpoint, for example the configuration.
+
+    Raises:
+      UserError: if the folder holds a named pipe or a device.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Checkpoints:
         self._directory = epath.Path(directory)
         if not is_reader:
             self._directory.mkdir(parents=True, exist_ok=True)
+        check_kinds(self._directory)
         self._scores = Scores(self._directory / "scores.json")
         self._about = about or {}
         self._is_writing = self._has_failed = False
@@ -67,6 +71,10 @@ class Checkpoints:
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=policy, enable_async_checkpointing=True, cleanup_tmp_directories=True
             )
+        if not is_reader and processes.is_first():
+            removed = remove_unfinished(self._directory)
+            if removed:
+                log.info("%s: removed what an interrupted run left unfinished: %s", directory, ", ".join(removed))
         self._manager = ocp.CheckpointManager(_absolute(self._directory), options=options)
 
     def steps(self) -> list[int]:
@@ -143,6 +151,7 @@ class Checkpoints:
             known = ", ".join(map(str, steps)) or "none"
             raise UserError(f"{self._directory} has no checkpoint of step {step}: it has {known}")
         candidates = [step] if step is not None else steps[::-1]
+        problem = ""
         for candidate in candidates:
             try:
                 return candidate, read(candidate)
@@ -150,8 +159,9 @@ class Checkpoints:
                 problem = str(error)
             log.warning("checkpoint %d in %s cannot be read (%s)", candidate, self._directory, problem)
         if candidates:
+            tried = ", ".join(map(str, candidates))
             raise UserError(
-                f"{self._directory}: no checkpoint can be read (tried {', '.join(map(str, candidates))}); either they are "
+                f"{self._directory}: no checkpoint can be read (tried {tried}), the last one because {problem}: either they are "
                 "damaged, or they belong to another network than the one configured: restore the files, or move the folder away"
             )
         return None
@@ -224,7 +234,7 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise errors of any type, for example for a full disk
             self._has_failed = True
             raise UserError(
-                f"{self._directory}: a checkpoint could not be written ({_first_line(error)}); those before it are intact: make "
+                f"{self._directory}: a checkpoint could not be written ({first_line(error)}); those before it are intact: make "
                 "room or restore access, then start the same command again, which continues from the last checkpoint"
             ) from error
 
@@ -256,7 +266,7 @@ def _fail_together(read: Callable[[], T]) -> T:
         found = read()
     # Orbax and TensorStore raise errors of any type, even bare `Exception`s, for missing, truncated or garbled files.
     except Exception as error:
-        problem = _first_line(error)
+        problem = first_line(error)
     problem = next((p for p in processes.gather(problem) if p is not None), None)
     if problem is not None:
         raise ValueError(problem)
@@ -269,10 +279,3 @@ def _items_of(state: TrainState) -> dict[str, dict]:
 
 def _absolute(path: epath.Path) -> epath.Path:
     return path if is_remote(path) else epath.Path(path.absolute())
-
-
-def _first_line(error: Exception) -> str:
-    """Shorten a message; TensorStore names all paths before the system's reason, such as "No space left on device"."""
-    text = str(error).strip() or type(error).__name__
-    said = re.search(r"([^:]+) \[os_error_code", text)
-    return said[1].strip() if said else text.split("\n")[0].partition(". See full TensorStore details")[0][:200]

@@ -6,19 +6,20 @@ A checkpoint is written before it is evaluated, so its score lives in a file bes
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from etils import epath
-from pydantic import FiniteFloat, RootModel
+from pydantic import Field, RootModel
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.atomic import write_atomically
+from pyrseg_jax.storage.paths import is_there
 
 log = logging.getLogger(__name__)
 
 
-class StoredScores(RootModel[dict[int, FiniteFloat]]):
+class StoredScores(RootModel[dict[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0, le=1)]]]):
     """The content of the file of scores: mIoU by step."""
 
 
@@ -28,12 +29,17 @@ class Scores:
     Args:
       path: path of the file. A missing or damaged file counts as empty; then the following steps decide which checkpoint is
         best.
+
+    Raises:
+      UserError: if the path is a folder, which no file can replace.
     """
 
     def __init__(self, path: epath.Path):
         self._path = path
         self._scores: dict[int, float] = {}
-        if path.is_file():
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: expected a file; remove it")
+        if is_there(path):
             try:
                 self._scores = dict(documents.read_json(path, StoredScores, "the next evaluations replace it").root)
             except UserError as error:
@@ -66,7 +72,13 @@ class Scores:
     def _write(self, is_written: bool) -> None:
         if is_written:
             scores = {str(step): score for step, score in sorted(self._scores.items())}
-            write_atomically(self._path, json.dumps(scores) + "\n")
+            try:
+                write_atomically(self._path, json.dumps(scores) + "\n")
+            except OSError as error:
+                raise UserError(
+                    f"{self._path} cannot be written ({error.strerror or error}): make room or restore access, then start the "
+                    "same command again, which continues from the last checkpoint"
+                ) from error
 
 
 class BestScored:

@@ -10,7 +10,7 @@ from pyrseg_jax.data.archive import Archive
 from pyrseg_jax.data.class_table import read_class_table
 from pyrseg_jax.data.download import PublishedFile
 from pyrseg_jax.data.file_dataset import FileDataset
-from pyrseg_jax.data.pairs import ArchiveSource, list_pairs
+from pyrseg_jax.data.pairs import ArchiveSource, pair_source
 
 LAYOUT = "images/{training,validation}/NAME.jpg and annotations/{training,validation}/NAME.png, as in ADEChallengeData2016.zip"
 SPLITS = ("training", "validation")
@@ -18,10 +18,7 @@ SPLITS = ("training", "validation")
 
 def list_splits(archive: Archive) -> dict[str, ArchiveSource]:
     """List the pairs of both splits, sorted by name."""
-    return {
-        split: ArchiveSource(archive, list_pairs(archive, f"images/{split}", f"annotations/{split}", LAYOUT))
-        for split in SPLITS
-    }
+    return {split: pair_source(archive, f"images/{split}", f"annotations/{split}", LAYOUT) for split in SPLITS}
 
 
 FILES = FileDataset(

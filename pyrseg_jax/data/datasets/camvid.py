@@ -21,7 +21,7 @@ from pyrseg_jax.data.decode import decode_label
 from pyrseg_jax.data.download import PublishedFile
 from pyrseg_jax.data.file_dataset import FileDataset
 from pyrseg_jax.data.label_space import LabelSpace
-from pyrseg_jax.data.pairs import ArchiveSource, list_pairs
+from pyrseg_jax.data.pairs import ArchiveSource, pair_source
 
 LAYOUT = "images/{training,validation}/NAME.jpg and annotations/{training,validation}/NAME.png, or the SegNet tutorial's CamVid/"
 TUTORIAL_FOLDERS = {"training": "train", "validation": "val", "test": "test"}
@@ -33,14 +33,11 @@ def list_splits(archive: Archive) -> dict[str, ArchiveSource]:
     """List the pairs of the splits that exist, sorted by name."""
     if archive.has_folder("trainannot"):
         return {
-            split: ArchiveSource(archive, list_pairs(archive, folder, f"{folder}annot", LAYOUT), tutorial_to_png)
+            split: pair_source(archive, folder, f"{folder}annot", LAYOUT, tutorial_to_png)
             for split, folder in TUTORIAL_FOLDERS.items()
         }
     splits = ["training", "validation", *(["test"] if archive.has_folder("images/test") else [])]
-    return {
-        split: ArchiveSource(archive, list_pairs(archive, f"images/{split}", f"annotations/{split}", LAYOUT))
-        for split in splits
-    }
+    return {split: pair_source(archive, f"images/{split}", f"annotations/{split}", LAYOUT) for split in splits}
 
 
 def tutorial_to_png(data: bytes, name: str) -> bytes:

@@ -238,7 +238,7 @@ def _take_head(head: Head, state: State, flat: Mapping[Path, Any]) -> tuple[dict
             left.append(f"{name} for {array.shape[-1]} classes" if "classify" in path[-2] else f"{name} {array.shape}")
         elif bias_name is not None and bias_name in state:
             # A constant that is added before a normalization has the same effect as a smaller mean in it.
-            taken[path] = array - np.asarray(state[bias_name], np.float32)
+            taken[path] = array - to_ours(path, state[bias_name])
         else:
             taken[path] = array
     return taken, (*left, *_modules(name for name in state if name not in used))

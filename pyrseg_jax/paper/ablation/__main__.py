@@ -8,19 +8,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pyrseg_jax.errors import UserError
+from pyrseg_jax.errors import UserError, escaped
+from pyrseg_jax.paper.ablation.results import read_results
+from pyrseg_jax.paper.ablation.table import format_tables
 from pyrseg_jax.paper.ablation.write import write_ablation
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the results into the folder that the command line names, and print the tables."""
+    """Print the tables of the folder that the command line names, and write the results into it."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         print("usage: python -m pyrseg_jax.paper.ablation FOLDER", file=sys.stderr)
         return 1
+    folder = Path(arguments[0])
     try:
-        print(write_ablation(Path(arguments[0])))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        results = read_results(folder)
+        print(format_tables(results), flush=True)
+        write_ablation(folder, results)
+    except (UserError, OSError) as error:
+        print(f"error: {escaped(str(error))}", file=sys.stderr)
         return 1
     return 0
 

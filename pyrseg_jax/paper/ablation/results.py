@@ -3,11 +3,14 @@
 import json
 import re
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.storage import documents
+from pyrseg_jax.storage.names import file_name_of
 
 # Row → seed → the evaluation of the last step, as in its JSON file.
 Results = dict[str, dict[int, dict]]
@@ -19,36 +22,16 @@ NEUTRAL_KEYS = {"workers", "root", "prepared"}
 ADVICE = "remove the folder of this run and run it again"
 
 
-class _Open(documents.Document):
-    """A part of a document: other keys are kept, whatever they are."""
+Score = Annotated[float, Field(ge=0, le=1)] | None
+
+
+class Evaluation(documents.Document):
+    """The fields of an evaluation that a table needs. Other keys are kept, whatever they are."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-
-class TrainingKeys(_Open):
-    """The length of a training."""
-
-    steps: int
-    stop_after: int | None
-
-
-class EvaluationKeys(_Open):
-    """The split that is evaluated."""
-
-    split: str
-
-
-class RunConfig(_Open):
-    """The fields of a run's config.json that a table needs."""
-
-    training: TrainingKeys
-    evaluation: EvaluationKeys
-
-
-class Evaluation(_Open):
-    """The fields of an evaluation that a table needs."""
-
-    miou: float | None
+    miou: Score
+    boundary_miou: Score = None
 
 
 def read_results(folder: Path) -> Results:
@@ -67,12 +50,13 @@ def read_results(folder: Path) -> Results:
         match = re.fullmatch(r"([A-I])-(\d+)", run.name)
         if match is None or not (run / "finished").is_file():
             continue
-        config = documents.read_json(run / "config.json", RunConfig, ADVICE)
-        split, steps = config.evaluation.split, config.training.stop_after or config.training.steps
-        path = run / "evaluation" / f"{split}-{steps}.json"
-        if not path.is_file():
+        path = run / "config.json"
+        config = config_lib.from_json(documents.read_document(path, ADVICE), str(path))
+        steps = config.training.stop_after or config.training.steps
+        path = run / "evaluation" / f"{file_name_of(config.evaluation.split)}-{steps}.json"
+        if not path.exists():
             raise UserError(f"{path} is missing, although {run} is finished: remove that folder and run it again")
-        settings[run.name] = _shared_settings(config.model_dump())
+        settings[run.name] = _shared_settings(config_lib.to_values(config))
         results.setdefault(match[1], {})[int(match[2])] = documents.read_json(path, Evaluation, ADVICE).model_dump()
     if not results:
         raise UserError(

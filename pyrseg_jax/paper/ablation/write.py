@@ -2,38 +2,43 @@
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 
-from pyrseg_jax.paper.ablation.results import Results, read_results
+from pyrseg_jax.errors import reason_of
+from pyrseg_jax.paper.ablation.results import Results
 from pyrseg_jax.paper.ablation.statistics import difference_spreads, row_spreads
 from pyrseg_jax.paper.ablation.table import format_tables
 from pyrseg_jax.paper.tables import TABLE_2A
 from pyrseg_jax.reporting.ablation_figure import draw_ablation
+from pyrseg_jax.storage.atomic import write_atomically
+
+log = logging.getLogger(__name__)
 
 MEASURES = ("miou", "boundary_miou")  # keys of an evaluation's JSON
 
 
-def write_ablation(folder: Path) -> str:
-    """Write tables, statistics and plot of the finished runs in `folder` into it.
+def write_ablation(folder: Path, results: Results) -> None:
+    """Write tables, statistics and plot of an ablation into its folder. A plot that cannot be drawn costs only the plot.
 
-    Returns:
-      The tables, as Markdown.
+    Args:
+      folder: the folder of the ablation.
+      results: what `read_results` found in it.
 
     Raises:
-      UserError: as `read_results`.
+      OSError: if a file cannot be written.
     """
-    results = read_results(folder)
-    tables = format_tables(results)
-    (folder / "ablation.md").write_text(tables, encoding="utf-8")
-    figures = json.dumps(_statistics(results), indent=2)
-    (folder / "ablation.json").write_text(figures + "\n", encoding="utf-8")
+    write_atomically(folder / "ablation.md", format_tables(results))
+    write_atomically(folder / "ablation.json", json.dumps(_statistics(results), indent=2) + "\n")
     values = {
         row: [100 * result["miou"] for result in by_seed.values() if result["miou"] is not None]
         for row, by_seed in sorted(results.items())
     }
     paper = {row: TABLE_2A[row].paper_miou for row in values}
-    draw_ablation(folder / "ablation", values, paper, {row: TABLE_2A[row].describe() for row in values})
-    return tables
+    try:
+        draw_ablation(folder / "ablation", values, paper, {row: TABLE_2A[row].describe() for row in values})
+    except Exception as error:  # Matplotlib raises errors of any type
+        log.warning("the plot could not be drawn (%s); the tables are complete without it", reason_of(error))
 
 
 def _statistics(results: Results) -> dict:

@@ -1,0 +1,198 @@
+"""Find out how a photograph must be turned to be upright, from metadata that may be wrong in any way.
+
+Cameras store the pixels as the sensor read them, and note in EXIF how the camera was held. Other programs rewrite these notes with
+odd types or damage them. The pixels of such a photograph are still good, so nothing here raises an exception.
+"""
+
+import math
+import re
+import struct
+import zlib
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from pyrseg_jax.data.avif import open_avif
+from pyrseg_jax.data.jpeg_header import read_jpeg_header
+from pyrseg_jax.data.png_chunks import png_chunks
+
+UPRIGHT = 1
+_TAG = 0x0112  # orientation, in the EXIF standard
+_IN_XMP = re.compile(rb'tiff:Orientation(?:=["\']|>)([0-9])')
+_MAX_PROFILE_BYTES = 2**20
+# Size in bytes and `struct` code of each TIFF type. Type 2 is text, and 5 and 10 are fractions of two numbers.
+_TYPES = {
+    1: (1, "B"), 2: (1, "s"), 3: (2, "H"), 4: (4, "I"), 5: (8, "II"), 6: (1, "b"), 7: (1, "B"), 8: (2, "h"), 9: (4, "i"),
+    10: (8, "ii"), 11: (4, "f"), 12: (8, "d"), 13: (4, "I"), 16: (8, "Q"), 17: (8, "q"),
+}  # fmt: skip
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Entry(NamedTuple):
+    """Where the orientation is in a TIFF directory.
+
+    offset: of the directory entry.
+    size: of the entry in bytes.
+    value: orientation 1 … 8, or None if the entry holds something else.
+    """
+
+    offset: int
+    size: int
+    value: int | None
+
+
+def orientation_of(data: bytes) -> int:
+    """Return the EXIF orientation of a photograph's file, 1 … 8; 1, which is upright, if none can be read.
+
+    Reads only the header of a JPEG. Orientations 5 … 8 exchange height and width.
+    """
+    return find_orientation(data) or UPRIGHT
+
+
+def find_orientation(data: bytes) -> int | None:
+    """Return the orientation 1 … 8 of a file, 1 if it names none, and None if what it names cannot be understood."""
+    if data.startswith(b"\xff\xd8"):
+        header = read_jpeg_header(data)
+        return orientation_in(header.exif, header.xmp) if header else UPRIGHT
+    if data.startswith(b"\x89PNG"):
+        return orientation_in(*_metadata_of_png(data))
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return orientation_in(*_metadata_of_webp(data))
+    if data[4:8] == b"ftyp":
+        return orientation_in(_exif_of_avif(data))
+    return orientation_in(data)  # of a TIFF; other formats name none
+
+
+def orientation_in(exif: bytes, xmp: bytes = b"") -> int | None:
+    """Return the orientation that EXIF data names or, if it names none, the one in XMP metadata; see `find_orientation`."""
+    try:
+        entry = orientation_entry(exif.removeprefix(b"Exif\0\0"))
+    except (struct.error, OverflowError):  # the directory is cut off: it names nothing
+        entry = None
+    if entry is not None:
+        return entry.value
+    found = _IN_XMP.search(xmp)
+    return _checked(int(found[1])) if found else UPRIGHT
+
+
+def orientation_entry(tiff: bytes) -> Entry | None:
+    """Find the orientation in the first directory of a TIFF file, which is also how EXIF data is written.
+
+    Raises:
+      struct.error: if the directory is cut off.
+    """
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return None
+    is_big = tiff[2:4] in (b"+\0", b"\0+")
+    (start,) = struct.unpack_from(order + ("Q" if is_big else "I"), tiff, 8 if is_big else 4)
+    (count,) = struct.unpack_from(order + ("Q" if is_big else "H"), tiff, start)
+    first, size = start + (8 if is_big else 2), 20 if is_big else 12
+    for offset in range(first, min(first + count * size, len(tiff) - size + 1), size):
+        tag, kind = struct.unpack_from(order + "HH", tiff, offset)
+        if tag == _TAG:
+            return Entry(offset, size, _value_of(tiff, offset, kind, order, is_big))
+    return None
+
+
+def _value_of(tiff: bytes, offset: int, kind: int, order: str, is_big: bool) -> int | None:
+    size, code = _TYPES.get(kind, (0, ""))
+    (count,) = struct.unpack_from(order + ("Q" if is_big else "I"), tiff, offset + 4)
+    place = offset + (12 if is_big else 8)
+    if not size or not count:
+        return None
+    if size * count > (8 if is_big else 4):  # too long for the entry: it holds an offset instead
+        (place,) = struct.unpack_from(order + ("Q" if is_big else "I"), tiff, place)
+    if kind == 2 or (kind == 7 and tiff[place : place + 1].isdigit()):
+        text = tiff[place : place + min(count, 16)].split(b"\0")[0].strip()
+        return _checked(int(text)) if text.isdigit() else None
+    if place + size > len(tiff):
+        return None
+    number, *divisor = struct.unpack_from(order + code, tiff, place)
+    if divisor:
+        number = number / divisor[0] if divisor[0] else math.nan
+    return _checked(number)
+
+
+def orientation_of_image(image: Image.Image) -> int:
+    """Return the orientation 1 … 8 of a PIL image, or 1 if it names none that can be understood."""
+    try:
+        value = image.getexif().get(_TAG, UPRIGHT)
+    except Exception:  # PIL raises many kinds for damaged EXIF data
+        return orientation_in(image.info.get("exif", b"")) or UPRIGHT
+    if isinstance(value, tuple | bytes | str) and len(value) >= 1:
+        value = int(value) if isinstance(value, str) and value.strip("\0 ").isdigit() else value[0]
+    return _checked(value) or UPRIGHT
+
+
+def _checked(number: Any) -> int | None:
+    # Many programs write 0, which the standard does not define, for "not known".
+    return UPRIGHT if number == 0 else int(number) if number in _TURNS or number == UPRIGHT else None
+
+
+def without_orientation(tiff: bytes) -> bytes:
+    """Return a TIFF that says that it is upright: PIL would turn it while it is read."""
+    try:
+        entry = orientation_entry(tiff)
+    except (struct.error, OverflowError):
+        entry = None
+    if entry is None or entry.value == UPRIGHT:
+        return tiff
+    is_big = entry.size == 20
+    upright = struct.pack(
+        ("<" if tiff[:2] == b"II" else ">") + ("HHQHxxxxxx" if is_big else "HHIHxx"), _TAG, 3, 1, UPRIGHT
+    )
+    return tiff[: entry.offset] + upright + tiff[entry.offset + entry.size :]
+
+
+def turn(image: Image.Image, orientation: int | None) -> Image.Image:
+    """Turn a PIL image upright."""
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+def _metadata_of_png(data: bytes) -> tuple[bytes, bytes]:
+    exif, xmp = b"", b""
+    for kind, start, end in png_chunks(data):
+        if kind == b"eXIf":
+            exif = exif or data[start:end]
+        elif kind == b"iTXt" and data.startswith(b"XML:com.adobe.xmp", start):
+            xmp = xmp or data[start:end]
+        elif kind in (b"zTXt", b"tEXt") and data.startswith(b"Raw profile type exif\0", start):
+            exif = exif or _raw_profile(kind, data[start + 22 : end])
+    return exif, xmp
+
+
+def _exif_of_avif(data: bytes) -> bytes:
+    try:
+        # The container can name a rotation, too; PIL writes it into the EXIF data.
+        return open_avif(data).info.get("exif", b"")
+    except Exception:  # whoever decodes the file says what is wrong with it
+        return b""
+
+
+def _raw_profile(kind: bytes, body: bytes) -> bytes:
+    """Read EXIF data as ImageMagick wrote it before PNG had a chunk for it: a name, a length, and hexadecimal digits."""
+    try:
+        text = zlib.decompressobj().decompress(body[1:], _MAX_PROFILE_BYTES) if kind == b"zTXt" else body
+        return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
+    except (zlib.error, ValueError):
+        return b""
+
+
+def _metadata_of_webp(data: bytes) -> tuple[bytes, bytes]:
+    found = {b"EXIF": b"", b"XMP ": b""}
+    position = 12
+    while position + 8 <= len(data):
+        kind, length = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "little")
+        if kind in found:
+            found[kind] = found[kind] or data[position + 8 : position + 8 + length]
+        position += 8 + length + length % 2
+    return found[b"EXIF"], found[b"XMP "]

@@ -1,0 +1,60 @@
+"""Check that a TIFF holds the data of all its pixels. Source: TIFF, revision 6.0, sections 3, 8 and 15.
+
+PIL leaves pixels black that belong to no strip, and reads strips at offset 0, which GDAL writes for empty ones, from the header.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from PIL import Image
+
+from pyrseg_jax.errors import UserError
+
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
+STRIP_OFFSETS, SAMPLES_PER_PIXEL, ROWS_PER_STRIP, STRIP_BYTES, PLANAR = 273, 277, 278, 279, 284
+TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, SAMPLE_FORMAT, DNG_VERSION = 322, 323, 324, 325, 339, 50706
+
+
+def tag(image: Image.Image, number: int, default: Any = None) -> Any:
+    """Return the value of a TIFF's tag: a number where it holds one, and else a tuple."""
+    found = getattr(image, "tag_v2", {}).get(number, default)
+    return found[0] if isinstance(found, tuple) and len(found) == 1 else found
+
+
+def check_tiff(image: Image.Image, data: bytes, name: str) -> None:
+    """Check the strips or tiles of an opened TIFF.
+
+    Raises:
+      UserError: naming the file, if it is a camera's raw file, or if parts of the picture are missing.
+    """
+    if tag(image, DNG_VERSION) is not None:
+        raise UserError(f"{name} is a camera raw file (DNG): convert it to JPEG or PNG")
+    is_tiled = tag(image, TILE_OFFSETS) is not None
+    offsets = _tuple(tag(image, TILE_OFFSETS if is_tiled else STRIP_OFFSETS, ()))
+    counts = _tuple(tag(image, TILE_BYTES if is_tiled else STRIP_BYTES, ()))
+    part, expected = ("tile", _num_tiles(image)) if is_tiled else ("strip", _num_strips(image))
+    if tag(image, PLANAR, 1) == 2:
+        expected *= tag(image, SAMPLES_PER_PIXEL, 1)
+    advice = "replace the file or remove it from the data set"
+    if len(offsets) < expected:
+        raise UserError(f"{name} is damaged (it has {len(offsets)} of {expected} {part}s): {advice}")
+    for i, (offset, count) in enumerate(zip(offsets, counts or [1] * len(offsets), strict=False)):
+        if not offset or not count:
+            raise UserError(f"{name} has no data in {part} {i} of {expected} (a sparse TIFF): write it with all pixels")
+        if offset + count > len(data):
+            raise UserError(
+                f"{name} is cut off ({part} {i} of {expected} ends at byte {offset + count} of {len(data)}): {advice}"
+            )
+
+
+def _num_strips(image: Image.Image) -> int:
+    height = tag(image, HEIGHT)
+    return -(-height // max(1, min(tag(image, ROWS_PER_STRIP, height), height)))
+
+
+def _num_tiles(image: Image.Image) -> int:
+    return -(-tag(image, WIDTH) // tag(image, TILE_WIDTH)) * -(-tag(image, HEIGHT) // tag(image, TILE_HEIGHT))
+
+
+def _tuple(value: Any) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, Iterable) else (value,)

@@ -1,0 +1,72 @@
+"""Where an exported model goes: checked before anything is computed, so that no file of the user is lost."""
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.export.format import SUFFIX, read_about
+from pyrseg_jax.export.read import MAX_BYTES
+from pyrseg_jax.storage.regular_file import kind_of, open_regular_file
+from pyrseg_jax.storage.stored_zip import StoredZip
+
+log = logging.getLogger(__name__)
+
+
+def run_identity(values: Mapping) -> str:
+    """Return a short text that is the same only for equal values; a file with it can be replaced by the same command.
+
+    Args:
+      values: whatever tells one run from another, as JSON can hold it.
+    """
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_target(path: Path, run: str, is_overwriting: bool) -> None:
+    """Check that an exported model can be written, and that this replaces nothing but an export of the same run.
+
+    The file's folder is created if necessary.
+
+    Args:
+      path: path of the file.
+      run: identity of the run, see `run_identity`.
+      is_overwriting: whether any other regular file may be replaced.
+
+    Raises:
+      UserError: if the name does not end in .zip, the file exists and must not be replaced, or the folder cannot be written.
+    """
+    if path.suffix != SUFFIX:
+        raise UserError(f"--output={path}: an exported model is a file whose name ends in {SUFFIX}")
+    try:
+        # The link would be replaced, not the file that it leads to: neither is what a user expects.
+        if path.is_symlink():
+            raise UserError(f"{path} is a link: name the file itself, or remove the link")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is {kind_of(path.stat().st_mode)}: name a file; its name ends in {SUFFIX}")
+        if path.exists() and not is_overwriting and not _is_export_of(path, run):
+            raise UserError(
+                f"{path} exists, and is not an earlier export of this run: name another file, or add --overwrite to "
+                "replace it"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent, prefix=f"{path.name}.", suffix=".partial"):
+            pass
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Return the error for an exported model that cannot be written."""
+    return UserError(f"{path} cannot be written ({error.strerror or error}): name another file with --output")
+
+
+def _is_export_of(path: Path, run: str) -> bool:
+    try:
+        with open_regular_file(path, MAX_BYTES) as file:
+            found = read_about(StoredZip(file), path).run
+    except Exception:  # a foreign or damaged file fails in many ways: it is not an export
+        return False
+    return found == run

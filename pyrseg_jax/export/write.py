@@ -1,0 +1,145 @@
+"""Write a trained model as one portable file, whose layout `format.py` describes."""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import export as jax_export
+from jaxtyping import UInt8
+
+from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.evaluation.predict import predict
+from pyrseg_jax.export.format import (
+    ABOUT,
+    FORMAT,
+    HOW_TO,
+    PLATFORMS,
+    README,
+    WEIGHTS,
+    problem_of_weights,
+    program_name,
+)
+from pyrseg_jax.models.resample import class_of_pixels
+from pyrseg_jax.models.segmenter import Segmenter
+from pyrseg_jax.storage.atomic import Buffer, write_bytes_atomically
+
+
+def write_export(
+    path: Path,
+    model: Segmenter,
+    variables: dict,
+    label_space: LabelSpace,
+    sizes: Sequence[tuple[int, int]],
+    threshold: float,
+    about: dict,
+) -> None:
+    """Write a model for batches of any number of images of the given sizes, for CPU, CUDA and TPU.
+
+    Args:
+      path: path of the file. The file holds the weights once, and one program per size.
+      model: the segmenter.
+      variables: the parameters and batch statistics.
+      label_space: the classes.
+      sizes: (height, width) in pixels, multiples of the coarsest stride.
+      threshold: τ of the fuser.
+      about: more entries for `about.json`.
+
+    Raises:
+      UserError: if a size is not a multiple of the coarsest stride, or a weight is not finite.
+    """
+    coarsest = max(model.strides)
+    for height, width in sizes:
+        if height % coarsest or width % coarsest:
+            raise UserError(
+                f"--sizes={height}x{width}: expected multiples of {coarsest}, the coarsest stride of the model"
+            )
+    weights = {"/".join(at): np.asarray(array) for at, array in flatten_dict(variables).items()}
+    problem = problem_of_weights(weights)
+    if problem:
+        raise UserError(f"this checkpoint cannot be exported: {problem}; choose an earlier one with --step")
+    (height, width), program = sizes[0], program_name(sizes[0])
+    parts: dict[str, Buffer] = {WEIGHTS: _write_npz(weights)}
+    parts |= {program_name(size): _lower(model, weights, size, threshold) for size in sizes}
+    parts[README] = HOW_TO.format(name=json.dumps(path.name), program=program, height=height, width=width).encode()
+    about = about | {
+        "format": FORMAT,
+        "classes": label_space.names,
+        "label_space": dataclasses.asdict(label_space),
+        "strides": tuple(model.strides),
+        "threshold": threshold,
+        "sizes": [list(size) for size in sizes],
+        "jax": jax.__version__,
+        "sha256": {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()},
+    }
+    write_bytes_atomically(path, _write_zip({ABOUT: json.dumps(about, indent=1).encode()} | parts))
+
+
+def _write_npz(arrays: Mapping[str, np.ndarray]) -> Buffer:
+    """Return the arrays in the format of `np.savez`, but equal bytes for equal arrays: without the time of writing."""
+    parts: dict[str, Buffer] = {}
+    for name, array in arrays.items():
+        part = io.BytesIO()
+        np.lib.format.write_array(part, array, allow_pickle=False)
+        parts[f"{name}.npy"] = part.getbuffer()
+    return _write_zip(parts)
+
+
+def _write_zip(parts: Mapping[str, Buffer]) -> Buffer:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        for name, part in parts.items():
+            info = zipfile.ZipInfo(name)  # dated 1980, so that equal parts give equal files
+            info.external_attr = 0o644 << 16  # the permissions of the part, once unpacked
+            file.writestr(info, part)  # pyright: ignore[reportArgumentType]  # any buffer is written
+    return content.getbuffer()
+
+
+def segment(model: Segmenter, weights: dict, images: UInt8[jax.Array, "n h w 3"], threshold: float) -> dict:
+    """Compute the results of an exported program from weights by name. `HOW_TO` explains each result."""
+    variables = unflatten_dict({tuple(name.split("/")): array for name, array in weights.items()})
+    prediction = predict(model, variables, images, threshold)
+    return {
+        "labels": class_of_pixels(prediction.fused, (images.shape[1], images.shape[2])),
+        "level": prediction.level.astype(jnp.uint8),
+        "probs": prediction.fused,
+        "semantic": prediction.semantic,
+        "unity": prediction.unity,
+    }
+
+
+def _lower(model: Segmenter, weights: dict, size: tuple[int, int], threshold: float) -> bytearray:
+    """Serialize the program for one size of image and any number of images."""
+    (num_images,) = jax_export.symbolic_shape("n")
+    shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
+    images = jax.ShapeDtypeStruct((num_images, *size, 3), jnp.uint8)
+
+    @jax.jit
+    def run(weights, images):
+        return segment(model, weights, images, threshold)
+
+    with _without_places():
+        return jax_export.export(run, platforms=PLATFORMS)(shapes, images).serialize()
+
+
+@contextlib.contextmanager
+def _without_places() -> Iterator[None]:
+    """Keep the names of this machine's source files, and the callers of this code, out of programs that are lowered inside."""
+    settings = {"jax_traceback_in_locations_limit": 0, "jax_include_full_tracebacks_in_locations": False}
+    before = {name: getattr(jax.config, name) for name in settings}
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)

@@ -1,0 +1,442 @@
+"""`predict` on folders of strangers: nothing of the user is replaced, and no bad item ends the batch."""
+
+import errno
+import logging
+import os
+import shutil
+import unicodedata
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from support.command_line import call, error_of
+from support.data_sets import CLASSES, draw_pair, write_folder
+from support.runs import tiny_config, write_run
+
+import pyrseg_jax
+from pyrseg_jax.commands.predict import predict
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.reporting import pictures
+from pyrseg_jax.run import experiment, prediction_files
+from pyrseg_jax.run.prediction_files import RECORD, check_plan, find_images, plan
+from pyrseg_jax.run.predictor import ModelPredictor, make_predictor, read_image
+from pyrseg_jax.run.start import initialize
+from pyrseg_jax.run.workdir import Workdir
+from pyrseg_jax.storage import written as written_module
+from pyrseg_jax.storage.written import WrittenFiles
+
+SUFFIXES = ("{}.png", "{}_overlay.jpg", "{}_pyramid.png")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("predict") / "run"
+    config = tiny_config()
+    write_run(path, config, CLASSES, is_vivid=True)
+    return config, Workdir(str(path))
+
+
+@pytest.fixture(scope="module")
+def predictor(run):
+    return pyrseg_jax.load(str(run[1].path))
+
+
+@pytest.fixture
+def compiled(monkeypatch, predictor):
+    """Let every `predict` use the programs of one predictor, so that they are compiled once, and draw small pyramids."""
+    monkeypatch.setattr("pyrseg_jax.commands.predict.make_predictor", lambda *_: predictor)
+    monkeypatch.setattr(pictures, "pyramid_figure", lambda *_, **__: Image.new("RGB", (8, 8)))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        write_photo(folder / name)
+    return folder
+
+
+def write_photo(path, size=(32, 32)):
+    Image.fromarray(draw_pair(np.random.default_rng(len(path.name)), *size)[0]).save(path, "PNG")
+
+
+def check(images, folder, overwrite=False, kept=None):
+    check_plan(plan(images), folder, WrittenFiles(folder / RECORD), overwrite, kept or {})
+
+
+def refuse(images, folder, overwrite=False, kept=None) -> str:
+    with pytest.raises(UserError) as caught:
+        check(images, folder, overwrite, kept)
+    return str(caught.value)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+# ── The plan ──
+
+# Short stems of few characters collide often; the others are whatever a file system may hold.
+STEMS = st.lists(st.sampled_from(["a", "b", "_overlay", "_pyramid", ".", "%"]), min_size=1, max_size=3).map("".join)
+WILD = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=260)
+FILES = st.lists(
+    st.tuples(STEMS | WILD, st.sampled_from([".jpg", ".png", ".tif"])).map("".join), min_size=1, max_size=6, unique=True
+)
+
+
+@given(FILES)
+def test_no_two_files_of_a_plan_are_the_same_and_none_leaves_the_folder(tmp_path, names):
+    folder, images = tmp_path / "out", [tmp_path / "in" / name for name in names]
+    planned = plan(images)
+    files = [name for item in planned for name in item.files]
+    assert planned == plan(images)
+    assert all((folder / name).parent == folder and len(os.fsencode(name)) <= 220 for name in files)
+    if len(set(files)) == len(files):
+        check(images, folder)
+    else:
+        assert "would both write" in refuse(images, folder)
+
+
+@pytest.mark.parametrize("names", [("a.jpg", "a_pyramid.jpg"), ("a.jpg", "a.png"), ("x.jpg", "X_overlay.jpg.png")])
+def test_results_of_one_image_never_replace_those_of_another(tmp_path, names):
+    images = [tmp_path / "in" / name for name in names]
+    if names[0] == "x.jpg":  # only where the file system makes no difference between a and A
+        files = [name.casefold() for item in plan(images) for name in item.files]
+        assert len(set(files)) == len(files)
+        return
+    assert f"{names[0]} and {names[1]} would both write a" in refuse(images, tmp_path / "out")
+
+
+def test_case_counts_where_the_file_system_ignores_it(tmp_path, monkeypatch):
+    images = [tmp_path / "in" / name for name in ("a.jpg", "A.jpg")]
+    check(images, tmp_path / "out")
+    monkeypatch.setattr(prediction_files, "is_case_ignored", lambda folder: True)
+    assert "A.jpg would both write A.png" in refuse(images, tmp_path / "out")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_ground_truth_and_inputs_are_never_replaced(tmp_path, overwrite):
+    data = write_folder(tmp_path / "data", {"training": 1, "validation": 2})
+    images = find_images(data / "images" / "validation").paths
+    before = contents(data)
+    for place in (
+        "annotations/validation",
+        "annotations/training",
+        "annotations",
+        "annotations/new",
+        "images/training",
+    ):
+        assert "which holds a data set" in refuse(images, data / place, overwrite), place
+    assert "is the folder of the input" in refuse(images, data / "images" / "validation", overwrite)
+    link = tmp_path / "link"
+    link.symlink_to(data / "annotations")
+    assert "which holds a data set" in refuse(images, link / "validation", overwrite)
+    # Photographs elsewhere, and the data set that the run was trained on.
+    write_photo(tmp_path / "validation_0.jpg")
+    kept = prediction_files.folders_of_data_set(data)
+    assert "holds a data set" in refuse(
+        [tmp_path / "validation_0.jpg"], data / "annotations" / "validation", True, kept
+    )
+    check(images, data / "predictions", overwrite)
+    assert contents(data) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_links_folders_and_hard_links_are_never_replaced(tmp_path, photos, overwrite):
+    out = tmp_path / "out"
+    images = find_images(photos).paths
+
+    def refused_with(make):
+        out.mkdir()
+        make(out)
+        message = refuse(images, out, overwrite)
+        shutil.rmtree(out)
+        return message
+
+    assert "a.png is a symbolic link" in refused_with(lambda o: (o / "a.png").symlink_to(photos / "a.jpg"))
+    assert "a.png is a symbolic link" in refused_with(lambda o: (o / "a.png").symlink_to("/dev/null"))
+    assert "b_overlay.jpg is a symbolic link" in refused_with(lambda o: (o / "b_overlay.jpg").symlink_to(o / "nowhere"))
+    assert "a_pyramid.png is a folder" in refused_with(lambda o: (o / "a_pyramid.png").mkdir())
+    assert "a.png is a named pipe" in refused_with(lambda o: os.mkfifo(o / "a.png"))
+    assert "b.png is an input" in refused_with(lambda o: os.link(photos / "a.jpg", o / "b.png"))
+    assert f"{RECORD} is a symbolic link" in refused_with(lambda o: (o / RECORD).symlink_to(photos / "a.jpg"))
+    out.write_text("a file")
+    assert "is not a folder" in refuse(images, out, overwrite)
+
+
+def test_an_input_that_is_a_link_keeps_the_photograph_behind_it(tmp_path):
+    album, inside = tmp_path / "album", tmp_path / "in"
+    for folder in (album, inside):
+        folder.mkdir()
+    write_photo(album / "a.png")
+    (inside / "a.png").symlink_to(album / "a.png")
+    assert "a.png is an input" in refuse([inside / "a.png"], album, True)
+
+
+def test_a_run_keeps_its_folders(run, photos):
+    _, workdir = run
+    kept = prediction_files.folders_of_run(Path(workdir.path))
+    for overwrite in (False, True):
+        message = refuse(find_images(photos).paths, Path(workdir.path) / "checkpoints" / "new", overwrite, kept)
+        assert "which belongs to the run (name another folder)" in message
+
+
+def test_many_conflicts_are_counted_and_the_first_named(tmp_path):
+    out, images = tmp_path / "out", [tmp_path / f"{i}.jpg" for i in range(9)]
+    out.mkdir()
+    for i in range(9):
+        (out / f"{i}.png").write_bytes(b"mine")
+    message = refuse(images, out)
+    assert "0.png" in message and "2.png and 6 more files would be replaced" in message and "--overwrite" in message
+    check(images, out, overwrite=True)
+
+
+# ── The record of what was written ──
+
+
+def test_only_what_was_written_and_not_changed_since_may_be_replaced(tmp_path):
+    path, other = tmp_path / "a.png", tmp_path / "b.png"
+    written = WrittenFiles(tmp_path / RECORD)
+    written.write(path, b"first")
+    other.write_bytes(b"first")
+    again = WrittenFiles(tmp_path / RECORD)
+    assert not again.is_foreign(path) and again.is_foreign(other)
+    again.write(path, b"second")
+    assert path.read_bytes() == b"second"
+    path.write_bytes(b"edited")  # as long as what was written
+    assert again.is_foreign(path)
+    with pytest.raises(UserError, match=r"a.png has appeared in the meantime"):
+        again.write(path, b"third")
+    again.discard(path)
+    assert path.read_bytes() == b"edited"
+    again.write(path, b"third", overwrite=True)
+    again.discard(path)
+    assert not path.exists()
+
+
+def test_a_kill_between_record_and_file_leaves_no_foreign_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    WrittenFiles(tmp_path / RECORD).write(path, b"old")
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(written_module, "write_bytes_atomically", kill)
+    with pytest.raises(KeyboardInterrupt):
+        WrittenFiles(tmp_path / RECORD).write(path, b"new")
+    assert not WrittenFiles(tmp_path / RECORD).is_foreign(path)
+    path.write_bytes(b"new")
+    assert not WrittenFiles(tmp_path / RECORD).is_foreign(path)
+
+
+@given(st.binary(max_size=200), st.integers(0, 400))
+def test_a_damaged_record_only_makes_files_foreign(tmp_path, noise, cut):
+    record, path = tmp_path / RECORD, tmp_path / "a.png"
+    for file in (record, path):
+        file.unlink(missing_ok=True)
+    WrittenFiles(record).write(path, b"content")
+    line = record.read_bytes()
+    record.write_bytes(line + noise + line[:cut])
+    assert not WrittenFiles(record).is_foreign(path)
+    record.write_bytes(noise)
+    found = WrittenFiles(record)
+    assert found.is_foreign(path) and found.is_foreign_itself == bool(noise)
+
+
+def test_a_file_of_the_user_with_the_name_of_the_record_stays(tmp_path, photos):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / RECORD).write_text("my notes")
+    assert f"{RECORD} would be replaced" in refuse(find_images(photos).paths, tmp_path / "out")
+
+
+# ── The command ──
+
+
+def test_the_plan_is_checked_before_the_checkpoint_is_read(tmp_path, photos):
+    data = write_folder(tmp_path / "data", {"training": 1, "validation": 1})
+    images = data / "images" / "validation"
+    nothing = Workdir(str(tmp_path / "no run"))
+    with pytest.raises(UserError, match="nothing was predicted: --output=.* holds a data set"):
+        predict(tiny_config(), nothing, str(images), str(data / "annotations" / "validation"))
+    write_photo(photos / "a_pyramid.jpg")
+    with pytest.raises(UserError, match="would both write a_pyramid.png"):
+        predict(tiny_config(), nothing, str(photos), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("{}/none", "{}/out", "there is no such file or folder"),
+        ("{}/pipe", "{}/out", "is a named pipe: expected an image or a folder of images"),
+        ("{}/empty", "{}/out", "holds no images \\(it is empty\\)"),
+        ("{}/others", "{}/out", "holds no images \\(it holds 1 folder \\(x.jpg\\) and 1 .heic file"),
+        ("{}/" + "x" * 300, "{}/out", "cannot be read \\(File name too long\\)"),
+        ("{}/photos", "", "--output=: expected a path on a disk"),
+        ("gs://bucket/photos", "{}/out", "expected a path on a disk"),
+        ("{}/photos", "{}/photos/a.jpg/out", "cannot be written|is not a folder"),
+    ],
+)
+def test_wrong_paths_are_one_clear_line(tmp_path, photos, source, target, message):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "others" / "x.jpg").mkdir(parents=True)
+    (tmp_path / "others" / "y.heic").write_bytes(b"x")
+    with pytest.raises(UserError, match=message):
+        predict(tiny_config(), Workdir("none"), source.format(tmp_path), target.format(tmp_path))
+
+
+def test_foreign_files_are_replaced_only_with_the_flag(run, photos, tmp_path, compiled):
+    (photos / "b.jpg").unlink()
+    command = ["predict", f"--workdir={run[1].path}", f"--input={photos}", f"--output={tmp_path / 'out'}"]
+    assert call(*command).returncode == 0
+    first = contents(tmp_path / "out")
+    assert set(first) == {RECORD, *(name.format("a") for name in SUFFIXES)}
+    (tmp_path / "out" / "a.png").write_bytes(b"my own")
+    assert "a.png would be replaced, but predict did not write it" in error_of(call(*command))
+    assert (tmp_path / "out" / "a.png").read_bytes() == b"my own"
+    assert call(*command, "--overwrite").returncode == 0
+    assert contents(tmp_path / "out") == first
+
+
+def test_no_bad_item_ends_the_batch(run, photos, tmp_path, caplog, compiled):
+    config, workdir = run
+    (photos / "broken.jpg").write_bytes(b"broken")
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "device.jpg").symlink_to("/dev/zero")
+    (photos / "loop.jpg").symlink_to(photos / "loop.jpg")
+    (photos / "folder.jpg").mkdir()
+    (photos / "notes.txt").write_text("no image")
+    write_photo(photos / ("n" * 250 + ".jpg"))
+    write_photo(photos / "line\nerror: forged \x1b[2J.jpg")
+    write_photo(Path(os.fsdecode(os.fsencode(photos) + b"/caf\xe9.jpg")))
+    write_photo(photos / "pixel.png", (1, 1))
+    Image.fromarray(np.zeros((4, 70000, 3), np.uint8)).save(photos / "strip.png")
+    with caplog.at_level(logging.INFO), pytest.raises(UserError) as caught:
+        predict(config, workdir, str(photos), str(tmp_path / "out"))
+    assert "4 of 11 images could not be finished; the first: " in str(caught.value)
+    assert "1 folder (folder.jpg) and 1 .txt file passed over" in caplog.text
+    assert "strip_overlay.jpg is drawn at 65500 × 4 pixels instead of 70000 × 4" in caplog.text
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    labels = {name for name in written if (tmp_path / "out" / name).suffix == ".png" and "_pyramid" not in name}
+    assert {"a.png", "b.png", "pixel.png", "strip.png", "caf%E9.png", "line%0Aerror: forged %1B[2J.png"} < labels
+    assert len(labels) == 7 and len(written) == 3 * 7 + 1
+    assert Image.open(tmp_path / "out" / "strip.png").size == (70000, 4)
+    for path in (tmp_path / "out").glob("*g"):
+        Image.open(path).load()
+
+
+def test_a_picture_that_fails_costs_the_picture_only(run, photos, tmp_path, monkeypatch, compiled):
+    config, workdir = run
+    predict(config, workdir, str(photos), str(tmp_path / "out"))
+    first, draw = contents(tmp_path / "out"), pictures.pyramid_figure
+
+    def fail_for_a(result, *, title, **keywords):
+        if title == "a":
+            raise MemoryError
+        return draw(result, title=title, **keywords)
+
+    monkeypatch.setattr(pictures, "pyramid_figure", fail_for_a)
+    with pytest.raises(
+        UserError, match=r"1 of 2 images .*a_pyramid.png cannot be drawn \(there is not enough memory\)"
+    ):
+        predict(config, workdir, str(photos), str(tmp_path / "out"))
+    # The old picture may belong to another checkpoint.
+    assert contents(tmp_path / "out") == {name: first[name] for name in first if name != "a_pyramid.png"}
+
+
+def test_short_memory_is_one_line_and_the_others_are_finished(run, photos, tmp_path, monkeypatch, compiled):
+    config, workdir = run
+    segment, seen = ModelPredictor.segment, []
+
+    def fail_first(self, image):
+        seen.append(image)
+        if len(seen) == 1:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.\nmore lines")
+        return segment(self, image)
+
+    monkeypatch.setattr(ModelPredictor, "segment", fail_first)
+    with pytest.raises(UserError) as caught:
+        predict(config, workdir, str(photos), str(tmp_path / "out"))
+    assert "a.jpg cannot be segmented (" in str(caught.value) and "\n" not in str(caught.value)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {RECORD, *(name.format("b") for name in SUFFIXES)}
+
+
+def test_a_full_disk_ends_the_batch_with_one_line_and_no_torn_file(run, photos, tmp_path, monkeypatch, compiled):
+    config, workdir = run
+    write, done = written_module.write_bytes_atomically, []
+
+    def fill(path, content):
+        done.append(path)
+        if len(done) > 4:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, content)
+
+    write_photo(photos / "c.jpg")
+    monkeypatch.setattr(written_module, "write_bytes_atomically", fill)
+    with pytest.raises(UserError, match=r"2 of 3 images .* the result of .*b.jpg cannot be written \(.*No space left"):
+        predict(config, workdir, str(photos), str(tmp_path / "out"))
+    assert len(done) == 5  # the third image would only fail, too
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {RECORD, "b.png", *(n.format("a") for n in SUFFIXES)}
+    monkeypatch.setattr(written_module, "write_bytes_atomically", write)
+    predict(config, workdir, str(photos), str(tmp_path / "out"))
+    assert len(contents(tmp_path / "out")) == 10
+
+
+def test_ctrl_c_is_not_taken_for_a_bad_item(run, photos, tmp_path, monkeypatch, compiled):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ModelPredictor, "segment", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        predict(run[0], run[1], str(photos), str(tmp_path / "out"))
+
+
+def test_the_truth_is_found_however_an_accent_is_stored(tmp_path):
+    data = write_folder(tmp_path / "data", {"training": 1, "validation": 1})
+    images, labels = data / "images" / "validation", data / "annotations" / "validation"
+    (images / "validation_0.jpg").rename(images / unicodedata.normalize("NFD", "café.jpg"))
+    label = labels / unicodedata.normalize("NFC", "café.png")
+    (labels / "validation_0.png").rename(label)
+    assert [item.truth for item in plan(find_images(images).paths)] == [label]
+
+
+# ── From Python ──
+
+
+def test_loading_is_quiet_and_leaves_the_logging_of_the_user_alone(run, tmp_path, caplog, capfd):
+    _, workdir = run
+    names = ("absl", "orbax", "jax", "asyncio")
+    before = [logging.getLogger(name).level for name in ("", *names)]
+    logging.getLogger("absl").setLevel(logging.DEBUG)
+    with caplog.at_level(logging.DEBUG):
+        pyrseg_jax.load(str(workdir.path))
+        with pytest.raises(UserError):
+            pyrseg_jax.load(tmp_path)
+    assert logging.getLogger("absl").level == logging.DEBUG
+    logging.getLogger("absl").setLevel(before[1])
+    assert [logging.getLogger(name).level for name in ("", *names)] == before
+    assert {r.name for r in caplog.records if not r.name.startswith("pyrseg_jax")} == set()
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_weights_that_are_not_numbers_give_no_labels(run):
+    config, workdir = run
+    label_space = workdir.read_label_space()
+    model = experiment.make_model(config.model, label_space.num_classes)
+    variables = initialize(config, model, label_space).variables
+    variables["params"]["semantic_head"] = jax.tree.map(lambda a: a * np.nan, variables["params"]["semantic_head"])
+    with pytest.raises(UserError, match="probabilities are not numbers"):
+        make_predictor(config, model, variables, label_space)(np.zeros((32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "x" * 5000, "/dev/zero", "/"])
+def test_a_path_that_is_no_image_is_one_clear_line(path):
+    with pytest.raises(UserError) as caught:
+        read_image(path)
+    assert "\n" not in str(caught.value)
