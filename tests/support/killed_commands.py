@@ -202,7 +202,7 @@ def _digest(path: Path) -> str:
             content = json.dumps(sorted({json.dumps(json.loads(line)) for line in content.splitlines()})).encode()
         elif path.suffix == ".pdf":  # Matplotlib notes when it drew the figure
             content = re.sub(rb"/CreationDate \(.*?\)", b"", content)
-        elif ".array_record" in path.name:  # the same records may be packed in several ways
+        elif ".array_record" in path.name:  # the same records may be packed in several ways, too
             content = _records(path)
     except FileNotFoundError:
         return "absent"
@@ -212,11 +212,12 @@ def _digest(path: Path) -> str:
 
 
 def _records(path: Path) -> bytes:
+    """Return digests of the records. Protocol Buffers write the fields of a record in any order, so its bytes are sorted first."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     reader = ArrayRecordReader(str(path))
     try:
-        return b"".join(hashlib.sha256(record).digest() for record in reader.read_all())
+        return b"".join(hashlib.sha256(bytes(sorted(record))).digest() for record in reader.read_all())
     finally:
         reader.close()
 
