@@ -53,7 +53,7 @@ def _scaled(image: Image.Image, name: str) -> UInt8[np.ndarray, "h w"]:
     has_missing = bool(is_missing.any())
     present = values[~is_missing] if has_missing else values
     top = _brightest(image, float(present.max()))
-    if tag_is_inverted(image):  # PIL inverts up to eight bits by itself
+    if _is_inverted(image):  # PIL inverts up to eight bits by itself
         values, present = top - values, top - present
     if has_missing:
         say_once(
@@ -83,6 +83,6 @@ def _is_no_data(image: Image.Image, values: Float[np.ndarray, "h w"]) -> Bool[np
         return np.zeros(values.shape, bool)
 
 
-def tag_is_inverted(image: Image.Image) -> bool:
+def _is_inverted(image: Image.Image) -> bool:
     """Tell whether 0 is white in a TIFF of 16 bits."""
     return image.format == "TIFF" and image.mode.startswith("I;16") and tag(image, PHOTOMETRIC) == 0
