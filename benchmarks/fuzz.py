@@ -161,7 +161,7 @@ def child(name: str, folder: Path, arguments: list[str]) -> None:
     """Hand the process over to libFuzzer; never returns."""
     import atheris  # pyright: ignore[reportMissingImports]  # see requirements-fuzz.txt
 
-    modules = {"mat": ("scipy.io", "h5py")}.get(name, ("PIL",) if name in ("image", "label", "pair") else ())
+    modules = {"mat": ("h5py",)}.get(name, ("PIL",) if name in ("image", "label", "pair") else ())
     if name == "pth":
         import torch  # noqa: F401  # instrumenting all of it would take minutes
     with atheris.instrument_imports(include=["pyrseg_jax", "zipfile", "json", *modules]):

@@ -177,7 +177,7 @@ READERS: dict[str, Reader] = {
     "image": Reader(read_image, "image", ("pyrseg_jax", "PIL")),
     "label": Reader(read_label, "image", ("pyrseg_jax", "PIL")),
     "pair": Reader(read_pair, "pair", ("pyrseg_jax", "PIL")),
-    "mat": Reader(read_mat, "mat", ("pyrseg_jax", "scipy.io", "h5py")),
+    "mat": Reader(read_mat, "mat", ("pyrseg_jax", "h5py")),
     "zip": Reader(read_zip, "zip", ("pyrseg_jax",)),
     "export": Reader(read_export, "zip", ("pyrseg_jax", "jax._src.export", "numpy.lib")),
     "document": Reader(read_document, "json"),
