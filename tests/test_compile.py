@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import types
@@ -254,3 +255,21 @@ def test_the_estimate_adds_computation_and_communication():
 def test_other_slices_have_the_same_number_of_devices_per_chip():
     assert [devices for _, devices in other_slices((4, 4), 16)] == [4, 16, 64, 256]
     assert [devices for _, devices in other_slices((2, 2, 2), 16)] == [8, 32, 128, 512]
+
+
+def test_a_report_that_cannot_be_written_is_found_out_before_compiling(folder, tmp_path, monkeypatch):
+    config = tiny_config()
+    config = config_lib.changed(config, {"data.root": str(folder)})
+
+    def fail(*_, **__):
+        raise AssertionError("compiled before the folder was checked")
+
+    monkeypatch.setattr(compile, "lower_evaluation", fail)
+    (tmp_path / "file").write_text("a file where the folder of the report should be")
+    with pytest.raises(UserError, match=r"cannot be written \(.*\): choose another folder with --workdir"):
+        compile.compile_ahead(config, Workdir(str(tmp_path / "file")))
+    place = tmp_path / "run" / "compile"
+    place.mkdir(parents=True)
+    (place / f"{re.sub('[^0-9a-zA-Z]+', '-', find_target(None).name)}.json").mkdir()
+    with pytest.raises(UserError, match="is a folder, and the report is saved under this name"):
+        compile.compile_ahead(config, Workdir(str(tmp_path / "run")))

@@ -1,6 +1,8 @@
 """The exported file runs with jax alone and gives the same numbers as the model."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -9,10 +11,12 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+from support import exports
 from support.data_sets import CLASSES, draw_pair
 from support.runs import STEP, tiny_config, write_run
 
 import pyrseg_jax
+from pyrseg_jax.commands import export as export_command
 from pyrseg_jax.commands.export import export
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.errors import UserError
@@ -105,6 +109,56 @@ def test_an_error_names_what_cannot_be_exported(exported, target, sizes, message
     run, config, *_ = exported
     with pytest.raises(UserError, match=message):
         export(config, Workdir(str(run)), target, sizes)
+
+
+def test_the_same_command_may_replace_its_file(exported):
+    run, config, _, path, _ = exported
+    before = path.read_bytes()
+    export(config, Workdir(str(run)), str(path), ["64x96"])
+    assert path.read_bytes() == before
+
+
+def test_no_other_file_is_replaced(exported, tmp_path):
+    """What is in the way is refused before the checkpoint is read, which this run does not even have."""
+    _, config, *_ = exported
+    run = Workdir(str(tmp_path / "run"))
+    run.open_for_training(config, ade_layout(CLASSES))
+    foreign = tmp_path / "photos.zip"
+    foreign.write_bytes(b"all my photographs")
+    of_another_run = exports.write_toy(tmp_path / "theirs.zip")
+    (tmp_path / "link.zip").symlink_to(foreign)
+    (tmp_path / "dangling.zip").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder.zip").mkdir()
+    os.mkfifo(tmp_path / "pipe.zip")
+    before = of_another_run.read_bytes()
+    for name, message, may_overwrite in (
+        ("photos.zip", "photos.zip exists, and is not an earlier export of this run: .* add --overwrite", True),
+        ("theirs.zip", "theirs.zip exists, and is not an earlier export of this run", True),
+        ("link.zip", "link.zip is a link: name the file itself", False),
+        ("dangling.zip", "dangling.zip is a link", False),
+        ("folder.zip", "folder.zip is a folder: name a file", False),
+        ("pipe.zip", "pipe.zip is a named pipe: name a file", False),
+        ("photos.zip/model.zip", "photos.zip/model.zip cannot be written", False),
+        (f"{'x' * 250}.zip", "cannot be written .File name too long.", False),
+    ):
+        with pytest.raises(UserError, match=message):
+            export(config, run, str(tmp_path / name), ["64x96"])
+        with pytest.raises(UserError, match="checkpoints is missing" if may_overwrite else message):
+            export(config, run, str(tmp_path / name), ["64x96"], overwrite=True)
+    assert foreign.read_bytes() == b"all my photographs"
+    assert of_another_run.read_bytes() == before
+
+
+def test_a_full_disk_is_one_line(exported, tmp_path, monkeypatch):
+    run, config, *_ = exported
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(export_command, "write_export", fail)
+    with pytest.raises(UserError, match=r"m.zip cannot be written \(No space left on device\): name another file"):
+        export(config, Workdir(str(run)), str(tmp_path / "m.zip"), ["64x96"])
+    assert not (tmp_path / "m.zip").exists()
 
 
 def test_a_damaged_file_is_named(exported, tmp_path):

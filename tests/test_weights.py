@@ -326,11 +326,11 @@ def test_training_starts_from_a_run_with_other_classes(tmp_path, caplog):
 
 
 def test_results_say_what_the_run_started_from(tmp_path):
-    run = Workdir(str(tmp_path))
-    assert with_context({}, tiny_config(), run, 3)["protocol"]["initialisation"] == "random"
+    run, counted = Workdir(str(tmp_path)), {"images": 1, "fingerprint": "a" * 64}
+    assert with_context(counted, tiny_config(), run, 3, "data")["protocol"]["initialisation"] == "random"
     origin = {"file": "w.pth", "sha256": "0" * 64, "source": "HRNet"}
     run.open_for_training(tiny_config(), ade_layout(("sky", "ground")), origin)
-    assert with_context({}, tiny_config(), run, 3)["protocol"]["initialisation"] == origin
+    assert with_context(counted, tiny_config(), run, 3, "data")["protocol"]["initialisation"] == origin
 
 
 def test_weights_that_do_not_fit_leave_no_run_behind(folder, tmp_path, weight_file):

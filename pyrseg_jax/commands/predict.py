@@ -72,6 +72,9 @@ def predict(
         except UserError as error:
             found = {item.image: str(error)}
             is_last = isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
+        except BaseException as error:  # Ctrl-C: the last line of the program shall say this, too
+            error.add_note(f"{num_complete} of {len(planned)} images are complete")
+            raise
         for problem in found.values():
             log.error("%s", problem)
         problems += found.values()

@@ -15,6 +15,7 @@ from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import escaped
 from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.models.initial import num_parameters
+from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.reporting.evaluation_table import evaluation_table
 from pyrseg_jax.reporting.logbook import Logbook, SilentLogbook
 from pyrseg_jax.run import config as config_lib
@@ -98,17 +99,9 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
             profiler=Profiler(parse_steps(config.training.profile), workdir.path / "profile", first_step),
         )
         state = trainer.fit(state)
-        logbook.sync()
         with preemption.evaluating():
-            variables = mesh_lib.whole_on(mesh_lib.local_mesh(mesh), state.variables)
-            if evaluation.written is not None:
-                draw_evaluation(config, workdir, evaluation.written, trainer.last_evaluation)
-                draw_predictions(config, model, variables, dataset, workdir)
-        logbook.sync()  # an error if the folder has been removed by now
-    if processes.is_first():
-        print(f"run: {escaped(str(workdir.path))}")
-        if workdir.figures.is_dir():
-            print(f"pictures: {escaped(str(workdir.figures))}")
+            evaluation.draw_figures(model, state)
+    _print_places(workdir)
     return trainer.last_evaluation
 
 
@@ -119,6 +112,14 @@ def _open_logbook(workdir: Workdir, schedule: Schedule, first_step: int) -> Logb
     logbook = Logbook(workdir.path, schedule.last_step, schedule.batch_size, first_step)
     workdir.results.drop_after(first_step)
     return logbook
+
+
+def _print_places(workdir: Workdir) -> None:
+    """Print where the run and its pictures are; only the first process prints."""
+    if processes.is_first():
+        print(f"run: {escaped(str(workdir.path))}")
+        if workdir.figures.is_dir():
+            print(f"pictures: {escaped(str(workdir.figures))}")
 
 
 def _log_start(config: Config, dataset: Dataset, state: TrainState, schedule: Schedule) -> None:
@@ -135,10 +136,10 @@ def _log_start(config: Config, dataset: Dataset, state: TrainState, schedule: Sc
 
 @dataclasses.dataclass
 class _Evaluation:
-    """Evaluates the state after a step, and writes the result.
+    """Evaluates the state after a step, writes the result, and draws the figures of the last one.
 
     Attributes:
-      written: the path of the last result; None in all processes but the first.
+      written, result: the last result and the path of its file; only the first process writes.
     """
 
     config: Config
@@ -149,6 +150,7 @@ class _Evaluation:
     mesh: Mesh
     schedule: Schedule
     written: epath.Path | None = None
+    result: dict = dataclasses.field(default_factory=dict)
 
     def __call__(self, step: int, state: TrainState) -> dict:
         """Return the result; the table of the last step is printed before anything is written."""
@@ -163,5 +165,14 @@ class _Evaluation:
                 if is_last:
                     self.logbook.show(evaluation_table(result))
             finally:  # a closed pipe costs the table, not the result
-                self.written = write_result(result, self.config, self.workdir)
+                self.written, self.result = write_result(result, self.config, self.workdir), result
         return result
+
+    def draw_figures(self, model: Segmenter, state: TrainState) -> None:
+        """Draw the figures of the last evaluation, and some predictions; raises UserError if the workdir has been removed."""
+        self.logbook.sync()
+        variables = mesh_lib.whole_on(mesh_lib.local_mesh(self.mesh), state.variables)
+        if self.written is not None:
+            draw_evaluation(self.config, self.workdir, self.written, self.result)
+            draw_predictions(self.config, model, variables, self.dataset, self.workdir)
+        self.logbook.sync()  # looks for the workdir once more

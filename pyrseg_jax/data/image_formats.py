@@ -80,7 +80,6 @@ _SIGNATURES = (
     (b"%PDF", Kind(None, "a PDF document")),
     (b"8BPS", Kind(None, "a Photoshop file")),
     (b"\xd7\xcd\xc6\x9a", Kind(None, "a Windows metafile")),
-    (b"\x01\0\0\0", Kind(None, "a Windows metafile")),
     (b"\0\0\0\x0cJXL \r\n\x87\n", Kind(None, "a JPEG XL file")),
     (b"\xff\x0a", Kind(None, "a JPEG XL file")),
     (b"FUJIFILMCCD-RAW", Kind(None, "a camera raw file")),
@@ -121,6 +120,8 @@ def kind_of_image(data: bytes) -> Kind:
     for signature, kind in _SIGNATURES:
         if data.startswith(signature):
             return kind
+    if data[:4] == b"\x01\0\0\0" and data[40:44] == b" EMF":
+        return Kind(None, "a Windows metafile")
     text = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html")):
         return Kind(None, "a web page")

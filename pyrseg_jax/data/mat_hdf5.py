@@ -38,7 +38,7 @@ def read_mat_73(data: bytes, wanted: str) -> tuple[Num[np.ndarray, "h w"] | None
             raise WrongKindError("is a group: expected a map of numbers")
         _check(found, len(data))
         # HDF5 counts rows first and MATLAB columns first: the array is stored transposed.
-        return (_read_chunks(found, len(data)) if found.chunks else np.asarray(found)).T, names
+        return (_read_chunks(found, found.chunks, len(data)) if found.chunks else np.asarray(found)).T, names
 
 
 def _check(found: h5py.Dataset, num_bytes: int) -> None:
@@ -63,22 +63,22 @@ def _check(found: h5py.Dataset, num_bytes: int) -> None:
         raise DamagedError(f"it holds {min(stored, num_bytes)} of the {needed} bytes of the variable")
 
 
-def _read_chunks(found: h5py.Dataset, num_bytes: int) -> Num[np.ndarray, "w h"]:
+def _read_chunks(found: h5py.Dataset, chunk: tuple[int, ...], num_bytes: int) -> Num[np.ndarray, "w h"]:
     """Read and unpack each chunk. HDF5 itself would unpack a chunk to any size."""
     properties = found.id.get_create_plist()
     filters = [properties.get_filter(i) for i in range(properties.get_nfilters())]
     if unknown := [number for number, *_ in filters if number not in (_DEFLATE, _SHUFFLE)]:
         raise WrongKindError(f"is stored with HDF5's filter {unknown[0]}: expected deflate or no compression")
     values = np.zeros(found.shape, found.dtype)
-    size = int(np.prod(found.chunks)) * found.dtype.itemsize
-    for place in itertools.product(*(range(0, n, step) for n, step in zip(found.shape, found.chunks, strict=True))):
+    size = int(np.prod(chunk)) * found.dtype.itemsize
+    for place in itertools.product(*(range(0, n, step) for n, step in zip(found.shape, chunk, strict=True))):
         if found.id.get_chunk_info_by_coord(place).size > num_bytes:
             raise DamagedError("a part of the variable is larger than the file")
         mask, packed = found.id.read_direct_chunk(place)
         body = _unpacked(packed, [number for i, (number, *_) in enumerate(filters) if not mask >> i & 1], size, found)
-        rows, columns = (slice(start, start + step) for start, step in zip(place, found.chunks, strict=True))
+        rows, columns = (slice(start, start + step) for start, step in zip(place, chunk, strict=True))
         target = values[rows, columns]
-        target[...] = np.frombuffer(body, found.dtype).reshape(found.chunks)[: target.shape[0], : target.shape[1]]
+        target[...] = np.frombuffer(body, found.dtype).reshape(chunk)[: target.shape[0], : target.shape[1]]
     return values
 
 

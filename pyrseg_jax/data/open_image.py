@@ -24,7 +24,7 @@ from pyrseg_jax.data.avif import open_avif
 from pyrseg_jax.data.claimed_size import MAX_PIXELS, check_claimed_size
 from pyrseg_jax.data.image_formats import advice_for, kind_of_image
 from pyrseg_jax.data.orientation import without_orientation
-from pyrseg_jax.data.tiff_layout import check_tiff
+from pyrseg_jax.data.tiff_layout import check_tiff, describe_tiff
 from pyrseg_jax.data.webp_size import webp_size
 from pyrseg_jax.errors import UserError, naming_file
 
@@ -72,9 +72,11 @@ def open_image(data: bytes, name: str, formats: tuple[str, ...]) -> ImageFile.Im
     """
     kind = recognize(data, name, formats)
     with naming_file(name, ACTION, ADVICE), _quiet():
+        if kind == "PNG" and png_chunks.read_png_header(data) is None:
+            raise UserError(f"{name} is damaged (its header is not that of a PNG): {ADVICE}")
         if size := _size_in_header(kind, data):
             check_claimed_size(name, kind, *size, data)
-        image = _open(kind, data, *(size or (0, 0)))
+        image = _open(kind, name, data, *(size or (0, 0)))
         check_claimed_size(name, kind, *image.size, data)
         if kind == "TIFF":
             check_tiff(image, data, name)
@@ -89,9 +91,16 @@ def load_image(image: ImageFile.ImageFile, data: bytes, name: str) -> None:
         image.load()
 
 
-def _open(kind: str, data: bytes, width: int, height: int) -> ImageFile.ImageFile:
+def _open(kind: str, name: str, data: bytes, width: int, height: int) -> ImageFile.ImageFile:
     with _pil_allows(width, height):
-        return _OPENERS[kind](data)
+        try:
+            return _OPENERS[kind](data)
+        except SyntaxError as error:
+            if kind == "TIFF" and str(error) == "unknown pixel mode":
+                raise UserError(
+                    f"{name} is {describe_tiff(data)}, which no decoder here reads: store it as PNG"
+                ) from error
+            raise
 
 
 def _size_in_header(kind: str, data: bytes) -> tuple[int, int] | None:

@@ -4,27 +4,21 @@ Cameras store the pixels as the sensor read them, and note in EXIF how the camer
 odd types or damage them. The pixels of such a photograph are still good, so nothing here raises an exception.
 """
 
-import math
 import re
-import struct
 import zlib
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image
 
 from pyrseg_jax.data.avif import open_avif
 from pyrseg_jax.data.jpeg_header import read_jpeg_header
 from pyrseg_jax.data.png_chunks import png_chunks
+from pyrseg_jax.data.tiff_directory import find_entry, upright_entry
 
 UPRIGHT = 1
 _TAG = 0x0112  # orientation, in the EXIF standard
 _IN_XMP = re.compile(rb'tiff:Orientation(?:=["\']|>)([0-9])')
 _MAX_PROFILE_BYTES = 2**20
-# Size in bytes and `struct` code of each TIFF type. Type 2 is text, and 5 and 10 are fractions of two numbers.
-_TYPES = {
-    1: (1, "B"), 2: (1, "s"), 3: (2, "H"), 4: (4, "I"), 5: (8, "II"), 6: (1, "b"), 7: (1, "B"), 8: (2, "h"), 9: (4, "i"),
-    10: (8, "ii"), 11: (4, "f"), 12: (8, "d"), 13: (4, "I"), 16: (8, "Q"), 17: (8, "q"),
-}  # fmt: skip
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,19 +28,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class Entry(NamedTuple):
-    """Where the orientation is in a TIFF directory.
-
-    offset: of the directory entry.
-    size: of the entry in bytes.
-    value: orientation 1 … 8, or None if the entry holds something else.
-    """
-
-    offset: int
-    size: int
-    value: int | None
 
 
 def orientation_of(data: bytes) -> int:
@@ -73,53 +54,11 @@ def find_orientation(data: bytes) -> int | None:
 
 def orientation_in(exif: bytes, xmp: bytes = b"") -> int | None:
     """Return the orientation that EXIF data names or, if it names none, the one in XMP metadata; see `find_orientation`."""
-    try:
-        entry = orientation_entry(exif.removeprefix(b"Exif\0\0"))
-    except (struct.error, OverflowError):  # the directory is cut off: it names nothing
-        entry = None
+    entry = find_entry(exif.removeprefix(b"Exif\0\0"), _TAG)
     if entry is not None:
-        return entry.value
+        return _checked(entry.value)
     found = _IN_XMP.search(xmp)
     return _checked(int(found[1])) if found else UPRIGHT
-
-
-def orientation_entry(tiff: bytes) -> Entry | None:
-    """Find the orientation in the first directory of a TIFF file, which is also how EXIF data is written.
-
-    Raises:
-      struct.error: if the directory is cut off.
-    """
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        return None
-    is_big = tiff[2:4] in (b"+\0", b"\0+")
-    (start,) = struct.unpack_from(order + ("Q" if is_big else "I"), tiff, 8 if is_big else 4)
-    (count,) = struct.unpack_from(order + ("Q" if is_big else "H"), tiff, start)
-    first, size = start + (8 if is_big else 2), 20 if is_big else 12
-    for offset in range(first, min(first + count * size, len(tiff) - size + 1), size):
-        tag, kind = struct.unpack_from(order + "HH", tiff, offset)
-        if tag == _TAG:
-            return Entry(offset, size, _value_of(tiff, offset, kind, order, is_big))
-    return None
-
-
-def _value_of(tiff: bytes, offset: int, kind: int, order: str, is_big: bool) -> int | None:
-    size, code = _TYPES.get(kind, (0, ""))
-    (count,) = struct.unpack_from(order + ("Q" if is_big else "I"), tiff, offset + 4)
-    place = offset + (12 if is_big else 8)
-    if not size or not count:
-        return None
-    if size * count > (8 if is_big else 4):  # too long for the entry: it holds an offset instead
-        (place,) = struct.unpack_from(order + ("Q" if is_big else "I"), tiff, place)
-    if kind == 2 or (kind == 7 and tiff[place : place + 1].isdigit()):
-        text = tiff[place : place + min(count, 16)].split(b"\0")[0].strip()
-        return _checked(int(text)) if text.isdigit() else None
-    if place + size > len(tiff):
-        return None
-    number, *divisor = struct.unpack_from(order + code, tiff, place)
-    if divisor:
-        number = number / divisor[0] if divisor[0] else math.nan
-    return _checked(number)
 
 
 def orientation_of_image(image: Image.Image) -> int:
@@ -140,16 +79,10 @@ def _checked(number: Any) -> int | None:
 
 def without_orientation(tiff: bytes) -> bytes:
     """Return a TIFF that says that it is upright: PIL would turn it while it is read."""
-    try:
-        entry = orientation_entry(tiff)
-    except (struct.error, OverflowError):
-        entry = None
+    entry = find_entry(tiff, _TAG)
     if entry is None or entry.value == UPRIGHT:
         return tiff
-    is_big = entry.size == 20
-    upright = struct.pack(
-        ("<" if tiff[:2] == b"II" else ">") + ("HHQHxxxxxx" if is_big else "HHIHxx"), _TAG, 3, 1, UPRIGHT
-    )
+    upright = upright_entry(tiff, entry, _TAG)
     return tiff[: entry.offset] + upright + tiff[entry.offset + entry.size :]
 
 

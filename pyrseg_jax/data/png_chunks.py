@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # color types
+_DEPTHS = {GRAY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GRAY_ALPHA: (8, 16), RGB_ALPHA: (8, 16)}
 _SAMPLES = {GRAY: 1, RGB: 3, PALETTE: 1, GRAY_ALPHA: 2, RGB_ALPHA: 4}
 # (first row, first column, step of rows, step of columns) of the seven passes of an interlaced PNG.
 _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
@@ -29,10 +30,12 @@ class PngHeader(NamedTuple):
 
 
 def read_png_header(data: bytes) -> PngHeader | None:
-    """Read the header; return None if the file does not begin like a PNG."""
+    """Read the header; return None if it is not that of a PNG."""
     if not data.startswith(SIGNATURE + b"\0\0\0\x0dIHDR") or len(data) < 33:
         return None
     width, height, depth, color_type, _, _, interlace = struct.unpack_from(">IIBBBBB", data, 16)
+    if depth not in _DEPTHS.get(color_type, ()):
+        return None
     return PngHeader(width, height, depth, color_type, interlace == 1)
 
 
@@ -51,7 +54,7 @@ def find_png_damage(data: bytes) -> str | None:
     Unpacks the image data piece by piece and keeps none of it, so that a small file cannot fill the memory.
     """
     header = read_png_header(data)
-    if header is None or header.color_type not in _SAMPLES:
+    if header is None:
         return "its header is not that of a PNG"
     parts = []
     for kind, start, end in png_chunks(data):
@@ -63,6 +66,8 @@ def find_png_damage(data: bytes) -> str | None:
         is_critical = not kind[0] & 32
         if is_critical and zlib.crc32(data[start - 4 : end]) != int.from_bytes(data[end : end + 4]):
             return f"the checksum of its chunk {name} at byte {start - 8} is wrong"
+        if kind == b"IHDR" and start > 16:
+            return f"it has a second header at byte {start - 8}"
         if kind == b"IDAT":
             parts.append(memoryview(data)[start:end])
     return _find_short_data(parts, num_raw_bytes(header))
@@ -100,7 +105,7 @@ def without_metadata(data: bytes) -> bytes:
     """Return a PNG with only the chunks that decide its pixels: metadata can be damaged, or unpack to any size."""
     parts = [SIGNATURE]
     for kind, start, end in png_chunks(data):
-        if kind in _NEEDED or not kind[0] & 32:
+        if (kind in _NEEDED or not kind[0] & 32) and (kind != b"IHDR" or len(parts) == 1):
             parts.append(data[start - 8 : end + 4])
         if kind == b"IEND":
             break

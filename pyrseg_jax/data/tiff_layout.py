@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from pyrseg_jax.data.tiff_directory import find_entry
 from pyrseg_jax.errors import UserError
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -19,6 +20,17 @@ def tag(image: Image.Image, number: int, default: Any = None) -> Any:
     """Return the value of a TIFF's tag: a number where it holds one, and else a tuple."""
     found = getattr(image, "tag_v2", {}).get(number, default)
     return found[0] if isinstance(found, tuple) and len(found) == 1 else found
+
+
+def describe_tiff(data: bytes) -> str:
+    """Describe in words how the samples of a TIFF are stored, for a file that PIL does not open."""
+    kinds = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
+    found = {number: find_entry(data, number) for number in (BITS, SAMPLES_PER_PIXEL, SAMPLE_FORMAT, PHOTOMETRIC)}
+    bits, samples, kind, photometric = (entry.value if entry else None for entry in found.values())
+    return (
+        f"a TIFF with {samples or 1} samples per pixel of {bits or 1} bits ({kinds.get(int(kind or 1), 'unknown')} numbers, "
+        f"photometric interpretation {photometric})"
+    )
 
 
 def check_tiff(image: Image.Image, data: bytes, name: str) -> None:

@@ -1,8 +1,9 @@
 """Where an exported model goes: checked before anything is computed, so that no file of the user is lost."""
 
+import contextlib
 import hashlib
 import json
-import logging
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +13,6 @@ from pyrseg_jax.export.format import SUFFIX, read_about
 from pyrseg_jax.export.read import MAX_BYTES
 from pyrseg_jax.storage.regular_file import kind_of, open_regular_file
 from pyrseg_jax.storage.stored_zip import StoredZip
-
-log = logging.getLogger(__name__)
 
 
 def run_identity(values: Mapping) -> str:
@@ -52,7 +51,9 @@ def check_target(path: Path, run: str, is_overwriting: bool) -> None:
                 "replace it"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent, prefix=f"{path.name}.", suffix=".partial"):
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(path.with_name(f"{path.name}.12345678.partial"))  # a name that is too long is an error here, too
+        with tempfile.TemporaryFile(dir=path.parent, suffix=".partial"):
             pass
     except OSError as error:
         raise cannot_write(path, error) from error

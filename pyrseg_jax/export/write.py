@@ -133,8 +133,11 @@ def _lower(model: Segmenter, weights: dict, size: tuple[int, int], threshold: fl
 
 @contextlib.contextmanager
 def _without_places() -> Iterator[None]:
-    """Keep the names of this machine's source files, and the callers of this code, out of programs that are lowered inside."""
-    settings = {"jax_traceback_in_locations_limit": 0, "jax_include_full_tracebacks_in_locations": False}
+    """Keep the folders of this machine, and the callers of this code, out of programs that are lowered inside."""
+    settings = {
+        "jax_include_full_tracebacks_in_locations": False,
+        "jax_hlo_source_file_canonicalization_regex": r".*[/\\]",  # leaves `layers.py` of the path of that file
+    }
     before = {name: getattr(jax.config, name) for name in settings}
     try:
         for name, value in settings.items():

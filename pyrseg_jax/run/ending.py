@@ -12,6 +12,7 @@ from pyrseg_jax.training.preemption import STATUS, Preempted, say_preempted
 
 FAILED = 1
 MEMORY_SIGNS = (
+    "failed to map segment",
     "RESOURCE_EXHAUSTED",
     "std::bad_alloc",
     "Out of memory",
@@ -28,8 +29,11 @@ THREADS = (
 class Ending(Protocol):
     """What a mode knows of its end; `commands.Mode` is one. `memory`: what to do when memory runs out."""
 
-    memory: str
-    takes: tuple[str, ...]
+    @property
+    def memory(self) -> str: ...
+
+    @property
+    def takes(self) -> tuple[str, ...]: ...
 
     def after_interruption(self, has_checkpoint: bool) -> str:
         """Say what is true of the mode's files, and what the same command does next."""

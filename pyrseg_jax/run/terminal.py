@@ -122,26 +122,19 @@ def configure_logging(is_debugging: bool) -> None:
     handler.setFormatter(LineFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     warnings.showwarning = _log_warning
-    quiet_libraries(is_debugging)
-
-
-def quiet_libraries(is_debugging: bool = False) -> None:
-    """Let other libraries log their errors only; a library whose level the user has set keeps it."""
-    for names, level in ((NOISY_LIBRARIES, logging.ERROR), (TRACING_LIBRARIES, logging.CRITICAL)):
-        for name in names:
-            logger = logging.getLogger(name)
-            is_ours = logger.level in (logging.NOTSET, logging.ERROR) or name == "absl"  # absl sets a level for itself
-            if is_ours and not (is_debugging and level == logging.CRITICAL):
-                logger.setLevel(level)
+    for library in NOISY_LIBRARIES:
+        logging.getLogger(library).setLevel(logging.ERROR)
+    if not is_debugging:
+        for library in TRACING_LIBRARIES:
+            logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
 def _safe(stream: TextIO | None, descriptor: int) -> Output:
     if stream is None:
         stream = open(descriptor, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     assert isinstance(stream, io.TextIOWrapper)
-    options = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
-    encoding = stream.encoding
-    return Output(stream.detach(), encoding=encoding, errors=PLAINLY, **options)
+    encoding, is_by_line, is_unbuffered = stream.encoding, stream.line_buffering, stream.write_through
+    return Output(stream.detach(), encoding, PLAINLY, line_buffering=is_by_line, write_through=is_unbuffered)
 
 
 def _write_plainly(error: UnicodeError) -> tuple[str, int]:

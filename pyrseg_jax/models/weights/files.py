@@ -49,7 +49,7 @@ def read_weights(path: Path) -> WeightFile:
             f"{path} holds {len(state)} tensors: expected the state dict of a network, at most {MAX_TENSORS}"
         )
     for name in state:
-        if not (isinstance(name, str) and name.isprintable()):
+        if not name.isprintable():
             raise UserError(f"{path} holds a tensor named {shorten(name)}: expected names of printable characters")
     return WeightFile(state, digest)
 

@@ -3,6 +3,7 @@
 import io
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,7 +41,9 @@ def read_pytorch(path: Path) -> dict[str, np.ndarray]:
         num_bytes = file.seek(0, 2)
         _check_zip(file, path)
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # PyTorch warns of what a damaged file says before it raises an error
+                content = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise UserError(
                 f"{path} was not read: it is damaged, or it holds objects other than weights, which could run code"
@@ -60,6 +63,8 @@ def read_pytorch(path: Path) -> dict[str, np.ndarray]:
     for name, value in content.items():
         if not isinstance(value, torch.Tensor):
             continue
+        if not isinstance(name, str):
+            raise UserError(f"{path} holds a tensor named {shorten(name)}: expected names of printable characters")
         where = f"{path}: the tensor {shorten(name)}"
         with naming_file(where, "cannot be read", "save the state dict again, as .safetensors"):
             is_plain = value.layout == torch.strided and not (value.is_quantized or value.is_nested or value.is_meta)
