@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from pyrseg_jax.data.zip_archive import ZipArchive
 
 from pyrseg_jax.data.archive import open_archive
 from pyrseg_jax.data.datasets.folder import read_class_names
 from pyrseg_jax.data.decode import decode_image, decode_label, decode_pair, size_of
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.data.mat_labels import mat_to_png
+from pyrseg_jax.data.zip_archive import ZipArchive
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage.names import MAX_BYTES, file_name_of
 
