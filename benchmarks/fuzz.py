@@ -134,6 +134,8 @@ def reduce(name: str, folder: Path) -> int:
     merged, kept = folder / "merged", KEPT / name
     shutil.rmtree(merged, ignore_errors=True)
     merged.mkdir(parents=True)
+    (folder / "corpus").mkdir(exist_ok=True)
+    write_seeds(name, folder / "corpus")
     with (folder / "merge.txt").open("wb") as output:
         run_child(
             name, folder, ["-merge=1", *LIMITS, f"-max_len={MAX_LENGTH}", str(merged), str(folder / "corpus")], output
