@@ -295,9 +295,11 @@ def test_an_interruption_that_a_library_turned_into_another_error_stays_one(caps
     assert capsys.readouterr().err.startswith("interrupted: ")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_in_the_first_second_is_one_line(number, folder):
-    for wait_s in (0.15, 0.5, 1.0):
+@pytest.mark.parametrize(
+    ("number", "waits_s"), [(signal.SIGINT, (0.15, 0.5, 1.0)), (signal.SIGTERM, (0.5,)), (signal.SIGHUP, (0.5,))]
+)
+def test_a_signal_in_the_first_second_is_one_line(number, waits_s, folder):
+    for wait_s in waits_s:
         process = start([*PROGRAM, *VALIDATE, f"--config.data.root={folder}"])
         time.sleep(wait_s)
         os.killpg(process.pid, number)
