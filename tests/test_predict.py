@@ -326,7 +326,7 @@ def test_no_bad_item_ends_the_batch(run, photos, tmp_path, caplog, compiled):
     with caplog.at_level(logging.INFO), pytest.raises(UserError) as caught:
         predict(config, workdir, str(photos), str(tmp_path / "out"))
     assert "4 of 11 images could not be finished; the first: " in str(caught.value)
-    assert "1 folder (folder.jpg) and 1 .txt file passed over" in caplog.text
+    assert "1 folder (folder.jpg) and 1 .txt file are passed over" in caplog.text
     assert "strip_overlay.jpg is drawn at 65500 × 4 pixels instead of 70000 × 4" in caplog.text
     written = {path.name for path in (tmp_path / "out").iterdir()}
     labels = {name for name in written if (tmp_path / "out" / name).suffix == ".png" and "_pyramid" not in name}

@@ -98,7 +98,7 @@ def _scaled(image: Image.Image, name: str) -> UInt8[np.ndarray, "h w"]:
     top = _brightest(image, largest)
     if largest < top * _DARK:
         say_once(name, f"is nearly black: its largest number is {largest:g}, and {top:g} is white; scale its numbers")
-    if tag_is_inverted(image):  # PIL inverts up to eight bits by itself
+    if _is_inverted(image):  # PIL inverts up to eight bits by itself
         values, present = top - values, top - present
     if has_missing:
         say_once(name, f"has {is_missing.sum()} {_MEAN_OF_OTHERS}")
@@ -126,6 +126,6 @@ def _no_data_value(image: Image.Image) -> float:
         return math.nan
 
 
-def tag_is_inverted(image: Image.Image) -> bool:
+def _is_inverted(image: Image.Image) -> bool:
     """Tell whether 0 is white in a TIFF of 16 bits."""
     return image.format == "TIFF" and image.mode.startswith("I;16") and tag(image, PHOTOMETRIC) == 0

@@ -20,14 +20,8 @@ from pyrseg_jax.run.durations import steps_of
 from pyrseg_jax.run.schema import Config, Data, Evaluation, Model, Parallel, Training
 from pyrseg_jax.storage import documents
 
-__all__ = [
-    "Config",
-    "Data",
-    "Evaluation",
-    "Model",
-    "Parallel",
-    "Training",
-]  # for those who read a resolved configuration
+# The groups are for those who read a resolved configuration.
+__all__ = ["Config", "Data", "Evaluation", "Model", "Parallel", "Training"]
 
 log = logging.getLogger(__name__)
 
