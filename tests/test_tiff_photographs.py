@@ -1,5 +1,6 @@
 """TIFF photographs of many kinds: their samples become the right colors, or an error or a warning says why not."""
 
+import re
 import struct
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from support.data_sets import CLASSES
 from support.image_bytes import png_chunk, write_png, write_tiff
 
-from pyrseg_jax.data.decode import decode_image, decode_pair
+from pyrseg_jax.data.decode import decode_image, decode_label, decode_pair
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.errors import UserError
 
@@ -97,3 +98,20 @@ def test_pictures_that_show_nothing_are_pointed_out(caplog):
     empty = write_png(np.ones((4, 5), int), 8, extra=png_chunk(b"tRNS", struct.pack(">H", 1)))
     assert (decode_image(empty, "empty.png") == 255).all()
     assert "empty.png is transparent everywhere" in caplog.text
+
+
+def test_damage_in_a_compressed_tiff_is_found_by_its_checksum(rng):
+    values, messages = rng.integers(0, 3, (40, 60)), []
+    for order in "<>":
+        data = write_tiff(values, 8, order, is_deflated=True, rows_per_strip=20)
+        assert (decode_image(data, "x")[..., 0] == values).all()
+        end = data.index(struct.pack(f"{order}HHI", 256, 4, 1)) - 2
+        for place in range(11, end - 2, 7):
+            damaged = data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :]
+            for read in (decode_image, lambda *file: decode_label(*file, ade_layout(CLASSES))):
+                try:
+                    np.testing.assert_array_equal(read(damaged, "x"), read(data, "x"))  # some bits mean nothing
+                except UserError as error:
+                    messages.append(str(error))
+    assert len(messages) > 300
+    assert all(re.match(r"x is damaged \(strip \d cannot be unpacked: ", message) for message in messages)
