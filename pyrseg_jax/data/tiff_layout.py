@@ -14,6 +14,7 @@ from pyrseg_jax.errors import UserError
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 STRIP_OFFSETS, SAMPLES_PER_PIXEL, ROWS_PER_STRIP, STRIP_BYTES, PLANAR = 273, 277, 278, 279, 284
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, SAMPLE_FORMAT, DNG_VERSION = 322, 323, 324, 325, 339, 50706
+EXTRA_SAMPLES = 338
 
 
 def tag(image: Image.Image, number: int, default: Any = None) -> Any:
@@ -41,6 +42,11 @@ def check_tiff(image: Image.Image, data: bytes, name: str) -> None:
     """
     if tag(image, DNG_VERSION) is not None:
         raise UserError(f"{name} is a camera raw file (DNG): convert it to JPEG or PNG")
+    if tag(image, PLANAR, 1) == 2 and tag(image, COMPRESSION, 1) == 1 and max(_tuple(tag(image, BITS, 1))) > 8:
+        # PIL takes each of these planes for one of eight bits.
+        raise UserError(
+            f"{name} is {describe_tiff(data)} in separate planes, which no decoder here reads: store it as PNG"
+        )
     is_tiled = tag(image, TILE_OFFSETS) is not None
     offsets = _tuple(tag(image, TILE_OFFSETS if is_tiled else STRIP_OFFSETS, ()))
     counts = _tuple(tag(image, TILE_BYTES if is_tiled else STRIP_BYTES, ()))
