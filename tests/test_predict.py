@@ -412,6 +412,27 @@ def test_the_truth_is_found_however_an_accent_is_stored(tmp_path):
     assert [item.truth for item in plan(find_images(images).paths)] == [label]
 
 
+@pytest.mark.parametrize("suffix", [".PNG", ".tif", ".bmp"])
+def test_the_truth_may_have_any_format_of_label_maps(tmp_path, suffix):
+    data = write_folder(tmp_path / "data", {"validation": 1, "training": 1})
+    label = data / "annotations" / "validation" / "validation_0.png"
+    other = label.with_suffix(suffix)
+    label.rename(other)
+    assert [item.truth for item in plan(find_images(data / "images" / "validation").paths)] == [other]
+
+
+def test_what_predict_cannot_read_is_said_as_everywhere(run, tmp_path, caplog, compiled):
+    data = write_folder(tmp_path / "data", {"validation": 2, "training": 1}, size=(32, 32))
+    images = data / "images" / "validation"
+    (images / "nowhere.jpg").symlink_to("missing.jpg")
+    Image.new("L", (16, 32), 1).save(data / "annotations" / "validation" / "validation_0.png")
+    with pytest.raises(
+        UserError, match=r"1 of 3 images .*nowhere\.jpg is a link to missing\.jpg, which does not exist"
+    ):
+        predict(run[0], run[1], str(images), str(tmp_path / "out"))
+    assert "validation_0.png is 16 × 32 pixels, but the upright image 32 × 32 (width × height)" in caplog.text
+
+
 # ── From Python ──
 
 

@@ -23,7 +23,7 @@ from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.atomic import remove_leftovers
 from pyrseg_jax.storage.paths import is_remote
-from pyrseg_jax.storage.regular_file import read_regular_file
+from pyrseg_jax.storage.regular_file import read_regular_file, unreadable
 from pyrseg_jax.storage.written import WrittenFiles
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def _predict_one(
       UserError: if the image cannot be read or segmented, or its files cannot be written.
     """
     with naming_file(str(item.image), "cannot be segmented", "replace it, or move it out of the folder"):
-        result = predictor.segment(decode_image(read_regular_file(item.image), str(item.image)))
+        result = predictor.segment(decode_image(_read(item.image), str(item.image)))
         truth = _read_truth(item.truth, result.labels.shape, predictor.label_space)
     with naming_file(f"the result of {item.image}", "cannot be written", "make room, or name another folder"):
         missing = save_pictures(folder, item.name, result, truth, item.image.stem, write)
@@ -149,8 +149,21 @@ def _read_truth(label: Path | None, size: tuple[int, ...], label_space: LabelSpa
         return None
     try:
         with naming_file(str(label), "cannot be read", "replace it"):
-            truth = decode_label(read_regular_file(label), str(label), label_space)
+            truth = decode_label(_read(label), str(label), label_space)
     except UserError as error:
         log.warning("the ground truth cannot be drawn: %s", error)
         return None
-    return truth if truth.shape == size else None
+    if truth.shape == size:
+        return truth
+    log.warning(
+        "the ground truth cannot be drawn: %s is %d × %d pixels, but the upright image %d × %d (width × height)",
+        *(label, *truth.shape[::-1], *size[::-1]),
+    )
+    return None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_regular_file(path)
+    except (OSError, MemoryError) as error:
+        raise unreadable(path, error) from error

@@ -39,6 +39,15 @@ def read_regular_file(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     return data
 
 
+def unreadable(path: Path, error: OSError | MemoryError) -> UserError:
+    """Explain in one line, the same everywhere, why a file that was listed cannot be read."""
+    if isinstance(error, MemoryError):
+        return UserError(f"{path} cannot be read (there is not enough memory): close other programs")
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return UserError(f"{path} is a link to {os.readlink(path)}, which does not exist: repair or remove it")
+    return UserError(f"{path} cannot be read ({error.strerror or error}): check the disk and the permissions")
+
+
 def open_regular_file(path: Path, max_bytes: int = MAX_BYTES) -> io.BufferedIOBase:
     """Open a file that is too large to read whole. Arguments and errors are those of `read_regular_file`."""
     # Asked before opening, because opening a device can have effects; asked again after it, because the file may have changed.
