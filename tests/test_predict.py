@@ -184,6 +184,36 @@ def test_an_input_that_is_a_link_keeps_the_photograph_behind_it(tmp_path):
     assert "a.png is an input" in refuse([inside / "a.png"], album, True)
 
 
+@pytest.mark.parametrize("make", [Path.symlink_to, Path.hardlink_to, lambda to, path: shutil.copy(path, to)])
+def test_ground_truth_stays_whatever_leads_to_its_photographs(tmp_path, make):
+    data = write_folder(tmp_path / "data", {"training": 2})
+    (tmp_path / "album").mkdir()
+    for path in find_images(data / "images" / "training").paths:
+        make(tmp_path / "album" / path.name, path)
+    images = find_images(tmp_path / "album").paths
+    for place in ("annotations/training", "annotations/new", "images/training", "images"):
+        assert "which holds a data set" in refuse(images, data / place, True), place
+    check(images, data / "predictions", True)
+
+
+def test_ground_truth_stays_where_the_folder_of_a_split_is_a_link(tmp_path):
+    data = write_folder(tmp_path / "data", {"training": 2})
+    for kind in ("images", "annotations"):
+        shutil.move(data / kind / "training", tmp_path / kind)
+        (data / kind / "training").symlink_to(tmp_path / kind)
+    one = data / "images" / "training" / "training_0.jpg"
+    (tmp_path / "link.jpg").symlink_to(one)
+    assert "which holds a data set" in refuse([one], tmp_path / "annotations", True)
+    for path in (tmp_path / "link.jpg", tmp_path / "images" / one.name):
+        assert "which holds a data set" in refuse([path], data / "annotations" / "training", True), path
+
+
+def test_an_output_that_is_a_link_to_itself_is_one_clear_line(tmp_path, photos):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UserError, match=r"--output=.*loop cannot be written \(File exists\)"):
+        predict(tiny_config(), Workdir("none"), str(photos), str(tmp_path / "loop"))
+
+
 def test_a_run_keeps_its_folders(run, photos):
     _, workdir = run
     kept = prediction_files.folders_of_run(Path(workdir.path))

@@ -514,7 +514,9 @@ def test_a_resumed_run_keeps_the_good_lines_and_names_the_damaged_ones(tmp_path_
     if damaged:
         assert f"metrics.jsonl: left out {len(damaged)} damaged lines ({damaged[0]}" in said[0]
     else:
-        assert said == []
+        assert not any("damaged" in line for line in said)
+    num_later = sum(json.loads(line)["step"] > first_step for line in good)
+    assert bool(num_later) == any(f"removed {num_later} lines of steps after {first_step}" in line for line in said)
 
 
 @contextlib.contextmanager
@@ -528,6 +530,32 @@ def capture(name):
         logging.getLogger(name).removeHandler(handler)
 
 
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "environment.json", "classes.json", "figures/street.png", "checkpoints/1/x"]
+)
+def test_a_folder_that_holds_such_files_but_no_run_is_refused(tmp_path, name):
+    folder = tmp_path / "project"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text("my own")
+    with pytest.raises(UserError, match=f"project holds {name.split('/')[0]}, but no config.json"):
+        Workdir(str(folder)).open_for_training(tiny_config(), ade_layout(("sky", "post")), "random")
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == [Path(name).name]
+    assert (folder / name).read_text() == "my own"
+
+
+def test_empty_folders_and_other_files_are_no_hindrance(tmp_path):
+    for name in ("figures", "checkpoints", "photos"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "photos" / "street.jpg").write_text("my own")
+    Workdir(str(tmp_path)).open_for_training(tiny_config(), ade_layout(("sky", "post")), "random")
+
+
+def test_what_a_training_without_its_checkpoints_removes_is_named(tmp_path, caplog):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2}\n{"step": 4}\n')
+    Logbook(tmp_path, 8, 1).close()
+    assert "removed 2 lines of steps after 0, which will be trained again" in caplog.text
+
+
 def test_a_named_pipe_among_the_checkpoints_is_named_and_not_waited_for(tmp_path, two):
     directory = copy_of(two, tmp_path)
     metadata = directory / "4" / "_CHECKPOINT_METADATA"
@@ -537,6 +565,24 @@ def test_a_named_pipe_among_the_checkpoints_is_named_and_not_waited_for(tmp_path
         UserError, match="_CHECKPOINT_METADATA is a named pipe: expected a file of a checkpoint; remove it"
     ):
         restore(directory)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 50_000, "9" * 9_999, "[]", "7", *(f'{{"commit_timestamp_nsecs": {v}}}' for v in ("[]", "null", 10**30))],
+)
+@pytest.mark.parametrize("is_reader", [True, False])
+def test_damaged_metadata_of_a_checkpoint_is_passed_over_or_named(tmp_path, two, text, is_reader):
+    folder = copy_of(two, tmp_path)
+    (folder / "4" / "_CHECKPOINT_METADATA").write_text(text)
+    try:
+        checkpoints = Checkpoints(folder, is_reader=is_reader)
+    except UserError as error:
+        assert str(error).startswith(f"{folder / '4' / '_CHECKPOINT_METADATA'}: ")
+        assert "move the folder of this checkpoint away" in str(error)
+    else:
+        assert checkpoints.steps() == [2, 4]
+        checkpoints.close()
 
 
 def test_an_error_while_closing_the_record_hides_no_other_error(tmp_path, monkeypatch, caplog):

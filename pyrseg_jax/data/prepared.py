@@ -5,6 +5,7 @@ import csv
 import fcntl
 import io
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,7 @@ from pyrseg_jax.data.spec import DataLocation
 from pyrseg_jax.errors import UserError, naming_file
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.caches import cache_folder
+from pyrseg_jax.storage.lock import open_lock_file
 
 log = logging.getLogger(__name__)
 OFFLINE = tfds.download.DownloadConfig(try_download_gcs=False)
@@ -269,13 +271,16 @@ def _one_at_a_time(folder: Path, name: str) -> Iterator[None]:
     """Let one process at a time prepare a data set; the others wait."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
+        lock = open_lock_file(folder / "lock")
+        try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 log.info("another process prepares %s in %s: waiting for it", name, folder)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(lock)
     except OSError as error:
         if isinstance(error, PermissionError) or error.filename == str(folder):
             raise UserError(

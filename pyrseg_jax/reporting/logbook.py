@@ -208,12 +208,13 @@ class SilentLogbook:
 def _lines_until(path: epath.Path, last_step: int) -> bytes:
     """Read the lines of a metrics file up to a step; a later line replaces one of the same step.
 
-    Damaged lines are left out, and a warning names them. A killed run leaves a truncated last line.
+    Damaged lines are left out, and a warning names them. A killed run leaves a truncated last line. Another warning counts the
+    lines of later steps.
     """
     if not is_there(path):
         return b""
     content = path.read_bytes() if is_remote(path) else read_regular_file(Path(path), MAX_BYTES)
-    kept, damaged = {}, []
+    kept, damaged, num_later = {}, [], 0
     for number, line in enumerate(content.splitlines(), 1):
         try:
             step = json.loads(line)["step"]
@@ -223,7 +224,11 @@ def _lines_until(path: epath.Path, last_step: int) -> bytes:
             damaged.append(str(number))
         elif step <= last_step:
             kept[step] = line + b"\n"
+        else:
+            num_later += 1
     if damaged:
         shown = ", ".join(damaged[:5]) + (", …" if len(damaged) > 5 else "")
         log.warning("%s: left out %d damaged lines (%s)", path, len(damaged), shown)
+    if num_later:
+        log.warning("%s: removed %d lines of steps after %d, which will be trained again", path, num_later, last_step)
     return b"".join(kept.values())

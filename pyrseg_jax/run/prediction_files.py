@@ -15,6 +15,7 @@ from pyrseg_jax.storage.regular_file import kind_of
 from pyrseg_jax.storage.written import WrittenFiles, obstacle
 
 RECORD = "predictions.jsonl"
+DATA_SET = ("images", "annotations")  # the folders of a data set of the layout `folder`
 NUM_NAMED = 3  # files that an error names of each kind; the others are counted
 
 
@@ -98,7 +99,7 @@ def check_plan(
     Raises:
       UserError: with the first of the files in question, how many more there are, and what to do.
     """
-    kept = {place: reason for item in planned for place, reason in _kept_for(item.image.parent)} | dict(kept)
+    kept = _data_sets_of(planned) | _data_set_around(folder) | dict(kept)
     problems = [
         *_in_kept_folder(planned, folder, kept),
         *_written_twice(planned, is_case_ignored(folder)),
@@ -110,9 +111,15 @@ def check_plan(
 
 
 def folders_of_data_set(root: Path) -> dict[Path, str]:
-    """Return the folders that hold the pairs of a data set of the layout `folder`, each with the reason to keep it."""
-    places = [root / name for name in ("images", "annotations")]
-    return dict.fromkeys(places, "holds a data set") if all(place.is_dir() for place in places) else {}
+    """Return the folders that hold the pairs of a data set of the layout `folder`, each with the reason to keep it.
+
+    Those of the splits are among them, because they may be links that lead elsewhere.
+    """
+    places = [root / name for name in DATA_SET]
+    if not all(place.is_dir() for place in places):
+        return {}
+    splits = [place / name for place in places for name in entries_of(place).folders]
+    return dict.fromkeys([*places, *splits], "holds a data set")
 
 
 def folders_of_run(workdir: Path) -> dict[Path, str]:
@@ -139,15 +146,23 @@ def _labels_beside(folder: Path) -> dict[str, Path]:
     return {}
 
 
-def _kept_for(folder: Path) -> Iterator[tuple[Path, str]]:
-    """List the folders of the data set that a folder of images belongs to."""
-    for place in (folder.absolute(), folder.resolve()):
-        if place.parent.name == "images":
-            yield from folders_of_data_set(place.parents[1]).items()
+def _data_sets_of(planned: Sequence[Planned]) -> dict[Path, str]:
+    """Return the folders of the data sets that the images belong to; an image may be a link into one."""
+    folders = {path.parent for item in planned for path in (item.image.absolute(), _behind_links(item.image))}
+    roots = {folder.parents[1] for folder in folders if folder.parent.name == "images"}
+    return {place: reason for root in sorted(roots) for place, reason in folders_of_data_set(root).items()}
+
+
+def _data_set_around(folder: Path) -> dict[Path, str]:
+    """Return the folders of a data set that an output lies in: the images may be copies of those of the data set."""
+    behind = _behind_links(folder)
+    roots = [place.parent for place in (behind, *behind.parents) if place.name in DATA_SET]
+    return {place: reason for root in roots for place, reason in folders_of_data_set(root).items()}
 
 
 def _in_kept_folder(planned: Sequence[Planned], folder: Path, kept: Mapping[Path, str]) -> Iterator[str]:
-    around = {_identity(place) for place in (folder.resolve(), *folder.resolve().parents)} - {None}
+    behind = _behind_links(folder)
+    around = {_identity(place) for place in (behind, *behind.parents)} - {None}
     if _identity(folder) in {_identity(item.image.parent) for item in planned} - {None}:
         yield f"--output={folder} is the folder of the input, where NAME.png could overwrite an image (name another folder)"
         return
@@ -214,6 +229,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _behind_links(path: Path) -> Path:
+    """Return the path without links; unlike `Path.resolve`, this raises no error for links that lead to themselves."""
+    return Path(os.path.realpath(path))
 
 
 def _listed(found: Sequence[str], noun: str) -> str:

@@ -121,6 +121,7 @@ class Results:
             found = self._read(name)
             if found is not None and found.step > step:
                 (self.folder / name).unlink()
+                log.warning("%s was removed: the steps after %d will be trained again", self.folder / name, step)
 
     def _choose_name(self, result: Mapping[str, Any], naming: Naming) -> tuple[str, StoredResult | None]:
         """Choose the name of a result's file; also return the earlier result of the same identity that lies there."""

@@ -154,14 +154,30 @@ class Workdir:
         return config_lib.from_json(documents.read_document(self._config, advice), str(self._config))
 
     def check_config(self, config: Config) -> None:
-        """Raise UserError, naming the keys, if the run in this folder was started with other values."""
+        """Raise UserError if a training of this config must not write here.
+
+        Either the run in this folder was started with other values, which are named; or there is no run, but there are files that a
+        run would replace.
+        """
         if not self.has_run():
+            self._check_free()
             return
         found = keys.differences(self.read_config(), config)
         if found:
             raise UserError(
                 f"{self.path} holds a run of another config: {'; '.join(found)}; use another --workdir, or the "
                 f"values in {self._config}"
+            )
+
+    def _check_free(self) -> None:
+        """Raise UserError if files of a run are here without its configuration, or files of the user have such names."""
+        files = [path for name in RECORDS if is_there(path := self.path / name)]
+        folders = (self.checkpoints, self.figures, self.results.folder, self.path / "tensorboard")
+        found = files + [folder for folder in folders if folder.is_dir() and any(folder.iterdir())]
+        if found:
+            raise UserError(
+                f"{self.path} holds {', '.join(path.name for path in found)}, but no config.json: a training would replace files "
+                "there; use another --workdir, or restore config.json if this was a run"
             )
 
     def open_for_training(self, config: Config, label_space: LabelSpace, origin: str | dict | None = None) -> None:

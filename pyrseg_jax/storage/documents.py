@@ -19,6 +19,7 @@ from pyrseg_jax.storage.regular_file import read_regular_file
 T = TypeVar("T")
 
 ADVICE = "restore the file"
+MAX_PLACE = 200  # characters of the names of nested keys; ours have at most 40
 MAX_SHOWN = 60  # characters of a value that an error message repeats
 MAX_BYTES = 64 * 2**20  # of a document; the largest that the package writes, reports of data sets, have some megabytes
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it in front of UTF-8
@@ -120,7 +121,8 @@ def describe_problem(error: ValidationError) -> str:
 def place_of(loc: tuple[int | str, ...]) -> str:
     """Write a place inside a document as `classes.names[3]`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
-    return text if text.isprintable() else repr(text)  # keys of a damaged file may hold line breaks
+    # Keys of a damaged file may hold line breaks, and may be as long as the file.
+    return text if text.isprintable() and len(text) <= MAX_PLACE else shorten(text)
 
 
 def describe(place: str, problem: Any) -> str:

@@ -16,7 +16,7 @@ from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.paths import is_remote
-from pyrseg_jax.training.checkpoint_files import check_kinds, remove_unfinished, short_reason
+from pyrseg_jax.training.checkpoint_files import check_kinds, naming_metadata, remove_unfinished, short_reason
 from pyrseg_jax.training.checksums import checksums, differing
 from pyrseg_jax.training.scores import BestScored, Scores
 from pyrseg_jax.training.step import TrainState
@@ -50,7 +50,7 @@ class Checkpoints:
       about: a description that is stored with each checkpoint, for example the configuration.
 
     Raises:
-      UserError: if the folder holds a named pipe or a device.
+      UserError: if the folder holds a named pipe or a device, or Orbax cannot list it.
     """
 
     def __init__(
@@ -75,7 +75,8 @@ class Checkpoints:
             removed = remove_unfinished(self._directory)
             if removed:
                 log.info("%s: removed what an interrupted run left unfinished: %s", directory, ", ".join(removed))
-        self._manager = ocp.CheckpointManager(_absolute(self._directory), options=options)
+        with naming_metadata(self._directory):
+            self._manager = ocp.CheckpointManager(_absolute(self._directory), options=options)
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, oldest first."""

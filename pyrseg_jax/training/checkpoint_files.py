@@ -1,16 +1,37 @@
 """The files below a folder of checkpoints, and what Orbax says of them in its errors."""
 
+import contextlib
 import os
 import re
 import stat
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 from etils import epath
+from pydantic import ConfigDict, Field
 
-from pyrseg_jax.errors import UserError, first_line
+from pyrseg_jax.errors import UserError, first_line, naming_file
+from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.paths import is_remote
 from pyrseg_jax.storage.regular_file import kind_of
 
+METADATA = "_CHECKPOINT_METADATA"  # Orbax's own file in each checkpoint
 UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of folders that Orbax is still writing to
+
+Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Metadata(documents.Document):
+    """What Orbax notes of a checkpoint, as far as it reads this back when it lists a folder."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    item_handlers: dict[str, Any] | str | None = None
+    metrics: dict[str, Any] | None = None
+    performance_metrics: dict[str, Any] | None = None
+    init_timestamp_nsecs: Nanoseconds | None = None
+    commit_timestamp_nsecs: Nanoseconds | None = None
+    custom_metadata: dict[str, Any] | None = None
 
 
 def remove_unfinished(directory: epath.Path) -> list[str]:
@@ -34,6 +55,22 @@ def check_kinds(directory: epath.Path) -> None:
                 continue
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
                 raise UserError(f"{path} is {kind_of(mode)}: expected a file of a checkpoint; remove it")
+
+
+@contextlib.contextmanager
+def naming_metadata(directory: epath.Path) -> Iterator[None]:
+    """Turn an error of Orbax that lists a folder of checkpoints into a UserError that names the file at fault.
+
+    Orbax passes over metadata that is not JSON, but fails in many ways if it is JSON of another shape.
+    """
+    advice = "restore it, or move the folder of this checkpoint away"
+    with naming_file(str(directory), "cannot be listed", "restore its files"):
+        try:
+            yield
+        except Exception:
+            for path in sorted(directory.glob(f"*/{METADATA}")):
+                documents.read_json(path, Metadata, advice)
+            raise
 
 
 def short_reason(error: Exception) -> str:
