@@ -2,13 +2,8 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import logging
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,11 +12,11 @@ from etils import epath
 from pydantic import Discriminator, RootModel, Tag
 
 from pyrseg_jax.data.label_space import LabelSpace
-from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import keys
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.environment import environment
 from pyrseg_jax.run.results import Results
 from pyrseg_jax.storage import documents, lock
 from pyrseg_jax.storage.atomic import remove_leftovers, try_to_write, write_atomically
@@ -29,8 +24,6 @@ from pyrseg_jax.storage.paths import is_remote, is_there
 
 log = logging.getLogger(__name__)
 
-# Packages whose versions are recorded in environment.json.
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "pillow")
 # The files of a run, whose partial files had these names in earlier versions.
 RECORDS = ("config.json", "classes.json", "environment.json", "initialisation.json", "metrics.jsonl", "scores.json")
 RANDOM = "random"  # the recorded initialization of a run that did not start from given weights
@@ -244,22 +237,3 @@ def _unwritable(folder: epath.Path, error: OSError) -> UserError:
         f"{folder} cannot be written ({error.strerror or error}): make room or restore access, or choose another folder with "
         "--workdir"
     )
-
-
-def environment() -> dict:
-    """Describe this machine and its software: versions, devices, and the commit if the package runs from a checkout."""
-    root = Path(__file__).parents[2]
-    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None
-    return {
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "devices": mesh_lib.describe_devices(),
-        "git_commit": commit,
-        "command": sys.argv,
-    }
