@@ -16,7 +16,7 @@ from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.paths import is_remote
-from pyrseg_jax.training.checkpoint_files import check_kinds, first_line, naming_metadata, remove_unfinished
+from pyrseg_jax.training.checkpoint_files import check_kinds, first_line, free_name, naming_metadata, remove_unfinished
 from pyrseg_jax.training.checksums import checksums, differing
 from pyrseg_jax.training.scores import BestScored, Scores
 from pyrseg_jax.training.step import TrainState
@@ -198,12 +198,10 @@ class Checkpoints:
         """
         for newer in self.steps():
             if newer > step:
-                aside = self._directory / f"damaged-{newer}"
                 if processes.is_first():
-                    if aside.exists():
-                        aside.rmtree()
+                    aside = free_name(self._directory / f"damaged-{newer}")
                     (self._directory / str(newer)).rename(aside)
-                log.warning("checkpoint %d was moved to %s; delete that folder if you do not need it", newer, aside)
+                    log.warning("checkpoint %d was moved to %s; delete that folder if you do not need it", newer, aside)
         processes.wait_for_all("damaged checkpoints are out of the way")
         self._manager.reload()
         self._scores.drop_after(step, is_written=processes.is_first())
