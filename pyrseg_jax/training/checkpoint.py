@@ -197,11 +197,10 @@ class Checkpoints:
         They are not deleted: perhaps the checkpoint is intact and the disk was at fault.
         """
         for newer in self.steps():
-            if newer > step:
-                if processes.is_first():
-                    aside = free_name(self._directory / f"damaged-{newer}")
-                    (self._directory / str(newer)).rename(aside)
-                    log.warning("checkpoint %d was moved to %s; delete that folder if you do not need it", newer, aside)
+            if newer > step and processes.is_first():
+                aside = free_name(self._directory / f"damaged-{newer}")
+                (self._directory / str(newer)).rename(aside)
+                log.warning("checkpoint %d was moved to %s; delete that folder if you do not need it", newer, aside)
         processes.wait_for_all("damaged checkpoints are out of the way")
         self._manager.reload()
         self._scores.drop_after(step, is_written=processes.is_first())
