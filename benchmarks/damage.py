@@ -35,8 +35,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from support import killed_runs  # noqa: E402
+from support.exports import write_toy  # noqa: E402
 from support.native_files import write_ade20k  # noqa: E402
-from support.tiny_export import write_tiny_export  # noqa: E402
 
 import pyrseg_jax  # noqa: E402
 from pyrseg_jax import main as command_line  # noqa: E402
@@ -212,7 +212,7 @@ def _evaluation(run: Path) -> list[dict]:
 
 def damage_export(root: Path, num_flips: int) -> Outcomes:
     """Damage an exported model as a file, and each of its parts."""
-    path, copy = write_tiny_export(root / "model.zip"), root / "damaged.zip"
+    path, copy = write_toy(root / "model.zip", sizes=((16, 24),)), root / "damaged.zip"
     image = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
     content, expected = path.read_bytes(), _loaded(path, image)
 

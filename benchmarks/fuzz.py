@@ -134,6 +134,8 @@ def reduce(name: str, folder: Path) -> int:
     merged, kept = folder / "merged", KEPT / name
     shutil.rmtree(merged, ignore_errors=True)
     merged.mkdir(parents=True)
+    (folder / "corpus").mkdir(exist_ok=True)
+    write_seeds(name, folder / "corpus")
     with (folder / "merge.txt").open("wb") as output:
         run_child(
             name, folder, ["-merge=1", *LIMITS, f"-max_len={MAX_LENGTH}", str(merged), str(folder / "corpus")], output
@@ -161,7 +163,7 @@ def child(name: str, folder: Path, arguments: list[str]) -> None:
     """Hand the process over to libFuzzer; never returns."""
     import atheris  # pyright: ignore[reportMissingImports]  # see requirements-fuzz.txt
 
-    modules = {"mat": ("scipy.io", "h5py")}.get(name, ("PIL",) if name in ("image", "label", "pair") else ())
+    modules = {"mat": ("h5py",)}.get(name, ("PIL",) if name in ("image", "label", "pair") else ())
     if name == "pth":
         import torch  # noqa: F401  # instrumenting all of it would take minutes
     with atheris.instrument_imports(include=["pyrseg_jax", "zipfile", "json", *modules]):

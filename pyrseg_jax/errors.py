@@ -36,12 +36,20 @@ def _escaped_character(character: str) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Describe another library's exception in one short line: its type, and the first line of its message."""
+    """Describe an exception in one short line: its type, and the first line of its message. A UserError has its own words."""
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, MemoryError):
         return "there is not enough memory"
-    lines = str(error).strip().splitlines()
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    name, line = type(error).__name__, first_line(error)
+    text = name if line == name else f"{name}: {line}"
     return escaped(text if len(text) <= MAX_REASON else text[: MAX_REASON - 1] + "…")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or the name of its type if it has no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 @contextlib.contextmanager

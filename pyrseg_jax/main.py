@@ -127,6 +127,9 @@ def read_config(arguments, mode):
     The configuration comes from --config; without this flag, from the run in --workdir; without either, it is the packaged
     default. So a user who evaluates, uses or resumes a run need not repeat its config. The values of single keys are then
     applied to it.
+
+    Raises:
+      UserError: if the config or the run cannot be read, or the run has another configuration.
     """
     import logging
     import os

@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import struct
 import zipfile
 
 import pytest
@@ -125,7 +126,7 @@ def test_an_unknown_compression_and_a_huge_table_of_contents_are_explained(tmp_p
     with pytest.raises(UserError, match=r"a\.jpg cannot be unpacked .*: unpack the zip with another program"):
         ZipArchive(path).read("a.jpg")
     monkeypatch.setattr(zip_archive, "MAX_DIRECTORY_BYTES", 10)
-    with pytest.raises(UserError, match=r"its table of contents has 0 MiB, above the limit"):
+    with pytest.raises(UserError, match=r"its list of parts takes more than 0 MiB\): unpack it"):
         ZipArchive(path)
 
 
@@ -159,3 +160,14 @@ def test_names_that_are_not_text_are_read(tmp_path):
     archive = FolderArchive(tmp_path)
     (name,) = archive.entries_in(".").files
     assert archive.read(name) == b"x" and archive.stamp(name).encode()
+
+
+def test_a_large_table_of_contents_that_only_the_long_record_tells_of_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(zip_archive, "MAX_DIRECTORY_BYTES", 2**20)
+    size, place = 2**21, 2**21
+    long_record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, size, 0)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, place, 1)
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 46, 0, 0)  # claims 46 bytes
+    (tmp_path / "x.zip").write_bytes(bytes(size) + long_record + locator + end)
+    with pytest.raises(UserError, match=r"its list of parts takes more than 1 MiB"):
+        ZipArchive(tmp_path / "x.zip")

@@ -202,5 +202,28 @@ def test_damaged_prepared_files_say_so(good, tmp_path):
     data = bytearray(shard.read_bytes())
     data[2000:2200] = bytes(200)  # part of the second or third record; most of a file this small is padding
     shard.write_bytes(data)
-    with pytest.raises(UserError, match=r"record \d of ade20k/training in .* cannot be read .*delete that folder"):
+    with pytest.raises(UserError, match=r"record \d of ade20k/training in .* cannot be read .*delete this folder"):
         records(open_dataset("ade20k", str(good[0]), str(prepared)).open_split("training"))
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json", "*training.array_record*"])
+@pytest.mark.parametrize("way", ["emptied", "cut", "flipped", "template"])
+def test_damaged_files_of_a_prepared_set_are_one_line(good, tmp_path, file, way):
+    """Whatever TFDS, Protocol Buffers or ArrayRecord raise, the line names the folder and what to do."""
+    prepared = Path(shutil.copytree(good[2], tmp_path / "prepared"))
+    place = Path(open_dataset("ade20k", str(good[0]), str(prepared)).place)
+    damaged = next(place.glob(file))
+    data = damaged.read_bytes()
+    changed = {
+        "emptied": b"",
+        "cut": data[: len(data) // 2],
+        "flipped": data[:1] + bytes([data[1] ^ 4]) + data[2:],
+        "template": data.replace(b"{DATASET}", b"{DATASEU}"),
+    }[way]
+    damaged.write_bytes(changed)
+    try:
+        found = records(open_dataset("ade20k", str(good[0]), str(prepared)).open_split("training"))
+    except UserError as error:
+        assert "\n" not in str(error) and str(place) in str(error) and "delete this folder" in str(error)
+    else:  # the damage lies in padding or in a text that only people read
+        assert len(found) == len(records(open_dataset("ade20k", str(good[0]), str(good[2])).open_split("training")))

@@ -207,7 +207,7 @@ def test_the_verdict_equals_that_of_a_fresh_check(tmp_path_factory, changes):
                 check(root)
                 assert fresh == []
             except UserError as error:
-                assert str(error).removesuffix(str(error)[len(fresh[0]) :]) == fresh[0]
+                assert str(error).startswith(fresh[0])
 
 
 def test_other_label_values_are_another_check(tmp_path):

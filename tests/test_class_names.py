@@ -39,6 +39,8 @@ def test_letters_signs_and_emoji_are_names(tmp_path):
         ("sky\n" + "x" * 201, r"line 2 has 201 characters"),
         ("sky\nroad".encode("utf-16"), r"is not UTF-8 text \(it is UTF-16\): save it as UTF-8"),
         ("sky\nroad".encode("utf-16-be"), r"is not UTF-8 text \(it is UTF-16\)"),
+        ("sky\n\u3000\nroad", r"line 2 is empty"),
+        ("sky\n\u2003", r"line 2 is empty"),
         (b"sky\ncaf\xe9", r"is not UTF-8 text \(line 2: "),
         ("é\nroad\ne\u0301", r"line 3 repeats the class .* of line 1"),
         ("\n".join(map(str, range(300))), r"names 300 classes"),
@@ -49,7 +51,11 @@ def test_other_names_are_refused_with_their_line(tmp_path, data, message):
         read(tmp_path, data if isinstance(data, bytes) else data.encode())
 
 
-@given(st.binary(max_size=40) | st.text(max_size=20).map(str.encode))
+@given(
+    st.binary(max_size=40)
+    | st.text(max_size=20).map(str.encode)
+    | st.text("\n a\u3000\u2003\xa0é", max_size=8).map(str.encode)
+)
 def test_any_content_is_names_or_one_error(tmp_path, data):
     try:
         names = read(tmp_path, data)

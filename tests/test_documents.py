@@ -240,3 +240,11 @@ def test_a_document_that_is_too_large_is_refused(tmp_path):
         file.truncate(2**30)
     with pytest.raises(UserError, match=r"has 1024 MiB or more, above the limit of 64 MiB"):
         documents.read_json(path, Initialization)
+
+
+def test_long_names_and_values_of_a_config_are_cut(tmp_path):
+    """A damaged config.json may hold anything; the line about it stays short."""
+    path = tmp_path / "config.json"
+    for values in ({"training": [[0] * 5000]}, {"x" * 10**6: 1}, {"data": {"y" * 10**6: 1}}):
+        with pytest.raises(UserError, match=r"^.{1,900}$"):
+            config_lib.from_json(json.dumps({"data": {}, "model": {}, "training": {}} | values), str(path))

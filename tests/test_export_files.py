@@ -125,7 +125,7 @@ WRONG_ABOUT = {
     "a threshold of two": ({"threshold": 2.0}, "threshold=2.0: expected at most 1"),
     "a name with a line break": (
         {"classes": ["a\nerror: b"], "label_space": {"names": ["a\nerror: b"], "file_ids": [1]}},
-        r"class names of printable characters, found 'a\\nerror: b'",
+        r"expected names without control characters, found the name 'a\\nerror: b'",
     ),
     "no checksums": ({"sha256": None}, "expected sha256 of the parts from format 2 on"),
     "checksums in format 1": ({"format": 1}, "expected sha256 of the parts from format 2 on, and not before"),
@@ -473,3 +473,13 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
     ):
         exports.write_toy(tmp_path / "model.zip", variables)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_classes_in_any_script_are_read_back(parts, tmp_path):
+    names = ("نیم‌فاصله", "no\xa0break", "👩‍🚒")  # joiners and a wide space, which Python calls not printable
+    label_space = LABEL_SPACE | {"names": names}
+    path = exports.write_parts(tmp_path / "m.zip", exports.changed_about(parts, classes=names, label_space=label_space))
+    with pytest.raises(
+        UserError, match="returns probs as .* expected .* for 3 classes"
+    ):  # the names themselves are fine
+        read_export(path)

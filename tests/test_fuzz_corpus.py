@@ -67,7 +67,7 @@ def connect(data, folder):
 
 def take_memory(data, folder):
     try:
-        np.ones(2**33, np.uint8)
+        np.ones(2**40, np.uint8)  # more than malloc may have kept from earlier tests
     except MemoryError as error:
         raise UserError("x.mat cannot be read (there is not enough memory)") from error
 

@@ -76,6 +76,22 @@ def test_classes_that_are_only_in_validation_are_named(data):
     assert one(found, "validation", "cannot be learned: post")
 
 
+def test_lines_of_the_list_of_classes_that_shift_the_others_are_pointed_out(data):
+    names = data / "classes.txt"
+    names.write_text("0 sky\n1 ground\n2 post\n")
+    for inspect in (inspect_for_training, inspect_for_evaluation):
+        hint = one(hints_of(data, inspect), "validation", "begin with numbers")
+        assert hint.endswith("the class '0 sky' has the value 1")
+    names.write_text("1: sky\n2: ground\n3: post\n")
+    assert hints_of(data) == []
+    names.write_text("2 legs\n4 legs\nno legs\n")
+    assert hints_of(data) == []
+    names.write_text("# classes\nsky\nground\npost\n")
+    assert "so a comment shifts all that follow" in one(
+        hints_of(data), "training", "'# classes' (value 1) begins with #"
+    )
+
+
 def test_pictures_of_both_splits_are_counted(data):
     for i in (1, 2):
         shutil.copy(

@@ -216,6 +216,8 @@ DISGUISED = [
     (b'<?xml version="1.0"?><svg xmlns="x"/>', "an SVG drawing"),
     (b"<svg/>", "an SVG drawing"),
     (b"<!DOCTYPE html><p>404", "a web page"),
+    (b"\n<!-- saved --><HTML>", "a web page"),
+    (b"version https://git-lfs.github.com/spec/v1\noid", r"a Git LFS pointer\): fetch the file itself"),
     (b"PK\3\4" + bytes(26), "a zip archive"),
     (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC file\\): convert it to JPEG or PNG"),
     (b"\xff\x0a" + bytes(20), "a JPEG XL file"),

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -143,3 +144,20 @@ def test_label_maps_are_never_turned(rng):
     values = rng.integers(0, 200, (6, 9))
     for orientation in (3, 6):
         np.testing.assert_array_equal(stored(write_tiff(values, 8, tags={274: (3, [orientation])})), values)
+
+
+def test_no_decoder_writes_to_the_terminal_what_a_label_file_holds(capfd, rng):
+    values = rng.integers(0, 200, (16, 24))
+    whole = write_png(values, 8)
+    for extra in (
+        png_chunk(b"iCCP", b"a\nerror: forged\x1b[2J\0\0" + zlib.compress(bytes(128))),
+        png_chunk(b"PLTE", bytes(9)),
+        *(png_chunk(kind, b"\xff\0\1junk") for kind in (b"sBIT", b"tRNS", b"zTXt", b"tIME", b"acTL", b"cICP")),
+        png_chunk(b"gAMA", b"\0\0\0\1")[:-1] + b"x",
+    ):
+        np.testing.assert_array_equal(stored(write_png(values, 8, extra=extra)), values)
+    wrong = whole.replace(b"IDAT", b"IDAT\xff", 1)
+    for damaged in (*(whole[:end] for end in range(34, len(whole) - 12, 31)), wrong, whole[:33] + whole[8:]):
+        with pytest.raises(UserError, match="^x "):
+            stored(damaged)
+    assert capfd.readouterr() == ("", "")

@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -102,3 +103,11 @@ def test_only_regular_files_are_read(tmp_path):
         read_regular_file(file, max_bytes=6)
     with pytest.raises(FileNotFoundError):
         read_regular_file(tmp_path / "absent")
+
+
+def test_files_without_a_size_are_read_up_to_the_limit():
+    """Files in /proc have size 0 until they are read."""
+    status = Path("/proc/self/status")
+    assert status.stat().st_size == 0 and read_regular_file(status).startswith(b"Name:")
+    with pytest.raises(UserError, match="above the limit of"):
+        read_regular_file(status, max_bytes=10)

@@ -53,6 +53,8 @@ def test_two_files_that_look_the_same_are_refused(tmp_path):
         ("a.png ", r"'a\.png ' \(another suffix\)"),
         (".a.png", r"'\.a\.png' \(a hidden file\)"),
         ("ａ.png", r"'ａ\.png' \(other characters that look alike\)"),
+        ("a_mask.png", r"'a_mask\.png' \(a longer name\)"),
+        ("a.jpg.png", r"'a\.jpg\.png' \(a longer name\)"),
         ("a\u200b.png", r"'a.\.png' \(other characters that look alike\)"),
     ],
 )
@@ -69,6 +71,16 @@ def test_a_folder_of_another_name_is_named(tmp_path):
     (root / "images" / "training").write_bytes(b"")
     with pytest.raises(UserError, match="images/training is a file, not a folder"):
         open_dataset("folder", str(root), None).open_split("training")
+
+
+def test_a_name_that_only_begins_alike_or_has_its_own_partner_is_not_named(tmp_path):
+    archive = folders(tmp_path, ["a.jpg", "a_2.jpg"], ["a_2.png", "ab.png"])
+    with pytest.raises(UserError, match=r"a\.png: add the missing file"):
+        pairs_of(archive)
+    (tmp_path / "other").mkdir()
+    archive = folders(tmp_path / "other", ["ﬁ.jpg"], ["fi.png"])
+    with pytest.raises(UserError, match=r"'fi\.png' \(other characters that look alike\)"):
+        pairs_of(archive)
 
 
 def test_a_folder_without_an_image_says_what_it_holds(tmp_path):

@@ -356,7 +356,7 @@ def test_no_bad_item_ends_the_batch(run, photos, tmp_path, caplog, compiled):
     with caplog.at_level(logging.INFO), pytest.raises(UserError) as caught:
         predict(config, workdir, str(photos), str(tmp_path / "out"))
     assert "4 of 11 images could not be finished; the first: " in str(caught.value)
-    assert "1 folder (folder.jpg) and 1 .txt file passed over" in caplog.text
+    assert "1 folder (folder.jpg) and 1 .txt file are passed over" in caplog.text
     assert "strip_overlay.jpg is drawn at 65500 × 4 pixels instead of 70000 × 4" in caplog.text
     written = {path.name for path in (tmp_path / "out").iterdir()}
     labels = {name for name in written if (tmp_path / "out" / name).suffix == ".png" and "_pyramid" not in name}
@@ -440,6 +440,27 @@ def test_the_truth_is_found_however_an_accent_is_stored(tmp_path):
     label = labels / unicodedata.normalize("NFC", "café.png")
     (labels / "validation_0.png").rename(label)
     assert [item.truth for item in plan(find_images(images).paths)] == [label]
+
+
+@pytest.mark.parametrize("suffix", [".PNG", ".tif", ".bmp"])
+def test_the_truth_may_have_any_format_of_label_maps(tmp_path, suffix):
+    data = write_folder(tmp_path / "data", {"validation": 1, "training": 1})
+    label = data / "annotations" / "validation" / "validation_0.png"
+    other = label.with_suffix(suffix)
+    label.rename(other)
+    assert [item.truth for item in plan(find_images(data / "images" / "validation").paths)] == [other]
+
+
+def test_what_predict_cannot_read_is_said_as_everywhere(run, tmp_path, caplog, compiled):
+    data = write_folder(tmp_path / "data", {"validation": 2, "training": 1}, size=(32, 32))
+    images = data / "images" / "validation"
+    (images / "nowhere.jpg").symlink_to("missing.jpg")
+    Image.new("L", (16, 32), 1).save(data / "annotations" / "validation" / "validation_0.png")
+    with pytest.raises(
+        UserError, match=r"1 of 3 images .*nowhere\.jpg is a link to missing\.jpg, which does not exist"
+    ):
+        predict(run[0], run[1], str(images), str(tmp_path / "out"))
+    assert "validation_0.png is 16 × 32 pixels, but the upright image 32 × 32 (width × height)" in caplog.text
 
 
 # ── From Python ──

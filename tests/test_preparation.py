@@ -221,3 +221,17 @@ def test_stored_names_are_utf8_and_come_back(name):
         return  # no file name holds these
     stored = record_names.to_stored(name)
     assert record_names.from_stored(stored.encode().decode()) == name
+
+
+def test_the_lock_of_a_preparation_never_touches_what_is_behind_a_link(tmp_path):
+    root, place = write_ade20k(tmp_path, 2, 1), tmp_path / "prepared" / "ade20k"
+    place.mkdir(parents=True)
+    (tmp_path / "mine.txt").write_text("my notes")
+    (place / "lock").symlink_to(tmp_path / "mine.txt")
+    with pytest.raises(UserError, match="lock is a symbolic link: expected a regular file; remove it"):
+        open_dataset("ade20k", str(root), str(place.parent))
+    assert (tmp_path / "mine.txt").read_text() == "my notes"
+    (place / "lock").unlink()
+    os.mkfifo(place / "lock")
+    with pytest.raises(UserError, match="lock is a named pipe"):  # opening it would wait forever
+        open_dataset("ade20k", str(root), str(place.parent))

@@ -10,7 +10,7 @@ from jax.experimental import topologies
 
 from pyrseg_jax.ahead_of_time.hardware import EXAMPLES, GPUS, TPUS, Accelerator
 from pyrseg_jax.distributed import mesh as mesh_lib
-from pyrseg_jax.errors import UserError
+from pyrseg_jax.errors import UserError, first_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ def find_target(topology: str | None) -> Target:
     try:
         return find(topology, kind, shape)
     except Exception as error:  # the plugins raise errors of many types
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         for device, plugin, file, missing in PLUGINS:
             if missing in reason:
                 raise UserError(
@@ -88,9 +88,8 @@ PLUGINS = (
 
 def _find_tpus(topology: str, kind: str, shape: str) -> Target:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # this machine is not a TPU VM: do not query the metadata server
-    os.environ.setdefault(
-        "ALLOW_MULTIPLE_LIBTPU_LOAD", "1"
-    )  # no TPU is in use, so several processes may load libtpu at once
+    # No TPU is in use, so several processes may load libtpu at once.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     devices = list(topologies.get_topology_desc(topology, platform="tpu").devices)
     sides = tuple(map(int, shape.split("x")))
     chip, share = TPUS[kind], math.prod(sides) / len(devices)  # a chip can have several devices

@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 
 import jax
@@ -28,7 +27,7 @@ from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.workdir import Workdir
-from pyrseg_jax.storage.atomic import write_atomically
+from pyrseg_jax.storage.atomic import try_to_write, write_atomically
 from pyrseg_jax.storage.paths import is_remote
 
 log = logging.getLogger(__name__)
@@ -83,8 +82,7 @@ def _make_place(workdir: Workdir, target: Target) -> epath.Path:
         if path.is_dir():
             raise UserError(f"{path} is a folder, and the report is saved under this name: remove it")
         if not is_remote(path):
-            with tempfile.TemporaryFile(dir=path.parent, suffix=".partial"):
-                pass
+            try_to_write(path.parent)
     return path
 
 

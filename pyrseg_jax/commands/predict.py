@@ -3,6 +3,7 @@
 import errno
 import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from pyrseg_jax.data.decode import decode_image, decode_label
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.listing import say_passed_over
 from pyrseg_jax.errors import UserError, naming_file
 from pyrseg_jax.reporting.pictures import save_pictures
 from pyrseg_jax.run import experiment, prediction_files
@@ -21,7 +23,7 @@ from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.atomic import remove_leftovers
 from pyrseg_jax.storage.paths import is_remote
-from pyrseg_jax.storage.regular_file import read_regular_file
+from pyrseg_jax.storage.regular_file import read_regular_file, unreadable
 from pyrseg_jax.storage.written import WrittenFiles
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ def predict(
     """
     images = prediction_files.find_images(_local("input", source))
     if images.others:
-        log.warning("--input=%s: %s passed over", source, images.others)
+        log.warning("%s", say_passed_over(f"--input={source}", images.others))
     folder = _local("output", target)
     planned = prediction_files.plan(images.paths)
     written = _open_output(config, workdir, folder, planned, overwrite)
@@ -62,42 +64,58 @@ def predict(
     trained = restore(config, model, workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), step)
     predictor = make_predictor(config, model, trained.variables, label_space)
     log.info("segmenting %d images with step %d", len(planned), trained.step)
-    problems, num_complete = [], 0
-    for item in tqdm(planned, unit=" images", disable=None):
-        try:
-            found = _predict_one(predictor, item, folder, functools.partial(written.write, overwrite=overwrite))
-            for path in found:
-                written.discard(path)  # it would show an earlier prediction
-            is_last = False
-        except UserError as error:
-            found = {item.image: str(error)}
-            is_last = isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
-        except BaseException as error:  # Ctrl-C: the last line of the program shall say this, too
-            error.add_note(f"{num_complete} of {len(planned)} images are complete")
-            raise
-        for problem in found.values():
-            log.error("%s", problem)
-        problems += found.values()
-        num_complete += not found
-        if is_last:
-            break
+    num_complete, problems = _predict_each(predictor, planned, folder, written, overwrite)
     log.info("segmented %d of %d images into %s", num_complete, len(planned), folder)
     if problems:
         num_left = len(planned) - num_complete
         raise UserError(f"{num_left} of {len(planned)} images could not be finished; the first: {problems[0]}")
 
 
-def _predict_one(predictor: Predictor, item: Planned, folder: Path, write) -> dict[Path, str]:
-    """Segment one image, and return the pictures that could not be drawn.
+def _predict_each(
+    predictor: Predictor, planned: list[Planned], folder: Path, written: WrittenFiles, overwrite: bool
+) -> tuple[int, list[str]]:
+    """Segment each image and log each problem; return the number of images that are complete, and the problems."""
+    num_complete, problems = 0, []
+    write = functools.partial(written.write, overwrite=overwrite)
+    for item in tqdm(planned, unit=" images", disable=None):
+        try:
+            missing = list(_predict_one(predictor, item, folder, write, written.discard).values())
+            is_last = False
+        except UserError as error:
+            missing = [str(error)]
+            is_last = isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
+        except BaseException as error:  # Ctrl-C: the last line of the program shall say this, too
+            error.add_note(f"{num_complete} of {len(planned)} images are complete")
+            raise
+        for problem in missing:
+            log.error("%s", problem)
+        problems += missing
+        num_complete += not missing
+        if is_last:
+            break
+    return num_complete, problems
+
+
+def _predict_one(
+    predictor: Predictor,
+    item: Planned,
+    folder: Path,
+    write: Callable[[Path, bytes], None],
+    discard: Callable[[Path], None],
+) -> dict[Path, str]:
+    """Segment one image, and return the pictures that could not be drawn; what an earlier run drew is discarded.
 
     Raises:
       UserError: if the image cannot be read or segmented, or its files cannot be written.
     """
     with naming_file(str(item.image), "cannot be segmented", "replace it, or move it out of the folder"):
-        result = predictor.segment(decode_image(read_regular_file(item.image), str(item.image)))
+        result = predictor.segment(decode_image(_read(item.image), str(item.image)))
         truth = _read_truth(item.truth, result.labels.shape, predictor.label_space)
     with naming_file(f"the result of {item.image}", "cannot be written", "make room, or name another folder"):
-        return save_pictures(folder, item.name, result, truth, item.image.stem, write)
+        missing = save_pictures(folder, item.name, result, truth, item.image.stem, write)
+        for path in missing:
+            discard(path)  # it would show an earlier prediction
+    return missing
 
 
 def _local(flag: str, value: str) -> Path:
@@ -131,8 +149,21 @@ def _read_truth(label: Path | None, size: tuple[int, ...], label_space: LabelSpa
         return None
     try:
         with naming_file(str(label), "cannot be read", "replace it"):
-            truth = decode_label(read_regular_file(label), str(label), label_space)
+            truth = decode_label(_read(label), str(label), label_space)
     except UserError as error:
         log.warning("the ground truth cannot be drawn: %s", error)
         return None
-    return truth if truth.shape == size else None
+    if truth.shape == size:
+        return truth
+    log.warning(
+        "the ground truth cannot be drawn: %s is %d × %d pixels, but the upright image %d × %d (width × height)",
+        *(label, *truth.shape[::-1], *size[::-1]),
+    )
+    return None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_regular_file(path)
+    except (OSError, MemoryError) as error:
+        raise unreadable(path, error) from error

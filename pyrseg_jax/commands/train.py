@@ -4,12 +4,14 @@ import contextlib
 import dataclasses
 import functools
 import logging
+from collections.abc import Iterator
 
 import jax
 from etils import epath
 from jax.sharding import Mesh
 
 from pyrseg_jax.data.catalog import TRAINING, Dataset
+from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import escaped
@@ -30,7 +32,7 @@ from pyrseg_jax.run.evaluations import (
     write_result,
 )
 from pyrseg_jax.run.naming import naming
-from pyrseg_jax.run.start import initialize, restore_or_start
+from pyrseg_jax.run.start import Start, initialize, restore_or_start
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.training.checkpoint import Checkpoints
 from pyrseg_jax.training.preemption import Preemption
@@ -71,18 +73,11 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     # Before anything is written: if the weights do not fit, no workdir is left behind.
     start = None if workdir.has_checkpoint() else initialize(config, model, dataset.label_space)
     with contextlib.ExitStack() as held:
-        processes.on_first(lambda: held.enter_context(workdir.lock()))
-        processes.on_first(
-            lambda: workdir.open_for_training(config, dataset.label_space, start.origin if start else None)
-        )
-        about = {"config": config_lib.to_values(config)}
-        checkpoints = Checkpoints(workdir.checkpoints, config.training.keep_last, about=about)
-        held.callback(checkpoints.close)
+        checkpoints = held.enter_context(_opened(config, workdir, dataset.label_space, start))
         state = restore_or_start(config, model, optimizer, checkpoints, mesh, start, dataset.label_space)
         first_step, schedule = int(state.step), experiment.make_schedule(config)
         _log_start(config, dataset, state, schedule)
-        logbook = _open_logbook(workdir, schedule, first_step)
-        held.callback(logbook.close)
+        logbook = held.enter_context(contextlib.closing(_open_logbook(workdir, schedule, first_step)))
         evaluator = make_evaluator(config, model, dataset, mesh)
         evaluation = _Evaluation(config, workdir, dataset, logbook, evaluator, mesh, schedule)
         trainer = Trainer(
@@ -103,6 +98,19 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
             evaluation.draw_figures(model, state)
     _print_places(workdir)
     return trainer.last_evaluation
+
+
+@contextlib.contextmanager
+def _opened(config: Config, workdir: Workdir, label_space: LabelSpace, start: Start | None) -> Iterator[Checkpoints]:
+    """Keep other trainings out of the workdir, write its records, and open its checkpoints; `start`: of a new run."""
+    with contextlib.ExitStack() as held:
+        processes.on_first(lambda: held.enter_context(workdir.lock()))
+        origin = start.origin if start else None
+        processes.on_first(lambda: workdir.open_for_training(config, label_space, origin))
+        about = {"config": config_lib.to_values(config)}
+        checkpoints = Checkpoints(workdir.checkpoints, config.training.keep_last, about=about)
+        with contextlib.closing(checkpoints):
+            yield checkpoints
 
 
 def _open_logbook(workdir: Workdir, schedule: Schedule, first_step: int) -> Logbook | SilentLogbook:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pyrseg_jax.data.listing import Entries, entries_of
 from pyrseg_jax.data.zip_archive import ZipArchive
 from pyrseg_jax.errors import UserError, naming_file
-from pyrseg_jax.storage.regular_file import kind_of, read_regular_file
+from pyrseg_jax.storage.regular_file import kind_of, read_regular_file, unreadable
 
 
 class FolderArchive:
@@ -45,18 +45,10 @@ class FolderArchive:
         path = self._base / name
         try:
             return read_regular_file(path)
-        except FileNotFoundError as error:
-            if path.is_symlink():
-                raise UserError(
-                    f"{path} is a link to {os.readlink(path)}, which does not exist: repair or remove it"
-                ) from error
-            raise UserError(f"{path} is missing: add it, or take its name out of the data set's lists") from error
-        except OSError as error:
-            raise UserError(
-                f"{path} cannot be read ({error.strerror or error}): check the disk and the permissions"
-            ) from error
-        except MemoryError as error:
-            raise UserError(f"{path} cannot be read (there is not enough memory): close other programs") from error
+        except (OSError, MemoryError) as error:
+            if isinstance(error, FileNotFoundError) and not path.is_symlink():
+                raise UserError(f"{path} is missing: add it, or take its name out of the data set's lists") from error
+            raise unreadable(path, error) from error
 
     def stamp(self, name: str) -> str:
         """Describe the state of a file so that no change of it goes unnoticed.

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from pyrseg_jax.data.file_dataset import FileDataset
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pairs import ArchiveSource
-from pyrseg_jax.data.report import DatasetReport
+from pyrseg_jax.data.report import DatasetReport, say_first
 from pyrseg_jax.data.rules import RULES
 from pyrseg_jax.data.shards import FEATURES, Shard, write_shards
 from pyrseg_jax.errors import UserError
@@ -118,10 +118,7 @@ class PairBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         results = write_shards(shards, self._sources, label_space, self.name, self._num_workers)
         problems = [message for result in results for _, message in result["report"]["problems"]]
         if problems:
-            others = (
-                f" (and {len(problems) - 1} more problems: --mode=validate lists them all)" if len(problems) > 1 else ""
-            )
-            raise UserError(f"{problems[0]}{others}; all good pairs are kept, and the same command continues")
+            raise UserError(f"{say_first(problems)}; all good pairs are kept, and the same command continues")
         infos = [
             self._move_shards(split, [shard for shard in shards if shard.split == split]) for split in self._sources
         ]

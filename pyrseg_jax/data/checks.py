@@ -11,7 +11,7 @@ from pyrseg_jax.data.holdout import take
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.loading import load_pair
 from pyrseg_jax.data.records import Check
-from pyrseg_jax.data.report import STRIDES, DatasetReport, make_report
+from pyrseg_jax.data.report import STRIDES, DatasetReport, make_report, say_first
 from pyrseg_jax.data.rules import describe_rules
 from pyrseg_jax.data.source import FileSource, Source
 from pyrseg_jax.errors import UserError
@@ -45,9 +45,7 @@ def check_once(source: Source, label_space: LabelSpace, what: str) -> DatasetRep
         return None
     found = report_once(source, label_space, what)
     if found.problems:
-        num_more = len(found.problems) - 1
-        others = f" (and {num_more} more problems: --mode=validate lists them all)" if num_more else ""
-        raise UserError(found.problems[0][1] + others)
+        raise UserError(say_first([message for _, message in found.problems]))
     return found
 
 

@@ -15,7 +15,7 @@ CHEAP_PIXELS = 2**24
 # compression 24,700. Photographs stay below 1000.
 MAX_PIXELS_PER_BYTE = 40_000
 # Source: zlib's technical details: deflate shrinks nothing by more than a factor of 1032.
-_MAX_DEFLATE = 1032
+MAX_DEFLATE = 1032
 _MAX_LZW = 2730  # a code of twelve bits stands for at most 4096 pixels
 
 
@@ -53,7 +53,7 @@ def min_bytes(kind: str, width: int, height: int, data: bytes) -> int:
         bits = header.num_blocks * (1 if header.is_progressive else 2)
         return header.scan_start + bits // 8
     if kind == "PNG" and (png := read_png_header(data)) is not None:
-        return num_raw_bytes(png) // _MAX_DEFLATE
+        return num_raw_bytes(png) // MAX_DEFLATE
     if kind == "PPM" and data[1:2] in b"14":
         return pixels // 8
     if kind == "PPM":

@@ -30,7 +30,7 @@ def read_class_names(root: Path) -> tuple[str, ...]:
     seen: dict[str, int] = {}
     for number, name in enumerate(lines, 1):
         where = f"{path}: line {number}"
-        if not name:
+        if not name.strip():  # of spaces of any script
             raise UserError(f"{where} is empty: line i names the class of label value i, so no line may be left out")
         if problem := find_problem(name):
             raise UserError(f"{where} {problem}: expected a class name in plain text of at most {MAX_NAME} characters")

@@ -13,7 +13,14 @@ from pyrseg_jax.data.jpeg_scan import ends_early, has_end, may_end_early
 from pyrseg_jax.data.label_samples import check_label_file, stored_samples, with_palette
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.open_image import ACTION, ADVICE, load_image, open_image, recognize
-from pyrseg_jax.data.orientation import UPRIGHT, find_orientation, orientation_of, orientation_of_image, turn
+from pyrseg_jax.data.orientation import (
+    UPRIGHT,
+    find_orientation,
+    orientation_of,
+    orientation_of_image,
+    size_when_turned,
+    turned,
+)
 from pyrseg_jax.data.photograph import say_once, to_array
 from pyrseg_jax.data.source import Record
 from pyrseg_jax.errors import UserError, naming_file
@@ -47,15 +54,16 @@ def decode_pair(record: Record, label_space: LabelSpace) -> Pair:
         return Pair(plain, label)
     stored = _open_photograph(data, name)
     with naming_file(name, ACTION, ADVICE):
-        upright = turn(stored, _orientation(data, name))
-        expected = label.shape[::-1]
-        image = upright if upright.size == expected or stored.size != expected else stored
-        if image.size != expected:
+        orientation, expected = _orientation(data, name), label.shape[::-1]
+        size = size_when_turned(stored.size, orientation)
+        if size != expected == stored.size:
+            orientation, size = UPRIGHT, stored.size
+        if size != expected:
             raise UserError(
-                f"{name} is {image.size[0]} × {image.size[1]} pixels, but its label {record['label_name']} "
+                f"{name} is {size[0]} × {size[1]} pixels, but its label {record['label_name']} "
                 f"is {expected[0]} × {expected[1]} (width × height): both must have the same size; never resize only one of them"
             )
-        return Pair(to_array(image, name), label)
+        return Pair(turned(to_array(stored, name), orientation), label)
 
 
 def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
@@ -69,13 +77,13 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
         return plain
     stored = _open_photograph(data, name)
     with naming_file(name, ACTION, ADVICE):
-        return to_array(turn(stored, _orientation(data, name)), name)
+        return turned(to_array(stored, name), _orientation(data, name))
 
 
 def to_rgb(image: Image.Image, name: str = "the image") -> UInt8[np.ndarray, "h w 3"]:
     """Convert a PIL image to upright RGB, as `decode_image` does with a file."""
     with naming_file(name, ACTION, ADVICE):
-        return to_array(turn(image, orientation_of_image(image)), name)
+        return turned(to_array(image, name), orientation_of_image(image))
 
 
 def decode_label(data: bytes, name: str, label_space: LabelSpace) -> UInt8[np.ndarray, "h w"]:
@@ -101,9 +109,8 @@ def decode_label(data: bytes, name: str, label_space: LabelSpace) -> UInt8[np.nd
 
 def size_of(data: bytes, name: str) -> tuple[int, int]:
     """Read (height, width) of the upright image from the file's header, without decoding pixels."""
-    width, height = open_image(data, name, IMAGE_FORMATS).size
-    # The EXIF orientations 5 … 8 exchange rows and columns.
-    return (width, height) if orientation_of(data) in (5, 6, 7, 8) else (height, width)
+    width, height = size_when_turned(open_image(data, name, IMAGE_FORMATS).size, orientation_of(data))
+    return height, width
 
 
 def _open_photograph(data: bytes, name: str) -> Image.Image:

@@ -12,7 +12,7 @@ from pyrseg_jax.data.claimed_size import MAX_PIXELS, min_bytes
 from pyrseg_jax.data.jpeg_header import JpegHeader, read_jpeg_header
 from pyrseg_jax.data.jpeg_scan import ends_early, may_end_early
 from pyrseg_jax.data.orientation import UPRIGHT, orientation_in
-from pyrseg_jax.data.png_chunks import GRAY, read_png_header
+from pyrseg_jax.data.png_chunks import GRAY, only_gray_samples, read_png_header
 
 # OpenCV refuses larger images; its own limits may be lower in the environment.
 _MAX_SIDE = 2**20
@@ -65,8 +65,11 @@ def decode_gray_png(data: bytes) -> UInt8[np.ndarray, "h w"] | None:
         return None
     if max(header.height, header.width) > _MAX_SIDE or len(data) < min_bytes("PNG", header.width, header.height, data):
         return None
+    plain = only_gray_samples(data)
+    if plain is None:
+        return None
     try:
-        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        values = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         return None
     return values if values is not None and values.shape == (header.height, header.width) else None

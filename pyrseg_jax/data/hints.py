@@ -1,6 +1,7 @@
 """Point out what is not an error in a data set but looks like a mistake."""
 
 import collections
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,13 +17,14 @@ NAMES_IN_A_HINT = 8
 LARGE_VOID_SHARE = 0.05  # of all pixels; borders between objects usually take less
 MANY = 0.1  # share of the pairs; below it, void or repeated pictures are usual
 MAX_LABELS_READ = 20  # to list the values of a split that is void everywhere
+_NUMBERED = re.compile(r"([0-9]{1,3})[ :;,.)_-]+[^\d\s]")  # "0 sky", "1: road", "2. post"
 _ANY_VALUE = LabelSpace(tuple(map(str, range(255))), tuple(range(255)), 255)  # leaves values as they are
 
 
 def split_hints(found: DatasetReport, label_space: LabelSpace, source: Source) -> list[str]:
     """List the hints on one split, given its report: on files that are not in it, on its labels, and on its files."""
     remarks = source.remarks if isinstance(source, FileSource) else ()
-    return [*remarks, *hints(found, label_space), *_about_files(found, source)]
+    return [*remarks, *_about_names(label_space), *hints(found, label_space), *_about_files(found, source)]
 
 
 def hints(found: DatasetReport, label_space: LabelSpace) -> list[str]:
@@ -75,6 +77,22 @@ def hints_between(
             f"{len(same)} of {found.num_images} images are also in the training split, for example {here}, which equals {there}: "
             "scores on pictures that were learned say little"
         )
+    return lines
+
+
+def _about_names(label_space: LabelSpace) -> list[str]:
+    """List the hints on the names of the classes, which count by their lines: comments, and numbers that are not the values."""
+    lines = [
+        f"the class {name!r} (value {value}) begins with #: each line names a class, so a comment shifts all that follow"
+        for name, value in zip(label_space.names, label_space.file_ids, strict=True)
+        if name.startswith("#")
+    ][:1]
+    found = [_NUMBERED.match(name) for name in label_space.names]
+    numbers = [int(match[1]) for match in found if match]
+    wrong = [i for i, (number, value) in enumerate(zip(numbers, label_space.file_ids, strict=False)) if number != value]
+    if wrong and len(numbers) == label_space.num_classes > 1:
+        name, value = label_space.names[wrong[0]], label_space.file_ids[wrong[0]]
+        lines.append(f"the names of the classes begin with numbers, but the class {name!r} has the value {value}")
     return lines
 
 

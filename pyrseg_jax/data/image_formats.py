@@ -103,6 +103,8 @@ _SIGNATURES = (
     (b"7z\xbc\xaf\x27\x1c", Kind(None, "a 7-Zip archive")),
     (b"Rar!", Kind(None, "a RAR archive")),
     (b"\x7fELF", Kind(None, "a program")),
+    (b"version https://git-lfs", Kind(None, "a Git LFS pointer")),
+    (b"/annex/objects/", Kind(None, "a git-annex pointer")),
 )
 _BRANDS = {  # of the files that begin like MP4 (ISO base media): bytes 8 … 11
     **dict.fromkeys((b"avif", b"avis"), Kind("AVIF" if AVIF_IS_READ else None, "an AVIF")),
@@ -123,7 +125,7 @@ def kind_of_image(data: bytes) -> Kind:
     if data[:4] == b"\x01\0\0\0" and data[40:44] == b" EMF":
         return Kind(None, "a Windows metafile")
     text = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype html", b"<html")):
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<!--")):
         return Kind(None, "a web page")
     if text.startswith((b"<?xml", b"<svg", b"<!doctype svg")):
         return Kind(None, "an SVG drawing" if b"<svg" in text else "an XML document")
@@ -140,5 +142,7 @@ def _kind_of_media(data: bytes) -> Kind:
 
 def advice_for(kind: Kind) -> str:
     """Say what to do with a picture of a kind that is not read."""
+    if "pointer" in kind.name:  # git checked out only the name of the picture
+        return "fetch the file itself, with `git lfs pull` or `git annex get`"
     is_picture = any(word in kind.name for word in ("HEI", "JPEG XL", "raw", "AVIF", "EPS", "Photoshop", "HDR", "EXR"))
     return "convert it to JPEG or PNG" if is_picture else "replace the file or remove it from the data set"

@@ -23,11 +23,11 @@ def inspect_for_training(dataset: Dataset, evaluated: str) -> list[tuple[str, st
     Raises:
       UserError: for a file that cannot be used, or if nothing is labeled in the training split.
     """
-    found = [_check(dataset, split) for split in dict.fromkeys((TRAINING, evaluated))]
-    source, report = found[0]
+    checked = {split: _check(dataset, split) for split in dict.fromkeys((TRAINING, evaluated))}
+    source, report = checked[TRAINING]
     if report is not None:
         need_labels(report, dataset.label_space, source, f"{dataset.place} ({TRAINING})")
-    return _hints_on(dataset, dict(zip((TRAINING, evaluated), found, strict=False)))
+    return _hints_on(dataset, checked)
 
 
 def inspect_for_evaluation(dataset: Dataset, split: str) -> list[tuple[str, str]]:

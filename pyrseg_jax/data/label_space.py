@@ -13,6 +13,7 @@ from jaxtyping import Shaped, UInt8
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.storage.documents import shorten
 from pyrseg_jax.storage.names import comparable
 
 MAX_CLASSES = 255  # train ids 0 … 254; void takes the last of the 256 values
@@ -63,7 +64,7 @@ class LabelSpace:
             raise ValueError(f"expected void_file_id={self.void_file_id} not to be among the file_ids of the classes")
         unusable = next((name for name in self.names if not name.strip() or find_problem(name)), None)
         if unusable is not None:
-            raise ValueError(f"expected names without control characters, found the name {unusable!r}")
+            raise ValueError(f"expected names without control characters, found the name {shorten(unusable)}")
 
     @property
     def num_classes(self) -> int:

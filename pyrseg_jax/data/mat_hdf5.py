@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 from jaxtyping import Num
 
+from pyrseg_jax.data.claimed_size import MAX_DEFLATE
 from pyrseg_jax.data.mat_variable import DamagedError, WrongKindError, check_shape
 
 _DEFLATE, _SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
 _MAX_NAMES = 100
-_MAX_DEFLATE = 1032  # deflate shrinks nothing by a larger factor
 
 
 def read_mat_73(data: bytes, wanted: str) -> tuple[Num[np.ndarray, "h w"] | None, list[str]]:
@@ -59,7 +59,7 @@ def _check(found: h5py.Dataset, num_bytes: int) -> None:
         if found.id.get_num_chunks() != num_chunks:
             raise DamagedError(f"it holds {found.id.get_num_chunks()} of the {num_chunks} parts of the variable")
         needed = num_chunks * int(np.prod(found.chunks)) * found.dtype.itemsize
-        if needed > _MAX_DEFLATE * num_bytes:
+        if needed > MAX_DEFLATE * num_bytes:
             raise DamagedError(f"{num_bytes} bytes cannot hold a variable of {needed} bytes")
     elif stored != needed or needed > num_bytes:
         raise DamagedError(f"it holds {min(stored, num_bytes)} of the {needed} bytes of the variable")

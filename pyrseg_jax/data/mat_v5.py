@@ -13,22 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Num
 
+from pyrseg_jax.data.claimed_size import MAX_DEFLATE
 from pyrseg_jax.data.mat_variable import DamagedError, Variable, check_shape
 
 _NAME = re.compile(rb"[A-Za-z]\w{0,62}\Z", re.ASCII)
 _MATRIX, _COMPRESSED = 14, 15
-_TYPES = {
-    1: "i1",
-    2: "u1",
-    3: "i2",
-    4: "u2",
-    5: "i4",
-    6: "u4",
-    7: "f4",
-    9: "f8",
-    12: "i8",
-    13: "u8",
-}  # of stored numbers
+# Of the numbers as they are stored, and of the variable as MATLAB holds it.
+_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _CLASSES = {
     1: "cell", 2: "struct", 3: "object", 4: "char", 5: "sparse", 6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4",
     13: "u4", 14: "i8", 15: "u8", 16: "function", 17: "opaque",
@@ -37,7 +28,6 @@ _OPAQUE = 17
 _IS_COMPLEX = 0x08  # flag
 _HEADER_BYTES = 4096  # enough for the flags, sizes and name of a variable, unpacked
 _V4_TYPES = ("f8", "f4", "i4", "i2", "u2", "u1")
-_MAX_DEFLATE = 1032  # deflate shrinks nothing by a larger factor
 
 
 class _Element(NamedTuple):
@@ -99,7 +89,7 @@ class _Packed:
         self.data = data
 
     def up_to(self, end: int) -> bytes:
-        if end > _HEADER_BYTES + _MAX_DEFLATE * len(self.data):
+        if end > _HEADER_BYTES + MAX_DEFLATE * len(self.data):
             raise DamagedError(f"{len(self.data)} compressed bytes cannot hold {end} bytes")
         try:
             return zlib.decompressobj().decompress(self.data, end)

@@ -22,6 +22,7 @@ def find_similar(stem: str, entries: Entries) -> list[str]:
     wanted = _loosened(stem)
     # A name with a dot in it may be a stem that lacks its suffix.
     files = [f for f in entries.files if wanted in (_loosened(PurePath(f.lstrip(".")).stem), _loosened(f))]
+    files += [f for f in entries.files if f not in files and _adds_to(_loosened(f.lstrip(".")), wanted)]
     folders = [f for f in entries.folders if wanted in (_loosened(PurePath(f).stem), _loosened(f))]
     return [f"'{f}' ({_difference(f, stem)})" for f in files] + [f"'{f}' (a folder)" for f in folders]
 
@@ -38,11 +39,18 @@ def _difference(name: str, stem: str) -> str:
     found, wanted = comparable(PurePath(name).stem), comparable(stem)
     if found == wanted or comparable(name) == wanted:
         return "another suffix" if PurePath(name).suffix else "no suffix"
-    if found.casefold() == wanted.casefold():
+    if found.lower() == wanted.lower():  # `casefold` would also equate letters that look alike
         return "other letter case"
     if "".join(found.split()) == "".join(wanted.split()):
         return "other spaces"
-    return "other characters that look alike"
+    if _loosened(found) == _loosened(wanted):
+        return "other characters that look alike"
+    return "a longer name"
+
+
+def _adds_to(name: str, wanted: str) -> bool:
+    """Tell whether a name is the wanted one and an addition, as in `x_mask.png`, `x-labels.png` and `x.jpg.png`."""
+    return name.startswith(wanted) and name[len(wanted) : len(wanted) + 1] in ("_", "-", ".")
 
 
 def _loosened(name: str) -> str:

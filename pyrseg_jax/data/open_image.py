@@ -24,7 +24,7 @@ from pyrseg_jax.data.avif import open_avif
 from pyrseg_jax.data.claimed_size import MAX_PIXELS, check_claimed_size
 from pyrseg_jax.data.image_formats import advice_for, kind_of_image
 from pyrseg_jax.data.orientation import without_orientation
-from pyrseg_jax.data.tiff_layout import check_tiff, describe_tiff
+from pyrseg_jax.data.tiff_layout import check_tiff, describe_tiff, find_tiff_damage
 from pyrseg_jax.data.webp_size import webp_size
 from pyrseg_jax.errors import UserError, naming_file
 
@@ -87,6 +87,8 @@ def load_image(image: ImageFile.ImageFile, data: bytes, name: str) -> None:
     """Decode the pixels of an image that `open_image` returned; raises UserError as it does."""
     with naming_file(name, ACTION, ADVICE), _quiet(), _pil_allows(*image.size):
         if image.format == "PNG" and (damage := png_chunks.find_png_damage(data)):
+            raise UserError(f"{name} is damaged ({damage}): {ADVICE}")
+        if image.format == "TIFF" and (damage := find_tiff_damage(image, data)):
             raise UserError(f"{name} is damaged ({damage}): {ADVICE}")
         image.load()
 

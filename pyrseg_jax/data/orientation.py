@@ -8,6 +8,8 @@ import re
 import zlib
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from pyrseg_jax.data.avif import open_avif
@@ -86,9 +88,16 @@ def without_orientation(tiff: bytes) -> bytes:
     return tiff[: entry.offset] + upright + tiff[entry.offset + entry.size :]
 
 
-def turn(image: Image.Image, orientation: int | None) -> Image.Image:
-    """Turn a PIL image upright."""
-    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+def size_when_turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Return the size of an image that is turned upright: the orientations 5 … 8 exchange width and height."""
+    return (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
+
+
+def turned(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Turn a picture upright."""
+    if orientation not in _TURNS:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).transpose(_TURNS[orientation]))
 
 
 def _metadata_of_png(data: bytes) -> tuple[bytes, bytes]:

@@ -153,7 +153,10 @@ def _check_partners(
 ) -> None:
     missing = sorted(files.keys() - partners.keys())
     if missing:
-        similar = find_similar(missing[0], archive.entries_in(partner_folder))
+        entries = archive.entries_in(partner_folder)
+        paired = {PurePath(partners[stem]).name for stem in files.keys() & partners.keys()}
+        free = entries._replace(files=tuple(name for name in entries.files if name not in paired))
+        similar = find_similar(missing[0], free)
         first = message.format(archive.place(files[missing[0]]), archive.place(f"{partner_folder}/{missing[0]}"))
         others = f" ({len(missing) - 1} more such files)" if len(missing) > 1 else ""
         advice = "rename one of them" if similar else "add the missing file, or remove this one"

@@ -21,7 +21,7 @@ from pyrseg_jax.data.threads import THREADS
 from pyrseg_jax.data.transforms import Augmentation
 from pyrseg_jax.distributed.host_memory import keep_memory_between_images
 from pyrseg_jax.distributed.worker_processes import end_with_parent, interrupts_left_to_parent
-from pyrseg_jax.errors import UserError, escaped, naming_file
+from pyrseg_jax.errors import UserError, escaped, first_line, naming_file
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class TrainingBatches:
             if isinstance(error, NotImplementedError | RecursionError) or "exit" not in str(error):
                 raise
             raise UserError(
-                f"a process that reads the data was killed ({_first_line(error)}): most likely memory ran out; set "
+                f"a process that reads the data was killed ({first_line(error)}): most likely memory ran out; set "
                 "workers=N to a smaller number and start the same command again: it continues from the last checkpoint"
             ) from error
         for packed in batch.pop("problem"):
@@ -120,10 +120,6 @@ class TrainingBatches:
         close = getattr(self._batches, "close", None)
         if close is not None:
             close()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def training_batches(

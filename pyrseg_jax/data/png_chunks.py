@@ -64,7 +64,7 @@ def find_png_damage(data: bytes) -> str | None:
         if end + 4 > len(data):
             return f"it is cut off: its chunk {name} at byte {start - 8} should have {end - start} bytes"
         is_critical = not kind[0] & 32
-        if is_critical and zlib.crc32(data[start - 4 : end]) != int.from_bytes(data[end : end + 4]):
+        if is_critical and _has_wrong_checksum(data, start, end):
             return f"the checksum of its chunk {name} at byte {start - 8} is wrong"
         if kind == b"IHDR" and start > 16:
             return f"it has a second header at byte {start - 8}"
@@ -86,6 +86,10 @@ def num_raw_bytes(header: PngHeader) -> int:
     return total
 
 
+def _has_wrong_checksum(data: bytes, start: int, end: int) -> bool:
+    return zlib.crc32(memoryview(data)[start - 4 : end]) != int.from_bytes(data[end : end + 4])
+
+
 def _find_short_data(parts: list[memoryview], expected: int) -> str | None:
     unpacker, found = zlib.decompressobj(), 0
     try:
@@ -98,6 +102,26 @@ def _find_short_data(parts: list[memoryview], expected: int) -> str | None:
         return f"its image data cannot be unpacked: {error}"
     if found < expected:
         return f"its image data ends early: {found} of {expected} bytes"
+    return None
+
+
+def only_gray_samples(data: bytes) -> bytes | None:
+    """Return a gray PNG with its header and samples only, or None if it is damaged or has parts that are not known.
+
+    libpng prints what it finds odd in other chunks to standard error, and repeats names from the file as they are. It is not
+    called for a file that is cut off or has a wrong checksum either.
+    """
+    parts = [SIGNATURE]
+    for kind, start, end in png_chunks(data):
+        is_critical = not kind[0] & 32
+        if end + 4 > len(data) or (is_critical and _has_wrong_checksum(data, start, end)):
+            return None
+        if kind in (b"IHDR", b"IDAT", b"IEND") and (kind != b"IHDR" or len(parts) == 1):
+            parts.append(data[start - 8 : end + 4])
+        elif is_critical and kind != b"PLTE":
+            return None
+        if kind == b"IEND":
+            return b"".join(parts)
     return None
 
 

@@ -5,6 +5,7 @@ import csv
 import fcntl
 import io
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -25,9 +26,10 @@ from pyrseg_jax.data.report import Checksums, DatasetReport
 from pyrseg_jax.data.rules import RULES
 from pyrseg_jax.data.source import Record
 from pyrseg_jax.data.spec import DataLocation
-from pyrseg_jax.errors import UserError, reason_of
+from pyrseg_jax.errors import UserError, naming_file
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.caches import cache_folder
+from pyrseg_jax.storage.lock import open_lock_file
 
 log = logging.getLogger(__name__)
 OFFLINE = tfds.download.DownloadConfig(try_download_gcs=False)
@@ -167,10 +169,8 @@ def open_prepared(folder: Path) -> tfds.core.DatasetBuilder:
     Raises:
       UserError: if some of its files are missing or damaged.
     """
-    try:
+    with naming_file(str(folder), "is damaged", PREPARE_AGAIN):
         return tfds.builder_from_directory(folder)
-    except (OSError, ValueError, AssertionError) as error:
-        raise UserError(f"{folder} is damaged ({error}): delete it, and it is prepared again") from error
 
 
 def read_reports(folder: Path) -> dict[str, DatasetReport]:
@@ -213,24 +213,21 @@ class PreparedSource:
                 f"the data set {builder.name} has no split {split!r}: expected one of {', '.join(builder.info.splits)}"
             )
         raw = {"image": tfds.decode.SkipDecoding(), "label": tfds.decode.SkipDecoding()}
-        # TFDS wraps the method in a decorator that hides its parameters.
-        self._records = builder.as_data_source(split, decoders=raw)  # pyright: ignore[reportCallIssue]
         self._where = f"{builder.name}/{split}"
         self._folder = str(builder.data_dir)
+        with naming_file(self._folder, f"is damaged: its split {split} cannot be opened", PREPARE_AGAIN):
+            # TFDS wraps the method in a decorator that hides its parameters.
+            self._records = builder.as_data_source(split, decoders=raw)  # pyright: ignore[reportCallIssue]
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Record:
-        try:
+        # Depending on the damage, ArrayRecord and Protocol Buffers raise errors of any type, or leave a feature out.
+        place = f"record {index} of {self._where} in {self._folder}"
+        with naming_file(place, "cannot be read", f"the prepared files are damaged; {PREPARE_AGAIN}"):
             record = self._records[index]
-        # Depending on the damage, ArrayRecord and Protocol Buffers raise errors of any type.
-        except Exception as error:
-            raise UserError(
-                f"record {index} of {self._where} in {self._folder} cannot be read ({reason_of(error)}): the "
-                "prepared files are damaged; delete that folder, and it is prepared again"
-            ) from error
-        name = from_stored(record["name"].decode() if isinstance(record["name"], bytes) else record["name"])
+            name = from_stored(record["name"].decode() if isinstance(record["name"], bytes) else record["name"])
         where = f"{self._where}/{name}"
         return {
             "image": record["image"],
@@ -274,13 +271,16 @@ def _one_at_a_time(folder: Path, name: str) -> Iterator[None]:
     """Let one process at a time prepare a data set; the others wait."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
+        lock = open_lock_file(folder / "lock")
+        try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 log.info("another process prepares %s in %s: waiting for it", name, folder)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(lock)
     except OSError as error:
         if isinstance(error, PermissionError) or error.filename == str(folder):
             raise UserError(

@@ -212,6 +212,13 @@ def make_report(
     return found
 
 
+def say_first(problems: Sequence[str]) -> str:
+    """Return the first of some problems, and say how many more there are."""
+    num_more = len(problems) - 1
+    others = f" (and {num_more} more problem{'s' if num_more > 1 else ''}: --mode=validate lists them all)"
+    return problems[0] + (others if num_more else "")
+
+
 def _compare(record: Record, label: np.ndarray, recorded: tuple[str, str]) -> None:
     files = (record["image_name"], record["label_name"])
     for file, now, before in zip(files, checksums_of(record["image"], label), recorded, strict=True):

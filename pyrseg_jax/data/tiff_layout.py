@@ -3,6 +3,8 @@
 PIL leaves pixels black that belong to no strip, and reads strips at offset 0, which GDAL writes for empty ones, from the header.
 """
 
+import math
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +16,9 @@ from pyrseg_jax.errors import UserError
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 STRIP_OFFSETS, SAMPLES_PER_PIXEL, ROWS_PER_STRIP, STRIP_BYTES, PLANAR = 273, 277, 278, 279, 284
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, SAMPLE_FORMAT, DNG_VERSION = 322, 323, 324, 325, 339, 50706
+EXTRA_SAMPLES, FILL_ORDER = 338, 266
+_DEFLATE = (8, 32946)  # compressions
+_PIECE = 2**14  # packed bytes at a time; they unpack to 16 MiB at most
 
 
 def tag(image: Image.Image, number: int, default: Any = None) -> Any:
@@ -41,6 +46,11 @@ def check_tiff(image: Image.Image, data: bytes, name: str) -> None:
     """
     if tag(image, DNG_VERSION) is not None:
         raise UserError(f"{name} is a camera raw file (DNG): convert it to JPEG or PNG")
+    if tag(image, PLANAR, 1) == 2 and tag(image, COMPRESSION, 1) == 1 and max(_tuple(tag(image, BITS, 1))) > 8:
+        # PIL takes each of these planes for one of eight bits.
+        raise UserError(
+            f"{name} is {describe_tiff(data)} in separate planes, which no decoder here reads: store it as PNG"
+        )
     is_tiled = tag(image, TILE_OFFSETS) is not None
     offsets = _tuple(tag(image, TILE_OFFSETS if is_tiled else STRIP_OFFSETS, ()))
     counts = _tuple(tag(image, TILE_BYTES if is_tiled else STRIP_BYTES, ()))
@@ -57,6 +67,35 @@ def check_tiff(image: Image.Image, data: bytes, name: str) -> None:
             raise UserError(
                 f"{name} is cut off ({part} {i} of {expected} ends at byte {offset + count} of {len(data)}): {advice}"
             )
+
+
+def find_tiff_damage(image: Image.Image, data: bytes) -> str | None:
+    """Unpack the deflate-compressed parts of a TIFF, and say in words which of them is damaged, or return None.
+
+    They end in a checksum, which libtiff does not read. Nothing that is unpacked is kept.
+    """
+    if tag(image, COMPRESSION, 1) not in _DEFLATE or tag(image, FILL_ORDER, 1) != 1:
+        return None
+    is_tiled = tag(image, TILE_OFFSETS) is not None
+    offsets = _tuple(tag(image, TILE_OFFSETS if is_tiled else STRIP_OFFSETS, ()))
+    counts = _tuple(tag(image, TILE_BYTES if is_tiled else STRIP_BYTES, ()))
+    most = 8 * tag(image, SAMPLES_PER_PIXEL, 1) * math.prod(image.size) + 2**20  # no part needs more bytes
+    for i, (offset, count) in enumerate(zip(offsets, counts, strict=False)):
+        if problem := _find_zlib_problem(memoryview(data)[offset : offset + count], most):
+            return f"{'tile' if is_tiled else 'strip'} {i} cannot be unpacked: {problem}"
+    return None
+
+
+def _find_zlib_problem(packed: memoryview, most: int) -> str | None:
+    unpacker, found = zlib.decompressobj(), 0
+    try:
+        for start in range(0, len(packed), _PIECE):
+            found += len(unpacker.decompress(packed[start : start + _PIECE]))
+            if found > most or unpacker.eof:
+                return None
+    except zlib.error as error:
+        return str(error)
+    return "its data has no end"
 
 
 def _num_strips(image: Image.Image) -> int:

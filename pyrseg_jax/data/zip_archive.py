@@ -2,7 +2,7 @@
 
 import os
 import stat
-import struct
+import weakref
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -10,9 +10,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from pyrseg_jax.data.listing import Entries
 from pyrseg_jax.errors import UserError, naming_file, reason_of
 from pyrseg_jax.storage.regular_file import MAX_BYTES as MAX_FILE_BYTES
-from pyrseg_jax.storage.regular_file import kind_of
+from pyrseg_jax.storage.regular_file import kind_of, open_regular_file
+from pyrseg_jax.storage.zip_directory import open_zip
 
 FETCH_AGAIN = "fetch the file again"
+MAX_BYTES = 2**42  # of the zip itself, which is never read whole
 MAX_DIRECTORY_BYTES = 2**28  # of the table of contents: some three million files
 _BLOCK = 2**20
 # LZMA and bzip2 unpack a block whole, however large it becomes: 4 KiB become 100 MiB at most.
@@ -36,11 +38,15 @@ class ZipArchive:
 
     def _open(self) -> None:
         with naming_file(str(self._path), "cannot be read as a zip", f"it may be cut off; {FETCH_AGAIN}"):
-            found = os.stat(self._path)
-            if not stat.S_ISREG(found.st_mode):
-                raise UserError(f"{self._path} is {kind_of(found.st_mode)}: expected a zip file")
-            _check_directory(self._path)
-            self._zip = zipfile.ZipFile(self._path)
+            file = open_regular_file(self._path, MAX_BYTES)
+            weakref.finalize(self, file.close)
+            found = os.fstat(file.fileno())
+            try:
+                self._zip = open_zip(file, MAX_DIRECTORY_BYTES)
+            except UserError as error:
+                raise UserError(
+                    f"{self._path} cannot be read as a zip ({error}): unpack it, and name the folder"
+                ) from error
             infos = self._zip.infolist()
         self._state = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
         self._infos: dict[str, zipfile.ZipInfo] = {}
@@ -151,24 +157,6 @@ class ZipArchive:
 
     def _full(self, name: str) -> str:
         return str(PurePosixPath(self._base) / name)
-
-
-def _check_directory(path: Path) -> None:
-    """Raise UserError if the table of contents is so large that reading it would fill the memory."""
-    with path.open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 2**16 - 128))
-        tail = file.read()
-    size = 0
-    # The end record, which a comment of up to 64 KiB may follow, holds the size; files above 4 GiB have it in a longer record.
-    if (start := tail.rfind(b"PK\x05\x06")) >= 0 and len(tail) >= start + 16:
-        size = struct.unpack_from("<L", tail, start + 12)[0]
-    if size == 2**32 - 1 and (start := tail.rfind(b"PK\x06\x06")) >= 0 and len(tail) >= start + 48:
-        size = struct.unpack_from("<Q", tail, start + 40)[0]
-    if size > MAX_DIRECTORY_BYTES:
-        raise UserError(
-            f"{path} cannot be read as a zip (its table of contents has {size / 2**20:.0f} MiB, above the limit of "
-            f"{MAX_DIRECTORY_BYTES / 2**20:.0f} MiB): unpack it, and name the folder"
-        )
 
 
 def _check_entry(info: zipfile.ZipInfo, place: str) -> None:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from pyrseg_jax.errors import UserError
+from pyrseg_jax.errors import UserError, first_line
 
 # Device files of a machine with TPUs.
 TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
@@ -44,7 +44,7 @@ def start(
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise UserError(
             f"the processes of this run did not find each other ({reason}): describe them with --coordinator=HOST:PORT "
             "--num_processes=N --process_id=I, or start one process with --distributed=off"

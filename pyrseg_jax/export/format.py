@@ -139,9 +139,6 @@ def _problem_of(about: About) -> str | None:
         return (
             f"expected the same names in classes and in label_space, found {len(about.classes)} and {len(names)} names"
         )
-    for name in names:
-        if not name.isprintable():
-            return f"expected class names of printable characters, found {documents.shorten(name)}"
     if any(coarse <= fine or coarse % fine for coarse, fine in itertools.pairwise(strides)):
         return f"strides={documents.shorten(strides)}: expected coarse to fine, each a multiple of the next"
     for size in about.sizes:

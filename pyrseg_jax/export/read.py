@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from pyrseg_jax.errors import UserError, naming_file
+from pyrseg_jax.errors import UserError, naming_file, reason_of
 from pyrseg_jax.export.format import (
     ABOUT,
     ADVICE,
@@ -84,8 +84,8 @@ def read_export(path: Path) -> Exported:
 def _read_part(parts: StoredZip, name: str, about: About, path: Path) -> bytes:
     try:
         content = parts.read(name)
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{path}: the part {name} is damaged ({error}): {ADVICE}") from error
+    except zipfile.BadZipFile as error:  # its message may repeat bytes of the file
+        raise UserError(f"{path}: the part {name} is damaged ({reason_of(error)}): {ADVICE}") from error
     if about.sha256 and name in about.sha256 and hashlib.sha256(content).hexdigest() != about.sha256[name]:
         raise UserError(f"{path}: the part {name} has another SHA-256 than the file's {ABOUT} says: {ADVICE}")
     return content

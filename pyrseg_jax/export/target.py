@@ -4,13 +4,13 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.export.format import SUFFIX, read_about
 from pyrseg_jax.export.read import MAX_BYTES
+from pyrseg_jax.storage.atomic import try_to_write
 from pyrseg_jax.storage.regular_file import kind_of, open_regular_file
 from pyrseg_jax.storage.stored_zip import StoredZip
 
@@ -53,8 +53,7 @@ def check_target(path: Path, run: str, is_overwriting: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.stat(path.with_name(f"{path.name}.12345678.partial"))  # a name that is too long is an error here, too
-        with tempfile.TemporaryFile(dir=path.parent, suffix=".partial"):
-            pass
+        try_to_write(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
 

@@ -208,8 +208,8 @@ class SilentLogbook:
 def _lines_until(path: epath.Path, last_step: int) -> bytes:
     """Read the lines of a metrics file up to a step; a later line replaces one of the same step.
 
-    Damaged lines are left out, and a warning names them. A killed run leaves a truncated last line. Another warning counts
-    the lines of later steps.
+    Damaged lines are left out, and a warning names them. A killed run leaves a truncated last line. Another warning counts the
+    lines of later steps.
     """
     if not is_there(path):
         return b""

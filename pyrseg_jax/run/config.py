@@ -20,14 +20,8 @@ from pyrseg_jax.run.durations import steps_of
 from pyrseg_jax.run.schema import Config, Data, Evaluation, Model, Parallel, Training
 from pyrseg_jax.storage import documents
 
-__all__ = [
-    "Config",
-    "Data",
-    "Evaluation",
-    "Model",
-    "Parallel",
-    "Training",
-]  # for those who read a resolved configuration
+# The groups are for those who read a resolved configuration.
+__all__ = ["Config", "Data", "Evaluation", "Model", "Parallel", "Training"]
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +191,9 @@ def _word(error: pydantic.ValidationError) -> UserError:
     name, value = documents.place_of(problems[0]["loc"]), problems[0]["input"]
     if problems[0]["type"] == "dataclass_type":
         group = Config.__annotations__[name] if name else Config
-        return UserError(f"config.{name}={value!r}: expected a group of keys: {', '.join(group.__annotations__)}")
+        return UserError(
+            f"config.{name}={documents.shorten(value)}: expected a group of keys: {', '.join(group.__annotations__)}"
+        )
     if value is None:
         about = keys.keys_of(Config).get(name)
         return UserError(f"config.{name} is not set: expected {about.type.__name__ if about else 'a value'}")

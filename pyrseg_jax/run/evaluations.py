@@ -141,8 +141,7 @@ def _costing_only_the_figures(workdir: Workdir) -> Iterator[None]:
         workdir.check_present()
         yield
     except Exception as error:  # Matplotlib raises errors of any type
-        reason = str(error) if isinstance(error, UserError) else reason_of(error)
-        log.warning("figures could not be drawn (%s); the scores are complete without them", reason)
+        log.warning("figures could not be drawn (%s); the scores are complete without them", reason_of(error))
 
 
 def draw_predictions(config: Config, model: Segmenter, variables: dict, dataset: Dataset, workdir: Workdir) -> None:

@@ -115,9 +115,8 @@ def make_objective(config: Config) -> Callable:
     if config.model.representation == "pyramid":
         objective = PyramidObjective(config.model.strides, training.procedure, training.threshold, training.void)
     else:
-        min_kept = (
-            training.ohem_min_kept // training.accumulate
-        )  # the key counts the whole batch, the objective sees micro-batches
+        # The key counts the whole batch, and the objective sees micro-batches.
+        min_kept = training.ohem_min_kept // training.accumulate
         objective = PerPixelObjective(training.supervision, training.ohem_threshold, min_kept)
     context = CONTEXTS[config.model.context]
     if context.auxiliary is not None and training.auxiliary_weight:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pyrseg_jax.data.image_formats import IMAGE_SUFFIXES
+from pyrseg_jax.data.image_formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from pyrseg_jax.data.listing import entries_of, is_taken, passed_over
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting.pictures import PictureNames, names_of_pictures
@@ -141,7 +141,7 @@ def _labels_beside(folder: Path) -> dict[str, Path]:
     for place in (folder.absolute(), folder.resolve()):
         labels = place.parents[1] / "annotations" / place.name if place.parent.name == "images" else None
         if labels is not None and labels.is_dir():
-            found = [labels / name for name in entries_of(labels).files if is_taken(name, (".png",))]
+            found = [labels / name for name in entries_of(labels).files if is_taken(name, LABEL_SUFFIXES)]
             return {comparable(path.stem): path for path in found} | {path.stem: path for path in found}
     return {}
 

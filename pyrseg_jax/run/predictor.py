@@ -88,7 +88,11 @@ class ModelPredictor(Predictor):
         self._predict_whole = jax.jit(functools.partial(predict, model, threshold=threshold))
 
     def segment(self, image: UInt8[np.ndarray, "H W 3"]) -> Result:
-        """Segment one RGB image; the labels follow the whole protocol, the pyramid is that of the first view."""
+        """Segment one RGB image; the labels follow the whole protocol, the pyramid is that of the first view.
+
+        Raises:
+          UserError: if the image is too large, or the network's probabilities are not numbers.
+        """
         height, width = image.shape[:2]
         if height * width > MAX_PIXELS:
             raise UserError(

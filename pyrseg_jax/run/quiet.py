@@ -1,17 +1,19 @@
-"""Keep libraries from logging what a user cannot use, without touching how the user's program logs."""
+"""Keep libraries from logging what a user cannot use."""
 
 import contextlib
 import logging
 from collections.abc import Iterator
 
-# These log every file that they read or write, and stack traces for errors that a user gets as one line.
-LIBRARIES = ("absl", "orbax", "jax", "tensorflow_datasets", "etils", "grain", "asyncio")
+# These log every file that they read or write, or where their own caches are.
+NOISY_LIBRARIES = ("absl", "orbax", "jax", "tensorflow_datasets", "etils", "grain", "matplotlib")
+# Orbax logs stack traces here for errors that a user gets as one line.
+TRACING_LIBRARIES = ("absl", "asyncio")
 
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silence the libraries' loggers for the duration of the context, then set them as they were."""
-    loggers = [logging.getLogger(name) for name in LIBRARIES]
+    """Silence the libraries inside of the context, then set their loggers as they were: the program around us is the user's."""
+    loggers = [logging.getLogger(name) for name in {*NOISY_LIBRARIES, *TRACING_LIBRARIES}]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)

@@ -86,8 +86,9 @@ class Results:
         name, before = self._choose_name(result, naming)
         path = self.folder / name
         if before is not None:
-            changed = _differences(before.model_dump(), result)
-            if not changed and before.model_dump().get("level_miou") is not None and result["level_miou"] is None:
+            stored = before.model_dump()
+            changed = _differences(stored, result)
+            if not changed and stored.get("level_miou") is not None and result["level_miou"] is None:
                 log.info("%s holds the same scores already, with the analysis: it stays as it is", path)
                 return path
             if changed:
@@ -125,7 +126,7 @@ class Results:
     def _choose_name(self, result: Mapping[str, Any], naming: Naming) -> tuple[str, StoredResult | None]:
         """Choose the name of a result's file; also return the earlier result of the same identity that lies there."""
         names = list(_names_of(result, naming))
-        there = {name: self._read(name) for name in names if self._exists(name)}
+        there = {name: self._read(name) for name in self._names() if name in names}
         for name, found in there.items():  # a repeated evaluation belongs where it was before
             if found is not None and _is_same_protocol(found, result) and _is_same_data(found, result):
                 return name, found
@@ -147,9 +148,6 @@ class Results:
             return sorted(entry.name for entry in self.folder.iterdir() if entry.name.endswith(".json"))
         except OSError:  # there is no folder yet
             return []
-
-    def _exists(self, name: str) -> bool:
-        return name in self._names()
 
     def _read(self, name: str) -> StoredResult | None:
         """Read a result; None if it cannot be read."""

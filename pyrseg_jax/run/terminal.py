@@ -9,14 +9,11 @@ import warnings
 from typing import TextIO
 
 from pyrseg_jax.errors import escaped
+from pyrseg_jax.run.quiet import NOISY_LIBRARIES, TRACING_LIBRARIES
 
-PLAINLY = (
-    "pyrseg_plainly"  # how a stream writes characters that its encoding does not have; see `codecs.register_error`
-)
+# The name of our way to write characters that a stream's encoding does not have; see `codecs.register_error`.
+PLAINLY = "pyrseg_plainly"
 BROKEN_PIPE = 141  # what a shell reports after SIGPIPE: 128 + 13
-# These libraries log every file that they read or write, or where their own caches are.
-NOISY_LIBRARIES = ("absl", "orbax", "jax", "tensorflow_datasets", "etils", "grain", "matplotlib")
-TRACING_LIBRARIES = ("absl", "asyncio")  # Orbax logs stack traces here for errors that the user sees as one line
 # How to write characters of our messages where the terminal has only ASCII.
 _PLAIN = {
     "×": "x",

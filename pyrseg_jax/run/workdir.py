@@ -9,7 +9,6 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +24,7 @@ from pyrseg_jax.run import keys
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.results import Results
 from pyrseg_jax.storage import documents, lock
-from pyrseg_jax.storage.atomic import remove_leftovers, write_atomically
+from pyrseg_jax.storage.atomic import remove_leftovers, try_to_write, write_atomically
 from pyrseg_jax.storage.paths import is_remote, is_there
 
 log = logging.getLogger(__name__)
@@ -93,8 +92,7 @@ class Workdir:
             while not is_there(folder):
                 folder = folder.parent
             try:
-                with tempfile.TemporaryFile(dir=folder) as probe:
-                    probe.write(bytes(4096))  # a full disk may accept a file, but nothing in it
+                try_to_write(folder)
             except OSError as error:
                 raise _unwritable(folder, error) from error
 

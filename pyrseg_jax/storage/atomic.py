@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -52,6 +53,13 @@ def write_bytes_atomically(path: Path | epath.Path, content: Buffer) -> None:
         with _where_supported():
             os.fsync(descriptor)  # otherwise a power failure could leave the new name with no content
         partial.replace(path)
+
+
+def try_to_write(folder: Path | epath.Path) -> None:
+    """Raise OSError if a file cannot be written into a local folder; call this before hours of computing. Nothing is left there."""
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(bytes(4096))  # a full disk may accept a file, but nothing in it
+        probe.flush()
 
 
 def remove_leftovers(folder: Path | epath.Path, names: Iterable[str] = ()) -> list[str]:

@@ -12,17 +12,16 @@ from typing import Any, TypeVar
 from etils import epath
 from pydantic import BaseModel, ConfigDict, RootModel, TypeAdapter, ValidationError
 
-from pyrseg_jax.errors import UserError
+from pyrseg_jax.errors import UserError, first_line
 from pyrseg_jax.storage.paths import is_remote
 from pyrseg_jax.storage.regular_file import read_regular_file
 
 T = TypeVar("T")
 
 ADVICE = "restore the file"
+MAX_PLACE = 200  # characters of the names of nested keys; ours have at most 40
 MAX_SHOWN = 60  # characters of a value that an error message repeats
-MAX_BYTES = (
-    64 * 2**20
-)  # of a document; the largest that the package writes are reports of data sets, with some megabytes
+MAX_BYTES = 64 * 2**20  # of a document; the largest that the package writes, reports of data sets, have some megabytes
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it in front of UTF-8
 
 # What JSON calls the types that pydantic's errors speak of.
@@ -95,7 +94,7 @@ def parse_json(content: bytes | str, schema: type[T], name: os.PathLike[str] | s
     except ValidationError as error:
         raise UserError(f"{os.fspath(name)}: {describe_problem(error)}; {advice}") from error
     except (ValueError, RecursionError) as error:  # a repeated key, or an integer of more digits than Python reads
-        raise UserError(f"{os.fspath(name)}: {_first_line(error)}; {advice}") from error
+        raise UserError(f"{os.fspath(name)}: {first_line(error)}; {advice}") from error
     return found
 
 
@@ -106,12 +105,6 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         repeated = next(name for name in found if names.count(name) > 1)
         raise ValueError(f"the key {shorten(repeated)} occurs twice in one object")
     return found
-
-
-def _first_line(error: Exception) -> str:
-    """Describe why a value cannot be used: the first line of the error's message, or its type."""
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 @functools.cache
@@ -128,7 +121,8 @@ def describe_problem(error: ValidationError) -> str:
 def place_of(loc: tuple[int | str, ...]) -> str:
     """Write a place inside a document as `classes.names[3]`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
-    return text if text.isprintable() else repr(text)  # keys of a damaged file may hold line breaks
+    # Keys of a damaged file may hold line breaks, and may be as long as the file.
+    return text if text.isprintable() and len(text) <= MAX_PLACE else shorten(text)
 
 
 def describe(place: str, problem: Any) -> str:
@@ -159,9 +153,8 @@ def expectation(problem: Any) -> str:
         return "expected a finite number"
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, found {_kind_of(value)}"
-    return (
-        problem["msg"].removeprefix("Value error, ").replace("Input should be ", "expected ")
-    )  # of a validator of our own
+    # Pydantic puts "Value error" before the messages of our own validators.
+    return problem["msg"].removeprefix("Value error, ").replace("Input should be ", "expected ")
 
 
 def _kind_of(value: Any) -> str:

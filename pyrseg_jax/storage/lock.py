@@ -44,7 +44,7 @@ def locked(path: Path) -> Iterator[None]:
       UserError: if another process holds the lock; the message names that process. Also if the path is not a regular file.
       OSError: if the file cannot be written.
     """
-    descriptor = _open(path)
+    descriptor = open_lock_file(path)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,7 +64,13 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open(path: Path) -> int:
+def open_lock_file(path: Path) -> int:
+    """Open a file to lock it, created if necessary, and return its descriptor.
+
+    Raises:
+      UserError: if there is something else than a regular file: locking must not change what a link leads to, or wait at a pipe.
+      OSError: if the file cannot be written.
+    """
     try:
         found = path.lstat().st_mode
     except FileNotFoundError:

@@ -30,10 +30,22 @@ def read_regular_file(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
       OSError: if it cannot be read.
     """
     with open_regular_file(path, max_bytes) as file:
-        data = file.read(max_bytes + 1)  # files in /proc have no size until they are read
+        # In two parts, because Python sets aside memory for as many bytes as it is asked for. The second part is empty but for a
+        # file that grows, or one in /proc, which has no size until it is read.
+        data = file.read(os.fstat(file.fileno()).st_size + 1)
+        data += file.read(max_bytes + 1 - len(data)) if data else b""
     if len(data) > max_bytes:
         raise _too_large(path, len(data), max_bytes)
     return data
+
+
+def unreadable(path: Path, error: OSError | MemoryError) -> UserError:
+    """Explain in one line, the same everywhere, why a file that was listed cannot be read."""
+    if isinstance(error, MemoryError):
+        return UserError(f"{path} cannot be read (there is not enough memory): close other programs")
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return UserError(f"{path} is a link to {os.readlink(path)}, which does not exist: repair or remove it")
+    return UserError(f"{path} cannot be read ({error.strerror or error}): check the disk and the permissions")
 
 
 def open_regular_file(path: Path, max_bytes: int = MAX_BYTES) -> io.BufferedIOBase:

@@ -3,13 +3,12 @@
 import io
 import zipfile
 from collections.abc import Mapping
-from typing import BinaryIO, cast
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage.documents import shorten
+from pyrseg_jax.storage.zip_directory import open_zip
 
-MAX_DIRECTORY_BYTES = 8 * 2**20  # the list of parts: about 50 bytes and a name for each
-IS_ENCRYPTED = 0x1  # a bit of a part's flags
+MAX_DIRECTORY_BYTES = 8 * 2**20  # of the list of parts: some hundred thousand
 UNUSUAL_FLAGS = 0x1 | 0x20 | 0x40 | 0x2000  # encrypted in one of three ways, or a patch of another file
 
 
@@ -26,10 +25,8 @@ class StoredZip:
     """
 
     def __init__(self, file: io.BufferedIOBase):
-        source = _Limited(file)
-        self._zip = zipfile.ZipFile(cast(BinaryIO, source))
-        source.limit = None  # from here on, the sizes of the parts are known and checked
-        self._parts = _check(self._zip.infolist(), source.size)
+        self._zip = open_zip(file, MAX_DIRECTORY_BYTES)
+        self._parts = _check(self._zip.infolist(), file.seek(0, io.SEEK_END))
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -42,32 +39,6 @@ class StoredZip:
         if len(content) != self._parts[name].file_size:
             raise zipfile.BadZipFile(f"{name!r} is cut off")
         return content
-
-
-class _Limited:
-    """A file that refuses to read the list of parts when that is too large: the standard library reads all of it at once."""
-
-    def __init__(self, file: io.BufferedIOBase):
-        self._file = file
-        self.size = file.seek(0, 2)
-        self.limit: int | None = MAX_DIRECTORY_BYTES
-
-    def read(self, size: int = -1) -> bytes:
-        if self.limit is None:
-            return self._file.read(size)
-        content = self._file.read(self.limit + 1 if size is None or size < 0 else min(size, self.limit + 1))
-        if len(content) > self.limit:
-            raise UserError(f"its list of parts takes more than {self.limit >> 20} MiB")
-        return content
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seekable(self) -> bool:
-        return True
 
 
 def _check(parts: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:

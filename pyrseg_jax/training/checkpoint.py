@@ -16,7 +16,13 @@ from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.paths import is_remote
-from pyrseg_jax.training.checkpoint_files import check_kinds, first_line, free_name, naming_metadata, remove_unfinished
+from pyrseg_jax.training.checkpoint_files import (
+    check_kinds,
+    free_name,
+    naming_metadata,
+    remove_unfinished,
+    short_reason,
+)
 from pyrseg_jax.training.checksums import checksums, differing
 from pyrseg_jax.training.scores import BestScored, Scores
 from pyrseg_jax.training.step import TrainState
@@ -232,7 +238,7 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise errors of any type, for example for a full disk
             self._has_failed = True
             raise UserError(
-                f"{self._directory}: a checkpoint could not be written ({first_line(error)}); those before it are intact: make "
+                f"{self._directory}: a checkpoint could not be written ({short_reason(error)}); those before it are intact: make "
                 "room or restore access, then start the same command again, which continues from the last checkpoint"
             ) from error
 
@@ -264,7 +270,7 @@ def _fail_together(read: Callable[[], T]) -> T:
         found = read()
     # Orbax and TensorStore raise errors of any type, even bare `Exception`s, for missing, truncated or garbled files.
     except Exception as error:
-        problem = first_line(error)
+        problem = short_reason(error)
     problem = next((p for p in processes.gather(problem) if p is not None), None)
     if problem is not None:
         raise ValueError(problem)

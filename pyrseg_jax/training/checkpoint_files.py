@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from etils import epath
 from pydantic import ConfigDict, Field
 
-from pyrseg_jax.errors import UserError, naming_file
+from pyrseg_jax.errors import UserError, first_line, naming_file
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.paths import is_remote, is_there
 from pyrseg_jax.storage.regular_file import kind_of
@@ -80,11 +80,11 @@ def naming_metadata(directory: epath.Path) -> Iterator[None]:
             raise
 
 
-def first_line(error: Exception) -> str:
-    """Shorten a message; TensorStore names all paths before the system's reason, such as "No space left on device"."""
-    text = str(error).strip() or type(error).__name__
+def short_reason(error: Exception) -> str:
+    """Shorten a message of Orbax; TensorStore names all paths before the system's reason: "No space left on device"."""
+    text = str(error)
     shapes = re.search(r"Requested shape: (\([\d, ]*\)) is not compatible with the stored shape: (\([\d, ]*\))", text)
     if shapes:
         return f"an array has the shape {shapes[2]}, and that of the network has {shapes[1]}"
     said = re.search(r"([^:]+) \[os_error_code", text)
-    return said[1].strip() if said else text.split("\n")[0].partition(". See full TensorStore details")[0][:200]
+    return said[1].strip() if said else first_line(error).partition(". See full TensorStore details")[0][:200]

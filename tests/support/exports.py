@@ -49,10 +49,10 @@ def toy_variables() -> dict:
     return toy().init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
 
 
-def write_toy(path: Path, variables: dict | None = None) -> Path:
+def write_toy(path: Path, variables: dict | None = None, sizes: tuple[tuple[int, int], ...] = SIZES) -> Path:
     """Write it as an exported model, and return the path."""
     about = {"step": 7, "initialisation": "random", "run": "0123456789abcdef"}
-    write_export(path, toy(), variables or toy_variables(), ade_layout(CLASSES), SIZES, 0.5, about)
+    write_export(path, toy(), variables or toy_variables(), ade_layout(CLASSES), sizes, 0.5, about)
     return path
 
 

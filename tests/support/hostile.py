@@ -17,9 +17,8 @@ from pyrseg_jax.errors import UserError, escaped
 
 MAX_SECONDS = 5.0
 MAX_LINE = 2000  # characters: a path, a name of a class and a reason of another library, each at its longest
-MEMORY = (
-    6 * 2**30
-)  # bytes that reading one small file may add to the address space: pixels in RGB and two copies of them
+# Bytes that reading one small file may add to the address space: pixels in RGB and two copies of them.
+MEMORY = 6 * 2**30
 NO_MEMORY = "there is not enough memory"  # how `errors.reason_of` describes a MemoryError
 
 # What a reader may never do. The names are those of Python's audit events.

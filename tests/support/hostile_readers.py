@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from pyrseg_jax.data.zip_archive import ZipArchive
 
 from pyrseg_jax.data.archive import open_archive
 from pyrseg_jax.data.datasets.folder import read_class_names
 from pyrseg_jax.data.decode import decode_image, decode_label, decode_pair, size_of
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.data.mat_labels import mat_to_png
+from pyrseg_jax.data.zip_archive import ZipArchive
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage.names import MAX_BYTES, file_name_of
 
@@ -177,7 +177,7 @@ READERS: dict[str, Reader] = {
     "image": Reader(read_image, "image", ("pyrseg_jax", "PIL")),
     "label": Reader(read_label, "image", ("pyrseg_jax", "PIL")),
     "pair": Reader(read_pair, "pair", ("pyrseg_jax", "PIL")),
-    "mat": Reader(read_mat, "mat", ("pyrseg_jax", "scipy.io", "h5py")),
+    "mat": Reader(read_mat, "mat", ("pyrseg_jax", "h5py")),
     "zip": Reader(read_zip, "zip", ("pyrseg_jax",)),
     "export": Reader(read_export, "zip", ("pyrseg_jax", "jax._src.export", "numpy.lib")),
     "document": Reader(read_document, "json"),

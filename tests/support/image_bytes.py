@@ -75,7 +75,7 @@ def write_tiff(
     rows_per_strip: int | None = None,
     tags: dict[int, tuple[int, list[int]]] | None = None,
 ) -> bytes:
-    """Write a TIFF with one number per pixel; `tags` are further tags: number -> (type 3 or 4, values)."""
+    """Write a TIFF with one number per pixel; `tags` are further tags: number -> (type 2, 3 or 4, values)."""
     height, width = values.shape
     if bits >= 8:
         kind = {1: "u", 2: "i", 3: "f"}[sample_format]
@@ -102,7 +102,8 @@ def _tiff_with(tags: dict[int, tuple[int, list[int]]], body: bytes, order: str) 
     start = 8 + len(body)
     entries, extra, place = b"", b"", start + 2 + 12 * len(tags) + 4
     for number, (kind, numbers) in sorted(tags.items()):
-        packed = struct.pack(f"{order}{len(numbers)}{'H' if kind == 3 else 'I'}", *numbers)
+        letter = {2: "B", 3: "H", 4: "I"}[kind]
+        packed = struct.pack(f"{order}{len(numbers)}{letter}", *numbers)
         inside = packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack(order + "I", place + len(extra))
         extra += packed if len(packed) > 4 else b""
         entries += struct.pack(order + "HHI", number, kind, len(numbers)) + inside

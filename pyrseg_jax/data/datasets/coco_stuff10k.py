@@ -32,7 +32,7 @@ def list_splits(archive: Archive) -> dict[str, ArchiveSource]:
     Raises:
       UserError: naming the list and the line, if a file is missing or a name is listed twice.
     """
-    from pyrseg_jax.data.mat_labels import mat_to_png  # imports SciPy and h5py
+    from pyrseg_jax.data.mat_labels import mat_to_png  # imports h5py
 
     seen: dict[str, str] = {}
     folders = {

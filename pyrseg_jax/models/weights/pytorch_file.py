@@ -90,8 +90,9 @@ def _check_zip(file: io.BufferedIOBase, path: Path) -> None:
         try:
             StoredZip(file)
         except Exception as error:
-            reason = str(error) if isinstance(error, UserError) else reason_of(error)
-            raise UserError(f"{path} cannot be read as PyTorch weights ({reason}): download it again") from error
+            raise UserError(
+                f"{path} cannot be read as PyTorch weights ({reason_of(error)}): download it again"
+            ) from error
     file.seek(0)
 
 

@@ -70,9 +70,8 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
                 )
             dtype, (first, last) = DTYPES[about.dtype], about.data_offsets
             num_numbers = math.prod(about.shape)
-            is_possible = (
-                math.prod(side or 1 for side in about.shape) < MAX_BYTES
-            )  # NumPy multiplies the sides of empty arrays, too
+            # NumPy multiplies the sides of empty arrays, too.
+            is_possible = math.prod(side or 1 for side in about.shape) < MAX_BYTES
             if (
                 first != end
                 or last - first != num_numbers * dtype.itemsize
