@@ -35,7 +35,7 @@ def load(path: str | Path, step: int | None = None) -> Predictor:
 def _load(place: epath.Path, step: int | None) -> Predictor:
     if place.is_file():
         return ExportedPredictor(read_export(Path(place)))
-    if place.parent.name == "checkpoints" and place.name.isdigit() and step is None:
+    if place.parent.name == "checkpoints" and place.name.isdecimal() and step is None:
         place, step = place.parent.parent, int(place.name)
     elif place.name == "checkpoints":
         place = place.parent

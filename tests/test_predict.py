@@ -482,6 +482,11 @@ def test_loading_is_quiet_and_leaves_the_logging_of_the_user_alone(run, tmp_path
     assert "".join(capfd.readouterr()) == ""
 
 
+def test_a_folder_of_a_checkpoint_whose_name_only_looks_like_a_number_is_one_clear_line(run):
+    with pytest.raises(UserError, match="there is no model here"):
+        pyrseg_jax.load(f"{run[1].checkpoints}/²")
+
+
 def test_weights_that_are_not_numbers_give_no_labels(run):
     config, workdir = run
     label_space = workdir.read_label_space()

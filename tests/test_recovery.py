@@ -556,6 +556,17 @@ def test_what_a_training_without_its_checkpoints_removes_is_named(tmp_path, capl
     assert "removed 2 lines of steps after 0, which will be trained again" in caplog.text
 
 
+def test_a_checkpoint_that_was_set_aside_before_stays(tmp_path, two):
+    folder = copy_of(two, tmp_path)
+    (folder / "damaged-4").mkdir()
+    (folder / "damaged-4" / "kept").write_text("an earlier one")
+    checkpoints = Checkpoints(folder)
+    checkpoints.set_aside_after(2)
+    checkpoints.close()
+    assert (folder / "damaged-4" / "kept").read_text() == "an earlier one"
+    assert (folder / "damaged-4-2" / "_CHECKPOINT_METADATA").is_file()
+
+
 def test_a_named_pipe_among_the_checkpoints_is_named_and_not_waited_for(tmp_path, two):
     directory = copy_of(two, tmp_path)
     metadata = directory / "4" / "_CHECKPOINT_METADATA"

@@ -16,7 +16,13 @@ from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.paths import is_remote
-from pyrseg_jax.training.checkpoint_files import check_kinds, naming_metadata, remove_unfinished, short_reason
+from pyrseg_jax.training.checkpoint_files import (
+    check_kinds,
+    free_name,
+    naming_metadata,
+    remove_unfinished,
+    short_reason,
+)
 from pyrseg_jax.training.checksums import checksums, differing
 from pyrseg_jax.training.scores import BestScored, Scores
 from pyrseg_jax.training.step import TrainState
@@ -197,12 +203,9 @@ class Checkpoints:
         They are not deleted: perhaps the checkpoint is intact and the disk was at fault.
         """
         for newer in self.steps():
-            if newer > step:
-                aside = self._directory / f"damaged-{newer}"
-                if processes.is_first():
-                    if aside.exists():
-                        aside.rmtree()
-                    (self._directory / str(newer)).rename(aside)
+            if newer > step and processes.is_first():
+                aside = free_name(self._directory / f"damaged-{newer}")
+                (self._directory / str(newer)).rename(aside)
                 log.warning("checkpoint %d was moved to %s; delete that folder if you do not need it", newer, aside)
         processes.wait_for_all("damaged checkpoints are out of the way")
         self._manager.reload()

@@ -1,6 +1,7 @@
 """The files below a folder of checkpoints, and what Orbax says of them in its errors."""
 
 import contextlib
+import itertools
 import os
 import re
 import stat
@@ -12,7 +13,7 @@ from pydantic import ConfigDict, Field
 
 from pyrseg_jax.errors import UserError, first_line, naming_file
 from pyrseg_jax.storage import documents
-from pyrseg_jax.storage.paths import is_remote
+from pyrseg_jax.storage.paths import is_remote, is_there
 from pyrseg_jax.storage.regular_file import kind_of
 
 METADATA = "_CHECKPOINT_METADATA"  # Orbax's own file in each checkpoint
@@ -43,6 +44,12 @@ def remove_unfinished(directory: epath.Path) -> list[str]:
     for entry in found:
         entry.rmtree(missing_ok=True) if entry.is_dir() else entry.unlink()
     return [entry.name for entry in found]
+
+
+def free_name(path: epath.Path) -> epath.Path:
+    """Return the path, or where something has this name already, the first free one of PATH-2, PATH-3, …"""
+    names = itertools.chain([path.name], (f"{path.name}-{number}" for number in itertools.count(2)))
+    return next(found for name in names if not is_there(found := path.parent / name))
 
 
 def check_kinds(directory: epath.Path) -> None:
