@@ -8,7 +8,8 @@ from PIL import Image
 from support.data_sets import CLASSES, draw_pair
 
 from pyrseg_jax.conventions import VOID
-from pyrseg_jax.data import decode, fast_decode
+from pyrseg_jax.data import decode
+from pyrseg_jax.data.images import fast_decode
 from pyrseg_jax.data.label_space import LabelSpace, ade_layout
 from pyrseg_jax.errors import UserError
 

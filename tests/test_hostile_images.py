@@ -13,10 +13,10 @@ from support.data_sets import CLASSES, draw_pair
 from support.image_bytes import exif_with, jpeg_with_exif, png_chunk, write_png, write_tiff
 
 from pyrseg_jax.data import decode
-from pyrseg_jax.data.claimed_size import MAX_PIXELS
-from pyrseg_jax.data.image_formats import AVIF_IS_READ, IMAGE_SUFFIXES, SUFFIXES, kind_of_image
+from pyrseg_jax.data.images.claimed_size import MAX_PIXELS
+from pyrseg_jax.data.images.image_formats import AVIF_IS_READ, IMAGE_SUFFIXES, SUFFIXES, kind_of_image
+from pyrseg_jax.data.images.orientation import orientation_of
 from pyrseg_jax.data.label_space import ade_layout
-from pyrseg_jax.data.orientation import orientation_of
 from pyrseg_jax.errors import UserError
 
 SPACE = ade_layout(CLASSES)

@@ -10,7 +10,7 @@ from support.data_sets import write_folder
 
 from pyrseg_jax.data.archive import FolderArchive
 from pyrseg_jax.data.catalog import open_dataset
-from pyrseg_jax.data.image_formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
+from pyrseg_jax.data.images.image_formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from pyrseg_jax.data.listing import is_taken
 from pyrseg_jax.data.pairs import list_pairs, remarks_on
 from pyrseg_jax.errors import UserError

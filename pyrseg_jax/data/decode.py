@@ -6,14 +6,13 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from pyrseg_jax.data.fast_decode import decode_gray_png, decode_upright_jpeg
-from pyrseg_jax.data.image_formats import IMAGE_FORMATS, LABEL_FORMATS
-from pyrseg_jax.data.jpeg_header import read_jpeg_header
-from pyrseg_jax.data.jpeg_scan import ends_early, has_end, may_end_early
-from pyrseg_jax.data.label_samples import check_label_file, stored_samples, with_palette
-from pyrseg_jax.data.label_space import LabelSpace
-from pyrseg_jax.data.open_image import ACTION, ADVICE, load_image, open_image, recognize
-from pyrseg_jax.data.orientation import (
+from pyrseg_jax.data.images.fast_decode import decode_gray_png, decode_upright_jpeg
+from pyrseg_jax.data.images.image_formats import IMAGE_FORMATS, LABEL_FORMATS
+from pyrseg_jax.data.images.jpeg_header import read_jpeg_header
+from pyrseg_jax.data.images.jpeg_scan import ends_early, has_end, may_end_early
+from pyrseg_jax.data.images.label_samples import check_label_file, stored_samples, with_palette
+from pyrseg_jax.data.images.open_image import ACTION, ADVICE, load_image, open_image, recognize
+from pyrseg_jax.data.images.orientation import (
     UPRIGHT,
     find_orientation,
     orientation_of,
@@ -21,7 +20,8 @@ from pyrseg_jax.data.orientation import (
     size_when_turned,
     turned,
 )
-from pyrseg_jax.data.photograph import say_once, to_array
+from pyrseg_jax.data.images.photograph import say_once, to_array
+from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.source import Record
 from pyrseg_jax.errors import UserError, naming_file
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from pyrseg_jax.data.image_formats import UNREADABLE_SUFFIXES
+from pyrseg_jax.data.images.image_formats import UNREADABLE_SUFFIXES
 from pyrseg_jax.errors import escaped
 
 MAX_NAMED = 3  # folders that a line names

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from jaxtyping import Num
 
-from pyrseg_jax.data.claimed_size import MAX_DEFLATE
+from pyrseg_jax.data.images.claimed_size import MAX_DEFLATE
 from pyrseg_jax.data.mat_variable import DamagedError, WrongKindError, check_shape
 
 _DEFLATE, _SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE

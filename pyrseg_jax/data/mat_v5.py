@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Num
 
-from pyrseg_jax.data.claimed_size import MAX_DEFLATE
+from pyrseg_jax.data.images.claimed_size import MAX_DEFLATE
 from pyrseg_jax.data.mat_variable import DamagedError, Variable, check_shape
 
 _NAME = re.compile(rb"[A-Za-z]\w{0,62}\Z", re.ASCII)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePath
 
 from pyrseg_jax.data.archive import Archive
-from pyrseg_jax.data.image_formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
+from pyrseg_jax.data.images.image_formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from pyrseg_jax.data.listing import is_taken, passed_over, say_passed_over
 from pyrseg_jax.data.near_names import find_similar, say_similar
 from pyrseg_jax.data.source import Record

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.decode import Pair
+from pyrseg_jax.data.images.orientation import orientation_of
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.loading import load_pair, may_pass, naming_pair
-from pyrseg_jax.data.orientation import orientation_of
 from pyrseg_jax.data.source import Record, Source
 from pyrseg_jax.data.threads import THREADS, ordered_map
 from pyrseg_jax.data.unit_cells import count_cells

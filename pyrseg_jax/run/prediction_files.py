@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pyrseg_jax.data.image_formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
+from pyrseg_jax.data.images.image_formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from pyrseg_jax.data.listing import entries_of, is_taken, passed_over
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting.pictures import PictureNames, names_of_pictures

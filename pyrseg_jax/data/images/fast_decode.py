@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from pyrseg_jax.data.claimed_size import MAX_PIXELS, min_bytes
-from pyrseg_jax.data.jpeg_header import JpegHeader, read_jpeg_header
-from pyrseg_jax.data.jpeg_scan import ends_early, may_end_early
-from pyrseg_jax.data.orientation import UPRIGHT, orientation_in
-from pyrseg_jax.data.png_chunks import GRAY, only_gray_samples, read_png_header
+from pyrseg_jax.data.images.claimed_size import MAX_PIXELS, min_bytes
+from pyrseg_jax.data.images.jpeg_header import JpegHeader, read_jpeg_header
+from pyrseg_jax.data.images.jpeg_scan import ends_early, may_end_early
+from pyrseg_jax.data.images.orientation import UPRIGHT, orientation_in
+from pyrseg_jax.data.images.png_chunks import GRAY, only_gray_samples, read_png_header
 
 # OpenCV refuses larger images; its own limits may be lower in the environment.
 _MAX_SIDE = 2**20

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from pyrseg_jax.data.tiff_layout import BITS, EXTRA_SAMPLES, PHOTOMETRIC, SAMPLE_FORMAT, SAMPLES_PER_PIXEL, tag
+from pyrseg_jax.data.images.tiff_layout import BITS, EXTRA_SAMPLES, PHOTOMETRIC, SAMPLE_FORMAT, SAMPLES_PER_PIXEL, tag
 from pyrseg_jax.errors import UserError
 
 log = logging.getLogger(__name__)

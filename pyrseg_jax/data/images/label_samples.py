@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Shaped
 from PIL import ImageFile
 
-from pyrseg_jax.data.png_chunks import read_png_header
-from pyrseg_jax.data.tiff_layout import BITS, COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT, SAMPLES_PER_PIXEL, tag
+from pyrseg_jax.data.images.png_chunks import read_png_header
+from pyrseg_jax.data.images.tiff_layout import BITS, COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT, SAMPLES_PER_PIXEL, tag
 from pyrseg_jax.errors import UserError
 
 # PIL's modes with one number per pixel. The indices of a palette image ("P") are the labels; its colors are only for display.

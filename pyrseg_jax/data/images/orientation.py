@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from pyrseg_jax.data.avif import open_avif
-from pyrseg_jax.data.jpeg_header import read_jpeg_header
-from pyrseg_jax.data.png_chunks import png_chunks
-from pyrseg_jax.data.tiff_directory import find_entry, upright_entry
+from pyrseg_jax.data.images.avif import open_avif
+from pyrseg_jax.data.images.jpeg_header import read_jpeg_header
+from pyrseg_jax.data.images.png_chunks import png_chunks
+from pyrseg_jax.data.images.tiff_directory import find_entry, upright_entry
 
 UPRIGHT = 1
 _TAG = 0x0112  # orientation, in the EXIF standard

@@ -19,13 +19,13 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from pyrseg_jax.data import jpeg_header, png_chunks
-from pyrseg_jax.data.avif import open_avif
-from pyrseg_jax.data.claimed_size import MAX_PIXELS, check_claimed_size
-from pyrseg_jax.data.image_formats import advice_for, kind_of_image
-from pyrseg_jax.data.orientation import without_orientation
-from pyrseg_jax.data.tiff_layout import check_tiff, describe_tiff, find_tiff_damage
-from pyrseg_jax.data.webp_size import webp_size
+from pyrseg_jax.data.images import jpeg_header, png_chunks
+from pyrseg_jax.data.images.avif import open_avif
+from pyrseg_jax.data.images.claimed_size import MAX_PIXELS, check_claimed_size
+from pyrseg_jax.data.images.image_formats import advice_for, kind_of_image
+from pyrseg_jax.data.images.orientation import without_orientation
+from pyrseg_jax.data.images.tiff_layout import check_tiff, describe_tiff, find_tiff_damage
+from pyrseg_jax.data.images.webp_size import webp_size
 from pyrseg_jax.errors import UserError, naming_file
 
 ACTION = "cannot be decoded as an image"

@@ -3,8 +3,8 @@
 A header of a few bytes can claim any size. Every compression has a limit that no file crosses, and it is checked first.
 """
 
-from pyrseg_jax.data.jpeg_header import read_jpeg_header
-from pyrseg_jax.data.png_chunks import num_raw_bytes, read_png_header
+from pyrseg_jax.data.images.jpeg_header import read_jpeg_header
+from pyrseg_jax.data.images.png_chunks import num_raw_bytes, read_png_header
 from pyrseg_jax.errors import UserError
 
 # Chosen: more than a satellite scene of 20,000 × 20,000 pixels. As RGB, this many pixels take 1.5 GB.

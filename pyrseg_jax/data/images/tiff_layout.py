@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from pyrseg_jax.data.tiff_directory import find_entry
+from pyrseg_jax.data.images.tiff_directory import find_entry
 from pyrseg_jax.errors import UserError
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
