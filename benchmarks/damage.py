@@ -206,8 +206,12 @@ def _loaded(run: Path, image: np.ndarray) -> tuple[bytes, bytes, tuple[str, ...]
 
 
 def _evaluation(run: Path) -> list[dict]:
-    files = sorted((run / "evaluation").glob("*.json"))
-    return [{k: v for k, v in json.loads(file.read_text()).items() if k not in CLOCK} for file in files]
+    """Return the results in a run; of a damaged file, which stays where it is, the new result beside it."""
+    found = []
+    for file in sorted((run / "evaluation").glob("*.json")):
+        with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
+            found.append({k: v for k, v in json.loads(file.read_text()).items() if k not in CLOCK})
+    return found
 
 
 def damage_export(root: Path, num_flips: int) -> Outcomes:

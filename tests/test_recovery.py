@@ -270,6 +270,23 @@ def test_the_best_is_known_after_a_restart_and_forgotten_with_its_step(tmp_path)
     checkpoints.close()
 
 
+def test_a_checkpoint_is_not_restored_under_other_class_names(tmp_path):
+    """A flipped bit in the classes.json of a run would otherwise rename a class."""
+    checkpoints = Checkpoints(tmp_path / "run", about={"classes": ("sky", "road")})
+    checkpoints.save(2, small_state(2))
+    checkpoints.close()
+    for names, message in (
+        (("sky", "roaf"), "it was trained with 'road' where the run's classes.json now has 'roaf'"),
+        (("sky", "road", "car"), "it was trained with '2 classes' where the run's classes.json now has '3 classes'"),
+    ):
+        checkpoints = Checkpoints(tmp_path / "run", is_reader=True, about={"classes": names})
+        with pytest.raises(UserError, match=message):
+            checkpoints.restore(replicated_abstract())
+    for about in ({"classes": ("sky", "road")}, None):
+        checkpoints = Checkpoints(tmp_path / "run", is_reader=True, about=about)
+        assert int(checkpoints.restore(replicated_abstract()).step) == 2
+
+
 @contextlib.contextmanager
 def files_up_to(num_bytes):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -107,7 +107,7 @@ def _opened(config: Config, workdir: Workdir, label_space: LabelSpace, start: St
         processes.on_first(lambda: held.enter_context(workdir.lock()))
         origin = start.origin if start else None
         processes.on_first(lambda: workdir.open_for_training(config, label_space, origin))
-        about = {"config": config_lib.to_values(config)}
+        about = {"config": config_lib.to_values(config), "classes": label_space.names}
         checkpoints = Checkpoints(workdir.checkpoints, config.training.keep_last, about=about)
         with contextlib.closing(checkpoints):
             yield checkpoints

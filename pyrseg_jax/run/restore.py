@@ -40,7 +40,8 @@ def restore(config: Config, model: Segmenter, workdir: Workdir, sharding, step: 
     if not workdir.checkpoints.is_dir():
         found = "is not a folder" if is_there(workdir.checkpoints) else "is missing"
         raise UserError(f"{workdir.checkpoints} {found}: train first, or give the folder of a run with --workdir")
-    checkpoints = Checkpoints(workdir.checkpoints, is_reader=True)
+    about = {"classes": workdir.read_label_space().names}
+    checkpoints = Checkpoints(workdir.checkpoints, is_reader=True, about=about)
     try:
         found = checkpoints.restore_variables(abstract_on(abstract, sharding), step)
     finally:

@@ -34,11 +34,12 @@ VARIABLES, TRAINING, ABOUT = "variables", "training", "about"  # the items of a 
 
 
 class About(documents.Document):
-    """The item `about` of a checkpoint: checksums by item and array. What else it says is for people."""
+    """The item `about` of a checkpoint: checksums by item and array, and the class names. What else it says is for people."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     checksums: dict[str, dict[str, str]]
+    classes: tuple[str, ...] = ()  # older checkpoints do not name them
 
 
 class Checkpoints:
@@ -53,7 +54,8 @@ class Checkpoints:
       directory: the folder, on a local disk or in remote storage (gs://…).
       keep_last: number of checkpoints to keep besides the best one.
       is_reader: whether to read only. Then nothing is written or cleaned up, not even what another process is currently writing.
-      about: a description that is stored with each checkpoint, for example the configuration.
+      about: a description that is stored with each checkpoint, for example the configuration. A checkpoint whose `classes` are
+        others than those in here is not restored.
 
     Raises:
       UserError: if the folder holds a named pipe or a device, or Orbax cannot list it.
@@ -184,10 +186,11 @@ class Checkpoints:
                 for name, item in abstract_items.items()
             }
             try:
-                sums = About.model_validate(read_json.restore(folder / ABOUT)).checksums
+                about = About.model_validate(read_json.restore(folder / ABOUT))
             except ValidationError as error:
                 raise ValueError(f"{ABOUT}: {documents.describe_problem(error)}") from error
-            return found, {name: sums[name] for name in abstract_items}
+            self._check_classes(about.classes)
+            return found, {name: about.checksums[name] for name in abstract_items}
 
         found, expected = _fail_together(read)
         for name, sums in expected.items():
@@ -196,6 +199,15 @@ class Checkpoints:
                 more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
                 raise ValueError(f"{name}: the bits of {wrong[0]}{more} are not those that were saved")
         return found
+
+    def _check_classes(self, trained: tuple[str, ...]) -> None:
+        named = tuple(self._about.get("classes", ()))
+        if trained and named and trained != named:
+            pairs = zip(trained, named, strict=False)
+            theirs, ours = next(
+                ((a, b) for a, b in pairs if a != b), (f"{len(trained)} classes", f"{len(named)} classes")
+            )
+            raise ValueError(f"it was trained with {theirs!r} where the run's classes.json now has {ours!r}")
 
     def set_aside_after(self, step: int) -> None:
         """Rename unreadable checkpoints newer than `step` to `damaged-N`, because the run will save these steps again.
