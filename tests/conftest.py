@@ -1,12 +1,18 @@
 """Settings for all tests, made before JAX is imported."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# `nohup`, and shells that start a program in the background, ignore these signals, and the programs that tests start would inherit
+# that: a test that interrupts one would wait forever.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 # Tests run each program only a few times, so quick compilation matters more than speed. Every machine shows four CPU devices.
 # These are flags that every supported version of XLA knows: XLA ends the process when it meets an unknown one.
 FLAGS = [

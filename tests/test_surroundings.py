@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import unicodedata
 from pathlib import Path
@@ -27,11 +28,17 @@ FORGED = "x\nerror: forged\x1b[2J\u202egpj.\r"
 PROGRAM = [sys.executable, "-m", "pyrseg_jax.main"]
 VALIDATE = ["validate", "--config=scenes", "--config.data.name=folder"]
 
+LIMIT_S = 120  # of any program that is started here
+
 
 def start(command, **options):
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | options.pop("env", {})
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True, **options)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True, **options)
+    limit = threading.Timer(LIMIT_S, process.kill)  # for a test that reads what a program prints, and waits forever
+    limit.daemon = True
+    limit.start()
+    return process
 
 
 def in_shell(line, **environment):
