@@ -1,9 +1,7 @@
 """Files are written whole or not at all, and what a killed process leaves behind is removed without touching anything else."""
 
-import contextlib
 import errno
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.full_disk import files_up_to
 from support.runs import tiny_config
 
 from pyrseg_jax.data.label_space import ade_layout
@@ -22,16 +21,6 @@ from pyrseg_jax.storage.atomic import remove_leftovers, write_atomically, write_
 from pyrseg_jax.training.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parents[1]
-
-
-@contextlib.contextmanager
-def files_up_to(num_bytes):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @given(st.binary(max_size=99), st.binary(max_size=99))

@@ -8,7 +8,6 @@ import logging
 import os
 import random
 import re
-import resource
 import signal
 import socket
 import subprocess
@@ -27,6 +26,7 @@ from etils import epath
 from hypothesis import given
 from hypothesis import strategies as st
 from support import killed_runs
+from support.full_disk import files_up_to
 from support.runs import tiny_config
 from support.trees import assert_trees_equal
 
@@ -285,16 +285,6 @@ def test_a_checkpoint_is_not_restored_under_other_class_names(tmp_path):
     for about in ({"classes": ("sky", "road")}, None):
         checkpoints = Checkpoints(tmp_path / "run", is_reader=True, about=about)
         assert int(checkpoints.restore(replicated_abstract()).step) == 2
-
-
-@contextlib.contextmanager
-def files_up_to(num_bytes):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_gives_one_line_and_leaves_the_checkpoints_before(tmp_path):

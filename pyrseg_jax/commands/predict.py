@@ -84,7 +84,7 @@ def _predict_each(
         except UserError as error:
             missing = [str(error)]
             is_last = isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
-        except BaseException as error:  # Ctrl-C: the last line of the program shall say this, too
+        except BaseException as error:  # after Ctrl-C, the last line repeats this note
             error.add_note(f"{num_complete} of {len(planned)} images are complete")
             raise
         for problem in missing:

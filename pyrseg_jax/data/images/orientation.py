@@ -116,7 +116,7 @@ def _exif_of_avif(data: bytes) -> bytes:
     try:
         # The container can name a rotation, too; PIL writes it into the EXIF data.
         return open_avif(data).info.get("exif", b"")
-    except Exception:  # whoever decodes the file says what is wrong with it
+    except Exception:  # decoding the pixels will report the damage
         return b""
 
 
