@@ -554,7 +554,10 @@ def test_empty_folders_and_other_files_are_no_hindrance(tmp_path):
     for name in ("figures", "checkpoints", "photos"):
         (tmp_path / name).mkdir()
     (tmp_path / "photos" / "street.jpg").write_text("my own")
-    Workdir(str(tmp_path)).open_for_training(tiny_config(), ade_layout(("sky", "post")), "random")
+    workdir = Workdir(str(tmp_path))
+    workdir.open_for_training(tiny_config(), ade_layout(("sky", "post")), "random")
+    assert workdir.has_run() and workdir.read_label_space().names == ("sky", "post")
+    assert (tmp_path / "photos" / "street.jpg").read_text() == "my own"
 
 
 def test_what_a_training_without_its_checkpoints_removes_is_named(tmp_path, caplog):

@@ -1,7 +1,7 @@
 """Read one variable from a MATLAB 7.3 file, which is HDF5.
 
-HDF5 data can lie in other files, be composed of other data sets, or pass through filters from plug-ins. Whoever wrote the file
-decides. Here only data within the file itself, compressed by deflate or not at all, is touched.
+HDF5 data can lie in other files, be composed of other data sets, or pass through filters from plug-ins. The author of a
+file decides which. This module reads only data within the file itself, compressed by deflate or not at all.
 """
 
 import io
