@@ -104,6 +104,10 @@ def build_segmenter(
     resize: str = "half_pixel",
     dtype: str = "float32",
     remat: str = "off",
+    output_stride: int | None = None,
+    stem: str | None = None,
+    dilation: str | None = None,
+    multi_grid: Sequence[int] | None = None,
 ) -> Segmenter:
     """Build a segmenter from names and widths.
 
@@ -121,6 +125,7 @@ def build_segmenter(
       dtype: number format of the computation, a key of `DTYPES`. Parameters, batch statistics, softmax and loss are always
         float32.
       remat: the activations of the backbone's blocks that the backward pass recomputes, see `blocks.REMATS`.
+      output_stride, stem, dilation, multi_grid: variants of the backbone, see `backbones.resnet`; None: the backbone's default.
 
     Raises:
       ValueError: naming the argument, if its value is not one of these, or if the strides do not fit the backbone.
@@ -133,11 +138,21 @@ def build_segmenter(
     _check_choice("representation", representation, REPRESENTATIONS)
     spec, context_spec = _choose("backbone", backbone, BACKBONES), _choose("context", context, CONTEXTS)
     kind = _choose("dtype", dtype, DTYPES)
-    strides = default_strides(spec.output_stride) if strides is None else check_strides(strides)
+    output_px = spec.output_stride if output_stride is None else output_stride
+    strides = default_strides(output_px) if strides is None else check_strides(strides)
     num_levels = len(strides)
     has_auxiliary, is_per_pixel = context_spec.auxiliary is not None, representation == "per_pixel"
     return Segmenter(
-        backbone=_make_backbone(backbone, spec, dtype=kind, resize=resize, remat=remat),
+        backbone=make_backbone(
+            backbone,
+            dtype=kind,
+            resize=resize,
+            remat=remat,
+            output_stride=output_stride,
+            stem=stem,
+            dilation=dilation,
+            multi_grid=None if multi_grid is None else tuple(multi_grid),
+        ),
         context=context_spec.make(num_levels, semantic_width, key_width, kind),
         semantic_head=SemanticHead(
             num_classes, num_levels, is_projected=context_spec.is_projected or not is_per_pixel, dtype=kind
@@ -146,7 +161,7 @@ def build_segmenter(
         auxiliary_head=SemanticHead(num_classes, 1, dtype=kind) if has_auxiliary else None,
         representation=representation,
         strides=strides,
-        upsampling=upsampling_to(strides, spec.output_stride),
+        upsampling=upsampling_to(strides, output_px),
         reads=context_spec.reads,
         auxiliary_stage=_auxiliary_stage(context_spec, spec),
     )
@@ -195,23 +210,34 @@ def _auxiliary_stage(context: ContextSpec, backbone: BackboneSpec) -> int | None
 
 
 # A backbone that does not take one of these options behaves as if it had this value.
-_OPTIONS = {"resize": "half_pixel", "remat": "off"}
+_OPTIONS = {
+    "resize": "half_pixel",
+    "remat": "off",
+    "output_stride": None,
+    "stem": None,
+    "dilation": None,
+    "multi_grid": None,
+}
 
 
-def _make_backbone(name: str, spec: BackboneSpec, **options: Any) -> nn.Module:
-    """Make a backbone with those options that its constructor takes."""
-    check_options(name, spec, **{option: options[option] for option in _OPTIONS})
+def make_backbone(name: str, **options: Any) -> nn.Module:
+    """Make a backbone with those options that its constructor takes.
+
+    Args:
+      name: a key of `BACKBONES`.
+      options: arguments of `BackboneSpec.make`.
+
+    Raises:
+      ValueError: if an option like `resize` is set for a backbone that does not have it, or to a value that it does not have.
+    """
+    spec = _choose("backbone", name, BACKBONES)
     accepted = inspect.signature(spec.make).parameters
-    return spec.make(
-        **{option: value for option, value in options.items() if option in accepted or option not in _OPTIONS}
-    )
-
-
-def check_options(name: str, spec: BackboneSpec, **options: str) -> None:
-    """Raise ValueError if `resize` or `remat` is set for a backbone whose constructor does not take it."""
-    accepted = inspect.signature(spec.make).parameters
+    given = {}
     for option, value in options.items():
-        if option not in accepted and value != _OPTIONS[option]:
-            raise ValueError(
-                f"{option}={value!r}: the backbone {name!r} has no such option; leave it at {_OPTIONS[option]!r}"
-            )
+        unset = _OPTIONS.get(option)
+        if option in accepted or option not in _OPTIONS:
+            if value is not None:
+                given[option] = value
+        elif value != unset:
+            raise ValueError(f"{option}={value!r}: the backbone {name!r} has no such option; leave it at {unset!r}")
+    return spec.make(**given)
