@@ -101,13 +101,8 @@ def build_segmenter(
     semantic_width: int = 512,
     key_width: int = 256,
     unity_width: int = 128,
-    resize: str = "half_pixel",
     dtype: str = "float32",
-    remat: str = "off",
-    output_stride: int | None = None,
-    stem: str | None = None,
-    dilation: str | None = None,
-    multi_grid: Sequence[int] | None = None,
+    **options: Any,
 ) -> Segmenter:
     """Build a segmenter from names and widths.
 
@@ -121,11 +116,10 @@ def build_segmenter(
       semantic_width: D_s, channels inside the context module and of its output.
       key_width: channels of queries and keys in its attention.
       unity_width: D_u, channels inside the unity head.
-      resize: upsampling convention of the backbone, see `resample.resize`.
       dtype: number format of the computation, a key of `DTYPES`. Parameters, batch statistics, softmax and loss are always
         float32.
-      remat: the activations of the backbone's blocks that the backward pass recomputes, see `blocks.REMATS`.
-      output_stride, stem, dilation, multi_grid: variants of the backbone, see `backbones.resnet`; None: the backbone's default.
+      options: options of the backbone: `resize` (upsampling convention, see `resample.resize`), `remat` (what the backward pass
+        recomputes, see `blocks.REMATS`), `output_stride`, and others that its class has. None is the backbone's default.
 
     Raises:
       ValueError: naming the argument, if its value is not one of these, or if the strides do not fit the backbone.
@@ -138,30 +132,19 @@ def build_segmenter(
     _check_choice("representation", representation, REPRESENTATIONS)
     spec, context_spec = _choose("backbone", backbone, BACKBONES), _choose("context", context, CONTEXTS)
     kind = _choose("dtype", dtype, DTYPES)
-    output_px = spec.output_stride if output_stride is None else output_stride
-    strides = default_strides(output_px) if strides is None else check_strides(strides)
+    output_stride = options.get("output_stride") or spec.output_stride
+    strides = default_strides(output_stride) if strides is None else check_strides(strides)
     num_levels = len(strides)
-    has_auxiliary, is_per_pixel = context_spec.auxiliary is not None, representation == "per_pixel"
+    is_projected = context_spec.is_projected or representation != "per_pixel"
     return Segmenter(
-        backbone=make_backbone(
-            backbone,
-            dtype=kind,
-            resize=resize,
-            remat=remat,
-            output_stride=output_stride,
-            stem=stem,
-            dilation=dilation,
-            multi_grid=None if multi_grid is None else tuple(multi_grid),
-        ),
+        backbone=make_backbone(backbone, dtype=kind, **options),
         context=context_spec.make(num_levels, semantic_width, key_width, kind),
-        semantic_head=SemanticHead(
-            num_classes, num_levels, is_projected=context_spec.is_projected or not is_per_pixel, dtype=kind
-        ),
+        semantic_head=SemanticHead(num_classes, num_levels, is_projected, dtype=kind),
         unity_head=UnityHead(num_levels, unity_width, dtype=kind) if representation == "pyramid" else None,
-        auxiliary_head=SemanticHead(num_classes, 1, dtype=kind) if has_auxiliary else None,
+        auxiliary_head=SemanticHead(num_classes, 1, dtype=kind) if context_spec.auxiliary else None,
         representation=representation,
         strides=strides,
-        upsampling=upsampling_to(strides, output_px),
+        upsampling=upsampling_to(strides, output_stride),
         reads=context_spec.reads,
         auxiliary_stage=_auxiliary_stage(context_spec, spec),
     )

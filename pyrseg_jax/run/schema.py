@@ -95,10 +95,10 @@ class Model:
     output_stride: int | None = key(
         None, "Stride of the last stage of a ResNet: 8, 16 or 32. None takes the backbone's default.", unit="px"
     )
-    stem: Annotated[str, OneOf(choices.stems)] | None = key(
+    stem: Annotated[str | None, OneOf(choices.stems)] = key(
         None, "First layers of a ResNet. None takes the backbone's default."
     )
-    dilation: Annotated[str, OneOf(choices.dilation_rules)] | None = key(
+    dilation: Annotated[str | None, OneOf(choices.dilation_rules)] = key(
         None, "Dilation of the first block of a ResNet's dilated stages. None takes the backbone's default."
     )
     multi_grid: tuple[StrictInt, ...] | None = key(
