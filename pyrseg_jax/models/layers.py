@@ -25,25 +25,29 @@ zero_init = nn.initializers.zeros
 PYRAMID_SAMPLING_SIZES = (1, 3, 6, 8)  # bins per side of each pooled map: 110 tokens in all; Sec. 3.3
 
 
-def conv(features: int, kernel: int, stride: int = 1, *, dtype: DTypeLike, name: str | None = None) -> nn.Conv:
+def conv(
+    features: int, kernel: int, stride: int = 1, dilation: int = 1, *, dtype: DTypeLike, name: str | None = None
+) -> nn.Conv:
     """Make a square convolution without a bias, for a batch normalization to follow.
 
-    The output has the input's size, divided by the stride. The padding is explicit, (kernel - 1) / 2 on both sides: "SAME" pads a
-    stride-2 convolution on one side only, which would shift the output by a pixel against published weights.
+    The output has the input's size, divided by the stride. The padding is explicit, dilation · (kernel - 1) / 2 on both sides:
+    "SAME" pads a stride-2 convolution on one side only, which would shift the output by a pixel against published weights.
 
     Args:
       features: channels of the output.
       kernel: side of the kernel, odd.
       stride: positions from one output to the next.
+      dilation: positions from one tap of the kernel to the next.
       dtype: number format of the computation. The kernel is stored as float32.
       name: name of the module.
     """
-    pad = (kernel - 1) // 2
+    pad = dilation * (kernel - 1) // 2
     return nn.Conv(
         features,
         (kernel, kernel),
         (stride, stride),
         padding=((pad, pad), (pad, pad)),
+        kernel_dilation=(dilation, dilation),
         use_bias=False,
         kernel_init=hidden_init,
         conv_general_dilated=convolve_as_matrix_product if kernel == stride == 1 else None,
@@ -117,24 +121,33 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """A residual block of 1×1, 3×3 and 1×1 convolutions; the last one is four times as wide as the others.
 
-    A 1×1 convolution stands in the shortcut where the number of channels changes.
+    A 1×1 convolution stands in the shortcut where the size or the number of channels changes.
 
-    Source: He et al. 2016.
+    Attributes:
+      features: channels of the first two convolutions.
+      stride, dilation: of the 3×3 convolution.
+
+    Source: He et al. 2016, with the stride in the 3×3 convolution, as PyTorch's networks have it.
     """
 
     features: int
+    stride: int = 1
+    dilation: int = 1
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w 4*{self.features}"]:
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n _ _ 4*{self.features}"]:
         y = conv(self.features, 1, dtype=self.dtype, name="conv1")(x)
         y = BatchNorm(is_active=True, dtype=self.dtype, name="bn1")(y, train)
-        y = conv(self.features, 3, dtype=self.dtype, name="conv2")(y)
+        y = conv(self.features, 3, self.stride, self.dilation, dtype=self.dtype, name="conv2")(y)
         y = BatchNorm(is_active=True, dtype=self.dtype, name="bn2")(y, train)
         y = conv(4 * self.features, 1, dtype=self.dtype, name="conv3")(y)
         y = BatchNorm(dtype=self.dtype, name="bn3")(y, train)
-        if x.shape[-1] != 4 * self.features:
-            x = ConvNormAct(4 * self.features, is_active=False, dtype=self.dtype, name="downsample")(x, train)
+        if x.shape[-1] != 4 * self.features or self.stride > 1:
+            shortcut = ConvNormAct(
+                4 * self.features, stride=self.stride, is_active=False, dtype=self.dtype, name="downsample"
+            )
+            x = shortcut(x, train)
         return add_relu(x, y)
 
 

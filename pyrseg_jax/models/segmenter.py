@@ -101,9 +101,8 @@ def build_segmenter(
     semantic_width: int = 512,
     key_width: int = 256,
     unity_width: int = 128,
-    resize: str = "half_pixel",
     dtype: str = "float32",
-    remat: str = "off",
+    **options: Any,
 ) -> Segmenter:
     """Build a segmenter from names and widths.
 
@@ -117,10 +116,10 @@ def build_segmenter(
       semantic_width: D_s, channels inside the context module and of its output.
       key_width: channels of queries and keys in its attention.
       unity_width: D_u, channels inside the unity head.
-      resize: upsampling convention of the backbone, see `resample.resize`.
       dtype: number format of the computation, a key of `DTYPES`. Parameters, batch statistics, softmax and loss are always
         float32.
-      remat: the activations of the backbone's blocks that the backward pass recomputes, see `blocks.REMATS`.
+      options: options of the backbone: `resize` (upsampling convention, see `resample.resize`), `remat` (what the backward pass
+        recomputes, see `blocks.REMATS`), `output_stride`, and others that its class has. None is the backbone's default.
 
     Raises:
       ValueError: naming the argument, if its value is not one of these, or if the strides do not fit the backbone.
@@ -133,20 +132,19 @@ def build_segmenter(
     _check_choice("representation", representation, REPRESENTATIONS)
     spec, context_spec = _choose("backbone", backbone, BACKBONES), _choose("context", context, CONTEXTS)
     kind = _choose("dtype", dtype, DTYPES)
-    strides = default_strides(spec.output_stride) if strides is None else check_strides(strides)
+    output_stride = options.get("output_stride") or spec.output_stride
+    strides = default_strides(output_stride) if strides is None else check_strides(strides)
     num_levels = len(strides)
-    has_auxiliary, is_per_pixel = context_spec.auxiliary is not None, representation == "per_pixel"
+    is_projected = context_spec.is_projected or representation != "per_pixel"
     return Segmenter(
-        backbone=_make_backbone(backbone, spec, dtype=kind, resize=resize, remat=remat),
+        backbone=make_backbone(backbone, dtype=kind, **options),
         context=context_spec.make(num_levels, semantic_width, key_width, kind),
-        semantic_head=SemanticHead(
-            num_classes, num_levels, is_projected=context_spec.is_projected or not is_per_pixel, dtype=kind
-        ),
+        semantic_head=SemanticHead(num_classes, num_levels, is_projected, dtype=kind),
         unity_head=UnityHead(num_levels, unity_width, dtype=kind) if representation == "pyramid" else None,
-        auxiliary_head=SemanticHead(num_classes, 1, dtype=kind) if has_auxiliary else None,
+        auxiliary_head=SemanticHead(num_classes, 1, dtype=kind) if context_spec.auxiliary else None,
         representation=representation,
         strides=strides,
-        upsampling=upsampling_to(strides, spec.output_stride),
+        upsampling=upsampling_to(strides, output_stride),
         reads=context_spec.reads,
         auxiliary_stage=_auxiliary_stage(context_spec, spec),
     )
@@ -195,23 +193,34 @@ def _auxiliary_stage(context: ContextSpec, backbone: BackboneSpec) -> int | None
 
 
 # A backbone that does not take one of these options behaves as if it had this value.
-_OPTIONS = {"resize": "half_pixel", "remat": "off"}
+_OPTIONS = {
+    "resize": "half_pixel",
+    "remat": "off",
+    "output_stride": None,
+    "stem": None,
+    "dilation": None,
+    "multi_grid": None,
+}
 
 
-def _make_backbone(name: str, spec: BackboneSpec, **options: Any) -> nn.Module:
-    """Make a backbone with those options that its constructor takes."""
-    check_options(name, spec, **{option: options[option] for option in _OPTIONS})
+def make_backbone(name: str, **options: Any) -> nn.Module:
+    """Make a backbone with those options that its constructor takes.
+
+    Args:
+      name: a key of `BACKBONES`.
+      options: arguments of `BackboneSpec.make`.
+
+    Raises:
+      ValueError: if an option like `resize` is set for a backbone that does not have it, or to a value that it does not have.
+    """
+    spec = _choose("backbone", name, BACKBONES)
     accepted = inspect.signature(spec.make).parameters
-    return spec.make(
-        **{option: value for option, value in options.items() if option in accepted or option not in _OPTIONS}
-    )
-
-
-def check_options(name: str, spec: BackboneSpec, **options: str) -> None:
-    """Raise ValueError if `resize` or `remat` is set for a backbone whose constructor does not take it."""
-    accepted = inspect.signature(spec.make).parameters
+    given = {}
     for option, value in options.items():
-        if option not in accepted and value != _OPTIONS[option]:
-            raise ValueError(
-                f"{option}={value!r}: the backbone {name!r} has no such option; leave it at {_OPTIONS[option]!r}"
-            )
+        unset = _OPTIONS.get(option)
+        if option in accepted or option not in _OPTIONS:
+            if value is not None:
+                given[option] = value
+        elif value != unset:
+            raise ValueError(f"{option}={value!r}: the backbone {name!r} has no such option; leave it at {unset!r}")
+    return spec.make(**given)

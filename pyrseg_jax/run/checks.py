@@ -2,7 +2,7 @@
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.backbones import BACKBONES
-from pyrseg_jax.models.segmenter import check_options, upsampling_to
+from pyrseg_jax.models.segmenter import make_backbone, upsampling_to
 from pyrseg_jax.pyramid.levels import check_strides
 from pyrseg_jax.run.schema import Config
 from pyrseg_jax.training.profile import parse_steps
@@ -28,14 +28,15 @@ def check_together(config: Config) -> None:
 def _check_sizes(config: Config) -> None:
     """Check that the strides are a pyramid on the backbone, and that the crop divides into its coarsest cells."""
     strides, crop_px = config.model.strides, config.data.crop_px
+    model, spec = config.model, BACKBONES[config.model.backbone]
     try:
         check_strides(strides)
-        upsampling_to(strides, BACKBONES[config.model.backbone].output_stride)
+        upsampling_to(strides, model.output_stride or spec.output_stride)
     except (ValueError, TypeError) as error:
         raise UserError(f"config.model.strides: {error}") from error
-    model = config.model
     try:
-        check_options(model.backbone, BACKBONES[model.backbone], resize=model.resize, remat=model.remat)
+        options = ("resize", "remat", "output_stride", "stem", "dilation", "multi_grid")
+        make_backbone(model.backbone, **{option: getattr(model, option) for option in options})
     except ValueError as error:
         raise UserError(f"config.model.{error}") from error
     coarsest = strides[0]

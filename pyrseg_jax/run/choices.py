@@ -30,6 +30,20 @@ def backbones() -> Choices:
     return {name: spec.meaning for name, spec in BACKBONES.items()}
 
 
+def stems() -> Choices:
+    """Return the stems of ResNets."""
+    from pyrseg_jax.models.backbones.resnet import STEMS
+
+    return STEMS
+
+
+def dilation_rules() -> Choices:
+    """Return the rules by which ResNets are dilated."""
+    from pyrseg_jax.models.backbones.resnet import DILATION_RULES
+
+    return DILATION_RULES
+
+
 def contexts() -> Choices:
     """Return the context modules."""
     from pyrseg_jax.models.contexts import CONTEXTS

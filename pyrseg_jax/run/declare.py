@@ -72,10 +72,12 @@ class OneOf:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: pydantic.GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return handler(schema) | {"enum": list(self.choices())}
+        described = handler(schema)
+        can_be_none = any(kind.get("type") == "null" for kind in described.get("anyOf", ()))
+        return described | {"enum": [*self.choices(), None] if can_be_none else list(self.choices())}
 
-    def _check(self, value: str) -> str:
+    def _check(self, value: str | None) -> str | None:
         names = tuple(self.choices())
-        if value not in names:
+        if value is not None and value not in names:  # whether None is allowed, the key's type has decided already
             raise PydanticCustomError("one_of", "expected one of {names}", {"names": ", ".join(names)})
         return value

@@ -106,6 +106,10 @@ def make_model(model: Model, num_classes: int) -> Segmenter:
         resize=model.resize,
         dtype=model.dtype,
         remat=model.remat,
+        output_stride=model.output_stride,
+        stem=model.stem,
+        dilation=model.dilation,
+        multi_grid=model.multi_grid,
     )
 
 

@@ -92,6 +92,18 @@ class Model:
     resize: Annotated[str, OneOf(choices.resize_conventions)] = key(
         "half_pixel", "Convention for upsampling inside the backbone. Published weights come with different ones."
     )
+    output_stride: int | None = key(
+        None, "Stride of the last stage of a ResNet: 8, 16 or 32. None takes the backbone's default.", unit="px"
+    )
+    stem: Annotated[str | None, OneOf(choices.stems)] = key(
+        None, "First layers of a ResNet. None takes the backbone's default."
+    )
+    dilation: Annotated[str | None, OneOf(choices.dilation_rules)] = key(
+        None, "Dilation of the first block of a ResNet's dilated stages. None takes the backbone's default."
+    )
+    multi_grid: tuple[StrictInt, ...] | None = key(
+        None, "Dilation of each block of a ResNet's last stage. None follows the output stride."
+    )
     init: str | None = key(
         None,
         "Weights to start from: a file of published weights, or the folder of another run. None starts from random weights.",

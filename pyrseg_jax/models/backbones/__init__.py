@@ -6,13 +6,19 @@ what its spec tells the rest of the package.
 
 import functools
 
-from pyrseg_jax.models.backbones import hrnet
+from pyrseg_jax.models.backbones import hrnet, resnet
 from pyrseg_jax.models.backbones.contract import BackboneSpec, Features
-from pyrseg_jax.models.weights import hrnet_layout
+from pyrseg_jax.models.weights import hrnet_layout, resnet_layout
 
 __all__ = ["BACKBONES", "BackboneSpec", "Features"]
 
 _HRNET = functools.partial(BackboneSpec, output_stride=hrnet.OUTPUT_STRIDE, importers=(hrnet_layout.HRNET,))
+_RESNET = functools.partial(
+    BackboneSpec,
+    output_stride=resnet.OUTPUT_STRIDE,
+    auxiliary_stage=resnet.AUXILIARY_STAGE,
+    importers=resnet_layout.RESNET_IMPORTERS,
+)
 
 BACKBONES: dict[str, BackboneSpec] = {
     "hrnet_w18": _HRNET(hrnet.hrnet_w18, meaning="HRNetV2-W18, the smallest of the published networks here"),
@@ -22,4 +28,9 @@ BACKBONES: dict[str, BackboneSpec] = {
     "hrnet_small": _HRNET(
         hrnet.hrnet_small, meaning="a narrow network with a narrow stem, for training on two CPU cores"
     ),
+    "resnet50": _RESNET(resnet.resnet50, meaning="ResNet-50, dilated to output stride 8"),
+    "resnet101": _RESNET(
+        resnet.resnet101, meaning="ResNet-101, dilated to output stride 8, as in most rows of Table 1"
+    ),
+    "resnet_tiny": _RESNET(resnet.resnet_tiny, meaning="every kind of a ResNet's layers, 8 channels: for tests"),
 }

@@ -27,8 +27,9 @@ class BackboneSpec(NamedTuple):
     Attributes:
       make: creates the Flax module. The module is called as `module(images, train)` and returns `Features`. `make` takes the
         keyword `dtype` (of the computation), and may take `resize` (a convention of `models.resample.resize`) and `remat` (one
-        of `models.blocks.REMATS`) where the backbone upsamples or has rows of equal blocks.
-      output_stride: the stride of `Features.final`, in pixels.
+        of `models.blocks.REMATS`) where the backbone upsamples or has rows of equal blocks, and `output_stride`, `stem`,
+        `dilation` and `multi_grid` where it comes in such variants.
+      output_stride: the stride of `Features.final`, in pixels, unless `make` is given another.
       auxiliary_stage: index in `Features.stages` of the map that an auxiliary classifier reads on this backbone, where the
         context module does not ask for the final map; None: the final map.
       importers: layouts of published weight files that fit, in order of preference; see `models.weights`.

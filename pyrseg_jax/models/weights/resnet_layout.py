@@ -1,0 +1,70 @@
+"""Names of the arrays of a ResNet in the files of each publisher.
+
+The publishers agree on the names of the blocks, `layer3.5.conv2`, and differ in those of the stem.
+
+Source: the files of torchvision, open-mmlab (`resnet101_v1c`), PyTorch-Encoding (`resnet101s`, also used by DANet), CSAIL
+  (`resnet101-imagenet`, also used by CCNet, openseg and QGN), EMANet and semseg.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.models.weights.importer import KINDS, Importer, Path
+
+# ImageNet's classifier.
+IGNORED = ("fc.",)
+
+Layer = tuple[str, str]  # published names of a convolution and of the normalization that follows
+
+_BLOCK = re.compile(r"layer(\d)_block_(\d+)/(conv\d|bn\d|downsample/conv|downsample/bn)")
+_STEM = re.compile(r"stem(\d)/(conv|bn)")
+_DOWNSAMPLE = {"downsample/conv": "downsample.0", "downsample/bn": "downsample.1"}
+
+
+def _layout(
+    family: str, stem: Sequence[Layer], marker: str | None = None, stage: Callable[[int], str] = "layer{}".format
+) -> Importer:
+    """Build the importer of one publisher's files.
+
+    Args:
+      family: the publisher's network, in words.
+      stem: the published names of the stem's layers.
+      marker: a kernel of the stem that only these files have; by default the first.
+      stage: number of a stage → its published name.
+    """
+
+    def name_of(path: Path) -> str:
+        module = "/".join(path[1:-1])
+        if match := _BLOCK.fullmatch(module):
+            layer = _DOWNSAMPLE.get(match[3], match[3])
+            return f"{stage(int(match[1]))}.{match[2]}.{layer}.{KINDS[path[-1]]}"
+        match = _STEM.fullmatch(module)
+        if match is None:
+            raise UserError(f"{module} has no published name: it does not belong to a ResNet")
+        if int(match[1]) > len(stem):
+            raise UserError(
+                f"the weights are of a {family}, whose stem has {len(stem)} convolution: set stem='v1', or choose a file of a "
+                "network with three"
+            )
+        return f"{stem[int(match[1]) - 1][match[2] == 'bn']}.{KINDS[path[-1]]}"
+
+    def member(shape: tuple[int, ...]) -> str:
+        return f"a ResNet whose stem has {shape[0]} channels in a kernel of {shape[2]} × {shape[3]}"
+
+    return Importer(family, f"{marker or stem[0][0]}.weight", member, name_of, IGNORED)
+
+
+# In the order of recognition: torchvision's marker is in CSAIL's files, too.
+RESNET_IMPORTERS = (
+    _layout("ResNet (CSAIL)", (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")), marker="conv3"),
+    _layout("ResNet (PyTorch-Encoding)", (("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1"))),
+    _layout("ResNet (open-mmlab)", (("stem.0", "stem.1"), ("stem.3", "stem.4"), ("stem.6", "stem.7"))),
+    _layout("ResNet (semseg)", (("layer0.0", "layer0.1"), ("layer0.3", "layer0.4"), ("layer0.6", "layer0.7"))),
+    _layout(
+        "ResNet (EMANet)",
+        (("extractor.0.0", "extractor.0.1"), ("extractor.0.3", "extractor.0.4"), ("extractor.0.6", "extractor.1")),
+        stage=lambda number: f"extractor.{number + 3}",
+    ),
+    _layout("ResNet (torchvision)", (("conv1", "bn1"),)),
+)

@@ -1,0 +1,239 @@
+"""ResNet: equal to the implementations of torchvision and mmsegmentation, from weights in every publisher's layout."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+from support.reference_networks import mmseg_models, randomize, torchvision_models
+
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.models.backbones import BACKBONES
+from pyrseg_jax.models.backbones.resnet import (
+    DILATION_RULES,
+    STEMS,
+    ResNet,
+    plan_stages,
+    resnet50,
+    resnet101,
+    resnet_tiny,
+)
+from pyrseg_jax.models.initial import abstract_variables, num_parameters
+from pyrseg_jax.models.segmenter import build_segmenter
+from pyrseg_jax.models.weights.importer import import_weights
+from pyrseg_jax.models.weights.resnet_layout import RESNET_IMPORTERS
+
+COUNTS = {
+    ("resnet50", "v1"): 23_508_032,
+    ("resnet50", "v1c"): 23_527_264,
+    ("resnet50", "deep"): 23_631_808,
+    ("resnet101", "v1"): 42_500_160,
+    ("resnet101", "v1c"): 42_519_392,
+    ("resnet101", "deep"): 42_623_936,
+}
+# (network, stem, output stride) → billions of multiply-adds of the convolutions for an image of 512 × 512 pixels.
+MULTIPLY_ADDS = {("v1", 8): 177.3, ("v1", 16): 51.8, ("v1", 32): 40.8, ("v1c", 8): 178.5, ("deep", 8): 184.3}
+
+
+def variables_from(state_dict: dict, model: ResNet) -> dict:
+    """The variables of a backbone, from a publisher's file."""
+    abstract = abstract_variables(model)
+    nested = {kind: {"backbone": tree} for kind, tree in abstract.items()}
+    found = import_weights(state_dict, nested, RESNET_IMPORTERS)
+    assert not found.left
+    return unflatten_dict({(path[0], *path[2:]): array for path, array in found.variables.items()})
+
+
+def stages_of(model: ResNet, variables: dict, images: np.ndarray) -> tuple[np.ndarray, ...]:
+    return jax.device_get(jax.jit(model.apply)(variables, images).stages)
+
+
+def assert_equal(ours: tuple[np.ndarray, ...], theirs: list, tolerance: float = 1e-5) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        b = b.numpy().transpose(0, 2, 3, 1)
+        assert a.shape == b.shape
+        assert np.abs(a - b).max() <= tolerance * np.abs(b).max()
+
+
+@pytest.mark.parametrize(("name", "stem"), COUNTS)
+def test_parameter_counts(name, stem):
+    assert num_parameters(abstract_variables(BACKBONES[name].make(stem=stem))) == COUNTS[name, stem]
+
+
+@pytest.mark.parametrize(("stem", "stride"), MULTIPLY_ADDS)
+def test_multiply_adds(stem, stride):
+    model = resnet101(stem=stem, output_stride=stride)
+    images = jax.ShapeDtypeStruct((1, 512, 512, 3), jnp.float32)
+    program = jax.make_jaxpr(model.apply)(abstract_variables(model), images)
+    assert multiply_adds(program.jaxpr) / 1e9 == pytest.approx(MULTIPLY_ADDS[stem, stride], abs=0.06)
+
+
+@pytest.mark.parametrize("rule", DILATION_RULES)
+def test_dilations(rule):
+    plan = [(stage.stride, stage.dilations) for stage in plan_stages((3, 4, 6, 3), 8, rule, None)]
+    contracted = rule == "contracted"
+    assert plan == [
+        (1, (1, 1, 1)),
+        (2, (1, 1, 1, 1)),
+        (1, (1 if contracted else 2, 2, 2, 2, 2, 2)),
+        (1, (2 if contracted else 4, 4, 4)),
+    ]
+    assert [stage.stride for stage in plan_stages((3, 4, 6, 3), 32, rule, None)] == [1, 2, 2, 2]
+    assert plan_stages((3, 4, 6, 3), 16, rule, (2, 8, 16))[-1].dilations == (2, 8, 16)
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_equal_to_torchvision(stride):
+    dilated = {8: [False, True, True], 16: [False, False, True], 32: [False, False, False]}[stride]
+    network = randomize(torchvision_models().resnet50(weights=None, replace_stride_with_dilation=dilated))
+    import torch
+
+    model = resnet50(stem="v1", output_stride=stride)
+    images = np.random.default_rng(0).normal(size=(1, 96, 128, 3)).astype(np.float32)
+    x, theirs = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), []
+    with torch.no_grad():
+        x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
+        for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+            x = stage(x)
+            theirs.append(x)
+    assert_equal(stages_of(model, variables_from(to_numpy(network), model), images), theirs)
+
+
+@pytest.mark.parametrize(
+    ("depth", "rule", "stride", "multi_grid"),
+    [(50, "contracted", 8, None), (50, "plain", 8, (4, 8, 16)), (101, "plain", 16, None)],
+)
+def test_equal_to_mmsegmentation(depth, rule, stride, multi_grid):
+    strides, dilations = {8: ((1, 2, 1, 1), (1, 1, 2, 4)), 16: ((1, 2, 2, 1), (1, 1, 1, 2))}[stride]
+    network = randomize(
+        mmseg_models().build(
+            {
+                "type": "ResNetV1c",
+                "depth": depth,
+                "strides": strides,
+                "dilations": dilations,
+                "contract_dilation": rule == "contracted",
+                "multi_grid": multi_grid,
+                "norm_cfg": {"type": "BN"},
+            }
+        )
+    )
+    import torch
+
+    model = {50: resnet50, 101: resnet101}[depth](output_stride=stride, dilation=rule, multi_grid=multi_grid)
+    images = np.random.default_rng(1).normal(size=(1, 96, 128, 3)).astype(np.float32)
+    with torch.no_grad():
+        theirs = network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+    assert_equal(stages_of(model, variables_from(to_numpy(network), model), images), theirs)
+
+
+def to_numpy(network) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+
+# The published names of the stem's layers, and of a block, in each layout; see the docstring of `resnet_layout`.
+LAYOUTS = {
+    "torchvision": ("v1", ["conv1", "bn1"], "layer3.1.conv2"),
+    "open-mmlab": ("v1c", ["stem.0", "stem.1", "stem.3", "stem.4", "stem.6", "stem.7"], "layer3.1.conv2"),
+    "PyTorch-Encoding": ("deep", ["conv1.0", "conv1.1", "conv1.3", "conv1.4", "conv1.6", "bn1"], "layer3.1.conv2"),
+    "CSAIL": ("deep", ["conv1", "bn1", "conv2", "bn2", "conv3", "bn3"], "layer3.1.conv2"),
+    "semseg": ("deep", ["layer0.0", "layer0.1", "layer0.3", "layer0.4", "layer0.6", "layer0.7"], "layer3.1.conv2"),
+    "EMANet": (
+        "deep",
+        ["extractor.0.0", "extractor.0.1", "extractor.0.3", "extractor.0.4", "extractor.0.6", "extractor.1"],
+        "extractor.6.1.conv2",
+    ),
+}
+
+
+def published(layout: str, model: ResNet) -> tuple[dict, dict]:
+    """A file in a publisher's layout with distinct numbers, and the variables that it should give, written down by hand."""
+    rng = np.random.default_rng(0)
+    _, stem, block = LAYOUTS[layout]
+    state, expected = {}, {}
+    for path, leaf in flatten_dict(abstract_variables(model)).items():
+        kind, module = path[-1], "/".join(path[1:-1])
+        array = rng.uniform(0.5, 1, leaf.shape).astype(np.float32)
+        if found := re.match(r"stem(\d)/(conv|bn)", module):
+            name = stem[2 * (int(found[1]) - 1) + (found[2] == "bn")]
+        else:
+            number, index, rest = re.match(r"layer(\d)_block_(\d+)/(.*)", module).groups()
+            rest = {"downsample/conv": "downsample.0", "downsample/bn": "downsample.1"}.get(rest, rest)
+            prefix = f"extractor.{int(number) + 3}" if block.startswith("extractor") else f"layer{number}"
+            name = f"{prefix}.{index}.{rest}"
+        suffix = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}[
+            kind
+        ]
+        state[f"{name}.{suffix}"] = array.transpose(3, 2, 0, 1) if kind == "kernel" else array
+        expected[path] = array
+    assert f"{block}.weight" in state
+    return state, unflatten_dict(expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(layout):
+    model = resnet_tiny(stem=LAYOUTS[layout][0])
+    state, expected = published(layout, model)
+    state |= {"fc.weight": np.zeros((1000, 256)), "fc.bias": np.zeros(1000)}
+    jax.tree.map(np.testing.assert_array_equal, variables_from(state, model), expected)
+
+
+def test_a_file_with_another_stem_says_so():
+    state, _ = published("torchvision", resnet_tiny(stem="v1"))
+    with pytest.raises(UserError, match=r"stem"):
+        variables_from(state, resnet_tiny(stem="v1c"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output_stride": 4}, r"output_stride=4: expected one of 8, 16, 32"),
+        ({"dilation": "half"}, r"dilation='half': expected one of 'contracted', 'plain'"),
+        ({"stem": "v2"}, r"stem='v2': expected one of 'v1', 'v1c', 'deep'"),
+        ({"multi_grid": (1, 2)}, r"multi_grid=\(1, 2\): expected 3 dilations"),
+        ({"resize": "align_corners"}, r"resize='align_corners': the backbone 'resnet_tiny' has no such option"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_segmenter(3, backbone="resnet_tiny", strides=(32, 16, 8, 4), **options)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("stride", [8, 32])
+def test_pyramid_on_a_resnet(stem, stride):
+    """The pyramid has stride 4 on every output stride."""
+    model = build_segmenter(
+        3,
+        backbone="resnet_tiny",
+        stem=stem,
+        output_stride=stride,
+        strides=(32, 16, 8, 4),
+        semantic_width=16,
+        key_width=8,
+    )
+    shapes = jax.eval_shape(lambda: model.apply(abstract_zeros(model), jnp.zeros((1, 64, 96, 3))))
+    assert [x.shape for x in shapes.semantic] == [(1, 2, 3, 3), (1, 4, 6, 3), (1, 8, 12, 3), (1, 16, 24, 3)]
+
+
+def abstract_zeros(model) -> dict:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_variables(model))
+
+
+def multiply_adds(program) -> float:
+    """Multiply-adds of all convolutions of a program; one by a kernel of 1 × 1 may be a matrix product."""
+    total = 0.0
+    for step in program.eqns:
+        if step.primitive.name == "conv_general_dilated":
+            total += np.prod(step.outvars[0].aval.shape) * np.prod(step.invars[1].aval.shape[:-1])
+        elif step.primitive.name == "dot_general":
+            ((contracted, _), _) = step.params["dimension_numbers"]
+            total += np.prod(step.outvars[0].aval.shape) * np.prod([step.invars[0].aval.shape[i] for i in contracted])
+        elif step.primitive.name == "cond":  # of programs that differ by platform, and compute the same
+            total += multiply_adds(step.params["branches"][-1].jaxpr)
+        else:
+            parts = [value for value in step.params.values() if hasattr(value, "jaxpr") or hasattr(value, "eqns")]
+            total += sum(multiply_adds(getattr(part, "jaxpr", part)) for part in parts)
+    return total
