@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from support.data_sets import CLASSES, draw_pair, write_folder
 
-from pyrseg_jax.data.catalog import count_classes, open_dataset
+from pyrseg_jax.data.catalog import open_dataset, read_label_space
 from pyrseg_jax.data.checks import check_once
 from pyrseg_jax.data.datasets import DATASETS
 from pyrseg_jax.data.holdout import draw_holdout
@@ -20,7 +20,8 @@ from pyrseg_jax.errors import UserError
 
 
 def test_the_catalog_knows_classes_and_published_sizes_without_any_files():
-    assert [count_classes(name, None) for name in ("ade20k", "coco_stuff10k", "camvid", "scenes")] == [150, 171, 11, 12]
+    names = ("ade20k", "coco_stuff10k", "camvid", "scenes")
+    assert [read_label_space(name, None).num_classes for name in names] == [150, 171, 11, 12]
     counts = {name: spec.num_training_images for name, spec in DATASETS.items()}
     assert counts == {"ade20k": 20_210, "coco_stuff10k": 9_000, "camvid": 367, "scenes": 256, "folder": None}
 
@@ -55,7 +56,7 @@ def test_a_new_data_set_needs_only_its_spec(monkeypatch, capsys):
     from pyrseg_jax.run import config as config_lib
 
     monkeypatch.setitem(DATASETS, "toy", TOY)
-    assert count_classes("toy", None) == 3
+    assert read_label_space("toy", None).num_classes == 3
     dataset = open_dataset("toy", None, None, holdout=1)
     assert [len(dataset.open_split(split)) for split in ("training", "holdout", "validation")] == [3, 1, 4]
     values = config_lib.defaults()

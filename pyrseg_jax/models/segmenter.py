@@ -118,6 +118,7 @@ def build_segmenter(
     unity_width: int = 128,
     dtype: str = "float32",
     crop_px: int = 512,
+    hierarchy: tuple[tuple[str, ...], ...] | None = None,
     **options: Any,
 ) -> Segmenter:
     """Build a segmenter from names and widths.
@@ -134,6 +135,7 @@ def build_segmenter(
       dtype: number format of the computation, a key of `DTYPES`. Parameters, batch statistics, softmax and loss are always
         float32.
       crop_px: side of the training images in pixels, for context modules whose parameters depend on it.
+      hierarchy: for each class, the names of the groups that hold it, outermost first; for context modules that read it.
       options: `resize` (upsampling convention of backbone and context, see `resample.resize`) and options of the backbone:
         `remat` (what the backward pass recomputes, see `blocks.REMATS`), `output_stride`, and others that its class has. None is
         the backbone's default.
@@ -161,6 +163,7 @@ def build_segmenter(
         "align_corners" if options.get("resize") == "align_corners" else "half_pixel",
         crop_px * upsampling // output_stride,
         kind,
+        hierarchy if context_spec.reads_hierarchy else None,
     )
     is_projected = context_spec.is_projected or representation != "per_pixel"
     classifies = context_spec.classifies and representation == "per_pixel"
