@@ -148,10 +148,8 @@ def build_segmenter(
     strides, upsampling = plan_strides(strides, backbone, context, options.get("output_stride"))
     map_px = crop_px * upsampling // (options.get("output_stride") or spec.output_stride)
     # "nearest" concerns HRNet's exchange units alone.
-    convention = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
-    settings = ContextSettings(
-        num_classes, len(strides), semantic_width, key_width, convention, map_px, kind, hierarchy
-    )
+    rule = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
+    settings = ContextSettings(num_classes, len(strides), semantic_width, key_width, rule, map_px, kind, hierarchy)
     is_alone = representation == "per_pixel"
     head = SemanticHead(num_classes, len(strides), context_spec.is_projected or not is_alone, dtype=kind)
     return Segmenter(

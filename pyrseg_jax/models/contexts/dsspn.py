@@ -15,6 +15,7 @@ from pyrseg_jax.models.contexts.tree import Tree
 from pyrseg_jax.models.layers import conv, hidden_init, output_init
 from pyrseg_jax.models.normalization import BatchNorm
 from pyrseg_jax.models.supervision import fit_to_labels
+from pyrseg_jax.pyramid import levels
 
 GROWTH = 48  # maps that a neuron adds
 BOTTLENECK = 4  # channels between a neuron's two convolutions, as a multiple of GROWTH; DenseNet's factor
@@ -135,7 +136,7 @@ def descent_logits(neurons: Float[Array, "n h w e"], tree: Tree) -> Float[Array,
     return jnp.matmul(margins, jnp.asarray(tree.below()[1:], jnp.float32), precision="highest")
 
 
-def neuron_loss(outputs: Outputs, labels: UInt8[Array, "n H W"], supervision: str) -> Float[Array, ""]:
+def neuron_loss(outputs: Outputs, labels: UInt8[levels.Array, "n H W"], supervision: str) -> Float[Array, ""]:
     """Return the binary cross entropy of all neurons, over the neurons that are active in an image.
 
     A neuron is active in an image if one of the classes below it occurs in the image's labels. For each active neuron, the cross
