@@ -30,7 +30,8 @@ class JoinedArchive:
     def place(self, name: str = "") -> str:
         """Describe where a file is, or where all parts are, for messages."""
         if not name:
-            return " and ".join(dict.fromkeys(part.place() for part in self._parts.values()))
+            first, *others = dict.fromkeys(part.place() for part in self._parts.values())
+            return f"{first} (with {' and '.join(others)})" if others else first
         part, rest = self._find(name)
         return part.place(rest)
 

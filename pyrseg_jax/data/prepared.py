@@ -145,7 +145,7 @@ def prepare_files(files: FileDataset, location: DataLocation, num_workers: int |
             file_format="array_record",
         )  # fmt: skip
 
-    for remark in (remark for source in splits.values() for remark in source.remarks):
+    for remark in dict.fromkeys(remark for source in splits.values() for remark in source.remarks):  # each once
         log.warning("%s", remark)
     if not (final / ORIGIN).is_file():
         with _one_at_a_time(store / files.name, files.name):
