@@ -28,6 +28,8 @@ from pyrseg_jax.data.datasets import DATASETS, coco_stuff10k, pascal_context
 from pyrseg_jax.data.decode import decode_label, decode_pair
 from pyrseg_jax.data.download import PublishedFile
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.run import config as config_lib
+from pyrseg_jax.run import config_file
 
 SPACE = pascal_context.LABEL_SPACE
 SPLITS = {"training": "train", "validation": "val"}
@@ -248,3 +250,16 @@ def test_without_a_list_of_categories_the_published_numbers_hold(tmp_path):
     (root / "labels.txt").unlink()
     dataset = open_dataset("pascal_context", str(root), str(tmp_path / "prepared"))
     assert dataset.reports["training"].pixels.sum() > 0
+
+
+# --- the config
+
+
+@pytest.mark.parametrize("variant", ["", "hrnet", "ocr,pyramid"])
+def test_the_config_follows_the_release_of_hrnet(variant):
+    config = config_lib.resolve(config_file.load(config_file.find(f"pascal_context:{variant}")))
+    training = config.training
+    assert (training.learning_rate, training.head_multiplier, training.weight_decay) == (0.001, 10.0, 1e-4)
+    assert config_lib.resolve_durations(config, 4_998).training.steps == 62_475  # 200 epochs of batches of 16
+    assert training.ohem_threshold is None and config.evaluation.split == "validation"
+    assert training.supervision == ("full_size" if variant == "hrnet" else "finest")

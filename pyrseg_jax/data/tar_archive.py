@@ -202,7 +202,7 @@ def _list(file: io.BufferedIOBase, path: Path) -> dict[str, _Entry]:
     num_entries = 0
     with tarfile.open(fileobj=cast(BinaryIO, _Bounded(file)), mode="r:") as tar:
         while (info := tar.next()) is not None:
-            tar.members.clear()  # the standard library would keep every entry in memory
+            tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - it would keep every entry in memory
             num_entries += 1
             if num_entries > MAX_ENTRIES:
                 raise UserError(f"{path} has more than {MAX_ENTRIES:,} entries: unpack it, and name the folder")
