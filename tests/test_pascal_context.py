@@ -148,6 +148,12 @@ def test_converted_files_give_the_labels_of_the_native_ones(tmp_path, caplog):
             np.testing.assert_array_equal(decode_pair(mine[i], SPACE).label, decode_pair(theirs[i], SPACE).label)
 
 
+def test_the_published_files_are_those_of_both_authors():
+    files = (pascal_context.FILES.published, *pascal_context.FILES.further)
+    assert [file.file_name for file in files] == ["VOCtrainval_03-May-2010.tar", "trainval.tar.gz"]
+    assert sum(pascal_context.FILES.num_images.values()) == 10_103
+
+
 def test_both_files_are_downloaded_and_the_whole_set_is_found_later(tmp_path, monkeypatch):
     files, web = write_pascal_context(tmp_path / "files"), tmp_path / "web"
     web.mkdir()

@@ -64,6 +64,15 @@ def test_the_state_of_a_file_changes_with_the_tar(tmp_path):
         after.read("x/none")
 
 
+def test_a_tar_that_shrinks_while_it_is_read_is_cut_off(tmp_path):
+    path = pack(tmp_path / "a.tar", [entry("x/a.jpg", b"1234" * 500)])
+    archive = TarArchive(path)
+    with path.open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(UserError, match=r"a\.tar:x/a\.jpg is cut off \(488 of 2000 bytes\): fetch the file again"):
+        archive.read("x/a.jpg")
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "word"),
     [
@@ -85,6 +94,12 @@ def test_what_is_not_a_file_is_not_followed(tmp_path, name, kind, word):
 def test_entries_that_lead_out_are_refused(tmp_path, name):
     path = pack(tmp_path / "a.tar", [entry(name, b"1")])
     with pytest.raises(UserError, match=r"a\.tar: the entry '.*' leads out of its folder"):
+        TarArchive(path)
+
+
+def test_a_name_of_endless_length_is_refused(tmp_path):
+    path = pack(tmp_path / "a.tar", [entry("a/" * 10_000 + "x", b"1")])
+    with pytest.raises(UserError, match=r"a\.tar has an entry whose name has 20,001 characters, more than 1,000"):
         TarArchive(path)
 
 

@@ -16,8 +16,11 @@ from pyrseg_jax.storage.regular_file import open_regular_file
 
 FETCH_AGAIN = "fetch the file again"
 MAX_BYTES = 2**42  # of the tar itself, which is never read whole
-MAX_UNPACKED_BYTES = 2**31  # of a compressed tar; the largest published one here unpacks to some hundred MiB
+MAX_UNPACKED_BYTES = (
+    2**32
+)  # of a compressed tar; the largest published one here has 31 MB, of files that are compressed themselves
 MAX_ENTRIES = 1_000_000
+MAX_NAME = 1_000  # characters of an entry's name with its folders
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _GZIP = b"\x1f\x8b"
 _BLOCK = 2**20
@@ -183,15 +186,13 @@ def _unpacked(file: io.BufferedIOBase, path: Path) -> io.BufferedIOBase:
 
 
 class _Bounded:
-    """A file that reads forward, and never sets aside memory for more bytes than it has: the sizes in a tar may be lies."""
+    """A file that never sets aside memory for more bytes than it has: the sizes in a tar may be lies."""
 
     def __init__(self, file: io.BufferedIOBase):
         self._file, self._size = file, os.fstat(file.fileno()).st_size
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
-        if size < 0:
-            raise tarfile.ReadError("an entry has a negative size")
         return self._file.read(min(size, max(self._size - self._file.tell(), 0)))
 
 
@@ -215,6 +216,11 @@ def _list(file: io.BufferedIOBase, path: Path) -> dict[str, _Entry]:
 
 def _add(entries: dict[str, _Entry], info: tarfile.TarInfo, path: Path) -> None:
     name = PurePosixPath(info.name)
+    if len(info.name) > MAX_NAME:
+        raise UserError(
+            f"{path} has an entry whose name has {len(info.name):,} characters, more than {MAX_NAME:,}: no file of a data set "
+            f"does; {FETCH_AGAIN}"
+        )
     if not name.name:
         raise UserError(f"{path} has an entry without a name ({info.name!r}): {FETCH_AGAIN}")
     if name.is_absolute() or ".." in name.parts:
