@@ -152,6 +152,7 @@ def test_the_published_files_are_those_of_both_authors():
     files = (pascal_context.FILES.published, *pascal_context.FILES.further)
     assert [file.file_name for file in files] == ["VOCtrainval_03-May-2010.tar", "trainval.tar.gz"]
     assert sum(pascal_context.FILES.num_images.values()) == 10_103
+    assert ", together with trainval.tar.gz from https://" in files[0].note  # what to fetch by hand without a network
 
 
 def test_both_files_are_downloaded_and_the_whole_set_is_found_later(tmp_path, monkeypatch):

@@ -42,13 +42,14 @@ LAYOUT = (
     "VOC2010/JPEGImages/NAME.jpg and VOC2010/ImageSets/Main/{train,val}.txt, as in VOCtrainval_03-May-2010.tar, with "
     "trainval/NAME.mat, as in trainval.tar.gz, in the same place; or VOC2010/SegmentationClassContext/NAME.png"
 )
+ANNOTATIONS = PublishedFile(
+    url="https://cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz", file_name="trainval.tar.gz"
+)
 PHOTOGRAPHS = PublishedFile(
     url="http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",
     file_name="VOCtrainval_03-May-2010.tar",
     md5="da459979d0c395079b5c75ee67908abb",  # as torchvision records it
-)
-ANNOTATIONS = PublishedFile(
-    url="https://cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz", file_name="trainval.tar.gz"
+    note=f", together with {ANNOTATIONS.file_name} from {ANNOTATIONS.url}",
 )
 
 
