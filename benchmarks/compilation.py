@@ -48,7 +48,7 @@ def measure(options: argparse.Namespace, remat: str) -> dict:
     config = config_lib.resolve(values)
     start = time.perf_counter()
     lowered = lower_training(
-        experiment.make_model(config.model, options.num_classes),
+        experiment.make_model(config, options.num_classes),
         experiment.make_optimizer(config),
         experiment.make_objective(config),
         mesh,

@@ -96,7 +96,7 @@ def damage_checkpoint(run: Path, root: Path) -> Outcomes:
     """Damage the files of the newest checkpoint of a run, and restore the newest one that is intact."""
     workdir = Workdir(str(run))
     config = workdir.read_config()
-    model = experiment.make_model(config.model, workdir.read_label_space().num_classes)
+    model = experiment.make_model(config, workdir.read_label_space().num_classes)
     variables = abstract_variables(model, 2 * config.model.strides[0])
     state = jax.eval_shape(lambda v: initial_state(v, experiment.make_optimizer(config)), variables)
     abstract = abstract_on(state, mesh_lib.replicated(mesh_lib.make_mesh(data=1)))

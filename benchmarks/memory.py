@@ -47,7 +47,7 @@ def prepare(options, keys: dict):
     values.update_from_flattened_dict(keys)
     config = config_lib.resolve(values)
     model, optimizer, mesh = (
-        experiment.make_model(config.model, NUM_CLASSES),
+        experiment.make_model(config, NUM_CLASSES),
         experiment.make_optimizer(config),
         mesh_lib.make_mesh(1),
     )

@@ -35,7 +35,7 @@ def serve(options) -> None:
     values.model.backbone = options.backbone
     values.model.semantic_width, values.model.key_width, values.model.unity_width = 64, 32, 32
     config = config_lib.resolve(values)
-    model, optimizer = experiment.make_model(config.model, 20), experiment.make_optimizer(config)
+    model, optimizer = experiment.make_model(config, 20), experiment.make_optimizer(config)
     mesh = mesh_lib.make_mesh(options.serve, devices=jax.devices()[: options.serve])
     step = make_train_step(model, optimizer, experiment.make_objective(config), mesh)
     state = jax.device_put(initial_state(initial_variables(model, 0), optimizer), mesh_lib.replicated(mesh))

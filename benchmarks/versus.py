@@ -59,7 +59,7 @@ class Ours:
 
     def __init__(self, config: config_lib.Config, num_classes: int, images: np.ndarray, labels: np.ndarray):
         self._model, self._optimizer = (
-            experiment.make_model(config.model, num_classes),
+            experiment.make_model(config, num_classes),
             experiment.make_optimizer(config),
         )
         self._mesh = mesh_lib.make_mesh(1)

@@ -34,7 +34,7 @@ def predictor(run):
 def test_results_hold_the_fused_prediction_at_the_size_of_the_image(run, predictor, rng):
     _, config, variables = run
     image, _ = draw_pair(rng, 70, 90)
-    model = experiment.make_model(config.model, 3)
+    model = experiment.make_model(config, 3)
     prediction = jax.jit(functools.partial(predict, model, threshold=0.5))(
         variables, images=resize_image(image, (64, 96))[None]
     )

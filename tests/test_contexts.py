@@ -7,15 +7,13 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from pyrseg_jax.models.backbones import Features
-from pyrseg_jax.models.contexts import CONTEXTS, FINAL, STAGE
-from pyrseg_jax.models.contexts.anl import ANL
-from pyrseg_jax.models.contexts.ccnet import CCNet, CrissCrossAttention
-from pyrseg_jax.models.contexts.ocr import OCR
+from pyrseg_jax.models.contexts import CONTEXTS, ContextSettings
+from pyrseg_jax.models.contexts.ccnet import CrissCrossAttention
 from pyrseg_jax.models.initial import abstract_variables, initial_variables
 from pyrseg_jax.models.segmenter import REPRESENTATIONS, build_segmenter
 
 WIDTH, KEY_WIDTH, CLASSES = 8, 4, 3
-PUBLISHED = {"anl": ANL, "ccnet": CCNet, "ocr": OCR}
+PUBLISHED = {name: CONTEXTS[name].make for name in ("anl", "ccnet", "ocr")}
 
 
 def draw_variables(module, rng, *inputs):
@@ -113,7 +111,7 @@ def ccnet(twin, features, _):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_module_equals_its_formula(rng, name):
-    module = PUBLISHED[name](WIDTH, KEY_WIDTH)
+    module = PUBLISHED[name](ContextSettings(CLASSES, 1, WIDTH, KEY_WIDTH)).context
     features, auxiliary = (rng.normal(size=(1, 5, 7, c)).astype(np.float32) for c in (6, CLASSES))
     inputs = (Features((), jnp.asarray(features)), jnp.asarray(auxiliary), False)
     variables = positive_variances(draw_variables(module, rng, *inputs))
@@ -131,7 +129,7 @@ def test_criss_cross_attention_starts_as_the_identity(rng):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_dropout_leaves_out_whole_channels_in_training_only(rng, name):
-    module = PUBLISHED[name](40, KEY_WIDTH)
+    module = PUBLISHED[name](ContextSettings(CLASSES, 1, 40, KEY_WIDTH)).context
     features, auxiliary = (jnp.asarray(rng.normal(size=(8, 4, 4, c)), jnp.float32) for c in (6, CLASSES))
     features = Features((), features)
     variables = module.init(jax.random.key(0), features, auxiliary, False)
@@ -169,9 +167,12 @@ def test_a_spec_is_true_of_its_module(name, representation):
     variables = abstract_variables(model)
     images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
     found = jax.eval_shape(lambda v, x: model.apply(v, x, False), variables, images)
-    assert (found.auxiliary is not None) == (spec.auxiliary is not None) == ("auxiliary_head" in variables["params"])
-    assert spec.auxiliary in (None, FINAL, STAGE)
-    assert set(found.losses or {}) == set(spec.losses)
+    assert (found.auxiliary is not None) == spec.has_auxiliary == ("auxiliary_head" in variables["params"])
+    labels = jnp.zeros((2, 64, 64), jnp.uint8)
+    losses = jax.eval_shape(
+        lambda o: {n: loss.compute(o, labels, "finest") for n, loss in spec.losses.items()}, found.outputs
+    )
+    assert all(loss.shape == () for loss in losses.values())
     names = {path[-1] for path in flatten_dict(variables["batch_stats"])}
     assert spec.has_state == bool(names - {"mean", "var"})
     has_projections = any(name.startswith("project_") for name in variables["params"]["semantic_head"])

@@ -17,8 +17,8 @@ from support.training import make_batch, sgd
 import pyrseg_jax
 from pyrseg_jax import main
 from pyrseg_jax.distributed import mesh as mesh_lib
-from pyrseg_jax.models.backbones import BACKBONES, BackboneSpec, Features
-from pyrseg_jax.models.contexts import CONTEXTS, STAGE, ContextOutput, ContextSpec
+from pyrseg_jax.models.backbones import BACKBONES, AuxiliaryHead, BackboneSpec, Features
+from pyrseg_jax.models.contexts import CONTEXTS, ContextLoss, ContextOutput, ContextSpec
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.layers import halve
 from pyrseg_jax.models.resample import resize
@@ -64,22 +64,22 @@ class Prototype(nn.Module):
             memory.value = 0.5 * memory.value + 0.5 * seen
         x = features.final + resize(auxiliary.mean(-1, keepdims=True), features.final.shape[1:3], "nearest")
         levels = tuple(halve(x + memory.value, times) for times in reversed(range(self.num_levels)))
-        return ContextOutput(levels, {"distance": jnp.square(seen - memory.value).sum()})
+        return ContextOutput(levels, outputs={"gap": seen - memory.value})
 
 
 def test_a_toy_context_brings_an_extra_loss_and_a_state(monkeypatch):
-    spec = BackboneSpec(Patches, output_stride=STRIDE, auxiliary_stage=1)
+    spec = BackboneSpec(Patches, output_stride=STRIDE, auxiliary=AuxiliaryHead(stage=1))
     monkeypatch.setitem(BACKBONES, "toy", spec)
     context = ContextSpec(
-        lambda num_levels, width, key_width, dtype: Prototype(num_levels, dtype),
+        lambda settings: Prototype(settings.num_levels, settings.dtype),
         reads=(1,),
-        auxiliary=STAGE,
-        losses={"distance": 3.0},
+        has_auxiliary=True,
+        losses={"distance": ContextLoss(3.0, lambda outputs, labels, _: jnp.square(outputs["gap"]).sum())},
         has_state=True,
     )
     monkeypatch.setitem(CONTEXTS, "prototype", context)
     config = tiny_config(backbone="toy", context="prototype", strides=(16, 8))
-    model, optimizer = experiment.make_model(config.model, 3), sgd()
+    model, optimizer = experiment.make_model(config, 3), sgd()
     variables = initial_variables(model, 0)
     state = initial_state(variables, optimizer)
     step = make_train_step(

@@ -72,7 +72,7 @@ def test_jax_alone_runs_it_as_its_readme_says(exported, tmp_path, rng):
     found = np.load(tmp_path / "result.npz")
     assert found["labels"].shape == (3, 64, 96)
     assert len(np.unique(found["labels"])) > 1
-    model = experiment.make_model(config.model, 3)
+    model = experiment.make_model(config, 3)
     expected = jax.jit(lambda v, x: predict(model, v, x, 0.5))(variables, images)
     np.testing.assert_allclose(found["probs"], expected.fused, atol=1e-5)
     assert (found["level"] == expected.level).mean() > 0.99

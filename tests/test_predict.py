@@ -490,7 +490,7 @@ def test_a_folder_of_a_checkpoint_whose_name_only_looks_like_a_number_is_one_cle
 def test_weights_that_are_not_numbers_give_no_labels(run):
     config, workdir = run
     label_space = workdir.read_label_space()
-    model = experiment.make_model(config.model, label_space.num_classes)
+    model = experiment.make_model(config, label_space.num_classes)
     variables = initialize(config, model, label_space).variables
     variables["params"]["semantic_head"] = jax.tree.map(lambda a: a * np.nan, variables["params"]["semantic_head"])
     with pytest.raises(UserError, match="probabilities are not numbers"):
@@ -520,7 +520,7 @@ def test_names_from_data_write_pictures_inside_the_workdir(run, tmp_path, compil
     before = set(tmp_path.rglob("*"))
     place = Workdir(str(tmp_path / "deep" / "run"))
     (tmp_path / "deep" / "run").mkdir(parents=True)
-    model = experiment.make_model(config.model, 3)
+    model = experiment.make_model(config, 3)
     draw_predictions(config, model, {}, dataset, place)
     written = {path.relative_to(tmp_path / "deep" / "run") for path in tmp_path.rglob("*g") if path not in before}
     assert {path.parent for path in written} == {Path("figures")} and len(written) == 9

@@ -106,7 +106,7 @@ def evaluation_of(workdir):
 
 def state_of(workdir):
     config = Workdir(str(workdir)).read_config()
-    model = experiment.make_model(config.model, len(CLASSES))
+    model = experiment.make_model(config, len(CLASSES))
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.device_get(restore(config, model, Workdir(str(workdir)), sharding, 5))
 

@@ -291,7 +291,7 @@ def test_pytorch_files_are_read(tmp_path):
 def start_of(config, classes, caplog):
     """What `initialize` gives, flat, and its log line."""
     with caplog.at_level(logging.INFO):
-        start = initialize(config, experiment.make_model(config.model, len(classes)), ade_layout(classes))
+        start = initialize(config, experiment.make_model(config, len(classes)), ade_layout(classes))
     return start, caplog.records[-1].getMessage() if caplog.records else ""
 
 
@@ -348,4 +348,4 @@ def test_weights_that_do_not_fit_leave_no_run_behind(folder, tmp_path, weight_fi
     ):
         config = tiny_config(wrong)
         with pytest.raises(UserError, match=message):
-            initialize(config, experiment.make_model(config.model, 3), ade_layout(("a", "b", "c")))
+            initialize(config, experiment.make_model(config, 3), ade_layout(("a", "b", "c")))

@@ -159,7 +159,7 @@ def training_flops(config: Config, num_classes: int, remat: str) -> float:
 
 
 def _training_parts(config: Config, num_classes: int) -> tuple[Segmenter, optax.GradientTransformation, Callable]:
-    model = experiment.make_model(config.model, num_classes)
+    model = experiment.make_model(config, num_classes)
     return model, experiment.make_optimizer(config), experiment.make_objective(config)
 
 
@@ -168,7 +168,7 @@ def _compile_evaluation(config: Config, mesh: Mesh, num_classes: int, target: Ta
     mesh = mesh_lib.local_mesh(mesh)
     batch_size = -(-config.evaluation.batch_size // mesh.size) * mesh.size  # rounded up to whole images per device
     lowered = lower_evaluation(
-        experiment.make_model(config.model, num_classes),
+        experiment.make_model(config, num_classes),
         experiment.make_evaluation_protocol(config),
         config.evaluation.threshold,
         mesh,

@@ -68,7 +68,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     dataset = experiment.open_data(config.data)
     config = config_lib.resolve_durations(config, len(dataset.open_split(TRAINING)))
     check_training_data(config, dataset)
-    model = experiment.make_model(config.model, dataset.label_space.num_classes)
+    model = experiment.make_model(config, dataset.label_space.num_classes)
     optimizer = experiment.make_optimizer(config)
     # Before anything is written: if the weights do not fit, no workdir is left behind.
     start = None if workdir.has_checkpoint() else initialize(config, model, dataset.label_space)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.layers import ConvNormAct, biased_conv
+from pyrseg_jax.models.backbones.contract import AuxiliaryHead
+from pyrseg_jax.models.layers import ConvNormAct, biased_conv, drop_channels
 
 
 class SemanticHead(nn.Module):
@@ -33,6 +34,28 @@ class SemanticHead(nn.Module):
             x = biased_conv(self.num_classes, dtype=self.dtype, name=f"classify_{level}")(x)
             logits.append(x.astype(jnp.float32))
         return tuple(logits)
+
+
+class AuxiliaryClassifier(nn.Module):
+    """The classifier beside a context module, for training: map (N, h, w, D) → class logits (N, h, w, C), in float32.
+
+    Attributes:
+      num_classes: C.
+      shape: its sizes, from the backbone's spec.
+
+    Source: Zhao et al. 2017, "Supervised ResNet-Based FCN".
+    """
+
+    num_classes: int
+    shape: AuxiliaryHead = AuxiliaryHead()
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w d"], train: bool) -> Float[Array, "n h w c"]:
+        width = self.shape.width or x.shape[-1]
+        x = ConvNormAct(width, self.shape.kernel, dtype=self.dtype, name="project_1")(x, train)
+        x = drop_channels(x, self.shape.dropout, train)
+        return biased_conv(self.num_classes, dtype=self.dtype, name="classify_1")(x).astype(jnp.float32)
 
 
 class UnityHead(nn.Module):

@@ -92,12 +92,13 @@ class ConvNormAct(nn.Module):
     features: int
     kernel: int = 1
     stride: int = 1
+    dilation: int = 1
     is_active: bool = True
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n _ _ f"]:
-        x = conv(self.features, self.kernel, self.stride, dtype=self.dtype, name="conv")(x)
+        x = conv(self.features, self.kernel, self.stride, self.dilation, dtype=self.dtype, name="conv")(x)
         return BatchNorm(self.is_active, self.dtype, name="bn")(x, train)
 
 
@@ -149,6 +150,13 @@ class Bottleneck(nn.Module):
             )
             x = shortcut(x, train)
         return add_relu(x, y)
+
+
+def drop_channels(x: Float[Array, "n h w c"], share: float, train: bool) -> Float[Array, "n h w c"]:
+    """Leave out a share of the channels in training, each for a whole image. Call it inside of a compact method."""
+    if not share:
+        return x
+    return nn.Dropout(share, broadcast_dims=(1, 2), deterministic=not train)(x)
 
 
 def halve(x: Float[Array, "n h w c"], times: int) -> Float[Array, "n _ _ c"]:

@@ -8,11 +8,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.backbones import BACKBONES, BackboneSpec, Features
-from pyrseg_jax.models.contexts import CONTEXTS, STAGE, ContextSpec
-from pyrseg_jax.models.heads import SemanticHead, UnityHead
+from pyrseg_jax.models.backbones import BACKBONES, Features
+from pyrseg_jax.models.contexts import CONTEXTS, ContextOutput, ContextSettings
+from pyrseg_jax.models.contexts.contract import NO_OUTPUTS, Outputs
+from pyrseg_jax.models.heads import AuxiliaryClassifier, SemanticHead, UnityHead
 from pyrseg_jax.models.resample import resize
-from pyrseg_jax.pyramid.levels import check_divisible, check_strides
+from pyrseg_jax.models.strides import plan_strides
+from pyrseg_jax.pyramid.levels import check_divisible
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # What the network predicts for an image.
@@ -21,9 +23,6 @@ REPRESENTATIONS = {
     "auxiliary": "the same, and during training also a class for each cell of the coarser levels",
     "pyramid": "the paper's semantic pyramid and unity pyramid",
 }
-# By default the pyramid has four levels, whose strides are these multiples of the backbone's output stride.
-DEFAULT_MULTIPLES = (8, 4, 2, 1)
-
 T = TypeVar("T")
 
 
@@ -34,13 +33,13 @@ class Pyramids(NamedTuple):
       semantic: L maps (N, H/s, W/s, C); only the finest one where a network predicts no pyramid.
       unity: L-1 maps (N, H/s, W/s), since the finest level is always taken; empty where a network predicts no pyramid.
       auxiliary: logits (N, h, w, C) of the auxiliary classifier beside the context module, for training; None without one.
-      losses: extra losses of the context module by name, scalars, for training; None without any.
+      outputs: what the extra losses of the context module read, by name; empty without any.
     """
 
     semantic: tuple[Float[Array, "n _ _ c"], ...]
     unity: tuple[Float[Array, "n _ _"], ...]
     auxiliary: Float[Array, "n h w c"] | None = None
-    losses: dict[str, Float[Array, ""]] | None = None
+    outputs: Outputs = NO_OUTPUTS
 
 
 class Segmenter(nn.Module):
@@ -49,46 +48,62 @@ class Segmenter(nn.Module):
     Attributes:
       backbone: (images, train) → `Features`.
       context: (features, auxiliary logits, train) → `ContextOutput`, one map per level; see `contexts.contract`.
-      semantic_head: maps one feature map per level to class logits per level.
-      unity_head: final map → unity logits per level but the finest; None without a pyramid.
+      semantic_head: maps one feature map per level to class logits per level; None where the context module classifies.
+      unity_head: finest map → unity logits per level but the finest; None without a pyramid.
       auxiliary_head: maps one feature map of the backbone to class logits; None without an auxiliary classifier.
+      refiner: (features, context output, logits of the finest level, train) → `Refined`; None: those logits are the prediction.
       representation: one of `REPRESENTATIONS`.
       strides: strides of the levels in pixels, coarse → fine.
-      upsampling: factor by which the backbone's final map is enlarged to the finest stride; 1 where that is the output stride.
+      upsampling: factor by which the backbone's final map is enlarged to the finest stride; 1 where that is the output stride,
+        and for decoders.
       reads: indices of the backbone's stages that the context module reads.
+      is_decoder: whether the context module has a stride of its own. The unity head then reads the context module's finest map,
+        and otherwise the backbone's final map.
       auxiliary_stage: index of the stage that the auxiliary classifier reads; None: the final map.
     """
 
     backbone: nn.Module
     context: nn.Module
-    semantic_head: nn.Module
+    semantic_head: nn.Module | None
     unity_head: nn.Module | None = None
     auxiliary_head: nn.Module | None = None
+    refiner: nn.Module | None = None
     representation: str = "pyramid"
     strides: Sequence[int] = (32, 16, 8, 4)
     upsampling: int = 1
     reads: tuple[int, ...] = ()
+    is_decoder: bool = False
     auxiliary_stage: int | None = None
 
     def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Pyramids:
         """Return the logits of normalized images (N, H, W, 3); H and W must be multiples of the coarsest stride."""
         _, height, width, _ = images.shape
         check_divisible(height, width, self.strides)
-        stages, final = self.backbone(images, train)
+        stages, final, stem = self.backbone(images, train)
         final = _enlarge(final, self.upsampling)
         auxiliary = None
         if self.auxiliary_head is not None:
-            read = final if self.auxiliary_stage is None else stages[self.auxiliary_stage]
-            (auxiliary,) = self.auxiliary_head((read,), train)
-        features = Features(tuple(stages[i] for i in self.reads), final)
-        levels, losses = self.context(features, auxiliary, train)
-        if self.representation == "per_pixel":
-            levels = levels[-1:]
-        semantic = self.semantic_head(levels, train)
-        if self.representation == "auxiliary" and not train:
-            semantic = semantic[-1:]
-        unity = () if self.unity_head is None else self.unity_head(final, train)
-        return Pyramids(semantic, unity, auxiliary, losses)
+            auxiliary = self.auxiliary_head(
+                final if self.auxiliary_stage is None else stages[self.auxiliary_stage], train
+            )
+        features = Features(tuple(stages[i] for i in self.reads), final, stem)
+        found = self.context(features, auxiliary, train)
+        semantic = self._classify(found, train)
+        outputs = found.outputs
+        if self.refiner is not None:
+            refined = self.refiner(features, found, semantic[-1], train)
+            semantic, outputs = (*semantic[:-1], refined.logits), {**outputs, **refined.outputs}
+        unity = ()
+        if self.unity_head is not None:
+            unity = self.unity_head(found.levels[-1] if self.is_decoder else final, train)
+        return Pyramids(semantic, unity, auxiliary, outputs)
+
+    def _classify(self, found: ContextOutput, train: bool) -> tuple[Float[Array, "n _ _ c"], ...]:
+        if self.semantic_head is None:
+            assert found.logits is not None, "the context module classifies"
+            return (found.logits.astype(jnp.float32),)
+        semantic = self.semantic_head(found.levels[-1:] if self.representation == "per_pixel" else found.levels, train)
+        return semantic[-1:] if self.representation == "auxiliary" and not train else semantic
 
 
 def build_segmenter(
@@ -102,6 +117,7 @@ def build_segmenter(
     key_width: int = 256,
     unity_width: int = 128,
     dtype: str = "float32",
+    crop_px: int = 512,
     **options: Any,
 ) -> Segmenter:
     """Build a segmenter from names and widths.
@@ -111,64 +127,45 @@ def build_segmenter(
       backbone: a key of `BACKBONES`.
       context: a key of `CONTEXTS`.
       representation: one of `REPRESENTATIONS`.
-      strides: strides of the pyramid's levels in pixels, coarse → fine; by default 8, 4, 2 and 1 times the backbone's output
-        stride.
+      strides: strides of the pyramid's levels in pixels, coarse → fine; by default 8, 4, 2 and 1 times that of the finest map.
       semantic_width: D_s, channels inside the context module and of its output.
       key_width: channels of queries and keys in its attention.
       unity_width: D_u, channels inside the unity head.
-      dtype: number format of the computation, a key of `DTYPES`. Parameters, batch statistics, softmax and loss are always
-        float32.
-      options: options of the backbone: `resize` (upsampling convention, see `resample.resize`), `remat` (what the backward pass
-        recomputes, see `blocks.REMATS`), `output_stride`, and others that its class has. None is the backbone's default.
+      dtype: number format of the computation, a key of `DTYPES`. Parameters, batch statistics and loss are always float32.
+      crop_px: side of the training images in pixels, for context modules whose parameters depend on it.
+      options: `resize` (upsampling convention of backbone and context, see `resample.resize`) and options of the backbone:
+        `remat` (what the backward pass recomputes, see `blocks.REMATS`), `output_stride`, and others that its class has. None is
+        the backbone's default.
 
     Raises:
       ValueError: naming the argument, if its value is not one of these, or if the strides do not fit the backbone.
 
-    Chosen: a published context module that predicts per pixel is followed by its classifier alone, as published; with levels to
-      specialize, each level has a projection of its own, as with every other context.
-    Chosen: where the finest stride is finer than the backbone's output stride, the final map is enlarged bilinearly (half-pixel)
-      before the context module and the heads read it.
+    Chosen: a published module that predicts per pixel is followed by its classifier alone; levels have a projection each.
     """
     _check_choice("representation", representation, REPRESENTATIONS)
     spec, context_spec = _choose("backbone", backbone, BACKBONES), _choose("context", context, CONTEXTS)
     kind = _choose("dtype", dtype, DTYPES)
-    output_stride = options.get("output_stride") or spec.output_stride
-    strides = default_strides(output_stride) if strides is None else check_strides(strides)
-    num_levels = len(strides)
-    is_projected = context_spec.is_projected or representation != "per_pixel"
+    strides, upsampling = plan_strides(strides, backbone, context, options.get("output_stride"))
+    map_px = crop_px * upsampling // (options.get("output_stride") or spec.output_stride)
+    # "nearest" concerns HRNet's exchange units alone.
+    convention = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
+    settings = ContextSettings(num_classes, len(strides), semantic_width, key_width, convention, map_px, kind)
+    is_alone = representation == "per_pixel"
+    head = SemanticHead(num_classes, len(strides), context_spec.is_projected or not is_alone, dtype=kind)
     return Segmenter(
-        backbone=make_backbone(backbone, dtype=kind, **options),
-        context=context_spec.make(num_levels, semantic_width, key_width, kind),
-        semantic_head=SemanticHead(num_classes, num_levels, is_projected, dtype=kind),
-        unity_head=UnityHead(num_levels, unity_width, dtype=kind) if representation == "pyramid" else None,
-        auxiliary_head=SemanticHead(num_classes, 1, dtype=kind) if context_spec.auxiliary else None,
+        backbone=make_backbone(backbone, context, dtype=kind, **options),
+        context=context_spec.make(settings),
+        semantic_head=None if context_spec.classifies and is_alone else head,
+        unity_head=UnityHead(len(strides), unity_width, dtype=kind) if representation == "pyramid" else None,
+        auxiliary_head=AuxiliaryClassifier(num_classes, spec.auxiliary, kind) if context_spec.has_auxiliary else None,
+        refiner=context_spec.make_refiner(settings) if context_spec.make_refiner else None,
         representation=representation,
         strides=strides,
-        upsampling=upsampling_to(strides, output_stride),
+        upsampling=upsampling,
         reads=context_spec.reads,
-        auxiliary_stage=_auxiliary_stage(context_spec, spec),
+        is_decoder=context_spec.stride is not None,
+        auxiliary_stage=spec.auxiliary.stage,
     )
-
-
-def default_strides(output_stride: int) -> tuple[int, ...]:
-    """Return the strides of a four-level pyramid, coarse → fine, on a backbone of this output stride."""
-    return tuple(output_stride * multiple for multiple in DEFAULT_MULTIPLES)
-
-
-def upsampling_to(strides: Sequence[int], output_stride: int) -> int:
-    """Return the factor that brings a backbone's final map to the finest stride.
-
-    Raises:
-      ValueError: naming both strides, if the factor is not 1, 2, 4, 8, …
-    """
-    factor, rest = divmod(output_stride, strides[-1])
-    if rest or factor & (factor - 1) or not factor:
-        raise ValueError(
-            f"strides={tuple(strides)}: the finest stride is {strides[-1]}, and the backbone's output stride is "
-            f"{output_stride}: the finest must be the output stride, or a half, a quarter … of it, for example "
-            f"strides={default_strides(output_stride)}"
-        )
-    return factor
 
 
 def _check_choice(argument: str, value: str, choices: Collection[str]) -> None:
@@ -188,10 +185,6 @@ def _enlarge(x: Float[Array, "n h w c"], factor: int) -> Float[Array, "n _ _ c"]
     return resize(x, (factor * height, factor * width), "half_pixel")
 
 
-def _auxiliary_stage(context: ContextSpec, backbone: BackboneSpec) -> int | None:
-    return backbone.auxiliary_stage if context.auxiliary == STAGE else None
-
-
 # A backbone that does not take one of these options behaves as if it had this value.
 _OPTIONS = {
     "resize": "half_pixel",
@@ -203,11 +196,12 @@ _OPTIONS = {
 }
 
 
-def make_backbone(name: str, **options: Any) -> nn.Module:
+def make_backbone(name: str, context: str, **options: Any) -> nn.Module:
     """Make a backbone with those options that its constructor takes.
 
     Args:
       name: a key of `BACKBONES`.
+      context: a key of `CONTEXTS`, which may take the option `resize`.
       options: arguments of `BackboneSpec.make`.
 
     Raises:
@@ -221,6 +215,6 @@ def make_backbone(name: str, **options: Any) -> nn.Module:
         if option in accepted or option not in _OPTIONS:
             if value is not None:
                 given[option] = value
-        elif value != unset:
+        elif value != unset and not (option == "resize" and CONTEXTS[context].has_resize):
             raise ValueError(f"{option}={value!r}: the backbone {name!r} has no such option; leave it at {unset!r}")
     return spec.make(**given)

@@ -1,9 +1,10 @@
 """Checks of values that must fit together, beyond what the schema says of each alone."""
 
+import dataclasses
+
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.models.backbones import BACKBONES
-from pyrseg_jax.models.segmenter import make_backbone, upsampling_to
-from pyrseg_jax.pyramid.levels import check_strides
+from pyrseg_jax.models.segmenter import make_backbone
+from pyrseg_jax.models.strides import plan_strides
 from pyrseg_jax.run.schema import Config
 from pyrseg_jax.training.profile import parse_steps
 
@@ -25,21 +26,29 @@ def check_together(config: Config) -> None:
         raise UserError("config.parallel.data=0: expected a number of devices, or -1 for all")
 
 
-def _check_sizes(config: Config) -> None:
-    """Check that the strides are a pyramid on the backbone, and that the crop divides into its coarsest cells."""
-    strides, crop_px = config.model.strides, config.data.crop_px
-    model, spec = config.model, BACKBONES[config.model.backbone]
+def fill_strides(config: Config) -> Config:
+    """Return the configuration with the strides of the levels that it stands for.
+
+    Raises:
+      UserError: naming the keys, if strides, backbone and context module do not fit together.
+    """
+    model = config.model
     try:
-        check_strides(strides)
-        upsampling_to(strides, model.output_stride or spec.output_stride)
+        strides, _ = plan_strides(model.strides or None, model.backbone, model.context, model.output_stride)
     except (ValueError, TypeError) as error:
-        raise UserError(f"config.model.strides: {error}") from error
+        problem = str(error)
+        raise UserError(f"config.model.{'' if problem.startswith('context=') else 'strides: '}{problem}") from error
+    return dataclasses.replace(config, model=dataclasses.replace(model, strides=strides))
+
+
+def _check_sizes(config: Config) -> None:
+    """Check the options of the backbone, and that the crop divides into the pyramid's coarsest cells."""
+    model, crop_px, coarsest = config.model, config.data.crop_px, config.model.strides[0]
     try:
         options = ("resize", "remat", "output_stride", "stem", "dilation", "multi_grid")
-        make_backbone(model.backbone, **{option: getattr(model, option) for option in options})
+        make_backbone(model.backbone, model.context, **{option: getattr(model, option) for option in options})
     except ValueError as error:
         raise UserError(f"config.model.{error}") from error
-    coarsest = strides[0]
     if crop_px % coarsest:
         near = max(coarsest, crop_px // coarsest * coarsest)
         raise UserError(

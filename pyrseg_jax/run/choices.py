@@ -99,7 +99,7 @@ def void_rules() -> Choices:
 
 def supervisions() -> Choices:
     """Return the sizes at which a prediction per pixel can be compared with the truth."""
-    from pyrseg_jax.training.objective import SUPERVISIONS
+    from pyrseg_jax.models.supervision import SUPERVISIONS
 
     return SUPERVISIONS
 

@@ -176,9 +176,10 @@ def _read(values: Mapping[str, Any]) -> Config:
         config = _SCHEMA.validate_python(values)
     except pydantic.ValidationError as error:
         raise _word(error) from error
-    from pyrseg_jax.run.checks import check_together  # it asks the networks, and a config file need not wait for jax
+    from pyrseg_jax.run import checks  # it asks the networks, and a config file need not wait for jax
 
-    check_together(config)
+    config = checks.fill_strides(config)
+    checks.check_together(config)
     return config
 
 

@@ -20,7 +20,7 @@ from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.views import Protocol, make_protocol
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
-from pyrseg_jax.run.config import Config, Data, Model, Parallel
+from pyrseg_jax.run.config import Config, Data, Parallel
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.storage.caches import cache_folder, is_writable
 from pyrseg_jax.storage.paths import is_remote
@@ -92,8 +92,9 @@ def check_rows(config: Config, mesh: Mesh) -> None:
         mesh_lib.check_rows(mesh, config.data.crop_px, config.model.strides[0])
 
 
-def make_model(model: Model, num_classes: int) -> Segmenter:
+def make_model(config: Config, num_classes: int) -> Segmenter:
     """Build the network."""
+    model = config.model
     return build_segmenter(
         num_classes,
         backbone=model.backbone,
@@ -110,6 +111,7 @@ def make_model(model: Model, num_classes: int) -> Segmenter:
         stem=model.stem,
         dilation=model.dilation,
         multi_grid=model.multi_grid,
+        crop_px=config.data.crop_px,
     )
 
 
@@ -123,9 +125,9 @@ def make_objective(config: Config) -> Callable:
         min_kept = training.ohem_min_kept // training.accumulate
         objective = PerPixelObjective(training.supervision, training.ohem_threshold, min_kept)
     context = CONTEXTS[config.model.context]
-    if context.auxiliary is not None and training.auxiliary_weight:
+    if context.has_auxiliary and training.auxiliary_weight:
         objective = WithAuxiliary(objective, training.auxiliary_weight, training.supervision)
-    return WithContextLosses(objective, context.losses) if context.losses else objective
+    return WithContextLosses(objective, context.losses, training.supervision) if context.losses else objective
 
 
 def make_learning_rate(config: Config) -> optax.Schedule:

@@ -84,13 +84,17 @@ class Model:
         "Kind of prediction: the paper's pyramid, or one class per pixel.",
     )
     strides: tuple[StrictInt, ...] = key(
-        (32, 16, 8, 4), "Strides of the pyramid's levels, coarse to fine. Each stride is twice the next.", unit="px"
+        (),
+        "Strides of the pyramid's levels, coarse to fine. Each stride is twice the next. () takes 8, 4, 2 and 1 times the stride "
+        "of the finest map, (32, 16, 8, 4) on an HRNet.",
+        unit="px",
     )
     semantic_width: int = key(512, "Channels of the semantic features, D_s.", unit="channels", at_least=1)
     key_width: int = key(256, "Channels of the attention's queries and keys.", unit="channels", at_least=1)
     unity_width: int = key(128, "Channels of the unity features, D_u.", unit="channels", at_least=1)
     resize: Annotated[str, OneOf(choices.resize_conventions)] = key(
-        "half_pixel", "Convention for upsampling inside the backbone. Published weights come with different ones."
+        "half_pixel",
+        "Convention for upsampling in the backbone and the context module. Published weights come with different ones.",
     )
     output_stride: int | None = key(
         None, "Stride of the last stage of a ResNet: 8, 16 or 32. None takes the backbone's default.", unit="px"

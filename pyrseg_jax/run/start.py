@@ -66,7 +66,7 @@ def initialize(config: Config, model: Segmenter, label_space: LabelSpace) -> Sta
         given, origin, left = (
             _of_run(path, config, label_space, drawn)
             if path.is_dir()
-            else _of_file(Path(path), config.model.backbone, drawn)
+            else _of_file(Path(path), config.model.backbone, model, drawn)
         )
     except UserError as error:
         raise UserError(f"config.model.init={config.model.init}: {error}") from error
@@ -85,9 +85,19 @@ def initialize(config: Config, model: Segmenter, label_space: LabelSpace) -> Sta
     return Start(unflatten_dict(flat | dict(given)), origin)
 
 
-def _of_file(path: Path, backbone: str, drawn: dict) -> tuple[Arrays, dict, tuple[str, ...]]:
+def _of_file(path: Path, backbone: str, model: Segmenter, drawn: dict) -> tuple[Arrays, dict, tuple[str, ...]]:
     file = read_weights(path)
     found = import_weights(file.state_dict, drawn, BACKBONES[backbone].importers)
+    for option, value in found.trained.items():
+        ours = getattr(model.backbone, option, value)
+        if ours != value:
+            log.warning(
+                "config.model.%s: the weights (%s) were trained with %r, and the network has %r, with which they predict worse",
+                option,
+                found.source,
+                value,
+                ours,
+            )
     return found.variables, {"file": str(path), "sha256": file.sha256, "source": found.source}, found.left
 
 
@@ -106,7 +116,7 @@ def _of_run(
             f"that run has the backbone {its_config.model.backbone}, this one has {config.model.backbone}: set "
             f"config.model.backbone={its_config.model.backbone}"
         )
-    model = experiment.make_model(its_config.model, classes.num_classes)
+    model = experiment.make_model(its_config, classes.num_classes)
     state = restore(its_config, model, run, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), None)
     theirs = _flatten(jax.device_get(state.variables))
     ours = _flatten(drawn)

@@ -3,22 +3,17 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-import jax.numpy as jnp
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Float, UInt8
 
-from pyrseg_jax.models.resample import resize
+from pyrseg_jax.models.contexts import ContextLoss
 from pyrseg_jax.models.segmenter import Pyramids
+from pyrseg_jax.models.supervision import cross_entropy, fit_to_labels
 from pyrseg_jax.pyramid import build_targets, pyramid_loss, specialize
 from pyrseg_jax.pyramid.levels import Array
 from pyrseg_jax.pyramid.losses import masked_cross_entropy
 from pyrseg_jax.training.losses import ohem_targets
 
 Loss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
-# The size at which per-pixel logits are compared with the label map.
-SUPERVISIONS = {
-    "finest": "sample the labels at the positions of the finest level",
-    "full_size": "interpolate the logits to the size of the label map, as the other methods of Table 1 do",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,41 +92,28 @@ class WithAuxiliary:
         """Return the loss of a batch, and its terms by name."""
         loss, terms = self.objective(predicted, labels)
         assert predicted.auxiliary is not None, "the network has an auxiliary classifier"
-        auxiliary = masked_cross_entropy(*fit_to_labels(predicted.auxiliary, labels, self.supervision))
+        auxiliary = cross_entropy(predicted.auxiliary, labels, self.supervision)
         return loss + self.weight * auxiliary, terms | {"auxiliary": auxiliary}
 
 
 @dataclasses.dataclass(frozen=True)
 class WithContextLosses:
-    """Another objective plus the weighted extra losses that the context module returns.
+    """Another objective plus the weighted extra losses of the context module.
 
     Attributes:
       objective: the main objective.
-      weights: name of each extra loss → its factor, as in the spec of the context module.
+      losses: the extra losses by name, as in the spec of the context module.
+      supervision: the supervision of those that compare logits with labels, one of `SUPERVISIONS`.
     """
 
     objective: Callable[[Pyramids, UInt8[Array, "n h w"]], Loss]
-    weights: Mapping[str, float]
+    losses: Mapping[str, ContextLoss]
+    supervision: str = "finest"
 
     def __call__(self, predicted: Pyramids, labels: UInt8[Array, "n h w"]) -> Loss:
         """Return the loss of a batch, and its terms by name."""
         loss, terms = self.objective(predicted, labels)
-        assert predicted.losses is not None, "the context module returns extra losses"
-        extra = {name: predicted.losses[name] for name in self.weights}
-        return loss + sum(self.weights[name] * value for name, value in extra.items()), terms | extra
-
-
-def fit_to_labels(
-    logits: Float[Array, "n h w c"], labels: UInt8[Array, "n H W"], supervision: str
-) -> tuple[Float[Array, "n h2 w2 c"], Int32[Array, "n h2 w2"]]:
-    """Bring logits and labels to one size; labels are sampled but never interpolated.
-
-    Args:
-      logits: (N, H/s, W/s, C) for a stride s.
-      labels: (N, H, W) train ids, 255 = void.
-      supervision: `"finest"` samples the labels at the logits' positions; `"full_size"` interpolates the logits to H × W.
-    """
-    if supervision == "full_size":
-        return resize(logits, labels.shape[1:], "half_pixel"), labels.astype(jnp.int32)
-    stride = labels.shape[1] // logits.shape[1]
-    return logits, build_targets(labels, (stride,)).semantic[0]
+        for name, extra in self.losses.items():
+            terms[name] = extra.compute(predicted.outputs, labels, self.supervision)
+            loss += extra.weight * terms[name]
+        return loss, terms

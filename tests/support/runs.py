@@ -36,7 +36,7 @@ def write_run(path, config, classes, is_vivid=False):
     """
     run = Workdir(str(path))
     run.open_for_training(config, ade_layout(classes))
-    variables = initialize(config, experiment.make_model(config.model, len(classes)), ade_layout(classes)).variables
+    variables = initialize(config, experiment.make_model(config, len(classes)), ade_layout(classes)).variables
     if is_vivid:
         for part in ("semantic_head", "unity_head"):
             head = variables["params"][part]

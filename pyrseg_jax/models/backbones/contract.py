@@ -15,10 +15,28 @@ class Features(NamedTuple):
     Attributes:
       stages: a map (N, H/s, W/s, D_s) for each stage, fine → coarse, each with its own stride s (for example C2 … C5).
       final: (N, H/output_stride, W/output_stride, D), the map that heads read.
+      stem: (N, H/2, W/2, channels), the map before the first stage that has stride 2; None where a backbone has no such map.
     """
 
     stages: tuple[Float[Array, "n _ _ _"], ...]
     final: Float[Array, "n h w d"]
+    stem: Float[Array, "n _ _ _"] | None = None
+
+
+class AuxiliaryHead(NamedTuple):
+    """The auxiliary classifier that the published networks on a backbone have: a convolution, dropout, and a classifier.
+
+    Attributes:
+      stage: index in `Features.stages` of the map that it reads; None: the final map.
+      kernel: side of the convolution's kernel.
+      width: channels of the convolution; None: as many as the map that it reads.
+      dropout: share of the channels that training leaves out.
+    """
+
+    stage: int | None = None
+    kernel: int = 1
+    width: int | None = None
+    dropout: float = 0.0
 
 
 class BackboneSpec(NamedTuple):
@@ -30,14 +48,15 @@ class BackboneSpec(NamedTuple):
         of `models.blocks.REMATS`) where the backbone upsamples or has rows of equal blocks, and `output_stride`, `stem`,
         `dilation` and `multi_grid` where it comes in such variants.
       output_stride: the stride of `Features.final`, in pixels, unless `make` is given another.
-      auxiliary_stage: index in `Features.stages` of the map that an auxiliary classifier reads on this backbone, where the
-        context module does not ask for the final map; None: the final map.
+      auxiliary: the auxiliary classifier beside context modules that have one.
+      first_stride: the stride of `Features.stages[0]` in pixels; None where the stages fit no decoder.
       importers: layouts of published weight files that fit, in order of preference; see `models.weights`.
       meaning: a description in one line, for help texts.
     """
 
     make: Callable[..., nn.Module]
     output_stride: int
-    auxiliary_stage: int | None = None
+    auxiliary: AuxiliaryHead = AuxiliaryHead()
+    first_stride: int | None = None
     importers: tuple[Importer, ...] = ()
     meaning: str = ""

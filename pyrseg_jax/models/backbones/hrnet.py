@@ -87,7 +87,7 @@ class HRNet(nn.Module):
     """HRNetV2 as a feature extractor: images (N, H, W, 3) → `Features`.
 
     The stages are the four branches of the last stage, at strides 4, 8, 16 and 32, with 1, 2, 4 and 8 · width channels. The final
-    map (N, H/4, W/4, 15·width) joins them, upsampled to stride 4.
+    map (N, H/4, W/4, 15·width) joins them, upsampled to stride 4. The stem's map is that of its first convolution.
 
     Attributes:
       width: channels of the finest branch.
@@ -113,8 +113,8 @@ class HRNet(nn.Module):
     def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Features:
         layer = functools.partial(ConvNormAct, kernel=3, dtype=self.dtype)
         x = images.astype(self.dtype)
-        x = layer(self.stem_width, stride=2, name="stem1")(x, train)
-        x = layer(self.stem_width, stride=2, name="stem2")(x, train)
+        stem = layer(self.stem_width, stride=2, name="stem1")(x, train)
+        x = layer(self.stem_width, stride=2, name="stem2")(stem, train)
         bottleneck = functools.partial(Bottleneck, self.stem_width, dtype=self.dtype)
         first, *others = [f"stage1_block_{k}" for k in range(self.num_bottlenecks)]
         x = bottleneck(name=first)(x, train)  # apart from the others: its input has another number of channels
@@ -132,7 +132,7 @@ class HRNet(nn.Module):
                 branches = (*branches, new)
             run = functools.partial(Stage, widths[:stage], num_modules, self.num_blocks, self.resize, self.dtype)
             branches = run(self.remat, name=f"stage{stage}")(branches, train)
-        return Features(branches, self._join(branches))
+        return Features(branches, self._join(branches), stem)
 
     def _join(self, branches: Branches) -> Float[Array, "n h w d"]:
         """Bring the branches to the size of the finest one, and concatenate their channels."""

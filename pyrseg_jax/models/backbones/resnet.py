@@ -13,13 +13,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.backbones.contract import Features
+from pyrseg_jax.models.backbones.contract import AuxiliaryHead, Features
 from pyrseg_jax.models.blocks import apply_blocks
 from pyrseg_jax.models.layers import Bottleneck, ConvNormAct
 
 OUTPUT_STRIDES = (8, 16, 32)
 OUTPUT_STRIDE = 8
-AUXILIARY_STAGE = 2  # C4, which the auxiliary classifiers of all releases read
+# On C4, with the sizes that mmsegmentation, semseg and PyTorch-Encoding have in common.
+AUXILIARY = AuxiliaryHead(stage=2, kernel=3, width=256, dropout=0.1)
 
 # Channels of the stem's convolutions, as multiples of the network's width (64). The first convolution has stride 2.
 _STEM_WIDTHS = {"v1": (1,), "v1c": (0.5, 0.5, 1), "deep": (1, 1, 2)}
@@ -86,7 +87,8 @@ class ResNet(nn.Module):
     """A ResNet of bottleneck blocks as a feature extractor: images (N, H, W, 3) → `Features`.
 
     The stages are C2 … C5, the outputs of the four stages, with 4, 8, 16 and 32 · width channels. Their strides are 4, 8, 16 and
-    32, but none is larger than the output stride. The final map is C5.
+    32, but none is larger than the output stride. The final map is C5. The stem's map has width or, with the stem "deep", 2 · width
+    channels.
 
     Stride and dilation are those of a block's 3×3 convolution, as in PyTorch's ResNets.
 
@@ -120,15 +122,15 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Features:
-        x = self._stem(images.astype(self.dtype), train)
+        stem = self._stem(images.astype(self.dtype), train)
         # The maximum over 3×3 positions. The padding never wins: it is minus infinity.
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]  # declared as str
+        x = nn.max_pool(stem, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]  # declared as str
         stages = []
         plans = plan_stages(self.num_blocks, self.output_stride, self.dilation, self.multi_grid)
         for stage, plan in enumerate(plans, 1):
             x = self._stage(stage, plan, x, train)
             stages.append(x)
-        return Features(tuple(stages), x)
+        return Features(tuple(stages), x, stem)
 
     def _stem(self, x: Array, train: bool) -> Array:
         multiples = _STEM_WIDTHS[self.stem]

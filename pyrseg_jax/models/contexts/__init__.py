@@ -8,36 +8,53 @@ from pyrseg_jax.models.contexts.anl import ANL
 from pyrseg_jax.models.contexts.ccnet import CCNet
 from pyrseg_jax.models.contexts.coarse_to_fine import CoarseToFine
 from pyrseg_jax.models.contexts.contract import (
-    FINAL,
-    STAGE,
+    ContextLoss,
+    ContextMap,
     ContextOutput,
+    ContextSettings,
     ContextSpec,
     Pooled,
+    Refined,
     make_none,
     make_pooled,
 )
 from pyrseg_jax.models.contexts.ocr import OCR
 
-__all__ = ["CONTEXTS", "FINAL", "STAGE", "ContextOutput", "ContextSpec", "Pooled"]
+__all__ = [
+    "CONTEXTS",
+    "ContextLoss",
+    "ContextMap",
+    "ContextOutput",
+    "ContextSettings",
+    "ContextSpec",
+    "Pooled",
+    "Refined",
+]
 
 # The published modules of Table 1 come with the auxiliary classifier of their release, and predict per pixel without a projection.
-# OCR reads the auxiliary classifier's logits position by position, so its classifier must stand on the final map.
 CONTEXTS: dict[str, ContextSpec] = {
     "none": ContextSpec(make_none, meaning="no context module: the backbone's features as they are"),
     "anl": ContextSpec(
-        make_pooled(ANL),
-        auxiliary=STAGE,
+        make_pooled(lambda s: ANL(s.width, s.key_width, s.dtype)),
+        has_auxiliary=True,
         is_projected=False,
         meaning="asymmetric non-local attention (Zhu et al. 2019)",
     ),
     "ccnet": ContextSpec(
-        make_pooled(CCNet), auxiliary=STAGE, is_projected=False, meaning="criss-cross attention (Huang et al. 2019)"
+        make_pooled(lambda s: CCNet(s.width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="criss-cross attention (Huang et al. 2019)",
     ),
     "ocr": ContextSpec(
-        make_pooled(OCR),
-        auxiliary=FINAL,
+        make_pooled(lambda s: OCR(s.width, s.key_width, s.resize, s.dtype)),
+        has_auxiliary=True,
         is_projected=False,
+        has_resize=True,
         meaning="object-contextual representations (Yuan et al. 2020)",
     ),
-    "coarse_to_fine": ContextSpec(CoarseToFine, meaning="the paper's coarse-to-fine module (Sec. 3.3)"),
+    "coarse_to_fine": ContextSpec(
+        lambda s: CoarseToFine(s.num_levels, s.width, s.key_width, s.dtype),
+        meaning="the paper's coarse-to-fine module (Sec. 3.3)",
+    ),
 }

@@ -16,13 +16,11 @@ class CCNet(nn.Module):
 
     Attributes:
       width: channels inside and of the output (N, h, w, width); queries and keys have an eighth of them.
-      key_width: unused. All context modules have the same constructor.
 
     Source: Huang et al. 2019, its release for semantic segmentation.
     """
 
     width: int
-    key_width: int
     dtype: DTypeLike = jnp.float32
 
     @nn.compact

@@ -3,7 +3,8 @@
 A context module turns the backbone's features into one feature map per level of the pyramid. It is a Flax module, called as
 `context(features, auxiliary, train)`:
 
-* `features` is a `Features`: `final` (N, h, w, D) has the finest level's stride, and `stages` holds the stages that the spec names.
+* `features` is a `Features`: `final` (N, h, w, D), and in `stages` those stages that the spec names. `final` has the finest
+  level's stride; for a decoder, which has a stride of its own, it is the backbone's map as it is.
 * `auxiliary` holds the class logits (N, h', w', C) of the auxiliary classifier, or is None where the spec asks for none.
 * `train` says whether the network is in training, for batch statistics and dropout. Dropout takes the rng `dropout`.
 
@@ -13,20 +14,44 @@ It returns a `ContextOutput`. State that no gradient changes, such as a memory o
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax.numpy as jnp
+from flax.core import FrozenDict
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.layers import halve
+from pyrseg_jax.models.resample import resize
+from pyrseg_jax.pyramid import levels
 
 Logits = Float[Array, "n h w c"]
+Outputs = Mapping[str, Any]  # arrays, or tuples of arrays, by name
+NO_OUTPUTS: Outputs = FrozenDict()  # unlike other mappings that cannot be changed, jax knows this one
 
-# Places where an auxiliary classifier may stand: on the map that the heads read, or on the stage that the backbone's spec names for
-# it (which is the final map where the backbone names none).
-FINAL, STAGE = "final", "stage"
+
+class ContextSettings(NamedTuple):
+    """What a context module is built for.
+
+    Attributes:
+      num_classes: C.
+      num_levels: L.
+      width: D_s, channels inside of most modules and of their output.
+      key_width: channels of queries and keys, in modules of attention.
+      resize: convention of `models.resample.resize` by which the module enlarges maps.
+      map_px: side in positions of the map that the backbone makes of a training image, for modules whose parameters depend on it.
+      dtype: number format of the computation.
+    """
+
+    num_classes: int
+    num_levels: int
+    width: int = 512
+    key_width: int = 256
+    resize: str = "half_pixel"
+    map_px: int = 64
+    dtype: DTypeLike = jnp.float32
 
 
 class ContextOutput(NamedTuple):
@@ -34,35 +59,90 @@ class ContextOutput(NamedTuple):
 
     Attributes:
       levels: L maps (N, h/2^(L-l), w/2^(L-l), channels), coarse → fine.
-      losses: extra losses by name, scalars, as listed in the module's spec; None for a module without any.
+      logits: class logits (N, h, w, C) of the finest level, from modules whose spec says that they classify; else None.
+      outputs: what the module's extra losses and its refiner read, by name; empty for most modules.
     """
 
     levels: tuple[Float[Array, "n _ _ _"], ...]
-    losses: dict[str, Float[Array, ""]] | None = None
+    logits: Logits | None = None
+    outputs: Outputs = NO_OUTPUTS
+
+
+class ContextLoss(NamedTuple):
+    """An extra loss of a context module.
+
+    Attributes:
+      weight: factor in the training objective.
+      compute: (outputs, labels (N, H, W) of train ids with 255 = void, supervision) → the loss, a scalar in float32. The outputs
+        are those of the module and its refiner; the supervision is one of `models.supervision.SUPERVISIONS`.
+    """
+
+    weight: float
+    compute: Callable[[Outputs, UInt8[levels.Array, "n H W"], str], Float[levels.Array, ""]]
+
+
+class Refined(NamedTuple):
+    """The result of a refiner.
+
+    Attributes:
+      logits: class logits (N, h', w', C) that replace those of the finest level. In training they have its size.
+      outputs: more outputs for the module's extra losses, by name.
+    """
+
+    logits: Logits
+    outputs: Outputs = NO_OUTPUTS
+
+
+Make = Callable[[ContextSettings], nn.Module]
 
 
 class ContextSpec(NamedTuple):
     """Everything that the rest of the package must know about a context module. Being listed in `CONTEXTS` implies none of it.
 
     Attributes:
-      make: (num_levels, width, key_width, dtype) → the Flax module. `width` is D_s, the channels of its output; `key_width` is the
-        number of channels of its queries and keys.
-      reads: indices in `Features.stages` of the stages that it reads, beside the final map.
-      auxiliary: position of the auxiliary classifier, `FINAL` or `STAGE`; None if there is none.
+      make: settings → the Flax module.
+      reads: indices in `Features.stages` of the stages that it reads, beside the final map. On ResNets, 0 … 3 are C2 … C5; on
+        HRNets, the four branches.
+      reads_stem: whether it reads `Features.stem`, too.
+      stride: stride in pixels of the finest map that it returns; None: that of the final map. A module with a stride of its own, a
+        decoder, needs a backbone whose first stage has stride 4.
+      has_auxiliary: whether an auxiliary classifier stands beside it, on the stage that the backbone's spec names.
       is_projected: whether a non-linear projection stands between the module and the classifier of a network that predicts one
         class per pixel. With levels to specialize, each level always has a projection of its own.
-      losses: the extra losses that it returns, name → weight in the training objective.
+      classifies: whether it returns the logits of a network that predicts one class per pixel itself.
+      has_resize: whether it enlarges maps by the setting `resize`.
+      make_refiner: settings → a module that improves the logits of the finest level, called as `refiner(features, context output,
+        logits, train)` → `Refined`; None: there is none.
+      losses: its extra losses by name.
       has_state: whether it keeps state beside its parameters and its running batch statistics.
       meaning: a description in one line, for help texts.
     """
 
-    make: Callable[[int, int, int, DTypeLike], nn.Module]
+    make: Make
     reads: tuple[int, ...] = ()
-    auxiliary: str | None = None
+    reads_stem: bool = False
+    stride: int | None = None
+    has_auxiliary: bool = False
     is_projected: bool = True
-    losses: Mapping[str, float] = MappingProxyType({})
+    classifies: bool = False
+    has_resize: bool = False
+    make_refiner: Make | None = None
+    losses: Mapping[str, ContextLoss] = MappingProxyType({})
     has_state: bool = False
     meaning: str = ""
+
+
+class ContextMap(NamedTuple):
+    """The result of a module that predicts one map, where it is more than the map; see `Pooled`.
+
+    Attributes:
+      features: (N, h, w, channels).
+      logits, outputs: as in `ContextOutput`.
+    """
+
+    features: Float[Array, "n h w c"]
+    logits: Logits | None = None
+    outputs: Outputs = NO_OUTPUTS
 
 
 class Pooled(nn.Module):
@@ -70,7 +150,8 @@ class Pooled(nn.Module):
 
     Attributes:
       num_levels: L.
-      context: (features, auxiliary, train) → the map (N, h, w, channels); None: the backbone's final map as it is.
+      context: (features, auxiliary, train) → the map (N, h, w, channels) or a `ContextMap`; None: the backbone's final map as it
+        is.
 
     Source: Sec. 3.3, "A naive way …". Without a context, these are the rows A, D, E and F of Table 2a; with ANL, rows B and G.
     """
@@ -80,20 +161,22 @@ class Pooled(nn.Module):
 
     @nn.compact
     def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> ContextOutput:
-        x = features.final if self.context is None else self.context(features, auxiliary, train)
-        return ContextOutput(tuple(halve(x, times) for times in reversed(range(self.num_levels))))
+        found = features.final if self.context is None else self.context(features, auxiliary, train)
+        found = found if isinstance(found, ContextMap) else ContextMap(found)
+        pooled = tuple(halve(found.features, times) for times in reversed(range(self.num_levels)))
+        return ContextOutput(pooled, found.logits, found.outputs)
 
 
-def make_pooled(module: Callable[..., nn.Module]) -> Callable[[int, int, int, DTypeLike], nn.Module]:
+def make_pooled(make: Make) -> Make:
     """Return the `make` of a published module that predicts one map: `Pooled` brings it to every level."""
-
-    def make(num_levels: int, width: int, key_width: int, dtype: DTypeLike) -> nn.Module:
-        return Pooled(num_levels, module(width, key_width, dtype))
-
-    return make
+    return lambda settings: Pooled(settings.num_levels, make(settings))
 
 
-def make_none(num_levels: int, width: int, key_width: int, dtype: DTypeLike) -> nn.Module:
+def make_none(settings: ContextSettings) -> nn.Module:
     """Return the network's part where there is no context module: the final map, averaged to the size of each level."""
-    del width, key_width, dtype  # nothing is computed but means
-    return Pooled(num_levels)
+    return Pooled(settings.num_levels)
+
+
+def enlarge(x: Float[Array, "n h w c"], like: Float[Array, "n H W _"], convention: str) -> Float[Array, "n H W c"]:
+    """Resample a map to the height and width of another one; a map that has them stays as it is."""
+    return x if x.shape[1:3] == like.shape[1:3] else resize(x, like.shape[1:3], convention)

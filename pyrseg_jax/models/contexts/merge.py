@@ -1,11 +1,10 @@
 """The last layer that the published context modules share."""
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.layers import ConvNormAct
+from pyrseg_jax.models.layers import ConvNormAct, drop_channels
 
 
 def merge(
@@ -22,4 +21,4 @@ def merge(
       train: whether the network is in training.
     """
     x = ConvNormAct(width, kernel, dtype=dtype, name="merge")(jnp.concatenate(maps, axis=-1), train)
-    return nn.Dropout(dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
+    return drop_channels(x, dropout, train)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.attention import attend
-from pyrseg_jax.models.contexts.contract import Logits
+from pyrseg_jax.models.contexts.contract import Logits, enlarge
 from pyrseg_jax.models.contexts.merge import merge
 from pyrseg_jax.models.layers import ConvNormAct
 
@@ -21,17 +21,22 @@ class OCR(nn.Module):
     Attributes:
       width: channels inside and of the output (N, h, w, width).
       key_width: channels of queries, keys and values.
+      resize: convention for resampling the auxiliary logits, where the classifier reads a stage of another size.
 
     Source: Yuan et al. 2020, HRNet + OCR.
     """
 
     width: int
     key_width: int
+    resize: str = "half_pixel"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, features: Features, auxiliary: Logits, train: bool) -> Float[Array, "n h w {self.width}"]:
         x = ConvNormAct(self.width, 3, dtype=self.dtype, name="reduce")(features.final, train)
+        auxiliary = enlarge(
+            auxiliary, x, self.resize
+        )  # it reads an earlier stage on ResNets, which may be finer or coarser
         n, h, w, c = auxiliary.shape
         share = nn.softmax(auxiliary.astype(jnp.float32).reshape(n, h * w, c), axis=1).astype(x.dtype)
         regions = (share.swapaxes(1, 2) @ x.reshape(n, h * w, -1))[:, None]  # (N, 1, C, width)

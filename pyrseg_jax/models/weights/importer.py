@@ -6,6 +6,7 @@ columns) to our (rows, columns, in, out); all other arrays keep their numbers.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,8 @@ Names = Mapping[Path, tuple[str, str | None]]
 
 KINDS = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 PREFIXES = ("module.", "model.")  # training programs put these before every name
-BACKBONE_PREFIX = "backbone."  # files of whole segmenters may put this before the backbone's names
+# Files of whole segmenters may put one of these before the backbone's names.
+BACKBONE_PREFIXES = ("backbone.", "pretrained.")
 COUNTER = "num_batches_tracked"  # PyTorch counts batches; we have no use for that
 NUM_NAMED = 5  # names that an error message lists before "and 7 more"
 
@@ -33,12 +35,18 @@ class Head(NamedTuple):
       marker: name of an array that only this head has.
       names: path of our module, joined by "/" → its names there: (convolution, normalization or None).
       biased: names of convolutions that have a bias there although a normalization follows. Ours have none.
+      arrays: path of one of our arrays that belongs to no such layer, joined by "/" → its name there. The shapes may differ in axes
+        of length 1.
+      trained: options of the network that the weights were trained with, by the arguments of `segmenter.build_segmenter`, where a
+        publisher always chose the same. No array depends on them, and with others the weights predict worse.
     """
 
     source: str
     marker: str
     names: Mapping[str, tuple[str, str | None]]
     biased: frozenset[str] = frozenset()
+    arrays: Mapping[str, str] = MappingProxyType({})
+    trained: Mapping[str, Any] = MappingProxyType({})
 
 
 class Importer(NamedTuple):
@@ -68,11 +76,13 @@ class Import(NamedTuple):
       variables: variables by path, float32; those that the file did not contain are absent.
       source: the release that the names belong to, in words.
       left: arrays of the file that the network does not take, in words; empty when everything was used.
+      trained: as in `Head`, if the file is a release's whole network.
     """
 
     variables: dict[Path, np.ndarray]
     source: str
     left: tuple[str, ...]
+    trained: Mapping[str, Any] = MappingProxyType({})
 
 
 def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Importer]) -> Import:
@@ -100,12 +110,13 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
     names = {path: (importer.name_of((path[0], *path[2:])), None) for path in flat if path[1] == "backbone"}
     _check_member(importer, state, names, flat)
     variables = convert(importer.family, state, names, flat)
-    head = next((head for head in importer.heads if head.marker in head_state), None)
-    if head is None:
+    heads = [head for head in importer.heads if head.marker in head_state]
+    if not heads:
         source = importer.family if not head_state else f"{importer.family}, another head"
         return Import(variables, source, _modules(head_state))
+    head = next((head for head in heads if _has_layers(flat, head)), heads[0])
     taken, left = _take_head(head, head_state, flat)
-    return Import(variables | taken, head.source, left)
+    return Import(variables | taken, head.source, left, head.trained)
 
 
 def recognize(state_dict: State, importers: Sequence[Importer]) -> Importer:
@@ -127,13 +138,15 @@ def split(state_dict: State, importer: Importer) -> tuple[dict[str, np.ndarray],
     """Strip prefixes and counters; return the arrays of the backbone and, by their own names, those of a head."""
     state = _strip(state_dict)
     state = {name: array for name, array in state.items() if not name.startswith(importer.ignored)}
-    if any(name.startswith(BACKBONE_PREFIX) for name in state):
-        is_head = {name: not name.startswith(BACKBONE_PREFIX) for name in state}
+    prefix = next((prefix for prefix in BACKBONE_PREFIXES if any(name.startswith(prefix) for name in state)), "")
+    if prefix:
+        is_head = {name: not name.startswith(prefix) for name in state}
     else:
-        of_heads = (name for head in importer.heads for pair in head.names.values() for name in pair if name)
+        of_heads = [name for head in importer.heads for pair in head.names.values() for name in pair if name]
+        of_heads += [name for head in importer.heads for name in head.arrays.values()]
         parts = tuple(f"{name.partition('.')[0]}." for name in of_heads)
         is_head = {name: name.startswith(parts) for name in state}
-    backbone = {name.removeprefix(BACKBONE_PREFIX): state[name] for name in state if not is_head[name]}
+    backbone = {name.removeprefix(prefix): state[name] for name in state if not is_head[name]}
     backbone = {name: array for name, array in backbone.items() if not name.startswith(importer.ignored)}
     return backbone, {name: state[name] for name in state if is_head[name]}
 
@@ -179,14 +192,17 @@ def to_ours(path: Path, array: np.ndarray) -> np.ndarray:
             f"the weights of {'/'.join(path[1:])} are not finite or a variance is negative: the file is damaged; download it "
             "again"
         )
-    return array.transpose(2, 3, 1, 0) if path[-1] == "kernel" and array.ndim == 4 else array
+    # PyTorch's axes are (out, in, rows, columns), and (out, in) without a kernel.
+    axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim)
+    return array.transpose(axes) if path[-1] == "kernel" and axes else array
 
 
 def head_name(head: Head, path: Path) -> tuple[str, str | None]:
     """Return the published names of an array of our head and, for the mean of a normalization, of the bias before it."""
+    if (array := "/".join(path[1:])) in head.arrays:
+        return head.arrays[array], None
     module = "/".join(path[1:-1])
-    is_pair = module.endswith(("/conv", "/bn"))
-    names = head.names.get(module.rpartition("/")[0] if is_pair else module)
+    names = head.names.get(_layer_of(path))
     if names is None:
         raise UserError(f"{module} has no published name: {head.source} does not have such a layer")
     convolution, norm = names
@@ -221,20 +237,32 @@ def _check_member(importer: Importer, state: State, names: Names, flat: Mapping[
         )
 
 
+def _layer_of(path: Path) -> str:
+    """Return the layer that an array belongs to: a convolution and its normalization are one layer."""
+    return "/".join(path[1:-1]).removesuffix("/conv").removesuffix("/bn")
+
+
+def _has_layers(flat: Mapping[Path, Any], head: Head) -> bool:
+    """Return whether the network has all of a head's layers, and predicts one class per pixel as the head does."""
+    layers, arrays = {_layer_of(path) for path in flat}, {"/".join(path[1:]) for path in flat}
+    num_classifiers = sum(layer.startswith("semantic_head/classify_") for layer in layers)
+    return set(head.names) <= layers and set(head.arrays) <= arrays and num_classifiers <= 1
+
+
 def _take_head(head: Head, state: State, flat: Mapping[Path, Any]) -> tuple[dict[Path, np.ndarray], tuple[str, ...]]:
     """Take those arrays of a head that fit, if the network has all of its layers; also return, in words, what was left."""
-    ours = {path: "/".join(path[1:-1]).removesuffix("/conv").removesuffix("/bn") for path in flat}
-    classifiers = {module for path, module in ours.items() if module.startswith("semantic_head/classify_")}
-    if not set(head.names) <= set(ours.values()) or len(classifiers) > 1:
+    if not _has_layers(flat, head):
         return {}, (f"the head ({head.source}), which belongs to another context module or representation",)
     taken, used, left = {}, set(), []
-    for path in (path for path, module in ours.items() if module in head.names):
+    for path in (path for path in flat if _layer_of(path) in head.names or "/".join(path[1:]) in head.arrays):
         name, bias_name = head_name(head, path)
         if name not in state:
             continue
         used |= {name, bias_name}
-        array = to_ours(path, state[name])
-        if array.shape != flat[path].shape:
+        array, shape = to_ours(path, state[name]), flat[path].shape
+        if name in head.arrays.values() and np.squeeze(array).shape == tuple(n for n in shape if n != 1):
+            array = array.reshape(shape)
+        if array.shape != shape:
             left.append(f"{name} for {array.shape[-1]} classes" if "classify" in path[-2] else f"{name} {array.shape}")
         elif bias_name is not None and bias_name in state:
             # A constant that is added before a normalization has the same effect as a smaller mean in it.
