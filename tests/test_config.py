@@ -24,7 +24,7 @@ EXPERIMENTS = [
     *(("ablation", variant) for variant in ("A", "I")),
     *(("ade20k", variant) for variant in ("", "hrnet", "anl,pyramid", "ccnet", "ocr")),
     ("coco_stuff10k", ""),
-    *(("pascal_context", variant) for variant in ("", "ocr")),
+    ("pascal_context", ""),
 ]
 
 
