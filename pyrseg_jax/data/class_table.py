@@ -14,8 +14,7 @@ def read_class_table(name: str, *, has_hierarchy: bool = False) -> LabelSpace:
       name: name of the table.
       has_hierarchy: whether `hierarchies/NAME.txt` gives the groups of the classes.
     """
-    with (Path(__file__).parent / "classes" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = _rows(name)
     names = tuple(row["name"] for row in rows)
     return LabelSpace(
         names=names,
@@ -25,3 +24,13 @@ def read_class_table(name: str, *, has_hierarchy: bool = False) -> LabelSpace:
         is_stuff=tuple(row["is_stuff"] == "1" for row in rows),
         hierarchy=read_own_hierarchy(name, names) if has_hierarchy else None,
     )
+
+
+def read_column(name: str, column: str) -> tuple[int, ...]:
+    """Read a further column of whole numbers from `classes/NAME.csv`, in the order of the train ids."""
+    return tuple(int(row[column]) for row in _rows(name))
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    with (Path(__file__).parent / "classes" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
