@@ -18,6 +18,7 @@ from pyrseg_jax.models.contexts.contract import (
     make_none,
     make_pooled,
 )
+from pyrseg_jax.models.contexts.fcn import FCN
 from pyrseg_jax.models.contexts.ocr import OCR
 
 __all__ = [
@@ -45,6 +46,12 @@ CONTEXTS: dict[str, ContextSpec] = {
         has_auxiliary=True,
         is_projected=False,
         meaning="criss-cross attention (Huang et al. 2019)",
+    ),
+    "fcn": ContextSpec(
+        make_pooled(lambda s: FCN(s.width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="convolutions alone (Long et al. 2015, as in mmsegmentation)",
     ),
     "ocr": ContextSpec(
         make_pooled(lambda s: OCR(s.width, s.key_width, s.resize, s.dtype)),
