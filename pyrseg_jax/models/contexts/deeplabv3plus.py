@@ -1,4 +1,4 @@
-"""DeepLabV3+ (Chen et al. 2018): dilated separable convolutions at several rates and a decoder to stride 4, as in mmsegmentation."""
+"""DeepLabV3+ (Chen et al. 2018): separable convolutions of several dilations and a decoder to stride 4, as in mmsegmentation."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ class DeepLabV3Plus(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> Float[Array, "n h w {self.width}"]:
+    def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> Float[Array, "n _ _ {self.width}"]:
         x, (detail,) = features.final, features.stages
         mean = ConvNormAct(self.width, dtype=self.dtype, name="pool")(x.mean((1, 2), keepdims=True), train)
         maps = [jnp.broadcast_to(mean, (*x.shape[:3], self.width))]

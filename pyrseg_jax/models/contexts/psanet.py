@@ -19,22 +19,22 @@ class PSANet(nn.Module):
     """Attend from every position to the positions of a window around it, by attention that a convolution predicts.
 
     There are two branches at half the size of the map. In the first, every position collects from the others by attention that it
-    predicts itself; in the second, every position distributes to the others by attention that it predicts. Predictions have a number
-    for each offset inside the window. The number of a position outside of it is 0, and the softmax over all positions that a target
-    reads from covers these zeros, too.
+    predicts itself. In the second, every position distributes to the others by attention that it predicts. A prediction has a
+    number for each offset inside the window; for a position outside of it the number is 0. The softmax over all positions that a
+    target reads from covers these zeros, too.
 
     Attributes:
       width: channels of the branches and of the output (N, h, w, width).
-      window: side of the window in positions of the half-size map; see `window_of` and `mmseg_window_of`. Where it does not cover
-        an offset between two positions of a larger test image, their attention is that of a prediction of 0.
-      resize: convention for halving and enlarging; None: align-corners if both sides of the map are odd, otherwise half-pixel, and
+      window: side of the window in positions of the half-size map; see `window_of` and `mmseg_window_of`. It may be smaller than
+        what a larger test image would need.
+      resize: convention for halving and enlarging. None: align-corners if both sides of the map are odd, otherwise half-pixel, and
         the half of an odd side is rounded down.
       border: positions of zeros around the map before the convolution that joins the branches.
 
-    Source: Zhao et al. 2018 and semseg (both branches, align-corners, no border). mmsegmentation has None and a border of 1, without
-      which its weights predict worse.
-    Chosen: on maps of stride 4 (HRNets, and ResNets below a pyramid with that stride) the window covers the map as well. It then has
-      four times as many offsets, and attention needs sixteen times the memory.
+    Source: Zhao et al. 2018 and semseg (both branches, align-corners, no border). mmsegmentation has None and a border of 1; with
+      others its weights predict worse.
+    Chosen: on maps of stride 4 (HRNets, and ResNets below a pyramid with that stride) the window covers the map as well. It then
+      has four times as many offsets, and attention needs sixteen times the memory.
     """
 
     width: int

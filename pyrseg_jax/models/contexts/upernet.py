@@ -38,7 +38,7 @@ class UperNet(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> Float[Array, "n h w {self.width}"]:
+    def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> Float[Array, "n _ _ {self.width}"]:
         *earlier, last = features.stages
         pooled = pool_pyramid(
             last, self.pool_width, self.resize, is_enlarged_first=self.is_enlarged_first, dtype=self.dtype, train=train
