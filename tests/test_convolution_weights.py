@@ -23,7 +23,7 @@ CLASSES = 3
 KINDS = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 # (publisher, our context) → our layer → its published name. An entry with a comma names convolution and normalization, one without
-# has ".conv" and ".bn" below it, and one that begins with "=" is a convolution alone. Without a slash, ours is a layer of the module.
+# has ".conv" and ".bn" below it, and one that begins with "=" is a convolution alone. Our names without a slash are of the module.
 MMSEG_AUXILIARY = {
     "auxiliary_head/project_1": "auxiliary_head.convs.0",
     "auxiliary_head/classify_1": "=auxiliary_head.conv_seg",
@@ -225,33 +225,33 @@ def write(path, state):
     return path
 
 
+def upernet_config(init, **options):
+    network = {"backbone": "resnet_tiny", "context": "upernet", "representation": "per_pixel", "stem": "deep"}
+    return tiny_config(init, **(network | {"output_stride": 32, "strides": (32, 16, 8, 4)} | options))
+
+
+def start_from(config):
+    return initialize(config, experiment.make_model(config, CLASSES), ade_layout(("sky", "ground", "post")))
+
+
 @pytest.fixture
 def upernet(tmp_path):
-    """CSAIL's two files, the network's variables, and the config of a run with this network."""
-    config = tiny_config(
-        backbone="resnet_tiny",
-        context="upernet",
-        representation="per_pixel",
-        stem="deep",
-        output_stride=32,
-        strides=(32, 16, 8, 4),
-    )
-    model = experiment.make_model(config, CLASSES)
+    """CSAIL's two files, and the variables that they should give."""
+    model = experiment.make_model(upernet_config(None), CLASSES)
     backbone, head, expected = published_network("CSAIL", "upernet", model)
     files = write(tmp_path / "encoder.safetensors", backbone), write(tmp_path / "decoder.safetensors", head)
-    return config, model, files, expected
+    return files, expected
 
 
 def test_a_network_starts_from_two_files(upernet, caplog):
-    config, model, files, expected = upernet
-    config.model.init = ",".join(map(str, files))
+    (encoder, decoder), expected = upernet
     with caplog.at_level(logging.INFO):
-        start = initialize(config, model, ade_layout(("sky", "ground", "post")))
+        start = start_from(upernet_config(f"{encoder},{decoder}"))
     found = flatten_dict(start.variables)
     assert set(found) == set(expected)
     for path, array in expected.items():
         np.testing.assert_array_equal(found[path], array)
-    assert start.origin["file"] == config.model.init
+    assert start.origin["file"] == f"{encoder},{decoder}"
     assert start.origin["source"] == "UperNet, CSAIL"
     assert len(start.origin["sha256"]) == 64
     messages = [record.getMessage() for record in caplog.records]
@@ -260,10 +260,8 @@ def test_a_network_starts_from_two_files(upernet, caplog):
 
 
 def test_other_options_than_those_of_the_weights_are_named(upernet, caplog):
-    config, _, files, _ = upernet
-    config.model.init = ",".join(map(str, files))
-    config.model.output_stride, config.model.resize = 16, "align_corners"
-    initialize(config, experiment.make_model(config, CLASSES), ade_layout(("sky", "ground", "post")))
+    (encoder, decoder), _ = upernet
+    start_from(upernet_config(f"{encoder},{decoder}", output_stride=16, resize="align_corners"))
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == [
         f"config.model.{key}: the weights (UperNet, CSAIL) were trained with {theirs!r}, and the network has {ours!r}, with which "
@@ -272,13 +270,19 @@ def test_other_options_than_those_of_the_weights_are_named(upernet, caplog):
     ]
 
 
-def test_parts_that_overlap_are_named(upernet, tmp_path):
-    config, model, (encoder, _), _ = upernet
-    config.model.init = f"{encoder},{encoder}"
+def test_parts_that_overlap_or_are_missing_are_named(upernet, tmp_path):
+    (encoder, _), _ = upernet
     with pytest.raises(
-        UserError, match=r"config\.model\.init=.*both hold a tensor named bn1\.bias: expected the parts"
+        UserError, match=r"config\.model\.init=.*both hold a tensor named .*: expected the parts of one"
     ):
-        initialize(config, model, ade_layout(("sky", "ground", "post")))
-    config.model.init = f"{encoder},{tmp_path / 'missing.safetensors'}"
+        start_from(upernet_config(f"{encoder},{encoder}"))
     with pytest.raises(UserError, match=r"missing\.safetensors: there is no such file"):
-        initialize(config, model, ade_layout(("sky", "ground", "post")))
+        start_from(upernet_config(f"{encoder},{tmp_path / 'missing.safetensors'}"))
+
+
+def test_a_file_whose_name_has_a_comma_is_one_file(upernet, tmp_path):
+    (encoder, _), expected = upernet
+    encoder.rename(tmp_path / "a,b.safetensors")
+    start = start_from(upernet_config(tmp_path / "a,b.safetensors"))
+    at = ("params", "backbone", "stem1", "conv", "kernel")
+    np.testing.assert_array_equal(flatten_dict(start.variables)[at], expected[at])
