@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from support.multiply_adds import multiply_adds_of_layers
 from support.twins import bilinear
 
@@ -28,10 +26,11 @@ from pyrseg_jax.models.contexts.psanet import (
 from pyrseg_jax.models.contexts.pspnet import PSPNet
 from pyrseg_jax.models.contexts.upernet import UperNet
 from pyrseg_jax.models.initial import abstract_variables, num_parameters
-from pyrseg_jax.models.segmenter import REPRESENTATIONS, build_segmenter
+from pyrseg_jax.models.segmenter import build_segmenter
 
 WIDTH, WINDOW = 6, 5
 SIZES, CHANNELS = ((12, 8), (6, 4), (3, 2), (3, 2)), (3, 4, 5, 6)  # of C2 … C5, at output stride 16
+V1C, DEEP = 42_519_392, 42_623_936  # parameters of ResNet-101 with these stems
 # Parameters of the head with C = 150 and 171 classes, and of the whole network with C = 150 on ResNet-101 with its auxiliary
 # classifier; billions of multiply-adds of the head's convolutions for an image of 512 × 512 pixels.
 COUNTS = {
@@ -193,17 +192,18 @@ def test_a_module_equals_its_formula(rng, name):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 9), st.integers(0, 2**32 - 1))
-def test_scores_are_spread_to_positions(height, width, window, seed):
+@pytest.mark.parametrize(
+    ("height", "width", "window"), [(1, 1, 1), (1, 5, 4), (3, 4, 7), (3, 2, 2), (4, 5, 3), (2, 3, 10)]
+)
+def test_scores_are_spread_to_positions(rng, height, width, window):
     """Also where the window is smaller or larger than the map, and of an even side, whose middle is the earlier position."""
-    scores = np.random.default_rng(seed).normal(size=(1, height, width, window**2)).astype(np.float32)
-    found = spread(jnp.asarray(scores), window)[0]
-    middle = (window - 1) // 2
+    scores = rng.normal(size=(1, height, width, window**2)).astype(np.float32)
+    expected = np.zeros((1, height * width, height * width), np.float32)
     for a, b, y, x in np.ndindex(height, width, height, width):
-        row, column = y - a + middle, x - b + middle
-        is_inside = 0 <= row < window and 0 <= column < window
-        expected = scores[0, a, b, row * window + column] if is_inside else 0
-        assert found[a * width + b, y * width + x] == expected
+        row, column = y - a + (window - 1) // 2, x - b + (window - 1) // 2
+        if 0 <= row < window and 0 <= column < window:
+            expected[0, a * width + b, y * width + x] = scores[0, a, b, row * window + column]
+    np.testing.assert_array_equal(jax.jit(spread, static_argnums=1)(scores, window), expected)
 
 
 def test_a_window_over_the_whole_map_is_full_attention(rng):
@@ -237,62 +237,64 @@ def test_windows():
     assert halve_size(9, 8, "half_pixel") == ((5, 4), "half_pixel")
 
 
-def network(name, classes, **options):
-    if name.startswith("upernet"):
-        options |= {"output_stride": 32}
-    return build_segmenter(classes, context=name, representation="per_pixel", **options)
+class Stages(nn.Module):
+    """Empty maps of the sizes and channels that a ResNet-50 or ResNet-101 returns."""
+
+    output_stride: int
+
+    @nn.compact
+    def __call__(self, images, train):
+        n, height, width, _ = images.shape
+        strides = [min(stride, self.output_stride) for stride in (4, 8, 16, 32)]
+        stages = tuple(jnp.zeros((n, height // s, width // s, 256 << i)) for i, s in enumerate(strides))
+        return Features(stages, stages[-1])
 
 
-def head_count(variables):
-    return num_parameters({"params": {part: variables["params"][part] for part in ("context", "semantic_head")}})
+def network(name, classes, crop_px=512):
+    stride = 32 if name.startswith("upernet") else 8
+    model = build_segmenter(
+        classes, backbone="resnet101", context=name, representation="per_pixel", output_stride=stride, crop_px=crop_px
+    )
+    return model.clone(backbone=Stages(stride))
+
+
+def count(name, classes=150, **options):
+    """Parameters of the head, and those of head and auxiliary classifier."""
+    params = abstract_variables(network(name, classes, **options), side=256)["params"]
+    head = {part: params[part] for part in ("context", "semantic_head")}
+    return num_parameters({"params": head}), num_parameters({"params": params})
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameter_counts(name):
     head, head_171, total, _ = COUNTS[name]
-    variables = abstract_variables(network(name, 150, backbone="resnet101"))
-    assert (head_count(variables), num_parameters(variables)) == (head, total)
-    assert head_count(abstract_variables(network(name, 171, backbone="resnet50"))) == head_171
+    assert count(name) == (head, total - V1C)
+    assert count(name, 171)[0] == head_171
 
 
 def test_parameter_counts_of_other_releases():
-    deep = functools.partial(network, classes=150, backbone="resnet101", stem="deep")
-    assert num_parameters(abstract_variables(deep("pspnet"))) == 68_173_036
-    assert num_parameters(abstract_variables(deep("psanet", crop_px=480))) == 72_265_964
-    upernet = abstract_variables(deep("upernet"))
-    assert (head_count(upernet), num_parameters(upernet)) == (18_265_750, 60_889_686)
+    assert count("pspnet")[1] == 68_173_036 - DEEP
+    assert count("psanet", crop_px=480)[1] == 72_265_964 - DEEP
+    assert count("upernet") == (18_265_750, 60_889_686 - DEEP)
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_multiply_adds(name):
     """Of convolutions alone: neither interpolation and pooling, nor PSANet's products with attention (1.07 billion)."""
-    model = network(name, 150, backbone="resnet50")
-    counts = multiply_adds_of_layers(model, abstract_variables(model), 512, 512)
+    model = network(name, 150)
+    counts = multiply_adds_of_layers(model, abstract_variables(model, side=256), 512, 512)
     assert (counts["context"] + counts["semantic_head"]) / 1e9 == pytest.approx(COUNTS[name][3], abs=0.06)
 
 
-@pytest.mark.parametrize("backbone", ["resnet_tiny", "hrnet_tiny"])
 @pytest.mark.parametrize("name", TWINS)
-def test_levels_of_any_image(name, backbone):
-    """One image whose sides are multiples of the coarsest stride, in both formats and every representation."""
-    strides = (32, 16, 8, 4)
-    for representation in REPRESENTATIONS:
-        for dtype in ("float32", "bfloat16"):
-            model = build_segmenter(
-                3,
-                backbone=backbone,
-                context=name,
-                representation=representation,
-                strides=strides,
-                semantic_width=8,
-                dtype=dtype,
-                crop_px=64,
-            )
-            images = jax.ShapeDtypeStruct((1, 96, 32, 3), jnp.float32)
-            found = jax.eval_shape(lambda v, x, m=model: m.apply(v, x, False), abstract_variables(model), images)
-            levels = strides if representation == "pyramid" else strides[-1:]
-            assert [x.shape for x in found.semantic] == [(1, 96 // s, 32 // s, 3) for s in levels]
-            assert found.semantic[-1].dtype == jnp.float32
+def test_a_pyramid_on_a_resnet(name):
+    """Of one image that is not square, in bfloat16; the auxiliary classifier reads a map of another size."""
+    strides, widths = (32, 16, 8, 4), {"semantic_width": 8, "unity_width": 4, "crop_px": 64}
+    model = build_segmenter(3, backbone="resnet_tiny", context=name, strides=strides, dtype="bfloat16", **widths)
+    images = jax.ShapeDtypeStruct((1, 96, 32, 3), jnp.float32)
+    found = jax.eval_shape(lambda v, x: model.apply(v, x, False), abstract_variables(model), images)
+    assert [x.shape for x in found.semantic] == [(1, 96 // s, 32 // s, 3) for s in strides]
+    assert all(x.dtype == jnp.float32 for x in found.semantic)
 
 
 def test_deeplabv3plus_reaches_as_far_at_every_stride():
