@@ -139,7 +139,7 @@ SOURCES = {
 }
 
 
-def tiny_network(context, layout):
+def tiny_network(context, layout, **options):
     return build_segmenter(
         CLASSES,
         backbone="resnet_tiny",
@@ -148,6 +148,7 @@ def tiny_network(context, layout):
         stem=LAYOUTS[layout][0],
         semantic_width=8,
         crop_px=64,
+        **options,
     )
 
 
@@ -204,6 +205,26 @@ def test_layouts(layout, context):
         assert found.trained["output_stride"] == 32
     else:
         assert found.trained["dilation"] == ("plain" if layout == "semseg" else "contracted")
+
+
+def test_psanet_of_semseg_has_its_window_at_480_pixels():
+    """Its crops have 465 pixels, which no stride divides. 480 pixels give the same window, with three levels of strides."""
+    options = {"strides": (32, 16, 8), "crop_px": 480}
+    model = build_segmenter(CLASSES, backbone="resnet_tiny", context="psanet", representation="per_pixel", **options)
+    scores = abstract_variables(model)["params"]["context"]["context"]["collect_scores"]["kernel"]
+    assert scores.shape == (1, 1, 512, 59**2)
+
+
+def test_a_head_fits_any_number_of_levels():
+    model = tiny_network("pspnet", "semseg", strides=(16, 8))
+    backbone, head, _ = published_network("semseg", "pspnet", tiny_network("pspnet", "semseg"))
+    found = import_weights(backbone | head, abstract_variables(model), RESNET_IMPORTERS)
+    assert not found.left
+    assert set(found.variables) == set(flatten_dict(abstract_variables(model)))
+    np.testing.assert_array_equal(
+        found.variables["params", "semantic_head", "classify_2", "bias"],
+        head["cls.4.bias"],
+    )
 
 
 @pytest.mark.parametrize(
