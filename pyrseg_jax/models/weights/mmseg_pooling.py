@@ -8,7 +8,7 @@ from pyrseg_jax.models.weights.importer import Head
 HEAD = "decode_head"
 # All of mmsegmentation's ResNets of stride 8 and 16 have this rule.
 CONTRACTED = {"dilation": "contracted"}
-AUXILIARY_NAMES = {
+AUXILIARY_NAMES: dict[str, tuple[str, str | None]] = {
     f"{AUXILIARY}/project_1": ("auxiliary_head.convs.0.conv", "auxiliary_head.convs.0.bn"),
     f"{AUXILIARY}/classify_1": ("auxiliary_head.conv_seg", None),
 }
@@ -20,7 +20,9 @@ def _names(layers: Mapping[str, str]) -> dict[str, tuple[str, str | None]]:
     Args:
       layers: our layer of the context module → mmsegmentation's layer of convolution and normalization.
     """
-    named = {f"{CONTEXT}/{ours}": (f"{HEAD}.{name}.conv", f"{HEAD}.{name}.bn") for ours, name in layers.items()}
+    named: dict[str, tuple[str, str | None]] = {
+        f"{CONTEXT}/{ours}": (f"{HEAD}.{name}.conv", f"{HEAD}.{name}.bn") for ours, name in layers.items()
+    }
     return named | {CLASSIFIER: (f"{HEAD}.conv_seg", None)} | AUXILIARY_NAMES
 
 
