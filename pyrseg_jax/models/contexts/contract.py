@@ -27,7 +27,7 @@ from pyrseg_jax.models.layers import halve
 from pyrseg_jax.models.resample import resize
 from pyrseg_jax.pyramid import levels
 
-Logits = Float[Array, "n h w c"]
+Logits = Float[Array, "n _ _ c"]  # the auxiliary classifier may read a map of another size
 Outputs = Mapping[str, Any]  # arrays, or tuples of arrays, by name
 NO_OUTPUTS: Outputs = FrozenDict()  # unlike other mappings that cannot be changed, jax knows this one
 
