@@ -4,8 +4,11 @@ To add a module, write a file for it and add one line to `CONTEXTS`. `contract.p
 tells the rest of the package.
 """
 
+from pyrseg_jax.models.contexts.acfnet import COARSE_WEIGHT, ACFNet, coarse_loss
+from pyrseg_jax.models.contexts.affinity import affinity_loss
 from pyrseg_jax.models.contexts.anl import ANL
 from pyrseg_jax.models.contexts.ccnet import CCNet
+from pyrseg_jax.models.contexts.cfnet import CFNet
 from pyrseg_jax.models.contexts.coarse_to_fine import CoarseToFine
 from pyrseg_jax.models.contexts.contract import (
     ContextLoss,
@@ -18,6 +21,9 @@ from pyrseg_jax.models.contexts.contract import (
     make_none,
     make_pooled,
 )
+from pyrseg_jax.models.contexts.cpnet import CPNet
+from pyrseg_jax.models.contexts.encnet import PRESENCE_WEIGHT, EncNet
+from pyrseg_jax.models.contexts.encoding import presence_loss
 from pyrseg_jax.models.contexts.ocr import OCR
 
 __all__ = [
@@ -52,6 +58,33 @@ CONTEXTS: dict[str, ContextSpec] = {
         is_projected=False,
         has_resize=True,
         meaning="object-contextual representations (Yuan et al. 2020)",
+    ),
+    "acfnet": ContextSpec(
+        make_pooled(lambda s: ACFNet(s.width, s.num_classes, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        losses={"coarse": ContextLoss(COARSE_WEIGHT, coarse_loss)},
+        meaning="attentional class features (Zhang et al. 2019)",
+    ),
+    "cfnet": ContextSpec(
+        make_pooled(lambda s: CFNet(s.width, s.num_classes, dtype=s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="co-occurrent features (Zhang et al. 2019)",
+    ),
+    "cpnet": ContextSpec(
+        make_pooled(lambda s: CPNet(s.width, s.map_px, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        losses={"affinity": ContextLoss(1.0, affinity_loss)},
+        meaning="context prior with affinity loss (Yu et al. 2020)",
+    ),
+    "encnet": ContextSpec(
+        make_pooled(lambda s: EncNet(s.width, s.num_classes, dtype=s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        losses={"presence": ContextLoss(PRESENCE_WEIGHT, presence_loss)},
+        meaning="context encoding (Zhang et al. 2018)",
     ),
     "coarse_to_fine": ContextSpec(
         lambda s: CoarseToFine(s.num_levels, s.width, s.key_width, s.dtype),
