@@ -24,6 +24,8 @@ from pyrseg_jax.models.contexts.contract import (
 from pyrseg_jax.models.contexts.cpnet import CPNet
 from pyrseg_jax.models.contexts.encnet import PRESENCE_WEIGHT, EncNet
 from pyrseg_jax.models.contexts.encoding import presence_loss
+from pyrseg_jax.models.contexts.fcn import FCN
+from pyrseg_jax.models.contexts.fcn_short import ShortFCN
 from pyrseg_jax.models.contexts.ocr import OCR
 
 __all__ = [
@@ -51,6 +53,18 @@ CONTEXTS: dict[str, ContextSpec] = {
         has_auxiliary=True,
         is_projected=False,
         meaning="criss-cross attention (Huang et al. 2019)",
+    ),
+    "fcn": ContextSpec(
+        make_pooled(lambda s: FCN(s.width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="convolutions alone (Long et al. 2015, as in mmsegmentation)",
+    ),
+    "fcn_short": ContextSpec(
+        make_pooled(lambda s: ShortFCN(s.width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="one convolution (Long et al. 2015, as in PyTorch-Encoding)",
     ),
     "ocr": ContextSpec(
         make_pooled(lambda s: OCR(s.width, s.key_width, s.resize, s.dtype)),

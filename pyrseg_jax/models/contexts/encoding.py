@@ -59,7 +59,7 @@ class EncodingModule(nn.Module):
         z = ConvNormAct(width, dtype=self.dtype, name="project")(x, train)
         residuals = encode(z, codewords, factors)
         # The normalization is over codewords, so they stand where channels do: (N, 1, D, K).
-        code = BatchNorm(is_active=True, name="bn")(residuals.swapaxes(1, 2)[:, None], train).mean((1, 3))
+        code = BatchNorm(is_active=True, name="norm")(residuals.swapaxes(1, 2)[:, None], train).mean((1, 3))
         gate = nn.sigmoid(nn.Dense(width, kernel_init=_linear_init, name="gate")(code)).astype(self.dtype)
         presence = None
         if self.num_classes is not None:
