@@ -1,11 +1,68 @@
 """FCN, PSPNet, UperNet, DeepLabV3+ and PSANet: equal to mmsegmentation's heads, from weights through our importer."""
 
-from support.mmseg_heads import build_pair
+import pytest
 
-from pyrseg_jax.models.weights.mmseg_pooling import MMSEG_POOLING
+pytest.importorskip("torch", reason="PyTorch is only needed to compare with it: pip install torch")
+
+from support.mmseg_heads import CHANNELS, build_pair, sizes_at  # noqa: E402
+from support.reference_networks import mmseg_models  # noqa: E402
+from support.slow_psamask import SlowPSAMask  # noqa: E402
+
+from pyrseg_jax.models.weights.mmseg_pooling import MMSEG_POOLING  # noqa: E402
+
+# Name → mmsegmentation's head, and the sizes of C2 … C5: of images of 128 × 96, 128 × 192 and 192 × 256 pixels.
+HEADS = {
+    "fcn": ({"type": "FCNHead", "num_convs": 2}, sizes_at(128, 192)),
+    "pspnet": ({"type": "PSPHead"}, sizes_at(192, 256)),
+    "upernet_512": ({"type": "UPerHead", "in_channels": CHANNELS, "in_index": (0, 1, 2, 3)}, sizes_at(192, 256, 32)),
+    "deeplabv3plus": (
+        {
+            "type": "DepthwiseSeparableASPPHead",
+            "dilations": (1, 12, 24, 36),
+            "c1_in_channels": CHANNELS[0],
+            "c1_channels": 48,
+        },
+        sizes_at(128, 192),
+    ),
+}
 
 
-def test_fcn():
-    pair = build_pair("fcn", MMSEG_POOLING, {"type": "FCNHead", "num_convs": 2})
+def assert_equal(pair):
     assert pair.compare_outputs() < 1e-5
-    assert max(pair.compare_training()) < 1e-3
+    gradients, statistics = pair.compare_training()
+    assert gradients < 1e-3
+    assert statistics < 1e-5
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("context", HEADS)
+def test_equal_to_mmsegmentation(context, align_corners):
+    if context == "fcn" and align_corners:
+        pytest.skip("FCN enlarges nothing")
+    head, sizes = HEADS[context]
+    # Four images: the mean over a whole map is normalized over as many numbers as there are images.
+    assert_equal(build_pair(context, MMSEG_POOLING, head, sizes=sizes, num_images=4, align_corners=align_corners))
+
+
+def test_deeplabv3plus_at_stride_16():
+    head, _ = HEADS["deeplabv3plus"]
+    pair = build_pair(
+        "deeplabv3plus",
+        MMSEG_POOLING,
+        head | {"dilations": (1, 6, 12, 18)},
+        sizes=sizes_at(192, 256, 16),
+        num_images=4,
+    )
+    assert_equal(pair)
+
+
+@pytest.mark.parametrize(
+    ("size", "crop_px", "window"), [((12, 16), 96, 14), ((12, 11), 96, 14), ((13, 15), 104, 13), ((16, 12), 128, 18)]
+)
+def test_psanet(monkeypatch, size, crop_px, window):
+    """The window covers all offsets, or not those along the longer side; odd and even sides are resized differently."""
+    mmseg_models()
+    monkeypatch.setattr("mmseg.models.decode_heads.psa_head.PSAMask", SlowPSAMask)
+    sizes = (*sizes_at(128, 96)[:2], size, size)
+    head = {"type": "PSAHead", "mask_size": (window, window)}
+    assert_equal(build_pair("psanet_mmseg", MMSEG_POOLING, head, sizes=sizes, crop_px=crop_px))

@@ -22,11 +22,15 @@ from pyrseg_jax.models.contexts.contract import (
     make_pooled,
 )
 from pyrseg_jax.models.contexts.cpnet import CPNet
+from pyrseg_jax.models.contexts.deeplabv3plus import DeepLabV3Plus
 from pyrseg_jax.models.contexts.encnet import PRESENCE_WEIGHT, EncNet
 from pyrseg_jax.models.contexts.encoding import presence_loss
 from pyrseg_jax.models.contexts.fcn import FCN
 from pyrseg_jax.models.contexts.fcn_short import ShortFCN
 from pyrseg_jax.models.contexts.ocr import OCR
+from pyrseg_jax.models.contexts.psanet import PSANet, mmseg_window_of, window_of
+from pyrseg_jax.models.contexts.pspnet import PSPNet
+from pyrseg_jax.models.contexts.upernet import UperNet
 
 __all__ = [
     "CONTEXTS",
@@ -53,6 +57,15 @@ CONTEXTS: dict[str, ContextSpec] = {
         has_auxiliary=True,
         is_projected=False,
         meaning="criss-cross attention (Huang et al. 2019)",
+    ),
+    "deeplabv3plus": ContextSpec(
+        make_pooled(lambda s: DeepLabV3Plus(s.width, s.resize, s.dtype)),
+        reads=(0,),
+        stride=4,
+        has_auxiliary=True,
+        is_projected=False,
+        has_resize=True,
+        meaning="dilated separable convolutions and a decoder (Chen et al. 2018, as in mmsegmentation)",
     ),
     "fcn": ContextSpec(
         make_pooled(lambda s: FCN(s.width, s.dtype)),
@@ -99,6 +112,43 @@ CONTEXTS: dict[str, ContextSpec] = {
         is_projected=False,
         losses={"presence": ContextLoss(PRESENCE_WEIGHT, presence_loss)},
         meaning="context encoding (Zhang et al. 2018)",
+    ),
+    "psanet": ContextSpec(
+        make_pooled(lambda s: PSANet(s.width, window_of(s.map_px), s.resize, dtype=s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        has_resize=True,
+        meaning="point-wise spatial attention (Zhao et al. 2018)",
+    ),
+    "psanet_mmseg": ContextSpec(
+        make_pooled(lambda s: PSANet(s.width, mmseg_window_of(s.map_px), None, border=1, dtype=s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="point-wise spatial attention as in mmsegmentation, for its weights",
+    ),
+    "pspnet": ContextSpec(
+        make_pooled(lambda s: PSPNet(s.width, s.resize, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        has_resize=True,
+        meaning="pyramid pooling (Zhao et al. 2017)",
+    ),
+    "upernet": ContextSpec(
+        make_pooled(lambda s: UperNet(s.width // 2, s.width, s.resize, is_enlarged_first=True, dtype=s.dtype)),
+        reads=(0, 1, 2, 3),
+        stride=4,
+        is_projected=False,
+        has_resize=True,
+        meaning="pyramid pooling and a decoder of half the width (Xiao et al. 2018)",
+    ),
+    "upernet_512": ContextSpec(
+        make_pooled(lambda s: UperNet(s.width, s.width, s.resize, dropout=0.1, dtype=s.dtype)),
+        reads=(0, 1, 2, 3),
+        stride=4,
+        has_auxiliary=True,
+        is_projected=False,
+        has_resize=True,
+        meaning="pyramid pooling and a decoder of the full width (Xiao et al. 2018, as in mmsegmentation)",
     ),
     "coarse_to_fine": ContextSpec(
         lambda s: CoarseToFine(s.num_levels, s.width, s.key_width, s.dtype),

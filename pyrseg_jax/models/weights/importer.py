@@ -40,6 +40,7 @@ class Head(NamedTuple):
       trained: options of the network that the weights were trained with, by the arguments of `segmenter.build_segmenter`, where a
         publisher always chose the same. No array depends on them, and with others the weights predict worse.
       repeated: prefixes of names under which arrays are saved a second time.
+      absent: names of arrays that files of this head do not have, where files of other heads have its marker, too.
     """
 
     source: str
@@ -49,6 +50,7 @@ class Head(NamedTuple):
     arrays: Mapping[str, str] = MappingProxyType({})
     trained: Mapping[str, Any] = MappingProxyType({})
     repeated: tuple[str, ...] = ()
+    absent: frozenset[str] = frozenset()
 
 
 class Importer(NamedTuple):
@@ -112,7 +114,7 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
     names = {path: (importer.name_of((path[0], *path[2:])), None) for path in flat if path[1] == "backbone"}
     _check_member(importer, state, names, flat)
     variables = convert(importer.family, state, names, flat)
-    heads = [head for head in importer.heads if head.marker in head_state]
+    heads = [head for head in importer.heads if head.marker in head_state and head.absent.isdisjoint(head_state)]
     if not heads:
         source = importer.family if not head_state else f"{importer.family}, another head"
         return Import(variables, source, _modules(head_state))
