@@ -5,32 +5,47 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Integer, UInt8
+from jaxtyping import Array, Bool, Float, Int32, Integer, UInt8
 
 from pyrseg_jax.models.contexts.contract import Outputs
 from pyrseg_jax.pyramid import levels
 
-_SMALLEST = float(np.finfo(np.float32).tiny)  # ratios below it count as it, so that their logarithm is finite
+_SMALLEST = float(np.finfo(np.float32).tiny)  # sums below it count as it, so that their logarithm is finite
 
 
 class Affinity(NamedTuple):
-    """How a prior P fits the ideal affinity A, per row; A has a one where row and column have one class.
+    """Sums over each row of a prior P and of the ideal affinity A, which has a one where row and column have one class.
+
+    A° is A without the position itself. Where a row has no partner, recall and precision mean nothing; where it has only one class,
+    specificity means nothing.
 
     Attributes:
       cross_entropy: mean binary cross entropy of the row.
-      recall: ΣP A° / ΣA°, where A° is A without the position itself.
-      specificity: Σ(1 - P)(1 - A) / Σ(1 - A).
-      precision: ΣP A° / ΣP.
-      has_partner: whether ΣA° > 0. Elsewhere recall and precision mean nothing.
-      has_other: whether Σ(1 - A) > 0. Elsewhere specificity means nothing.
+      within: ΣP A°.
+      outside: Σ(1 - P)(1 - A).
+      total: ΣP.
+      num_partners: ΣA°.
+      num_others: Σ(1 - A).
     """
 
     cross_entropy: Float[Array, "n r"]
-    recall: Float[Array, "n r"]
-    specificity: Float[Array, "n r"]
-    precision: Float[Array, "n r"]
-    has_partner: Bool[Array, "n r"]
-    has_other: Bool[Array, "n r"]
+    within: Float[Array, "n r"]
+    outside: Float[Array, "n r"]
+    total: Float[Array, "n r"]
+    num_partners: Int32[Array, "n r"]
+    num_others: Int32[Array, "n r"]
+
+    def recall_loss(self) -> Float[Array, ""]:
+        """Return the mean of -log(ΣP A° / ΣA°)."""
+        return _mean_log_ratio(self.num_partners, self.within, self.num_partners > 0)
+
+    def specificity_loss(self) -> Float[Array, ""]:
+        """Return the mean of -log(Σ(1 - P)(1 - A) / Σ(1 - A))."""
+        return _mean_log_ratio(self.num_others, self.outside, self.num_others > 0)
+
+    def precision_loss(self) -> Float[Array, ""]:
+        """Return the mean of -log(ΣP A° / ΣP)."""
+        return _mean_log_ratio(self.total, self.within, self.num_partners > 0)
 
 
 def compare(
@@ -44,27 +59,18 @@ def compare(
       columns: class of each column's position.
       is_square: whether column i is the position of row i.
     """
-    n, num_rows, num_columns = logits.shape
     logits = logits.astype(jnp.float32)
     # XLA computes A where it is read, in the loops that add up the rows, so that it is never in memory.
     is_same = rows[:, :, None] == columns[:, None, :]
+    is_partner = is_same & ~jnp.eye(rows.shape[1], dtype=bool) if is_square else is_same
     probs = jax.nn.sigmoid(logits)
-    cross_entropy = jnp.mean(jax.nn.softplus(logits) - jnp.where(is_same, logits, 0), -1)
-    total = probs.sum(-1)
-    common = jnp.where(is_same, probs, 0).sum(-1)
-    other = jnp.where(is_same, 0, jax.nn.sigmoid(-logits)).sum(-1)
-    num_same = is_same.sum(-1)
-    num_other = num_columns - num_same
-    if is_square:
-        common -= jnp.diagonal(probs, axis1=1, axis2=2)
-        num_same -= 1
     return Affinity(
-        cross_entropy,
-        common / jnp.maximum(num_same, 1),
-        other / jnp.maximum(num_other, 1),
-        common / jnp.maximum(total, _SMALLEST),
-        num_same > 0,
-        num_other > 0,
+        jnp.mean(jax.nn.softplus(logits) - jnp.where(is_same, logits, 0), -1),
+        jnp.where(is_partner, probs, 0).sum(-1),
+        jnp.where(is_same, 0, jax.nn.sigmoid(-logits)).sum(-1),
+        probs.sum(-1),
+        is_partner.sum(-1),
+        (~is_same).sum(-1),
     )
 
 
@@ -95,12 +101,7 @@ def affinity_loss(outputs: Outputs, labels: UInt8[levels.Array, "n H W"], superv
         return compare(logits, rows, columns, is_square=(h, w) == (side, side))
 
     found = compare_again(prior.reshape(n, h * w, num_columns))
-    return (
-        found.cross_entropy.mean()
-        + _mean_log(found.recall, found.has_partner)
-        + _mean_log(found.specificity, found.has_other)
-        + _mean_log(found.precision, found.has_partner)
-    )
+    return found.cross_entropy.mean() + found.recall_loss() + found.specificity_loss() + found.precision_loss()
 
 
 def _sample(labels: UInt8[Array, "n H W"], size: tuple[int, int]) -> UInt8[Array, "n h w"]:
@@ -109,7 +110,8 @@ def _sample(labels: UInt8[Array, "n H W"], size: tuple[int, int]) -> UInt8[Array
     return labels[:, rows][:, :, columns]
 
 
-def _mean_log(ratios: Float[Array, "n r"], is_counted: Bool[Array, "n r"]) -> Float[Array, ""]:
-    """Return the mean of -log over the counted ratios, or 0 if none is."""
-    logs = -jnp.log(jnp.clip(jnp.where(is_counted, ratios, 1), _SMALLEST, 1))
-    return logs.sum() / jnp.maximum(is_counted.sum(), 1)
+def _mean_log_ratio(whole: Array, part: Float[Array, "n r"], is_counted: Bool[Array, "n r"]) -> Float[Array, ""]:
+    """Return the mean of log(whole / part) over the counted rows, or 0 if none is counted."""
+    # As a difference: the derivative of the ratio would hold the square of a number that may be tiny.
+    logs = [jnp.log(jnp.maximum(jnp.where(is_counted, x, 1), _SMALLEST)) for x in (whole.astype(jnp.float32), part)]
+    return (logs[0] - logs[1]).sum() / jnp.maximum(is_counted.sum(), 1)
