@@ -1,7 +1,5 @@
 """The affinity loss of CPNet: against a slow twin and PyTorch, its laws, and the memory that it needs."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,7 +49,7 @@ def test_the_ideal_affinity_has_recall_and_specificity_one(seed):
     _, classes = draw(seed)
     flat = jnp.asarray(classes.reshape(2, -1))
     prior = jnp.where(flat[:, :, None] == flat[:, None], CERTAIN, -CERTAIN)
-    found = jax.jit(functools.partial(compare, is_square=True))(prior, flat, flat)
+    found = jax.jit(compare, static_argnums=3)(prior, flat, flat, True)
     np.testing.assert_allclose([found.recall_loss(), found.specificity_loss()], 0, atol=1e-6)
     np.testing.assert_allclose(found.within, found.num_partners, atol=1e-6)
     np.testing.assert_allclose(found.outside, found.num_others, atol=1e-6)
@@ -100,6 +98,16 @@ def test_a_prior_of_another_size_compares_with_the_training_map(size):
     is_same = rows[:, None] == columns
     prior = jnp.where(is_same, CERTAIN, -CERTAIN).reshape(1, height, width, POSITIONS)
     np.testing.assert_allclose(loss_of(prior, labels), 0, atol=1e-6)
+
+
+def test_the_ideal_affinity_is_never_in_memory():
+    """At 512 × 512 pixels, the prior of an image has 64 MiB in float32. Beside it and its gradient, P and 1 - P are kept."""
+    side = 32
+    prior = jax.ShapeDtypeStruct((1, side, side, side**2), jnp.float32)
+    program = jax.jit(jax.grad(loss_of)).lower(prior, jax.ShapeDtypeStruct((1, 256, 256), jnp.uint8)).compile()
+    memory = program.memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < 2.5 * 4 * side**4
 
 
 def reference(prior, classes):

@@ -1,5 +1,6 @@
 """The affinity loss of CPNet (Yu et al. 2020): which positions of a map belong to one class."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -48,10 +49,14 @@ class Affinity(NamedTuple):
         return _mean_log_ratio(self.total, self.within, self.num_partners > 0)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def compare(
     logits: Float[Array, "n r c"], rows: Integer[Array, "n r"], columns: Integer[Array, "n c"], is_square: bool
 ) -> Affinity:
-    """Compare a prior with the ideal affinity of labels.
+    """Compare a prior with the ideal affinity of labels, in float32.
+
+    There are as many pairs of positions as numbers in the prior. So one loop over the logits adds up all sums, one computes the
+    gradient, and A is never in memory. XLA:CPU still keeps P and 1 - P between the two loops.
 
     Args:
       logits: P is their sigmoid.
@@ -60,18 +65,49 @@ def compare(
       is_square: whether column i is the position of row i.
     """
     logits = logits.astype(jnp.float32)
-    # XLA computes A where it is read, in the loops that add up the rows, so that it is never in memory.
-    is_same = rows[:, :, None] == columns[:, None, :]
-    is_partner = is_same & ~jnp.eye(rows.shape[1], dtype=bool) if is_square else is_same
-    probs = jax.nn.sigmoid(logits)
-    return Affinity(
-        jnp.mean(jax.nn.softplus(logits) - jnp.where(is_same, logits, 0), -1),
-        jnp.where(is_partner, probs, 0).sum(-1),
-        jnp.where(is_same, 0, jax.nn.sigmoid(-logits)).sum(-1),
-        probs.sum(-1),
-        is_partner.sum(-1),
-        (~is_same).sum(-1),
+    is_same, is_partner = _ideal(rows, columns, is_square)
+    terms = (
+        jax.nn.softplus(logits) - jnp.where(is_same, logits, 0),
+        jnp.where(is_partner, jax.nn.sigmoid(logits), 0),
+        jnp.where(is_same, 0, jax.nn.sigmoid(-logits)),
+        jax.nn.sigmoid(logits),
+        is_partner.astype(jnp.int32),
+        (~is_same).astype(jnp.int32),
     )
+    # One reduction of six operands: XLA would keep everything that several reductions share in memory.
+    zeros = tuple(jnp.zeros((), term.dtype) for term in terms)
+    sums = jax.lax.reduce(terms, zeros, lambda xs, ys: tuple(x + y for x, y in zip(xs, ys, strict=True)), (2,))
+    return Affinity(sums[0] / logits.shape[-1], *sums[1:])
+
+
+def _ideal(
+    rows: Integer[Array, "n r"], columns: Integer[Array, "n c"], is_square: bool
+) -> tuple[Bool[Array, "n r c"], Bool[Array, "n r c"]]:
+    """Return A and A°."""
+    is_same = rows[:, :, None] == columns[:, None, :]
+    return is_same, is_same & ~jnp.eye(rows.shape[1], dtype=bool) if is_square else is_same
+
+
+def _forward(logits, rows, columns, is_square: bool):
+    return compare(logits, rows, columns, is_square), (logits, rows, columns)
+
+
+def _backward(is_square: bool, residuals, cotangents: Affinity):
+    """Return the gradient of the logits: every sum is one of P or of 1 - P, whose derivatives are ±P(1 - P)."""
+    logits, rows, columns = residuals
+    is_same, is_partner = _ideal(rows, columns, is_square)
+    probs = jax.nn.sigmoid(logits.astype(jnp.float32))
+    within, outside, total, cross_entropy = (
+        gradient[..., None]
+        for gradient in (cotangents.within, cotangents.outside, cotangents.total, cotangents.cross_entropy)
+    )
+    of_probs = total + jnp.where(is_partner, within, 0) - jnp.where(is_same, 0, outside)
+    gradient = of_probs * probs * jax.nn.sigmoid(-logits.astype(jnp.float32))
+    gradient += cross_entropy / logits.shape[-1] * (probs - is_same)
+    return gradient.astype(logits.dtype), None, None
+
+
+compare.defvjp(_forward, _backward)
 
 
 def affinity_loss(outputs: Outputs, labels: UInt8[levels.Array, "n H W"], supervision: str) -> Float[levels.Array, ""]:
@@ -95,12 +131,8 @@ def affinity_loss(outputs: Outputs, labels: UInt8[levels.Array, "n H W"], superv
     side = int(num_columns**0.5)
     rows, columns = (_sample(jnp.asarray(labels), size).reshape(n, -1) for size in ((h, w), (side, side)))
 
-    # The backward pass computes the loops over rows × columns again instead of keeping their results.
-    @jax.checkpoint
-    def compare_again(logits: Array) -> Affinity:
-        return compare(logits, rows, columns, is_square=(h, w) == (side, side))
-
-    found = compare_again(prior.reshape(n, h * w, num_columns))
+    logits = prior.reshape(n, h * w, num_columns)
+    found: Affinity = compare(logits, rows, columns, (h, w) == (side, side))  # pyright: ignore[reportAssignmentType]
     return found.cross_entropy.mean() + found.recall_loss() + found.specificity_loss() + found.precision_loss()
 
 

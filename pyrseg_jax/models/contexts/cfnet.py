@@ -84,7 +84,7 @@ class CoOccurrentFeatures(nn.Module):
         )
         to_value = biased_conv(width, kernel_init=_init(width, head_width), dtype=self.dtype, name="value")
         # The padding does not count: a window at the border averages fewer positions.
-        pooled = nn.avg_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)), count_include_pad=False)
+        pooled = nn.avg_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)), count_include_pad=False)  # pyright: ignore[reportArgumentType]  # declared as str
         queries, keys = (self._heads(project(y), key_width) for y in (x, pooled))
         values = self._heads(to_value(pooled), head_width)
         weights = self._weights(queries, keys, train)
@@ -110,10 +110,10 @@ class CoOccurrentFeatures(nn.Module):
         init = nn.initializers.uniform(2 * bound)
         mixture = self.param("mixture", lambda *of: init(*of) - bound, (self.num_mixtures, width))
         shares = nn.softmax(queries.astype(jnp.float32).mean(2) @ mixture.T, axis=-1)
-        return sum(
-            (shares[..., i, None, None] * softmaxes[i] for i in range(1, self.num_mixtures)),
-            shares[..., 0, None, None] * softmaxes[0],
-        )
+        mixed = shares[..., 0, None, None] * softmaxes[0]
+        for i in range(1, self.num_mixtures):
+            mixed += shares[..., i, None, None] * softmaxes[i]
+        return mixed
 
 
 def _init(inputs: int, outputs: int) -> nn.initializers.Initializer:
