@@ -23,11 +23,11 @@ _ARRAYS = {
     f"{_ENCODING}/factors": f"{_MODULE}.encoding.3.scale",
 }
 _ATTENTION = f"{CONTEXT}/attention"
+_CFNET_MARKER = "head.atten.conv_qs.weight"
 PYTORCH_ENCODING = (
-    # CFNet first: it has the marker of EncNet, too.
     Head(
         "CFNet, PyTorch-Encoding",
-        "head.atten.conv_qs.weight",
+        _CFNET_MARKER,
         {
             f"{CONTEXT}/global": ("head.atten_layers.0.gap.1", "head.atten_layers.0.gap.2"),
             f"{_ATTENTION}/query": ("head.atten.conv_qs", None),
@@ -46,6 +46,7 @@ PYTORCH_ENCODING = (
         _NAMES | {f"{_ENCODING}/presence": (f"{_MODULE}.selayer", None)},
         arrays=_ARRAYS,
         trained=_TRAINED,
+        absent=frozenset({_CFNET_MARKER}),  # CFNet contains the encoding, too
     ),
     Head(
         "FCN, PyTorch-Encoding",
