@@ -142,7 +142,7 @@ PAIRS = [
 def test_every_combination_learns_two_images(context, representation, procedure):
     """The loss falls by half, and inference finds what training has learned."""
     config = combination(context, representation, procedure)
-    widths = {"semantic_width": 16, "key_width": 8, "unity_width": 8, "strides": config.model.strides}
+    widths = {"semantic_width": 16, "key_width": 8, "unity_width": 8, "strides": config.model.strides, "crop_px": 32}
     model = build_segmenter(3, context=context, representation=representation, **widths).copy(backbone=Patches())
     num_steps = 60  # to the end of the schedule, so that the running statistics have caught up
     optimizer = make_sgd(poly_schedule(0.1, num_steps), momentum=0.9, weight_decay=0.0, head_multiplier=1.0)
