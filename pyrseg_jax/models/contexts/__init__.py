@@ -4,8 +4,11 @@ To add a module, write a file for it and add one line to `CONTEXTS`. `contract.p
 tells the rest of the package.
 """
 
+from pyrseg_jax.models.contexts.acfnet import COARSE_WEIGHT, ACFNet, coarse_loss
+from pyrseg_jax.models.contexts.affinity import affinity_loss
 from pyrseg_jax.models.contexts.anl import ANL
 from pyrseg_jax.models.contexts.ccnet import CCNet
+from pyrseg_jax.models.contexts.cfnet import CFNet
 from pyrseg_jax.models.contexts.coarse_to_fine import CoarseToFine
 from pyrseg_jax.models.contexts.contract import (
     ContextLoss,
@@ -18,9 +21,13 @@ from pyrseg_jax.models.contexts.contract import (
     make_none,
     make_pooled,
 )
+from pyrseg_jax.models.contexts.cpnet import CPNet
 from pyrseg_jax.models.contexts.deeplabv3plus import DeepLabV3Plus
 from pyrseg_jax.models.contexts.dsspn import DSSPN, neuron_loss
+from pyrseg_jax.models.contexts.encnet import PRESENCE_WEIGHT, EncNet
+from pyrseg_jax.models.contexts.encoding import presence_loss
 from pyrseg_jax.models.contexts.fcn import FCN
+from pyrseg_jax.models.contexts.fcn_short import ShortFCN
 from pyrseg_jax.models.contexts.ocr import OCR
 from pyrseg_jax.models.contexts.psanet import PSANet, mmseg_window_of, window_of
 from pyrseg_jax.models.contexts.pspnet import PSPNet
@@ -42,6 +49,13 @@ __all__ = [
 # The published modules of Table 1 come with the auxiliary classifier of their release, and predict per pixel without a projection.
 CONTEXTS: dict[str, ContextSpec] = {
     "none": ContextSpec(make_none, meaning="no context module: the backbone's features as they are"),
+    "acfnet": ContextSpec(
+        make_pooled(lambda s: ACFNet(s.width, s.num_classes, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        losses={"coarse": ContextLoss(COARSE_WEIGHT, coarse_loss)},
+        meaning="attentional class features (Zhang et al. 2019)",
+    ),
     "anl": ContextSpec(
         make_pooled(lambda s: ANL(s.width, s.key_width, s.dtype)),
         has_auxiliary=True,
@@ -53,6 +67,19 @@ CONTEXTS: dict[str, ContextSpec] = {
         has_auxiliary=True,
         is_projected=False,
         meaning="criss-cross attention (Huang et al. 2019)",
+    ),
+    "cfnet": ContextSpec(
+        make_pooled(lambda s: CFNet(s.width, s.num_classes, dtype=s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="co-occurrent features (Zhang et al. 2019)",
+    ),
+    "cpnet": ContextSpec(
+        make_pooled(lambda s: CPNet(s.width, s.map_px, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        losses={"affinity": ContextLoss(1.0, affinity_loss)},
+        meaning="context prior with affinity loss (Yu et al. 2020)",
     ),
     "deeplabv3plus": ContextSpec(
         make_pooled(lambda s: DeepLabV3Plus(s.width, s.resize, s.dtype)),
@@ -71,11 +98,24 @@ CONTEXTS: dict[str, ContextSpec] = {
         reads_hierarchy=True,
         meaning="DSSPN-style classification down a tree of classes (Liang et al. 2018)",
     ),
+    "encnet": ContextSpec(
+        make_pooled(lambda s: EncNet(s.width, s.num_classes, dtype=s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        losses={"presence": ContextLoss(PRESENCE_WEIGHT, presence_loss)},
+        meaning="context encoding (Zhang et al. 2018)",
+    ),
     "fcn": ContextSpec(
         make_pooled(lambda s: FCN(s.width, s.dtype)),
         has_auxiliary=True,
         is_projected=False,
         meaning="convolutions alone (Long et al. 2015, as in mmsegmentation)",
+    ),
+    "fcn_short": ContextSpec(
+        make_pooled(lambda s: ShortFCN(s.width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="one convolution (Long et al. 2015, as in PyTorch-Encoding)",
     ),
     "ocr": ContextSpec(
         make_pooled(lambda s: OCR(s.width, s.key_width, s.resize, s.dtype)),

@@ -41,6 +41,7 @@ class Head(NamedTuple):
         of length 1.
       trained: options of the network that the weights were trained with, by the arguments of `segmenter.build_segmenter`, where a
         publisher always chose the same. No array depends on them, and with others the weights predict worse.
+      repeated: prefixes of names under which arrays are saved a second time.
       absent: names of arrays that files of this head do not have, where files of other heads have its marker, too.
     """
 
@@ -50,6 +51,7 @@ class Head(NamedTuple):
     biased: frozenset[str] = frozenset()
     arrays: Mapping[str, str] = MappingProxyType({})
     trained: Mapping[str, Any] = MappingProxyType({})
+    repeated: tuple[str, ...] = ()
     absent: frozenset[str] = frozenset()
 
 
@@ -290,7 +292,7 @@ def _take_head(head: Head, state: State, flat: Mapping[Path, Any]) -> tuple[dict
             taken[path] = array - to_ours(path, state[bias_name])
         else:
             taken[path] = array
-    return taken, (*left, *_modules(name for name in state if name not in used))
+    return taken, (*left, *_modules(name for name in state if name not in used and not name.startswith(head.repeated)))
 
 
 def _modules(names: Iterable[str]) -> tuple[str, ...]:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.weights.csail import CSAIL
+from pyrseg_jax.models.weights.encoding import PYTORCH_ENCODING
 from pyrseg_jax.models.weights.importer import KINDS, Head, Importer, Path
+from pyrseg_jax.models.weights.mmseg_encoding import MMSEG_ENCODING
 from pyrseg_jax.models.weights.mmseg_pooling import MMSEG_POOLING
 from pyrseg_jax.models.weights.semseg import SEMSEG
 
@@ -66,11 +68,15 @@ def _layout(
 # In the order of recognition: torchvision's marker is in CSAIL's files, too.
 RESNET_IMPORTERS = (
     _layout("ResNet (CSAIL)", (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")), marker="conv3", heads=(*CSAIL,)),
-    _layout("ResNet (PyTorch-Encoding)", (("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1"))),
+    _layout(
+        "ResNet (PyTorch-Encoding)",
+        (("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")),
+        heads=PYTORCH_ENCODING,
+    ),
     _layout(
         "ResNet (open-mmlab)",
         (("stem.0", "stem.1"), ("stem.3", "stem.4"), ("stem.6", "stem.7")),
-        heads=(*MMSEG_POOLING,),
+        heads=(*MMSEG_POOLING, *MMSEG_ENCODING),
     ),
     _layout(
         "ResNet (semseg)",
