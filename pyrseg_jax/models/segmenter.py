@@ -13,7 +13,7 @@ from pyrseg_jax.models.backbones import BACKBONES, Features
 from pyrseg_jax.models.contexts import CONTEXTS, ContextOutput, ContextSettings
 from pyrseg_jax.models.heads import AuxiliaryClassifier, SemanticHead, UnityHead
 from pyrseg_jax.models.resample import resize
-from pyrseg_jax.models.strides import plan_strides
+from pyrseg_jax.models.strides import plan_strides, refine
 from pyrseg_jax.pyramid.levels import check_divisible
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -53,7 +53,7 @@ class Segmenter(nn.Module):
       auxiliary_head: maps one feature map of the backbone to class logits; None without an auxiliary classifier.
       refiner: (features, context output, logits of the finest level, train) → `Refined`; None: those logits are the prediction.
       representation: one of `REPRESENTATIONS`.
-      strides: strides of the levels in pixels, coarse → fine.
+      strides: strides of the levels in pixels, coarse → fine. The last one is that of the finest logits.
       upsampling: factor by which the backbone's final map is enlarged to the finest stride; 1 where that is the output stride,
         and for decoders.
       reads: indices of the backbone's stages that the context module reads.
@@ -79,14 +79,15 @@ class Segmenter(nn.Module):
         """Return the logits of normalized images (N, H, W, 3); H and W must be multiples of the coarsest stride."""
         _, height, width, _ = images.shape
         check_divisible(height, width, self.strides)
-        stages, final, stem = self.backbone(images, train)
+        stages, final, stem, blocks = self.backbone(images, train)
         final = _enlarge(final, self.upsampling)
         auxiliary = None
         if self.auxiliary_head is not None:
             auxiliary = self.auxiliary_head(
                 final if self.auxiliary_stage is None else stages[self.auxiliary_stage], train
             )
-        features = Features(tuple(stages[i] for i in self.reads), final, stem)
+        blocks = tuple(blocks[i] for i in self.reads) if blocks else ()
+        features = Features(tuple(stages[i] for i in self.reads), final, stem, blocks)
         found = self.context(features, auxiliary, train)
         semantic = self._classify(found, train)
         outputs = found.outputs
@@ -152,6 +153,7 @@ def build_segmenter(
     strides, upsampling = plan_strides(strides, backbone, context, options.get("output_stride"))
     output_stride = options.get("output_stride") or spec.output_stride
     num_levels = len(strides)
+    classifies = context_spec.classifies and representation == "per_pixel"
     settings = ContextSettings(
         num_classes,
         num_levels,
@@ -160,10 +162,12 @@ def build_segmenter(
         # "nearest" concerns HRNet's exchange units alone.
         "align_corners" if options.get("resize") == "align_corners" else "half_pixel",
         crop_px * upsampling // output_stride,
+        classifies,
         kind,
     )
     is_projected = context_spec.is_projected or representation != "per_pixel"
-    classifies = context_spec.classifies and representation == "per_pixel"
+    if classifies and context_spec.logits_stride is not None:
+        strides = refine(strides, context_spec.logits_stride)
     return Segmenter(
         backbone=make_backbone(backbone, context, dtype=kind, **options),
         context=context_spec.make(settings),

@@ -4,6 +4,8 @@ To add a module, write a file for it and add one line to `CONTEXTS`. `contract.p
 tells the rest of the package.
 """
 
+import functools
+
 from pyrseg_jax.models.contexts.anl import ANL
 from pyrseg_jax.models.contexts.ccnet import CCNet
 from pyrseg_jax.models.contexts.coarse_to_fine import CoarseToFine
@@ -19,6 +21,8 @@ from pyrseg_jax.models.contexts.contract import (
     make_pooled,
 )
 from pyrseg_jax.models.contexts.ocr import OCR
+from pyrseg_jax.models.contexts.qgn import QGN
+from pyrseg_jax.models.contexts.quadtree import quadtree_loss
 
 __all__ = [
     "CONTEXTS",
@@ -52,6 +56,28 @@ CONTEXTS: dict[str, ContextSpec] = {
         is_projected=False,
         has_resize=True,
         meaning="object-contextual representations (Yuan et al. 2020)",
+    ),
+    "qgn": ContextSpec(
+        make_pooled(lambda s: QGN(s.num_classes, s.width, False, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        reads_stem=True,
+        stride=4,
+        is_projected=False,
+        classifies=True,
+        logits_stride=1,
+        losses={"quadtree": ContextLoss(1.0, quadtree_loss)},
+        meaning="quadtree generating networks, dense (Chitta et al. 2020)",
+    ),
+    "qgn_sparse": ContextSpec(
+        make_pooled(lambda s: QGN(s.num_classes, s.width, True, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        reads_stem=True,
+        stride=4,
+        is_projected=False,
+        classifies=True,
+        logits_stride=1,
+        losses={"quadtree": ContextLoss(1.0, functools.partial(quadtree_loss, is_sparse=True))},
+        meaning="the same, which goes on only where a cell is composite",
     ),
     "coarse_to_fine": ContextSpec(
         lambda s: CoarseToFine(s.num_levels, s.width, s.key_width, s.dtype),
