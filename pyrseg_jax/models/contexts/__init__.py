@@ -6,6 +6,7 @@ tells the rest of the package.
 
 import functools
 
+from pyrseg_jax.models.contexts.acnet import ACNet
 from pyrseg_jax.models.contexts.anl import ANL
 from pyrseg_jax.models.contexts.ccnet import CCNet
 from pyrseg_jax.models.contexts.coarse_to_fine import CoarseToFine
@@ -23,6 +24,7 @@ from pyrseg_jax.models.contexts.contract import (
 from pyrseg_jax.models.contexts.ocr import OCR
 from pyrseg_jax.models.contexts.qgn import QGN
 from pyrseg_jax.models.contexts.quadtree import quadtree_loss
+from pyrseg_jax.models.contexts.svcnet import SVCNet
 
 __all__ = [
     "CONTEXTS",
@@ -78,6 +80,27 @@ CONTEXTS: dict[str, ContextSpec] = {
         logits_stride=1,
         losses={"quadtree": ContextLoss(1.0, functools.partial(quadtree_loss, is_sparse=True))},
         meaning="the same, which goes on only where a cell is composite",
+    ),
+    "svcnet": ContextSpec(
+        make_pooled(lambda s: SVCNet(s.num_classes, s.width, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        stride=4,
+        is_projected=False,
+        classifies=True,
+        logits_stride=2,
+        meaning="SVCNet-style shape-variant context (after Ding et al. 2019)",
+    ),
+    "acnet": ContextSpec(
+        make_pooled(lambda s: ACNet(s.num_classes, s.width, s.resize, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        reads_stem=True,
+        stride=4,
+        has_auxiliary=True,
+        is_projected=False,
+        classifies=True,
+        logits_stride=2,
+        has_resize=True,
+        meaning="ACNet-style adaptive context blocks (after Fu et al. 2019)",
     ),
     "coarse_to_fine": ContextSpec(
         lambda s: CoarseToFine(s.num_levels, s.width, s.key_width, s.dtype),

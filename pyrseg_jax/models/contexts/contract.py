@@ -40,7 +40,8 @@ class ContextSettings(NamedTuple):
       key_width: channels of queries and keys, in modules of attention.
       resize: convention of `models.resample.resize` by which the module enlarges maps.
       map_px: side in positions of the map that the backbone makes of a training image, for modules whose parameters depend on it.
-      classifies: whether the network takes the module's own logits: it predicts one class per pixel, and the spec says `classifies`.
+      classifies: whether the network takes the module's own logits: it predicts one class per pixel, and the spec says that the
+        module classifies.
       dtype: number format of the computation.
     """
 
