@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.backbones import BACKBONES, Features
+from pyrseg_jax.models.backbones import BACKBONES
 from pyrseg_jax.models.contexts import CONTEXTS, ContextOutput, ContextSettings
 from pyrseg_jax.models.heads import AuxiliaryClassifier, SemanticHead, UnityHead
 from pyrseg_jax.models.resample import resize
@@ -79,15 +79,15 @@ class Segmenter(nn.Module):
         """Return the logits of normalized images (N, H, W, 3); H and W must be multiples of the coarsest stride."""
         _, height, width, _ = images.shape
         check_divisible(height, width, self.strides)
-        stages, final, stem, blocks = self.backbone(images, train)
-        final = _enlarge(final, self.upsampling)
+        features = self.backbone(images, train)
+        stages, final, blocks = features.stages, _enlarge(features.final, self.upsampling), features.blocks
         auxiliary = None
         if self.auxiliary_head is not None:
             auxiliary = self.auxiliary_head(
                 final if self.auxiliary_stage is None else stages[self.auxiliary_stage], train
             )
         blocks = tuple(blocks[i] for i in self.reads) if blocks else ()
-        features = Features(tuple(stages[i] for i in self.reads), final, stem, blocks)
+        features = features._replace(stages=tuple(stages[i] for i in self.reads), final=final, blocks=blocks)
         found = self.context(features, auxiliary, train)
         semantic = self._classify(found, train)
         outputs = found.outputs

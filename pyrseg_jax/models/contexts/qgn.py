@@ -12,7 +12,7 @@ from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.blocks import apply_blocks
 from pyrseg_jax.models.contexts.contract import ContextMap, Logits
 from pyrseg_jax.models.contexts.quadtree import COMPOSITE, STRIDES, decide, is_composite
-from pyrseg_jax.models.contexts.submanifold import ActiveBlock, ActiveProjection, Cells, UpBlock, double
+from pyrseg_jax.models.contexts.submanifold import ActiveBlock, ActiveProjection, Cells, FinerCells, UpBlock, double
 from pyrseg_jax.models.layers import output_init
 from pyrseg_jax.models.xla_cpu import average_cells
 
@@ -89,7 +89,7 @@ class QGN(nn.Module):
         found = decide((*logits, finest), goes_on) if is_masked else finest
         return ContextMap(quarter, found[..., 1:], outputs)
 
-    def _up(self, cells: Cells, like: Array, stride: int, train: bool) -> Cells:
+    def _up(self, cells: Cells, like: Array, stride: int, train: bool) -> FinerCells:
         """Apply the blocks that lead to this stride; its map has the size of `like`."""
         name, width = f"up_{stride}_block", cells[0].shape[-1]
         block = functools.partial(ActiveBlock, width, self.dtype)
@@ -100,7 +100,7 @@ class QGN(nn.Module):
         height, width = like.shape[1:3]
         return x[:, :height, :width], None if active is None else active[:, :height, :width]
 
-    def _finish(self, cells: Cells, train: bool) -> Float[Array, "n H W c+1"]:
+    def _finish(self, cells: Cells, train: bool) -> Float[Array, "n H W _"]:
         """Return the logits of stride 1."""
         block = functools.partial(ActiveBlock, cells[0].shape[-1], self.dtype)
         names = [f"last_block_{k}" for k in range(NUM_LAST_BLOCKS)]
@@ -112,7 +112,7 @@ class QGN(nn.Module):
         features = max(self.width // SHARES[stride], 1)
         return ActiveProjection(features, self.dtype, name=f"skip_{stride}")(x, active, train)
 
-    def _classify(self, x: Array, stride: int) -> Float[Array, "n h w c+1"]:
+    def _classify(self, x: Array, stride: int) -> Float[Array, "n h w _"]:
         bias_init = _favor_composite if self.is_sparse and self.classifies else nn.initializers.zeros
         features, name = self.num_classes + 1, f"classify_{stride}"
         layer = nn.Conv(features, (1, 1), kernel_init=output_init, bias_init=bias_init, dtype=self.dtype, name=name)
@@ -134,9 +134,8 @@ def _by_stride(maps: tuple[Array, ...]) -> dict[int, Array]:
 
 
 def _average_to(x: Array, size: tuple[int, int]) -> Array:
-    factor = -(-x.shape[1] // size[0])
-    if factor == 1:
-        return x
-    height, width = (factor * side for side in size)
-    padding = ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0))
-    return average_cells(jnp.pad(x, padding, mode="edge"), factor)
+    """Halve a map until it has this size; a last odd position stands for two."""
+    while x.shape[1:3] != size:
+        padding = ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))
+        x = average_cells(jnp.pad(x, padding, mode="edge"), 2)
+    return x

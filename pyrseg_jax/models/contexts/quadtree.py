@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int32, UInt8
+from jaxtyping import Bool, Float, Int32, UInt8
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.models.contexts.contract import Outputs
 from pyrseg_jax.pyramid import build_targets
-from pyrseg_jax.pyramid.levels import to_children
+from pyrseg_jax.pyramid.levels import Array, to_children
 
 STRIDES = (32, 16, 8, 4, 2, 1)
 COMPOSITE = 0
@@ -38,7 +38,7 @@ def build_quadtree(labels: UInt8[Array, "n H W"], is_sparse: bool = False) -> Tr
     Chosen: where a side is not a multiple of 32, cells at the end repeat the last pixels.
     """
     _, height, width = labels.shape
-    padded = jnp.pad(labels, ((0, 0), (0, -height % STRIDES[0]), (0, -width % STRIDES[0])), mode="edge")
+    padded = jnp.pad(jnp.asarray(labels), ((0, 0), (0, -height % STRIDES[0]), (0, -width % STRIDES[0])), mode="edge")
     targets = build_targets(padded, STRIDES, void="mixed")
     tree = [
         jnp.where(unity == 1, classes + 1, jnp.where(unity == 0, COMPOSITE, IGNORED))

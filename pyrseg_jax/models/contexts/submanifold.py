@@ -20,6 +20,9 @@ from pyrseg_jax.pyramid.levels import to_children
 Mask = Bool[Array, "n h w"]
 # A map, which is 0 at inactive cells, and its active cells; None: all.
 Cells = tuple[Float[Array, "n h w c"], Mask | None]
+FinerCells = tuple[
+    Float[Array, "n _ _ _"], Bool[Array, "n _ _"] | None
+]  # of another size than those that a layer reads
 
 
 class ActiveNorm(nn.Module):
@@ -107,7 +110,7 @@ class UpBlock(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, cells: Cells, train: bool) -> Cells:
+    def __call__(self, cells: Cells, train: bool) -> FinerCells:
         x, active = cells
         y = conv(x.shape[-1], 3, dtype=self.dtype, name="conv1")(x)
         y = normalize(y, active, train, is_active=True, dtype=self.dtype, name="bn1")
@@ -125,7 +128,9 @@ class UpShortcut(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], active: Mask | None, train: bool) -> Float[Array, "n _ _ f"]:
+    def __call__(
+        self, x: Float[Array, "n h w c"], active: Bool[Array, "n 2*h 2*w"] | None, train: bool
+    ) -> Float[Array, "n 2*h 2*w f"]:
         x = double(self.features, 2, dtype=self.dtype, name="conv")(x)
         return normalize(x, active, train, is_active=False, dtype=self.dtype, name="bn")
 
