@@ -97,7 +97,7 @@ class Segmenter(nn.Module):
         unity = ()
         if self.unity_head is not None:
             unity = self.unity_head(found.levels[-1] if self.is_decoder else final, train)
-        return Pyramids(semantic, unity, auxiliary, outputs)
+        return Pyramids(semantic, unity, auxiliary, dict(outputs))
 
     def _classify(self, found: ContextOutput, train: bool) -> tuple[Float[Array, "n _ _ c"], ...]:
         if self.semantic_head is None:
@@ -152,19 +152,11 @@ def build_segmenter(
     kind = _choose("dtype", dtype, DTYPES)
     strides, upsampling = plan_strides(strides, backbone, context, options.get("output_stride"))
     output_stride = options.get("output_stride") or spec.output_stride
-    num_levels = len(strides)
+    num_levels, map_px = len(strides), crop_px * upsampling // output_stride
+    # "nearest" concerns HRNet's exchange units alone.
+    convention = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
     classifies = context_spec.classifies and representation == "per_pixel"
-    settings = ContextSettings(
-        num_classes,
-        num_levels,
-        semantic_width,
-        key_width,
-        # "nearest" concerns HRNet's exchange units alone.
-        "align_corners" if options.get("resize") == "align_corners" else "half_pixel",
-        crop_px * upsampling // output_stride,
-        classifies,
-        kind,
-    )
+    settings = ContextSettings(num_classes, num_levels, semantic_width, key_width, convention, map_px, kind, classifies)
     is_projected = context_spec.is_projected or representation != "per_pixel"
     if classifies and context_spec.logits_stride is not None:
         strides = refine(strides, context_spec.logits_stride)

@@ -40,9 +40,9 @@ class ContextSettings(NamedTuple):
       key_width: channels of queries and keys, in modules of attention.
       resize: convention of `models.resample.resize` by which the module enlarges maps.
       map_px: side in positions of the map that the backbone makes of a training image, for modules whose parameters depend on it.
+      dtype: number format of the computation.
       classifies: whether the network takes the module's own logits: it predicts one class per pixel, and the spec says that the
         module classifies.
-      dtype: number format of the computation.
     """
 
     num_classes: int
@@ -51,8 +51,8 @@ class ContextSettings(NamedTuple):
     key_width: int = 256
     resize: str = "half_pixel"
     map_px: int = 64
-    classifies: bool = True
     dtype: DTypeLike = jnp.float32
+    classifies: bool = True
 
 
 class ContextOutput(NamedTuple):
