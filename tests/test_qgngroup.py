@@ -23,7 +23,7 @@ from pyrseg_jax.models.weights.importer import import_weights
 from pyrseg_jax.models.weights.resnet_layout import RESNET_IMPORTERS
 
 torch = pytest.importorskip("torch")
-CLASSES, WIDTH, STRIDES = 3, 16, (32, 16, 8, 4, 2, 1)
+CLASSES, WIDTH, STRIDES = 3, 64, (32, 16, 8, 4, 2, 1)
 # Numbers that one class more has in the six classifiers: a weight per input, four in the transposed convolution, and a bias.
 PER_CLASS = 2048 + 256 + 128 + 64 + 64 + 4 * 64 + 6
 
@@ -111,9 +111,9 @@ def test_each_pixel_is_decided_by_its_coarsest_cell_that_is_not_composite():
     """With the labels as logits, the decision returns the labels."""
     labels = draw_labels(np.random.default_rng(3), 64, 96, 24)
     labels[labels > 2] = 0
-    tree = build_quadtree(labels, is_sparse=True)
+    tree = jax.jit(build_quadtree, static_argnums=1)(labels, True)
     goes_on = [level == 0 for level in tree[:-1]]
-    found = decide([jax.nn.one_hot(level, CLASSES + 1) for level in tree], goes_on)
+    found = jax.jit(decide)([jax.nn.one_hot(level, CLASSES + 1) for level in tree], goes_on)
     np.testing.assert_array_equal(found.argmax(-1) - 1, labels)
 
 
@@ -328,7 +328,9 @@ def test_statistics_are_those_of_the_active_cells():
         )
         return (weights[active] * y[0, 0]).sum(), (y, updates["batch_stats"])
 
-    found, expected = (jax.value_and_grad(f, (0, 1), has_aux=True)(variables["params"], x) for f in (masked, gathered))
+    found, expected = (
+        jax.jit(jax.value_and_grad(f, (0, 1), has_aux=True))(variables["params"], x) for f in (masked, gathered)
+    )
     np.testing.assert_allclose(found[0][1][0][active], expected[0][1][0][0, 0], rtol=1e-5, atol=1e-6)
     assert not found[0][1][0][~active].any()
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
@@ -404,8 +406,7 @@ def draw_all(module, *inputs):
     return jax.tree_util.tree_map_with_path(fill, abstract)
 
 
-@pytest.mark.parametrize("context", ["qgn", "qgn_sparse"])
-@pytest.mark.parametrize("backbone", ["resnet_tiny", "hrnet_tiny"])
+@pytest.mark.parametrize(("context", "backbone"), [("qgn", "resnet_tiny"), ("qgn_sparse", "hrnet_tiny")])
 def test_any_size_and_stride(context, backbone):
     """On a dilated ResNet and an HRNet; for images whose sides are multiples of the coarsest stride only."""
     model = build_segmenter(

@@ -21,6 +21,7 @@ NUM_BLOCKS = {16: 5, 8: 3, 4: 2, 2: 2}
 NUM_LAST_BLOCKS = 3
 # By stride: channels of the decoder's map, as shares of its width (512).
 SHARES = {32: 1, 16: 2, 8: 4, 4: 8, 2: 8}
+MIN_CHANNELS = 8  # of narrow decoders at every stride
 # The logit of the composite class at first, where cells that are not composite are skipped: so all cells go on.
 COMPOSITE_BIAS = 2.0
 
@@ -94,7 +95,7 @@ class QGN(nn.Module):
         name, width = f"up_{stride}_block", cells[0].shape[-1]
         block = functools.partial(ActiveBlock, width, self.dtype)
         cells = apply_blocks(self, block, [f"{name}_{k}" for k in range(NUM_BLOCKS[stride])], cells, train)
-        features = max(self.width // SHARES[stride], 1)
+        features = max(self.width // SHARES[stride], MIN_CHANNELS)
         up = UpBlock(features, 2 if self.is_sparse else 3, self.dtype, name=f"{name}_{NUM_BLOCKS[stride]}")
         x, active = up(cells, train)
         height, width = like.shape[1:3]
@@ -109,7 +110,7 @@ class QGN(nn.Module):
         return last(x).astype(jnp.float32)
 
     def _skip(self, x: Array, active: Array | None, stride: int, train: bool) -> Array:
-        features = max(self.width // SHARES[stride], 1)
+        features = max(self.width // SHARES[stride], MIN_CHANNELS)
         return ActiveProjection(features, self.dtype, name=f"skip_{stride}")(x, active, train)
 
     def _classify(self, x: Array, stride: int) -> Float[Array, "n h w _"]:
