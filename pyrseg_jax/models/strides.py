@@ -23,6 +23,9 @@ def plan_strides(
 
     Raises:
       ValueError: naming the argument, if backbone, context and strides do not fit together.
+
+    Chosen: where the finest stride is finer than the backbone's output stride, the final map is enlarged bilinearly (half-pixel)
+      before the context module and the heads read it.
     """
     spec, context_spec = BACKBONES[backbone], CONTEXTS[context]
     if context_spec.stride is None:
@@ -48,10 +51,10 @@ def default_strides(output_stride: int) -> tuple[int, ...]:
     return tuple(output_stride * multiple for multiple in DEFAULT_MULTIPLES)
 
 
-def refine(strides: Sequence[int], finest: int) -> tuple[int, ...]:
-    """Return the strides, coarse → fine, with those that follow by ratio 2 down to the finest."""
+def refine(strides: Sequence[int], finest: int | None) -> tuple[int, ...]:
+    """Return the strides, coarse → fine, with those that follow by ratio 2 down to the finest; None adds none."""
     strides = tuple(strides)
-    while strides[-1] > finest:
+    while finest is not None and strides[-1] > finest:
         strides += (strides[-1] // 2,)
     return strides
 
