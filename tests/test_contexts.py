@@ -175,10 +175,13 @@ def test_a_spec_is_true_of_its_module(name, representation):
     assert all(loss.shape == () for loss in losses.values())
     names = {path[-1] for path in flatten_dict(variables["batch_stats"])}
     assert spec.has_state == bool(names - {"mean", "var"})
-    heads = variables["params"].get("semantic_head", {})
-    assert bool(heads) != (spec.classifies and representation == "per_pixel")
-    has_projections = any(name.startswith("project_") for name in heads)
-    assert has_projections == (spec.is_projected or representation != "per_pixel")
+    classifies = spec.classifies and representation == "per_pixel"
+    assert classifies == ("semantic_head" not in variables["params"])
+    stride = spec.logits_stride if classifies and spec.logits_stride else 4
+    assert model.strides[-1] == stride and found.semantic[-1].shape == (2, 64 // stride, 64 // stride, CLASSES)
+    if not classifies:
+        has_projections = any(name.startswith("project_") for name in variables["params"]["semantic_head"])
+        assert has_projections == (spec.is_projected or representation != "per_pixel")
 
 
 def test_a_layer_that_is_added_to_something_starts_at_zero():

@@ -8,12 +8,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.backbones import BACKBONES, Features
+from pyrseg_jax.models.backbones import BACKBONES
 from pyrseg_jax.models.contexts import CONTEXTS, ContextOutput, ContextSettings
 from pyrseg_jax.models.contexts.contract import NO_OUTPUTS, Outputs
 from pyrseg_jax.models.heads import AuxiliaryClassifier, SemanticHead, UnityHead
 from pyrseg_jax.models.resample import resize
-from pyrseg_jax.models.strides import plan_strides
+from pyrseg_jax.models.strides import plan_strides, refine
 from pyrseg_jax.pyramid.levels import check_divisible
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -53,7 +53,7 @@ class Segmenter(nn.Module):
       auxiliary_head: maps one feature map of the backbone to class logits; None without an auxiliary classifier.
       refiner: (features, context output, logits of the finest level, train) → `Refined`; None: those logits are the prediction.
       representation: one of `REPRESENTATIONS`.
-      strides: strides of the levels in pixels, coarse → fine.
+      strides: strides of the levels in pixels, coarse → fine. The last one is that of the finest logits.
       upsampling: factor by which the backbone's final map is enlarged to the finest stride; 1 where that is the output stride,
         and for decoders.
       reads: indices of the backbone's stages that the context module reads.
@@ -79,14 +79,15 @@ class Segmenter(nn.Module):
         """Return the logits of normalized images (N, H, W, 3); H and W must be multiples of the coarsest stride."""
         _, height, width, _ = images.shape
         check_divisible(height, width, self.strides)
-        stages, final, stem = self.backbone(images, train)
-        final = _enlarge(final, self.upsampling)
+        features = self.backbone(images, train)
+        stages, final, blocks = features.stages, _enlarge(features.final, self.upsampling), features.blocks
         auxiliary = None
         if self.auxiliary_head is not None:
             auxiliary = self.auxiliary_head(
                 final if self.auxiliary_stage is None else stages[self.auxiliary_stage], train
             )
-        features = Features(tuple(stages[i] for i in self.reads), final, stem)
+        blocks = tuple(blocks[i] for i in self.reads) if blocks else ()
+        features = features._replace(stages=tuple(stages[i] for i in self.reads), final=final, blocks=blocks)
         found = self.context(features, auxiliary, train)
         semantic = self._classify(found, train)
         outputs = found.outputs
@@ -96,7 +97,7 @@ class Segmenter(nn.Module):
         unity = ()
         if self.unity_head is not None:
             unity = self.unity_head(found.levels[-1] if self.is_decoder else final, train)
-        return Pyramids(semantic, unity, auxiliary, outputs)
+        return Pyramids(semantic, unity, auxiliary, dict(outputs))
 
     def _classify(self, found: ContextOutput, train: bool) -> tuple[Float[Array, "n _ _ c"], ...]:
         if self.semantic_head is None:
@@ -148,19 +149,21 @@ def build_segmenter(
     strides, upsampling = plan_strides(strides, backbone, context, options.get("output_stride"))
     map_px = crop_px * upsampling // (options.get("output_stride") or spec.output_stride)
     # "nearest" concerns HRNet's exchange units alone.
-    rule = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
-    settings = ContextSettings(num_classes, len(strides), semantic_width, key_width, rule, map_px, kind, hierarchy)
+    convention = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
     is_alone = representation == "per_pixel"
+    classifies = context_spec.classifies and is_alone
+    sizes = num_classes, len(strides), semantic_width, key_width
+    settings = ContextSettings(*sizes, convention, map_px, kind, hierarchy, classifies)
     head = SemanticHead(num_classes, len(strides), context_spec.is_projected or not is_alone, dtype=kind)
     return Segmenter(
         backbone=make_backbone(backbone, context, dtype=kind, **options),
         context=context_spec.make(settings),
-        semantic_head=None if context_spec.classifies and is_alone else head,
+        semantic_head=None if classifies else head,
         unity_head=UnityHead(len(strides), unity_width, dtype=kind) if representation == "pyramid" else None,
         auxiliary_head=AuxiliaryClassifier(num_classes, spec.auxiliary, kind) if context_spec.has_auxiliary else None,
         refiner=context_spec.make_refiner(settings) if context_spec.make_refiner else None,
         representation=representation,
-        strides=strides,
+        strides=refine(strides, context_spec.logits_stride if classifies else None),
         upsampling=upsampling,
         reads=context_spec.reads,
         is_decoder=context_spec.stride is not None,

@@ -4,7 +4,10 @@ To add a module, write a file for it and add one line to `CONTEXTS`. `contract.p
 tells the rest of the package.
 """
 
+import functools
+
 from pyrseg_jax.models.contexts.acfnet import COARSE_WEIGHT, ACFNet, coarse_loss
+from pyrseg_jax.models.contexts.acnet import ACNet
 from pyrseg_jax.models.contexts.affinity import affinity_loss
 from pyrseg_jax.models.contexts.anl import ANL
 from pyrseg_jax.models.contexts.ccnet import CCNet
@@ -31,7 +34,10 @@ from pyrseg_jax.models.contexts.fcn_short import ShortFCN
 from pyrseg_jax.models.contexts.ocr import OCR
 from pyrseg_jax.models.contexts.psanet import PSANet, mmseg_window_of, window_of
 from pyrseg_jax.models.contexts.pspnet import PSPNet
+from pyrseg_jax.models.contexts.qgn import QGN
+from pyrseg_jax.models.contexts.quadtree import quadtree_loss
 from pyrseg_jax.models.contexts.sgr import SGR
+from pyrseg_jax.models.contexts.svcnet import SVCNet
 from pyrseg_jax.models.contexts.tree import make_tree
 from pyrseg_jax.models.contexts.upernet import UperNet
 
@@ -55,6 +61,18 @@ CONTEXTS: dict[str, ContextSpec] = {
         is_projected=False,
         losses={"coarse": ContextLoss(COARSE_WEIGHT, coarse_loss)},
         meaning="attentional class features (Zhang et al. 2019)",
+    ),
+    "acnet": ContextSpec(
+        make_pooled(lambda s: ACNet(s.num_classes, s.width, s.resize, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        reads_stem=True,
+        stride=4,
+        has_auxiliary=True,
+        is_projected=False,
+        classifies=True,
+        logits_stride=2,
+        has_resize=True,
+        meaning="ACNet-style adaptive context blocks (after Fu et al. 2019)",
     ),
     "anl": ContextSpec(
         make_pooled(lambda s: ANL(s.width, s.key_width, s.dtype)),
@@ -144,11 +162,42 @@ CONTEXTS: dict[str, ContextSpec] = {
         has_resize=True,
         meaning="pyramid pooling (Zhao et al. 2017)",
     ),
+    "qgn": ContextSpec(
+        make_pooled(lambda s: QGN(s.num_classes, s.width, False, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        reads_stem=True,
+        stride=4,
+        is_projected=False,
+        classifies=True,
+        logits_stride=1,
+        losses={"quadtree": ContextLoss(1.0, quadtree_loss)},
+        meaning="quadtree generating networks, dense (Chitta et al. 2020)",
+    ),
+    "qgn_sparse": ContextSpec(
+        make_pooled(lambda s: QGN(s.num_classes, s.width, True, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        reads_stem=True,
+        stride=4,
+        is_projected=False,
+        classifies=True,
+        logits_stride=1,
+        losses={"quadtree": ContextLoss(1.0, functools.partial(quadtree_loss, is_sparse=True))},
+        meaning="the same, which goes on only where a cell is composite",
+    ),
     "sgr": ContextSpec(
         make_pooled(lambda s: SGR(make_tree(s.num_classes, s.hierarchy), s.key_width, dtype=s.dtype)),
         is_projected=False,
         reads_hierarchy=True,
         meaning="SGR-style reasoning over a tree of classes (Liang et al. 2018)",
+    ),
+    "svcnet": ContextSpec(
+        make_pooled(lambda s: SVCNet(s.num_classes, s.width, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        stride=4,
+        is_projected=False,
+        classifies=True,
+        logits_stride=2,
+        meaning="SVCNet-style shape-variant context (after Ding et al. 2019)",
     ),
     "upernet": ContextSpec(
         make_pooled(lambda s: UperNet(s.width // 2, s.width, s.resize, is_enlarged_first=True, dtype=s.dtype)),

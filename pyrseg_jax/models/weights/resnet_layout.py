@@ -15,6 +15,7 @@ from pyrseg_jax.models.weights.encoding import PYTORCH_ENCODING
 from pyrseg_jax.models.weights.importer import KINDS, Head, Importer, Path
 from pyrseg_jax.models.weights.mmseg_encoding import MMSEG_ENCODING
 from pyrseg_jax.models.weights.mmseg_pooling import MMSEG_POOLING
+from pyrseg_jax.models.weights.qgn import QGN
 from pyrseg_jax.models.weights.semseg import SEMSEG
 
 # ImageNet's classifier.
@@ -67,7 +68,9 @@ def _layout(
 
 # In the order of recognition: torchvision's marker is in CSAIL's files, too.
 RESNET_IMPORTERS = (
-    _layout("ResNet (CSAIL)", (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")), marker="conv3", heads=(*CSAIL,)),
+    _layout(
+        "ResNet (CSAIL)", (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")), marker="conv3", heads=(*CSAIL, QGN)
+    ),
     _layout(
         "ResNet (PyTorch-Encoding)",
         (("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")),
