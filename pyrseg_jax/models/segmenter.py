@@ -162,6 +162,7 @@ def build_segmenter(
         crop_px * upsampling // output_stride,
         kind,
     )
+    auxiliary = (context_spec.auxiliary or spec.auxiliary)._replace(stage=spec.auxiliary.stage)
     is_projected = context_spec.is_projected or representation != "per_pixel"
     classifies = context_spec.classifies and representation == "per_pixel"
     return Segmenter(
@@ -169,14 +170,14 @@ def build_segmenter(
         context=context_spec.make(settings),
         semantic_head=None if classifies else SemanticHead(num_classes, num_levels, is_projected, dtype=kind),
         unity_head=UnityHead(num_levels, unity_width, dtype=kind) if representation == "pyramid" else None,
-        auxiliary_head=AuxiliaryClassifier(num_classes, spec.auxiliary, kind) if context_spec.has_auxiliary else None,
+        auxiliary_head=AuxiliaryClassifier(num_classes, auxiliary, kind) if context_spec.has_auxiliary else None,
         refiner=context_spec.make_refiner(settings) if context_spec.make_refiner else None,
         representation=representation,
         strides=strides,
         upsampling=upsampling,
         reads=context_spec.reads,
         is_decoder=context_spec.stride is not None,
-        auxiliary_stage=spec.auxiliary.stage,
+        auxiliary_stage=auxiliary.stage,
     )
 
 

@@ -5,6 +5,8 @@ tells the rest of the package.
 """
 
 from pyrseg_jax.models.contexts.anl import ANL
+from pyrseg_jax.models.contexts.ann import ANN, STAGES
+from pyrseg_jax.models.contexts.apcnet import APCNet
 from pyrseg_jax.models.contexts.ccnet import CCNet
 from pyrseg_jax.models.contexts.coarse_to_fine import CoarseToFine
 from pyrseg_jax.models.contexts.contract import (
@@ -18,7 +20,10 @@ from pyrseg_jax.models.contexts.contract import (
     make_none,
     make_pooled,
 )
-from pyrseg_jax.models.contexts.ocr import OCR
+from pyrseg_jax.models.contexts.danet import LOSSES, DANet
+from pyrseg_jax.models.contexts.emanet import FROZEN, EMANet
+from pyrseg_jax.models.contexts.non_local import NonLocal
+from pyrseg_jax.models.contexts.ocr import OCR, OPENSEG_AUXILIARY
 
 __all__ = [
     "CONTEXTS",
@@ -40,11 +45,52 @@ CONTEXTS: dict[str, ContextSpec] = {
         is_projected=False,
         meaning="asymmetric non-local attention (Zhu et al. 2019)",
     ),
+    "ann": ContextSpec(
+        make_pooled(lambda s: ANN(s.width, s.key_width, s.dtype)),
+        reads=STAGES,
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="asymmetric non-local attention with the fusion of an earlier stage (Zhu et al. 2019)",
+    ),
+    "apcnet": ContextSpec(
+        make_pooled(lambda s: APCNet(s.width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="adaptive pyramid context (He et al. 2019)",
+    ),
     "ccnet": ContextSpec(
         make_pooled(lambda s: CCNet(s.width, s.dtype)),
         has_auxiliary=True,
         is_projected=False,
         meaning="criss-cross attention (Huang et al. 2019)",
+    ),
+    "danet": ContextSpec(
+        make_pooled(lambda s: DANet(s.num_classes, s.width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        losses=LOSSES,
+        meaning="attention between positions and between channels (Fu et al. 2019)",
+    ),
+    "emanet": ContextSpec(
+        make_pooled(lambda s: EMANet(s.width, is_release=True, dtype=s.dtype)),
+        is_projected=False,
+        has_state=True,
+        frozen=FROZEN,
+        meaning="expectation-maximization attention (Li et al. 2019), as in its release",
+    ),
+    "emanet_mmseg": ContextSpec(
+        make_pooled(lambda s: EMANet(s.width, is_release=False, dtype=s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        has_state=True,
+        frozen=FROZEN,
+        meaning="expectation-maximization attention (Li et al. 2019), as in mmsegmentation",
+    ),
+    "nonlocal": ContextSpec(
+        make_pooled(lambda s: NonLocal(s.width, s.key_width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="non-local attention (Wang et al. 2018)",
     ),
     "ocr": ContextSpec(
         make_pooled(lambda s: OCR(s.width, s.key_width, s.resize, s.dtype)),
@@ -52,6 +98,14 @@ CONTEXTS: dict[str, ContextSpec] = {
         is_projected=False,
         has_resize=True,
         meaning="object-contextual representations (Yuan et al. 2020)",
+    ),
+    "ocr_openseg": ContextSpec(
+        make_pooled(lambda s: OCR(s.width, s.key_width, s.resize, s.dtype)),
+        has_auxiliary=True,
+        auxiliary=OPENSEG_AUXILIARY,
+        is_projected=False,
+        has_resize=True,
+        meaning="the same with the auxiliary classifier of openseg's release, a 3×3 convolution of 512 channels",
     ),
     "coarse_to_fine": ContextSpec(
         lambda s: CoarseToFine(s.num_levels, s.width, s.key_width, s.dtype),

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
-from pyrseg_jax.models.backbones.contract import Features
+from pyrseg_jax.models.backbones.contract import AuxiliaryHead, Features
 from pyrseg_jax.models.layers import halve
 from pyrseg_jax.models.resample import resize
 from pyrseg_jax.pyramid import levels
@@ -105,6 +105,8 @@ class ContextSpec(NamedTuple):
       stride: stride in pixels of the finest map that it returns; None: that of the final map. A module with a stride of its own, a
         decoder, needs a backbone whose first stage has stride 4.
       has_auxiliary: whether an auxiliary classifier stands beside it, on the stage that the backbone's spec names.
+      auxiliary: the auxiliary classifier's sizes, where they are others than the backbone's spec says; its stage is always the
+        backbone's choice.
       is_projected: whether a non-linear projection stands between the module and the classifier of a network that predicts one
         class per pixel. With levels to specialize, each level always has a projection of its own.
       classifies: whether it returns the logits of a network that predicts one class per pixel itself.
@@ -113,6 +115,8 @@ class ContextSpec(NamedTuple):
         logits, train)` → `Refined`; None: there is none.
       losses: its extra losses by name.
       has_state: whether it keeps state beside its parameters and its running batch statistics.
+      frozen: paths of layers in the network's parameters, joined by "/", that no gradient reaches. The optimizer leaves them as
+        they are, without weight decay.
       meaning: a description in one line, for help texts.
     """
 
@@ -121,12 +125,14 @@ class ContextSpec(NamedTuple):
     reads_stem: bool = False
     stride: int | None = None
     has_auxiliary: bool = False
+    auxiliary: AuxiliaryHead | None = None
     is_projected: bool = True
     classifies: bool = False
     has_resize: bool = False
     make_refiner: Make | None = None
     losses: Mapping[str, ContextLoss] = MappingProxyType({})
     has_state: bool = False
+    frozen: tuple[str, ...] = ()
     meaning: str = ""
 
 

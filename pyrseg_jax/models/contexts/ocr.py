@@ -5,11 +5,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.backbones.contract import Features
+from pyrseg_jax.models.backbones.contract import AuxiliaryHead, Features
 from pyrseg_jax.models.contexts.attention import attend
 from pyrseg_jax.models.contexts.contract import Logits, enlarge
 from pyrseg_jax.models.contexts.merge import merge
 from pyrseg_jax.models.layers import ConvNormAct
+
+# The coarse classifier in openseg's release, with one shape on all backbones.
+OPENSEG_AUXILIARY = AuxiliaryHead(kernel=3, width=512, dropout=0.05)
 
 
 class OCR(nn.Module):
