@@ -19,9 +19,9 @@ class NonLocal(nn.Module):
       width: channels inside and of the output (N, h, w, width).
       key_width: channels of queries, keys and values.
 
-    Source: Wang et al. 2018, "embedded Gaussian" with scaled scores; the layers around the block are those of mmsegmentation's NLHead.
-      Query, key and value start from N(0, 0.01). The scale of the normalization after the output projection starts at 0, so that the
-      block starts as the identity.
+    Source: Wang et al. 2018, "embedded Gaussian" with scaled scores, and mmsegmentation's NLHead for the layers around the block.
+      Query, key and value start from N(0, 0.01). The normalization after the output projection starts with scales of 0, so that
+      the block starts as the identity.
     """
 
     width: int
