@@ -162,7 +162,7 @@ def build_segmenter(
         crop_px * upsampling // output_stride,
         kind,
     )
-    auxiliary = (context_spec.auxiliary or spec.auxiliary)._replace(stage=spec.auxiliary.stage)
+    auxiliary = context_spec.auxiliary(spec.auxiliary) if context_spec.auxiliary else spec.auxiliary
     is_projected = context_spec.is_projected or representation != "per_pixel"
     classifies = context_spec.classifies and representation == "per_pixel"
     return Segmenter(

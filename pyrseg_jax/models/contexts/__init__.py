@@ -5,7 +5,7 @@ tells the rest of the package.
 """
 
 from pyrseg_jax.models.contexts.anl import ANL
-from pyrseg_jax.models.contexts.ann import ANN, STAGES
+from pyrseg_jax.models.contexts.ann import ANN, ANN_STAGES
 from pyrseg_jax.models.contexts.apcnet import APCNet
 from pyrseg_jax.models.contexts.ccnet import CCNet
 from pyrseg_jax.models.contexts.coarse_to_fine import CoarseToFine
@@ -20,10 +20,11 @@ from pyrseg_jax.models.contexts.contract import (
     make_none,
     make_pooled,
 )
-from pyrseg_jax.models.contexts.danet import LOSSES, DANet
-from pyrseg_jax.models.contexts.emanet import FROZEN, EMANet
+from pyrseg_jax.models.contexts.danet import DANET_LOSSES, DANet
+from pyrseg_jax.models.contexts.emanet import EMANET_FROZEN, EMANet
+from pyrseg_jax.models.contexts.fcn import FCN
 from pyrseg_jax.models.contexts.non_local import NonLocal
-from pyrseg_jax.models.contexts.ocr import OCR, OPENSEG_AUXILIARY
+from pyrseg_jax.models.contexts.ocr import OCR, openseg_auxiliary
 
 __all__ = [
     "CONTEXTS",
@@ -47,7 +48,7 @@ CONTEXTS: dict[str, ContextSpec] = {
     ),
     "ann": ContextSpec(
         make_pooled(lambda s: ANN(s.width, s.key_width, s.dtype)),
-        reads=STAGES,
+        reads=ANN_STAGES,
         has_auxiliary=True,
         is_projected=False,
         meaning="asymmetric non-local attention with the fusion of an earlier stage (Zhu et al. 2019)",
@@ -68,14 +69,14 @@ CONTEXTS: dict[str, ContextSpec] = {
         make_pooled(lambda s: DANet(s.num_classes, s.width, s.dtype)),
         has_auxiliary=True,
         is_projected=False,
-        losses=LOSSES,
+        losses=DANET_LOSSES,
         meaning="attention between positions and between channels (Fu et al. 2019)",
     ),
     "emanet": ContextSpec(
         make_pooled(lambda s: EMANet(s.width, is_release=True, dtype=s.dtype)),
         is_projected=False,
         has_state=True,
-        frozen=FROZEN,
+        frozen=EMANET_FROZEN,
         meaning="expectation-maximization attention (Li et al. 2019), as in its release",
     ),
     "emanet_mmseg": ContextSpec(
@@ -83,8 +84,14 @@ CONTEXTS: dict[str, ContextSpec] = {
         has_auxiliary=True,
         is_projected=False,
         has_state=True,
-        frozen=FROZEN,
+        frozen=EMANET_FROZEN,
         meaning="expectation-maximization attention (Li et al. 2019), as in mmsegmentation",
+    ),
+    "fcn": ContextSpec(
+        make_pooled(lambda s: FCN(s.width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="convolutions alone (Long et al. 2015, as in mmsegmentation)",
     ),
     "nonlocal": ContextSpec(
         make_pooled(lambda s: NonLocal(s.width, s.key_width, s.dtype)),
@@ -102,10 +109,10 @@ CONTEXTS: dict[str, ContextSpec] = {
     "ocr_openseg": ContextSpec(
         make_pooled(lambda s: OCR(s.width, s.key_width, s.resize, s.dtype)),
         has_auxiliary=True,
-        auxiliary=OPENSEG_AUXILIARY,
+        auxiliary=openseg_auxiliary,
         is_projected=False,
         has_resize=True,
-        meaning="the same with the auxiliary classifier of openseg's release, a 3×3 convolution of 512 channels",
+        meaning="the same with the auxiliary classifier of openseg's release, a 3×3 convolution",
     ),
     "coarse_to_fine": ContextSpec(
         lambda s: CoarseToFine(s.num_levels, s.width, s.key_width, s.dtype),

@@ -12,7 +12,7 @@ from pyrseg_jax.models.contexts.contract import Logits
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, drop_channels, hidden_init, pyramid_sampling, zero_init
 
 DROPOUT = 0.1
-STAGES = (2,)  # indices of the stages that keys and values come from: C4 on ResNets
+ANN_STAGES = (2,)  # indices of the stages that keys and values come from: C4 on ResNets
 
 
 class ANN(nn.Module):

@@ -105,8 +105,7 @@ class ContextSpec(NamedTuple):
       stride: stride in pixels of the finest map that it returns; None: that of the final map. A module with a stride of its own, a
         decoder, needs a backbone whose first stage has stride 4.
       has_auxiliary: whether an auxiliary classifier stands beside it, on the stage that the backbone's spec names.
-      auxiliary: the auxiliary classifier's sizes, where they are others than the backbone's spec says; its stage is always the
-        backbone's choice.
+      auxiliary: the backbone's auxiliary classifier → the one beside this module; None: the same.
       is_projected: whether a non-linear projection stands between the module and the classifier of a network that predicts one
         class per pixel. With levels to specialize, each level always has a projection of its own.
       classifies: whether it returns the logits of a network that predicts one class per pixel itself.
@@ -125,7 +124,7 @@ class ContextSpec(NamedTuple):
     reads_stem: bool = False
     stride: int | None = None
     has_auxiliary: bool = False
-    auxiliary: AuxiliaryHead | None = None
+    auxiliary: Callable[[AuxiliaryHead], AuxiliaryHead] | None = None
     is_projected: bool = True
     classifies: bool = False
     has_resize: bool = False

@@ -96,6 +96,6 @@ def _loss_of(name: str, outputs: Outputs, labels: Array, supervision: str) -> Ar
 
 
 # Both branches are learned from with the weight of the main loss.
-LOSSES = MappingProxyType(
+DANET_LOSSES = MappingProxyType(
     {name: ContextLoss(1.0, functools.partial(_loss_of, name)) for name in ("position", "channel")}
 )

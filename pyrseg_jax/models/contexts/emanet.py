@@ -13,7 +13,7 @@ from pyrseg_jax.models.layers import ConvNormAct, biased_conv, drop_channels, hi
 NUM_BASES, NUM_ITERATIONS = 64, 3
 MOMENTUM = 0.9  # share of the old bases that each training step keeps
 # The layer before the bases. No gradient reaches it, so the releases leave it as it was drawn, without weight decay.
-FROZEN = ("context/context/unit/project",)
+EMANET_FROZEN = ("context/context/unit/project",)
 
 
 class EMANet(nn.Module):

@@ -11,9 +11,6 @@ from pyrseg_jax.models.contexts.contract import Logits, enlarge
 from pyrseg_jax.models.contexts.merge import merge
 from pyrseg_jax.models.layers import ConvNormAct
 
-# The coarse classifier in openseg's release, with one shape on all backbones.
-OPENSEG_AUXILIARY = AuxiliaryHead(kernel=3, width=512, dropout=0.05)
-
 
 class OCR(nn.Module):
     """Object-contextual representations: every position attends to one vector per class.
@@ -53,3 +50,11 @@ class OCR(nn.Module):
         attended = attend(queries, keys, project(regions, "value", 1)[:, 0])
         context = ConvNormAct(self.width, dtype=self.dtype, name="out")(attended, train)
         return merge((context, x), self.width, kernel=1, dropout=0.05, dtype=self.dtype, train=train)
+
+
+def openseg_auxiliary(shape: AuxiliaryHead) -> AuxiliaryHead:
+    """Return the sizes of the auxiliary classifier in openseg's release, instead of those that a backbone's spec has.
+
+    It is a 3×3 convolution: of 512 channels on a stage of a ResNet, and of as many channels as the map on an HRNet.
+    """
+    return AuxiliaryHead(shape.stage, kernel=3) if shape.stage is None else AuxiliaryHead(shape.stage, 3, 512, 0.05)
