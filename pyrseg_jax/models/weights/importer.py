@@ -39,6 +39,7 @@ class Head(NamedTuple):
         of length 1.
       trained: options of the network that the weights were trained with, by the arguments of `segmenter.build_segmenter`, where a
         publisher always chose the same. No array depends on them, and with others the weights predict worse.
+      repeated: prefixes of the names of arrays that are there a second time, under another name.
     """
 
     source: str
@@ -47,6 +48,7 @@ class Head(NamedTuple):
     biased: frozenset[str] = frozenset()
     arrays: Mapping[str, str] = MappingProxyType({})
     trained: Mapping[str, Any] = MappingProxyType({})
+    repeated: tuple[str, ...] = ()
 
 
 class Importer(NamedTuple):
@@ -114,7 +116,8 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
     if not heads:
         source = importer.family if not head_state else f"{importer.family}, another head"
         return Import(variables, source, _modules(head_state))
-    head = next((head for head in heads if _has_layers(flat, head)), heads[0])
+    known = [head for head in heads if _has_layers(flat, head)] or heads
+    head = next((head for head in known if _has_shapes(flat, head, head_state)), known[0])
     taken, left = _take_head(head, head_state, flat)
     return Import(variables | taken, head.source, left, head.trained)
 
@@ -249,6 +252,17 @@ def _has_layers(flat: Mapping[Path, Any], head: Head) -> bool:
     return set(head.names) <= layers and set(head.arrays) <= arrays and num_classifiers <= 1
 
 
+def _has_shapes(flat: Mapping[Path, Any], head: Head, state: State) -> bool:
+    """Return whether all kernels of a head have the shapes of the network's. Those of classifiers depend on the classes."""
+    for path, leaf in flat.items():
+        layer = _layer_of(path)
+        if layer in head.names and path[-1] == "kernel" and "classify" not in layer:
+            array = state.get(head_name(head, path)[0])
+            if array is None or to_ours(path, array).shape != leaf.shape:
+                return False
+    return True
+
+
 def _take_head(head: Head, state: State, flat: Mapping[Path, Any]) -> tuple[dict[Path, np.ndarray], tuple[str, ...]]:
     """Take those arrays of a head that fit, if the network has all of its layers; also return, in words, what was left."""
     if not _has_layers(flat, head):
@@ -269,7 +283,7 @@ def _take_head(head: Head, state: State, flat: Mapping[Path, Any]) -> tuple[dict
             taken[path] = array - to_ours(path, state[bias_name])
         else:
             taken[path] = array
-    return taken, (*left, *_modules(name for name in state if name not in used))
+    return taken, (*left, *_modules(name for name in state if name not in used and not name.startswith(head.repeated)))
 
 
 def _modules(names: Iterable[str]) -> tuple[str, ...]:

@@ -3,15 +3,20 @@
 The publishers agree on the names of the blocks, `layer3.5.conv2`, and differ in those of the stem.
 
 Source: the files of torchvision, open-mmlab (`resnet101_v1c`), PyTorch-Encoding (`resnet101s`, also used by DANet), CSAIL
-  (`resnet101-imagenet`, also used by CCNet, openseg and QGN), EMANet and semseg.
+  (`resnet101-imagenet`, also used by CCNet and QGN), EMANet, openseg and semseg.
 """
 
 import re
 from collections.abc import Callable, Sequence
 
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.models.weights.ccnet import CCNET
+from pyrseg_jax.models.weights.danet import DANET
+from pyrseg_jax.models.weights.emanet import EMANET
 from pyrseg_jax.models.weights.importer import KINDS, Head, Importer, Path
+from pyrseg_jax.models.weights.mmseg_attention import MMSEG_ATTENTION
 from pyrseg_jax.models.weights.mmseg_pooling import MMSEG_POOLING
+from pyrseg_jax.models.weights.openseg import OPENSEG
 
 # ImageNet's classifier.
 IGNORED = ("fc.",)
@@ -63,18 +68,29 @@ def _layout(
 
 # In the order of recognition: torchvision's marker is in CSAIL's files, too.
 RESNET_IMPORTERS = (
-    _layout("ResNet (CSAIL)", (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")), marker="conv3"),
-    _layout("ResNet (PyTorch-Encoding)", (("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1"))),
+    _layout("ResNet (CSAIL)", (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")), marker="conv3", heads=(CCNET,)),
+    _layout(
+        "ResNet (openseg)",
+        (("resinit.conv1", "resinit.bn1"), ("resinit.conv2", "resinit.bn2"), ("resinit.conv3", "resinit.bn3")),
+        marker="resinit.conv3",
+        heads=(OPENSEG,),
+    ),
+    _layout(
+        "ResNet (PyTorch-Encoding)",
+        (("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")),
+        heads=(DANET,),
+    ),
     _layout(
         "ResNet (open-mmlab)",
         (("stem.0", "stem.1"), ("stem.3", "stem.4"), ("stem.6", "stem.7")),
-        heads=(*MMSEG_POOLING,),
+        heads=(*MMSEG_ATTENTION, *MMSEG_POOLING),
     ),
     _layout("ResNet (semseg)", (("layer0.0", "layer0.1"), ("layer0.3", "layer0.4"), ("layer0.6", "layer0.7"))),
     _layout(
         "ResNet (EMANet)",
         (("extractor.0.0", "extractor.0.1"), ("extractor.0.3", "extractor.0.4"), ("extractor.0.6", "extractor.1")),
         stage=lambda number: f"extractor.{number + 3}",
+        heads=(EMANET,),
     ),
-    _layout("ResNet (torchvision)", (("conv1", "bn1"),)),
+    _layout("ResNet (torchvision)", (("conv1", "bn1"),), heads=(DANET,)),
 )
