@@ -149,8 +149,9 @@ def build_segmenter(
     num_levels = len(strides)
     auxiliary = context_spec.auxiliary(spec.auxiliary) if context_spec.auxiliary else spec.auxiliary
     map_px = crop_px * upsampling // (options.get("output_stride") or spec.output_stride)
-    # "nearest" concerns HRNet's exchange units alone.
-    convention = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
+    convention = (
+        "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
+    )  # "nearest" is HRNet's own
     settings = ContextSettings(num_classes, num_levels, semantic_width, key_width, convention, map_px, kind)
     is_alone = representation == "per_pixel"
     head = SemanticHead(num_classes, num_levels, context_spec.is_projected or not is_alone, dtype=kind)
