@@ -253,9 +253,9 @@ def far(found: Any, expected: np.ndarray) -> float:
 def compare_trees(found: Mapping, expected: Mapping, skip: tuple[str, ...] = ()) -> float:
     """Return the largest difference of all arrays outside of the backbone; print the worst, for a test that fails.
 
-    Each array's difference is relative to its largest value, or to 0.1 % of that of all arrays where an array's is smaller: some are
-    0 but for rounding, such as the gradients of biases that a normalization or a softmax removes again. Arrays of ours that are not
-    expected, since they are not learned there, must be 0.
+    Each array's difference is relative to its largest value, or to 0.1 % of that of all arrays where an array's is smaller: some
+    are 0 but for rounding, such as the gradients of biases that a normalization or a softmax removes again. Arrays of ours that are
+    not expected, since they are not learned there, must be 0.
     """
     ours, theirs = (
         {path: x for path, x in flatten_dict(tree).items() if path[0] != "backbone"} for tree in (found, expected)
