@@ -7,6 +7,7 @@ Differs: the release's normalizations outside of the ResNet (InPlaceABN) are fol
 from pyrseg_jax.models.weights.heads import CLASSIFIER, CONTEXT
 from pyrseg_jax.models.weights.importer import Head
 
+CCNET_AUXILIARY = ("dsn.",)
 CCNET = Head(
     "CCNet, its release",
     "head.conva.0.weight",

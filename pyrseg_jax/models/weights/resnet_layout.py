@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.models.weights.ccnet import CCNET
+from pyrseg_jax.models.weights.ccnet import CCNET, CCNET_AUXILIARY
 from pyrseg_jax.models.weights.danet import DANET
 from pyrseg_jax.models.weights.emanet import EMANET
 from pyrseg_jax.models.weights.importer import KINDS, Head, Importer, Path
@@ -34,6 +34,7 @@ def _layout(
     marker: str | None = None,
     stage: Callable[[int], str] = "layer{}".format,
     heads: tuple[Head, ...] = (),
+    ignored: tuple[str, ...] = (),
 ) -> Importer:
     """Build the importer of one publisher's files.
 
@@ -43,6 +44,7 @@ def _layout(
       marker: a kernel of the stem that only these files have; by default the first.
       stage: number of a stage → its published name.
       heads: the publisher's heads.
+      ignored: prefixes of more parts that our networks do not have.
     """
 
     def name_of(path: Path) -> str:
@@ -63,12 +65,18 @@ def _layout(
     def member(shape: tuple[int, ...]) -> str:
         return f"a ResNet whose stem has {shape[0]} channels in a kernel of {shape[2]} × {shape[3]}"
 
-    return Importer(family, f"{marker or stem[0][0]}.weight", member, name_of, IGNORED, heads)
+    return Importer(family, f"{marker or stem[0][0]}.weight", member, name_of, (*IGNORED, *ignored), heads)
 
 
 # In the order of recognition: torchvision's marker is in CSAIL's files, too.
 RESNET_IMPORTERS = (
-    _layout("ResNet (CSAIL)", (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")), marker="conv3", heads=(CCNET,)),
+    _layout(
+        "ResNet (CSAIL)",
+        (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")),
+        marker="conv3",
+        heads=(CCNET,),
+        ignored=CCNET_AUXILIARY,
+    ),
     _layout(
         "ResNet (openseg)",
         (("resinit.conv1", "resinit.bn1"), ("resinit.conv2", "resinit.bn2"), ("resinit.conv3", "resinit.bn3")),
