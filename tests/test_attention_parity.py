@@ -4,10 +4,12 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is only needed to compare with it: pip install torch")
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from support.mmseg_heads import (  # noqa: E402
     CHANNELS,
     WIDTH,
+    Maps,
     build_pair,
     import_state,
     logits_of,
@@ -111,6 +113,17 @@ FACTORS = {
 }
 
 
+def vary(pair):
+    """Let images, and regions of an image, differ in the mean of each channel, as those of a photograph do."""
+    rng = np.random.default_rng(2)
+    maps = []
+    for x in pair.maps:
+        n, h, w, c = x.shape
+        field = rng.uniform(0, 2, (n, 7, 7, c))
+        maps.append(np.float32(x * field[:, np.arange(h) * 7 // h][:, :, np.arange(w) * 7 // w]))
+    pair.maps, pair.ours = tuple(maps), pair.ours.clone(backbone=Maps(tuple(maps)))
+
+
 def sharpen(pair, factors):
     """Multiply the weights of some layers of mmsegmentation's head, and give them to ours."""
     head = pair.theirs["decode_head"]
@@ -129,6 +142,7 @@ def test_equal_to_mmsegmentation(context, monkeypatch):
     models.register_module(module=OCRCascade, force=True)
     decode_head, sizes = HEADS[context]
     pair = build_pair(context, MMSEG_ATTENTION, decode_head, sizes=sizes, **READERS.get(context, {}))
+    vary(pair)
     sharpen(pair, FACTORS.get(context, {}))
     if context == "ann":
         # Query and key are one projection, which mmsegmentation runs twice, so its running statistics move twice in each step.

@@ -67,7 +67,7 @@ class EMAUnit(nn.Module):
         features = biased_conv(self.width, kernel_init=hidden_init, dtype=self.dtype, name="project")(x)
         # In float32: the softmax is over the bases, and the means are over all positions.
         rows = jax.lax.stop_gradient(features).reshape(x.shape[0], -1, self.width).astype(jnp.float32)
-        bases, shares = expectation_maximization(rows, stored.value, self.is_release)
+        bases, shares = expectation_maximization(rows, jnp.asarray(stored.value), self.is_release)
         if train and not self.is_initializing():
             mean = bases.mean(0)
             if not self.is_release:
