@@ -146,20 +146,18 @@ def build_segmenter(
     spec, context_spec = _choose("backbone", backbone, BACKBONES), _choose("context", context, CONTEXTS)
     kind = _choose("dtype", dtype, DTYPES)
     strides, upsampling = plan_strides(strides, backbone, context, options.get("output_stride"))
-    num_levels = len(strides)
-    auxiliary = context_spec.auxiliary(spec.auxiliary) if context_spec.auxiliary else spec.auxiliary
     map_px = crop_px * upsampling // (options.get("output_stride") or spec.output_stride)
-    convention = (
-        "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
-    )  # "nearest" is HRNet's own
-    settings = ContextSettings(num_classes, num_levels, semantic_width, key_width, convention, map_px, kind)
+    # "nearest" concerns HRNet's exchange units alone.
+    convention = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
+    settings = ContextSettings(num_classes, len(strides), semantic_width, key_width, convention, map_px, kind)
+    auxiliary = context_spec.auxiliary(spec.auxiliary) if context_spec.auxiliary else spec.auxiliary
     is_alone = representation == "per_pixel"
-    head = SemanticHead(num_classes, num_levels, context_spec.is_projected or not is_alone, dtype=kind)
+    head = SemanticHead(num_classes, len(strides), context_spec.is_projected or not is_alone, dtype=kind)
     return Segmenter(
         backbone=make_backbone(backbone, context, dtype=kind, **options),
         context=context_spec.make(settings),
         semantic_head=None if context_spec.classifies and is_alone else head,
-        unity_head=UnityHead(num_levels, unity_width, dtype=kind) if representation == "pyramid" else None,
+        unity_head=UnityHead(len(strides), unity_width, dtype=kind) if representation == "pyramid" else None,
         auxiliary_head=AuxiliaryClassifier(num_classes, auxiliary, kind) if context_spec.has_auxiliary else None,
         refiner=context_spec.make_refiner(settings) if context_spec.make_refiner else None,
         representation=representation,
