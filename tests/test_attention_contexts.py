@@ -82,11 +82,9 @@ def test_multiply_adds(context):
 
 
 def test_openseg_has_a_coarse_classifier_of_its_own():
-    coarse = CONTEXTS["ocr_openseg"].auxiliary
     for backbone, channels, width in (("resnet101", 1024, 512), ("hrnet_w48", 720, 720)):
         head = build_segmenter(150, backbone=backbone, context="ocr_openseg").auxiliary_head
         assert isinstance(head, AuxiliaryClassifier)
-        assert head.shape == coarse(head.shape)
         shapes = jax.eval_shape(lambda h=head, c=channels: h.init(jax.random.key(0), jnp.zeros((1, 8, 8, c)), False))
         assert shapes["params"]["project_1"]["conv"]["kernel"].shape == (3, 3, channels, width)
 

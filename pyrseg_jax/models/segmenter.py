@@ -144,28 +144,27 @@ def build_segmenter(
     """
     _check_choice("representation", representation, REPRESENTATIONS)
     spec, context_spec = _choose("backbone", backbone, BACKBONES), _choose("context", context, CONTEXTS)
-    kind = _choose("dtype", dtype, DTYPES)
+    kind, shape = _choose("dtype", dtype, DTYPES), context_spec.auxiliary(spec.auxiliary)
     strides, upsampling = plan_strides(strides, backbone, context, options.get("output_stride"))
     map_px = crop_px * upsampling // (options.get("output_stride") or spec.output_stride)
     # "nearest" concerns HRNet's exchange units alone.
     convention = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
     settings = ContextSettings(num_classes, len(strides), semantic_width, key_width, convention, map_px, kind)
-    auxiliary = context_spec.auxiliary(spec.auxiliary) if context_spec.auxiliary else spec.auxiliary
-    is_alone = representation == "per_pixel"
-    head = SemanticHead(num_classes, len(strides), context_spec.is_projected or not is_alone, dtype=kind)
+    is_projected = context_spec.is_projected or representation != "per_pixel"
+    head = SemanticHead(num_classes, len(strides), is_projected, dtype=kind)
     return Segmenter(
         backbone=make_backbone(backbone, context, dtype=kind, **options),
         context=context_spec.make(settings),
-        semantic_head=None if context_spec.classifies and is_alone else head,
+        semantic_head=None if context_spec.classifies and representation == "per_pixel" else head,
         unity_head=UnityHead(len(strides), unity_width, dtype=kind) if representation == "pyramid" else None,
-        auxiliary_head=AuxiliaryClassifier(num_classes, auxiliary, kind) if context_spec.has_auxiliary else None,
+        auxiliary_head=AuxiliaryClassifier(num_classes, shape, kind) if context_spec.has_auxiliary else None,
         refiner=context_spec.make_refiner(settings) if context_spec.make_refiner else None,
         representation=representation,
         strides=strides,
         upsampling=upsampling,
         reads=context_spec.reads,
         is_decoder=context_spec.stride is not None,
-        auxiliary_stage=auxiliary.stage,
+        auxiliary_stage=shape.stage,
     )
 
 

@@ -96,6 +96,10 @@ class Refined(NamedTuple):
 Make = Callable[[ContextSettings], nn.Module]
 
 
+def _same(shape: AuxiliaryHead) -> AuxiliaryHead:
+    return shape
+
+
 class ContextSpec(NamedTuple):
     """Everything that the rest of the package must know about a context module. Being listed in `CONTEXTS` implies none of it.
 
@@ -107,7 +111,7 @@ class ContextSpec(NamedTuple):
       stride: stride in pixels of the finest map that it returns; None: that of the final map. A module with a stride of its own, a
         decoder, needs a backbone whose first stage has stride 4.
       has_auxiliary: whether an auxiliary classifier stands beside it, on the stage that the backbone's spec names.
-      auxiliary: the backbone's auxiliary classifier → the one beside this module; None: the same.
+      auxiliary: sizes of the backbone's auxiliary classifier → those of the one beside this module, on the same stage.
       is_projected: whether a non-linear projection stands between the module and the classifier of a network that predicts one
         class per pixel. With levels to specialize, each level always has a projection of its own.
       classifies: whether it returns the logits of a network that predicts one class per pixel itself.
@@ -126,7 +130,7 @@ class ContextSpec(NamedTuple):
     reads_stem: bool = False
     stride: int | None = None
     has_auxiliary: bool = False
-    auxiliary: Callable[[AuxiliaryHead], AuxiliaryHead] | None = None
+    auxiliary: Callable[[AuxiliaryHead], AuxiliaryHead] = _same
     is_projected: bool = True
     classifies: bool = False
     has_resize: bool = False
