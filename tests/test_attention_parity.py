@@ -141,9 +141,11 @@ def test_equal_to_mmsegmentation(context, monkeypatch):
     monkeypatch.setattr(cc_head, "CrissCrossAttention", SlowCrissCross)
     models.register_module(module=OCRCascade, force=True)
     decode_head, sizes = HEADS[context]
-    num_images = 8 if context == "apcnet" else 2  # APCNet normalizes one value per image and channel
+    # APCNet normalizes one value per image and channel, so it needs more images. The seed is one with which no value lies so close
+    # to 0 that rounding decides whether a ReLU passes its gradient; a single one changes a gradient by 1 %.
+    num_images, seed = (8, 3) if context == "apcnet" else (2, 0)
     pair = build_pair(
-        context, MMSEG_ATTENTION, decode_head, sizes=sizes, num_images=num_images, **READERS.get(context, {})
+        context, MMSEG_ATTENTION, decode_head, sizes=sizes, num_images=num_images, seed=seed, **READERS.get(context, {})
     )
     vary(pair)
     sharpen(pair, FACTORS.get(context, {}))

@@ -15,7 +15,7 @@ from pyrseg_jax.evaluation.predict import predict
 from pyrseg_jax.models.backbones import Features
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.initial import initial_variables
-from pyrseg_jax.models.layers import ConvNormAct
+from pyrseg_jax.models.layers import ConvNormAct, halve
 from pyrseg_jax.models.segmenter import Pyramids, build_segmenter
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
@@ -113,13 +113,17 @@ def test_labels_are_never_interpolated(rng):
 
 
 class Patches(nn.Module):
-    """A backbone of three convolutions, which compiles quickly; the three choices do not depend on the backbone."""
+    """A backbone of three convolutions, which compiles quickly; the three choices do not depend on the backbone.
+
+    Its stages have strides 4 … 32, as those of the package's backbones; the later ones are averages.
+    """
 
     @nn.compact
     def __call__(self, images, train):
         half = ConvNormAct(16, 3, 2)(images, train)
         quarter = ConvNormAct(16, 3, 2)(half, train)
-        return Features((quarter,), ConvNormAct(24, 3, dtype=jnp.float32)(quarter, train))
+        stages = (quarter, *(halve(quarter, times) for times in (1, 2, 3)))
+        return Features(stages, ConvNormAct(24, 3, dtype=jnp.float32)(quarter, train))
 
 
 def combination(context, representation, procedure):
@@ -142,7 +146,7 @@ PAIRS = [
 def test_every_combination_learns_two_images(context, representation, procedure):
     """The loss falls by half, and inference finds what training has learned."""
     config = combination(context, representation, procedure)
-    widths = {"semantic_width": 16, "key_width": 8, "unity_width": 8, "strides": config.model.strides}
+    widths = {"semantic_width": 16, "key_width": 8, "unity_width": 8, "crop_px": 32, "strides": config.model.strides}
     model = build_segmenter(3, context=context, representation=representation, **widths).copy(backbone=Patches())
     num_steps = 60  # to the end of the schedule, so that the running statistics have caught up
     optimizer = make_sgd(poly_schedule(0.1, num_steps), momentum=0.9, weight_decay=0.0, head_multiplier=1.0)

@@ -1,7 +1,7 @@
 """SGD with momentum and a polynomial learning-rate schedule, as in the published HRNet recipes."""
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,9 @@ def make_sgd(
             optax.sgd(lambda step: multiplier * schedule(step), momentum=momentum),
         )
 
-    parts = {"backbone": sgd(1.0), "head": sgd(head_multiplier)} | ({"frozen": optax.set_to_zero()} if frozen else {})
+    parts: dict[Hashable, optax.GradientTransformation] = {"backbone": sgd(1.0), "head": sgd(head_multiplier)}
+    if frozen:
+        parts["frozen"] = optax.set_to_zero()
     return optax.partition(parts, functools.partial(_label_parts, frozen=frozen))
 
 

@@ -6,13 +6,14 @@ from types import MappingProxyType
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.attention import attend_to_all
 from pyrseg_jax.models.contexts.contract import ContextLoss, ContextMap, Logits, Outputs
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, drop_channels, hidden_init, zero_init
 from pyrseg_jax.models.supervision import cross_entropy
+from pyrseg_jax.pyramid import levels
 
 DROPOUT = 0.1
 
@@ -35,8 +36,10 @@ class DANet(nn.Module):
 
     @nn.compact
     def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> ContextMap:
-        attentions = {"position": PositionAttention(self.width, max(self.width // 8, 1), self.dtype, name="position")}
-        attentions["channel"] = ChannelAttention(self.dtype, name="channel")
+        attentions: dict[str, nn.Module] = {
+            "position": PositionAttention(self.width, max(self.width // 8, 1), self.dtype, name="position"),
+            "channel": ChannelAttention(self.dtype, name="channel"),
+        }
         total, outputs = 0, {}
         for name, attention in attentions.items():
             x = ConvNormAct(self.width, 3, dtype=self.dtype, name=f"{name}_reduce")(features.final, train)
@@ -91,7 +94,9 @@ class ChannelAttention(nn.Module):
         return x + gamma.astype(self.dtype) * (rows @ weights.swapaxes(1, 2)).reshape(x.shape)
 
 
-def _loss_of(name: str, outputs: Outputs, labels: Array, supervision: str) -> Array:
+def _loss_of(
+    name: str, outputs: Outputs, labels: UInt8[levels.Array, "n H W"], supervision: str
+) -> Float[levels.Array, ""]:
     return cross_entropy(outputs[name], labels, supervision)
 
 
