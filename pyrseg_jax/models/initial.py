@@ -28,6 +28,7 @@ class _Module(NamedTuple):
     kind: type
     kernel_init: Callable | None
     bias_init: Callable | None
+    scale_init: Callable | None
 
 
 def abstract_variables(model: nn.Module, side: int = 64) -> dict:
@@ -59,7 +60,7 @@ def initial_variables(model: nn.Module, seed: int, side: int = 64) -> dict:
 
     def remember(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         module = context.module
-        inits = (getattr(module, name, None) for name in ("kernel_init", "bias_init"))
+        inits = (getattr(module, name, None) for name in ("kernel_init", "bias_init", "scale_init"))
         modules[module.path] = _Module(type(module), *inits)
         return call(*args, **kwargs)
 
@@ -87,7 +88,8 @@ def _find_draw(path: Path, module: _Module | None) -> Draw | None:
     if module is None:
         return None
     if module.kind is BatchNorm:
-        return _draw_ones if name in ("scale", "var") else _draw_zeros
+        starts_at_one = name == "var" or (name == "scale" and module.scale_init is nn.initializers.ones)
+        return _draw_ones if starts_at_one else _draw_zeros
     std_of = STD_OF_KERNEL.get(module.kernel_init) if module.kernel_init is not None else None
     if module.kind in (nn.Conv, nn.ConvTranspose) and name == "kernel" and std_of is not None:
         return lambda path, shape, seed: _draw_kernel(path, shape, seed, std_of)

@@ -96,7 +96,10 @@ def biased_conv(
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, batch normalization and, if `is_active`, ReLU: (N, H, W, C) → (N, H/stride, W/stride, features)."""
+    """Convolution, batch normalization and, if `is_active`, ReLU: (N, H, W, C) → (N, H/stride, W/stride, features).
+
+    With `scale_init=zero_init`, the layer starts by returning zeros.
+    """
 
     features: int
     kernel: int = 1
@@ -105,12 +108,13 @@ class ConvNormAct(nn.Module):
     groups: int = 1
     is_active: bool = True
     dtype: DTypeLike = jnp.float32
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n _ _ f"]:
         shape = (self.features, self.kernel, self.stride, self.dilation, self.groups)
         x = conv(*shape, dtype=self.dtype, name="conv")(x)
-        return BatchNorm(self.is_active, self.dtype, name="bn")(x, train)
+        return BatchNorm(self.is_active, self.dtype, self.scale_init, name="bn")(x, train)
 
 
 class BasicBlock(nn.Module):

@@ -20,18 +20,24 @@ class BatchNorm(nn.Module):
     In training, mean and variance are those of the batch, and they also move the running statistics; otherwise they are the running
     statistics. They are computed and kept in float32 at least. Under `jit` with a sharded batch they are those of the global batch.
 
+    Attributes:
+      is_active: whether a ReLU follows.
+      dtype: number format of the result.
+      scale_init: initializer of the scale; by default, ones.
+
     Differs: the running variance is the biased one (divided by n); PyTorch keeps the unbiased one.
     """
 
     is_active: bool = False
     dtype: DTypeLike = jnp.float32
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c"]:
         channels = (x.shape[-1],)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
-        scale = self.param("scale", nn.initializers.ones, channels)
+        scale = self.param("scale", self.scale_init, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
         x = x.astype(self.dtype)
         if not train:

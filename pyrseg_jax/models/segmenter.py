@@ -145,7 +145,7 @@ def build_segmenter(
     """
     _check_choice("representation", representation, REPRESENTATIONS)
     spec, context_spec = _choose("backbone", backbone, BACKBONES), _choose("context", context, CONTEXTS)
-    kind = _choose("dtype", dtype, DTYPES)
+    kind, shape = _choose("dtype", dtype, DTYPES), context_spec.auxiliary(spec.auxiliary)
     strides, upsampling = plan_strides(strides, backbone, context, options.get("output_stride"))
     map_px = crop_px * upsampling // (options.get("output_stride") or spec.output_stride)
     # "nearest" concerns HRNet's exchange units alone.
@@ -160,14 +160,14 @@ def build_segmenter(
         context=context_spec.make(settings),
         semantic_head=None if classifies else head,
         unity_head=UnityHead(len(strides), unity_width, dtype=kind) if representation == "pyramid" else None,
-        auxiliary_head=AuxiliaryClassifier(num_classes, spec.auxiliary, kind) if context_spec.has_auxiliary else None,
+        auxiliary_head=AuxiliaryClassifier(num_classes, shape, kind) if context_spec.has_auxiliary else None,
         refiner=context_spec.make_refiner(settings) if context_spec.make_refiner else None,
         representation=representation,
         strides=refine(strides, context_spec.logits_stride if classifies else None),
         upsampling=upsampling,
         reads=context_spec.reads,
         is_decoder=context_spec.stride is not None,
-        auxiliary_stage=spec.auxiliary.stage,
+        auxiliary_stage=shape.stage,
     )
 
 

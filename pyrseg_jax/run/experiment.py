@@ -152,6 +152,7 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
         momentum=training.momentum,
         weight_decay=training.weight_decay,
         head_multiplier=training.head_multiplier,
+        frozen=CONTEXTS[config.model.context].frozen,
     )
 
 

@@ -1,5 +1,8 @@
 """SGD with momentum and a polynomial learning-rate schedule, as in the published HRNet recipes."""
 
+import functools
+from collections.abc import Collection, Hashable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -24,7 +27,12 @@ def poly_schedule(learning_rate: float, steps: int, power: float = 0.9, warmup_s
 
 
 def make_sgd(
-    schedule: optax.Schedule, *, momentum: float, weight_decay: float, head_multiplier: float
+    schedule: optax.Schedule,
+    *,
+    momentum: float,
+    weight_decay: float,
+    head_multiplier: float,
+    frozen: Collection[str] = (),
 ) -> optax.GradientTransformation:
     """Make SGD with momentum and weight decay on all parameters.
 
@@ -36,6 +44,7 @@ def make_sgd(
       momentum: decay of the running sum of gradients, 0 … 1.
       weight_decay: factor on the parameters that are added to their gradient.
       head_multiplier: multiple of the schedule at which all parameters outside the backbone learn.
+      frozen: paths of layers, joined by "/", that stay as they are.
     """
 
     def sgd(multiplier: float) -> optax.GradientTransformation:
@@ -44,13 +53,18 @@ def make_sgd(
             optax.sgd(lambda step: multiplier * schedule(step), momentum=momentum),
         )
 
-    return optax.partition({"backbone": sgd(1.0), "head": sgd(head_multiplier)}, _label_parts)
+    parts: dict[Hashable, optax.GradientTransformation] = {"backbone": sgd(1.0), "head": sgd(head_multiplier)}
+    if frozen:
+        parts["frozen"] = optax.set_to_zero()
+    return optax.partition(parts, functools.partial(_label_parts, frozen=frozen))
 
 
-def _label_parts(params: dict) -> dict:
-    """Label each parameter with the part of the network whose learning rate it gets."""
+def _label_parts(params: dict, frozen: Collection[str]) -> dict:
+    """Label each parameter with the part of the network whose learning rate it gets, or with "frozen"."""
 
     def part_of(path: tuple, _) -> str:
+        if "/".join(entry.key for entry in path[:-1]) in frozen:
+            return "frozen"
         return "backbone" if path[0].key == "backbone" else "head"
 
     return jax.tree_util.tree_map_with_path(part_of, params)

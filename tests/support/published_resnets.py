@@ -20,6 +20,11 @@ LAYOUTS = {
         ["extractor.0.0", "extractor.0.1", "extractor.0.3", "extractor.0.4", "extractor.0.6", "extractor.1"],
         "extractor.6.1.conv2",
     ),
+    "openseg": (
+        "deep",
+        ["resinit.conv1", "resinit.bn1", "resinit.conv2", "resinit.bn2", "resinit.conv3", "resinit.bn3"],
+        "layer3.1.conv2",
+    ),
 }
 
 

@@ -10,6 +10,8 @@ from pyrseg_jax.models.contexts.acfnet import COARSE_WEIGHT, ACFNet, coarse_loss
 from pyrseg_jax.models.contexts.acnet import ACNet
 from pyrseg_jax.models.contexts.affinity import affinity_loss
 from pyrseg_jax.models.contexts.anl import ANL
+from pyrseg_jax.models.contexts.ann import ANN, ANN_STAGES
+from pyrseg_jax.models.contexts.apcnet import APCNet
 from pyrseg_jax.models.contexts.ccnet import CCNet
 from pyrseg_jax.models.contexts.cfnet import CFNet
 from pyrseg_jax.models.contexts.coarse_to_fine import CoarseToFine
@@ -25,13 +27,16 @@ from pyrseg_jax.models.contexts.contract import (
     make_pooled,
 )
 from pyrseg_jax.models.contexts.cpnet import CPNet
+from pyrseg_jax.models.contexts.danet import DANET_LOSSES, DANet
 from pyrseg_jax.models.contexts.deeplabv3plus import DeepLabV3Plus
 from pyrseg_jax.models.contexts.dsspn import DSSPN, neuron_loss
+from pyrseg_jax.models.contexts.emanet import EMANET_FROZEN, EMANet
 from pyrseg_jax.models.contexts.encnet import PRESENCE_WEIGHT, EncNet
 from pyrseg_jax.models.contexts.encoding import presence_loss
 from pyrseg_jax.models.contexts.fcn import FCN
 from pyrseg_jax.models.contexts.fcn_short import ShortFCN
-from pyrseg_jax.models.contexts.ocr import OCR
+from pyrseg_jax.models.contexts.non_local import NonLocal
+from pyrseg_jax.models.contexts.ocr import OCR, openseg_auxiliary
 from pyrseg_jax.models.contexts.psanet import PSANet, mmseg_window_of, window_of
 from pyrseg_jax.models.contexts.pspnet import PSPNet
 from pyrseg_jax.models.contexts.qgn import QGN
@@ -80,6 +85,19 @@ CONTEXTS: dict[str, ContextSpec] = {
         is_projected=False,
         meaning="asymmetric non-local attention (Zhu et al. 2019)",
     ),
+    "ann": ContextSpec(
+        make_pooled(lambda s: ANN(s.width, s.key_width, s.dtype)),
+        reads=ANN_STAGES,
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="asymmetric non-local attention with the fusion of an earlier stage (Zhu et al. 2019)",
+    ),
+    "apcnet": ContextSpec(
+        make_pooled(lambda s: APCNet(s.width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="adaptive pyramid context (He et al. 2019)",
+    ),
     "ccnet": ContextSpec(
         make_pooled(lambda s: CCNet(s.width, s.dtype)),
         has_auxiliary=True,
@@ -99,6 +117,13 @@ CONTEXTS: dict[str, ContextSpec] = {
         losses={"affinity": ContextLoss(1.0, affinity_loss)},
         meaning="context prior with affinity loss (Yu et al. 2020)",
     ),
+    "danet": ContextSpec(
+        make_pooled(lambda s: DANet(s.num_classes, s.width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        losses=DANET_LOSSES,
+        meaning="attention between positions and between channels (Fu et al. 2019)",
+    ),
     "deeplabv3plus": ContextSpec(
         make_pooled(lambda s: DeepLabV3Plus(s.width, s.resize, s.dtype)),
         reads=(0,),
@@ -115,6 +140,21 @@ CONTEXTS: dict[str, ContextSpec] = {
         losses={"neurons": ContextLoss(1.0, neuron_loss)},
         reads_hierarchy=True,
         meaning="DSSPN-style classification down a tree of classes (Liang et al. 2018)",
+    ),
+    "emanet": ContextSpec(
+        make_pooled(lambda s: EMANet(s.width, is_release=True, dtype=s.dtype)),
+        is_projected=False,
+        has_state=True,
+        frozen=EMANET_FROZEN,
+        meaning="expectation-maximization attention (Li et al. 2019), as in its release",
+    ),
+    "emanet_mmseg": ContextSpec(
+        make_pooled(lambda s: EMANet(s.width, is_release=False, dtype=s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        has_state=True,
+        frozen=EMANET_FROZEN,
+        meaning="expectation-maximization attention (Li et al. 2019), as in mmsegmentation",
     ),
     "encnet": ContextSpec(
         make_pooled(lambda s: EncNet(s.width, s.num_classes, dtype=s.dtype)),
@@ -135,12 +175,26 @@ CONTEXTS: dict[str, ContextSpec] = {
         is_projected=False,
         meaning="one convolution (Long et al. 2015, as in PyTorch-Encoding)",
     ),
+    "nonlocal": ContextSpec(
+        make_pooled(lambda s: NonLocal(s.width, s.key_width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="non-local attention (Wang et al. 2018)",
+    ),
     "ocr": ContextSpec(
         make_pooled(lambda s: OCR(s.width, s.key_width, s.resize, s.dtype)),
         has_auxiliary=True,
         is_projected=False,
         has_resize=True,
         meaning="object-contextual representations (Yuan et al. 2020)",
+    ),
+    "ocr_openseg": ContextSpec(
+        make_pooled(lambda s: OCR(s.width, s.key_width, s.resize, s.dtype)),
+        has_auxiliary=True,
+        auxiliary=openseg_auxiliary,
+        is_projected=False,
+        has_resize=True,
+        meaning="the same with the auxiliary classifier of openseg's release, a 3×3 convolution",
     ),
     "psanet": ContextSpec(
         make_pooled(lambda s: PSANet(s.width, window_of(s.map_px), s.resize, dtype=s.dtype)),

@@ -18,6 +18,7 @@ class ANL(nn.Module):
     Attributes:
       width: channels inside and of the output (N, h, w, width).
       key_width: channels of queries, keys and values.
+      dropout: share of the output's channels that training leaves out.
 
     Source: Zhu et al. 2019 (APNB), with the sizes of its release for semantic segmentation. Query and key are one projection; keys
       and values are pooled after their projection. The output projection starts at zero.
@@ -26,6 +27,7 @@ class ANL(nn.Module):
     width: int
     key_width: int
     dtype: DTypeLike = jnp.float32
+    dropout: float = 0.05
 
     @nn.compact
     def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> Float[Array, "n h w {self.width}"]:
@@ -34,4 +36,4 @@ class ANL(nn.Module):
         values = biased_conv(self.key_width, kernel_init=hidden_init, dtype=self.dtype, name="value")(x)
         attended = attend(queries, pyramid_sampling(queries), pyramid_sampling(values))
         context = biased_conv(self.width, kernel_init=zero_init, dtype=self.dtype, name="out")(attended)
-        return merge((context, x), self.width, kernel=1, dropout=0.05, dtype=self.dtype, train=train)
+        return merge((context, x), self.width, kernel=1, dropout=self.dropout, dtype=self.dtype, train=train)

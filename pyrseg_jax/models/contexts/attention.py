@@ -1,11 +1,15 @@
-"""Attention of every position of a map to a few tokens."""
+"""Attention of every position of a map: to a few tokens, or to all positions."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.layers import ConvNormAct, conv
+
+# Weights of one image that `attend_to_all` computes at a time: those of a map of 64 × 64 positions, 64 MiB in float32.
+MAX_WEIGHTS = 4096**2
 
 
 def attend(
@@ -48,3 +52,32 @@ class TokenAttention(nn.Module):
         # Without a bias: attention weights sum to 1, so it would add a constant, which the normalization of F_agg removes.
         value = conv(self.width, 1, dtype=self.dtype, name="value")(row)[:, 0]
         return attend(query, key, value)
+
+
+def attend_to_all(
+    queries: Float[Array, "n h w k"],
+    keys: Float[Array, "n h w k"],
+    values: Float[Array, "n h w c"],
+    scale: float = 1.0,
+) -> Float[Array, "n h w c"]:
+    """Average the values of all positions for each position: softmax(scale · query · key), computed in float32.
+
+    There are (h · w)² weights. Beyond `MAX_WEIGHTS` for each image, a few rows of queries attend at a time, and the backward pass
+    computes their weights again. The result is the same.
+
+    Args:
+      queries, keys, values: maps of one size.
+      scale: factor on the scores.
+    """
+    n, h, w, _ = queries.shape
+    keys, values = (x.reshape(n, h * w, -1) for x in (keys, values))
+
+    def attend_rows(rows: Float[Array, "n q k"]) -> Float[Array, "n q c"]:
+        scores = jnp.matmul(rows, keys.swapaxes(1, 2), preferred_element_type=jnp.float32)
+        return nn.softmax(scores * scale, axis=-1).astype(values.dtype) @ values
+
+    num_parts = next((n for n in range(1, h) if h % n == 0 and (h * w) ** 2 <= n * MAX_WEIGHTS), h)
+    if num_parts == 1:
+        return attend_rows(queries.reshape(n, h * w, -1)).reshape(n, h, w, -1)
+    parts = queries.reshape(n, num_parts, h * w // num_parts, -1).swapaxes(0, 1)
+    return jax.lax.map(jax.checkpoint(attend_rows), parts).swapaxes(0, 1).reshape(n, h, w, -1)

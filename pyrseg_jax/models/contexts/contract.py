@@ -22,7 +22,7 @@ from flax.core import FrozenDict
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
-from pyrseg_jax.models.backbones.contract import Features
+from pyrseg_jax.models.backbones.contract import AuxiliaryHead, Features
 from pyrseg_jax.models.layers import halve
 from pyrseg_jax.models.resample import resize
 from pyrseg_jax.pyramid import levels
@@ -103,6 +103,10 @@ class Refined(NamedTuple):
 Make = Callable[[ContextSettings], nn.Module]
 
 
+def _same(shape: AuxiliaryHead) -> AuxiliaryHead:
+    return shape
+
+
 class ContextSpec(NamedTuple):
     """Everything that the rest of the package must know about a context module. Being listed in `CONTEXTS` implies none of it.
 
@@ -114,6 +118,7 @@ class ContextSpec(NamedTuple):
       stride: stride in pixels of the finest map that it returns; None: that of the final map. A module with a stride of its own, a
         decoder, needs a backbone whose first stage has stride 4.
       has_auxiliary: whether an auxiliary classifier stands beside it, on the stage that the backbone's spec names.
+      auxiliary: sizes of the backbone's auxiliary classifier → those of the one beside this module, on the same stage.
       is_projected: whether a non-linear projection stands between the module and the classifier of a network that predicts one
         class per pixel. With levels to specialize, each level always has a projection of its own.
       classifies: whether it returns the logits of a network that predicts one class per pixel itself.
@@ -124,6 +129,8 @@ class ContextSpec(NamedTuple):
       losses: its extra losses by name.
       reads_hierarchy: whether it is built for the hierarchy of the classes, and so for one data set.
       has_state: whether it keeps state beside its parameters and its running batch statistics.
+      frozen: paths of layers in the network's parameters, joined by "/", that no gradient reaches. The optimizer leaves them as
+        they are, without weight decay.
       meaning: a description in one line, for help texts.
     """
 
@@ -132,6 +139,7 @@ class ContextSpec(NamedTuple):
     reads_stem: bool = False
     stride: int | None = None
     has_auxiliary: bool = False
+    auxiliary: Callable[[AuxiliaryHead], AuxiliaryHead] = _same
     is_projected: bool = True
     classifies: bool = False
     logits_stride: int | None = None
@@ -140,6 +148,7 @@ class ContextSpec(NamedTuple):
     losses: Mapping[str, ContextLoss] = MappingProxyType({})
     reads_hierarchy: bool = False
     has_state: bool = False
+    frozen: tuple[str, ...] = ()
     meaning: str = ""
 
 

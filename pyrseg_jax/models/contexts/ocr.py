@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.backbones.contract import Features
+from pyrseg_jax.models.backbones.contract import AuxiliaryHead, Features
 from pyrseg_jax.models.contexts.attention import attend
 from pyrseg_jax.models.contexts.contract import Logits, enlarge
 from pyrseg_jax.models.contexts.merge import merge
@@ -50,3 +50,11 @@ class OCR(nn.Module):
         attended = attend(queries, keys, project(regions, "value", 1)[:, 0])
         context = ConvNormAct(self.width, dtype=self.dtype, name="out")(attended, train)
         return merge((context, x), self.width, kernel=1, dropout=0.05, dtype=self.dtype, train=train)
+
+
+def openseg_auxiliary(shape: AuxiliaryHead) -> AuxiliaryHead:
+    """Return the sizes of the auxiliary classifier in openseg's release, instead of those that a backbone's spec has.
+
+    It is a 3×3 convolution: of 512 channels on a stage of a ResNet, and of as many channels as the map on an HRNet.
+    """
+    return AuxiliaryHead(shape.stage, kernel=3) if shape.stage is None else AuxiliaryHead(shape.stage, 3, 512, 0.05)

@@ -15,7 +15,7 @@ CLASSIFIER = "semantic_head/classify_4"
 AUXILIARY = "auxiliary_head"
 
 
-def _ocr(reduce: str, has_auxiliary: bool) -> Names:
+def _ocr(reduce: str) -> Names:
     """Return the names of the official release and of openseg, which differ in that of the first layer."""
     block = "ocr_distri_head.object_context_block"
     names = {
@@ -30,13 +30,17 @@ def _ocr(reduce: str, has_auxiliary: bool) -> Names:
     }
     named: dict[str, tuple[str, str | None]] = {f"{CONTEXT}/{ours}": theirs for ours, theirs in names.items()}
     named[CLASSIFIER] = ("cls_head", None)
-    if has_auxiliary:
-        named[f"{AUXILIARY}/project_1"] = ("aux_head.0", "aux_head.1.0")
-        named[f"{AUXILIARY}/classify_1"] = ("aux_head.2", None)
+    named[f"{AUXILIARY}/project_1"] = ("aux_head.0", "aux_head.1.0")
+    named[f"{AUXILIARY}/classify_1"] = ("aux_head.2", None)
     return named
 
 
-def _mmsegmentation_ocr() -> Names:
+def _without_auxiliary(names: Names) -> Names:
+    return {ours: theirs for ours, theirs in names.items() if not ours.startswith(AUXILIARY)}
+
+
+def mmsegmentation_ocr() -> Names:
+    """Return the names of mmsegmentation's OCR, which are the same on ResNets."""
     head, block = "decode_head.1", "decode_head.1.object_context_block"
     layers = {
         "reduce": f"{head}.bottleneck",
@@ -57,7 +61,7 @@ def _mmsegmentation_ocr() -> Names:
 
 PROJECTION = "semantic_head/project_4"
 # The first two are the official ones, see `official_head`. The auxiliary classifier of openseg's OCR begins with a 3×3 convolution,
-# which ours does not have, so an import leaves it out.
+# which only the context `ocr_openseg` has. For others, an import leaves it out.
 HEADS = (
     Head(
         "HRNet, official segmentation release",
@@ -68,11 +72,17 @@ HEADS = (
     Head(
         "HRNet + OCR, official release",
         "conv3x3_ocr.0.weight",
-        _ocr("conv3x3_ocr", has_auxiliary=True),
+        _ocr("conv3x3_ocr"),
         frozenset({"conv3x3_ocr.0", "aux_head.0"}),
     ),
-    Head("HRNet + OCR, openseg", "conv3x3.0.weight", _ocr("conv3x3", has_auxiliary=False), frozenset({"conv3x3.0"})),
-    Head("HRNet + OCR, mmsegmentation", "decode_head.1.bottleneck.conv.weight", _mmsegmentation_ocr()),
+    Head("HRNet + OCR, openseg", "conv3x3.0.weight", _ocr("conv3x3"), frozenset({"conv3x3.0", "aux_head.0"})),
+    Head(
+        "HRNet + OCR, openseg",
+        "conv3x3.0.weight",
+        _without_auxiliary(_ocr("conv3x3")),
+        frozenset({"conv3x3.0"}),
+    ),
+    Head("HRNet + OCR, mmsegmentation", "decode_head.1.bottleneck.conv.weight", mmsegmentation_ocr()),
     Head(
         "HRNet, mmsegmentation",
         "decode_head.convs.0.conv.weight",

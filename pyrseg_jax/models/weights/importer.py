@@ -122,7 +122,8 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
         return Import(variables, source, _modules(head_state))
     paths = _at_four_levels(flat)
     flat = {path: flat[ours] for path, ours in paths.items()}
-    head = next((head for head in heads if _has_layers(flat, head)), heads[0])
+    known = [head for head in heads if _has_layers(flat, head)] or heads
+    head = next((head for head in known if _has_shapes(flat, head, head_state)), known[0])
     taken, left = _take_head(head, head_state, flat)
     return Import(variables | {paths[path]: array for path, array in taken.items()}, head.source, left, head.trained)
 
@@ -270,6 +271,17 @@ def _has_layers(flat: Mapping[Path, Any], head: Head) -> bool:
     layers, arrays = {_layer_of(path) for path in flat}, {"/".join(path[1:]) for path in flat}
     num_classifiers = sum(layer.startswith("semantic_head/classify_") for layer in layers)
     return set(head.names) <= layers and set(head.arrays) <= arrays and num_classifiers <= 1
+
+
+def _has_shapes(flat: Mapping[Path, Any], head: Head, state: State) -> bool:
+    """Return whether all kernels of a head have the shapes of the network's. Those of classifiers depend on the classes."""
+    for path, leaf in flat.items():
+        layer = _layer_of(path)
+        if layer in head.names and path[-1] == "kernel" and "classify" not in layer:
+            array = state.get(head_name(head, path)[0])
+            if array is None or to_ours(path, array).shape != leaf.shape:
+                return False
+    return True
 
 
 def _take_head(head: Head, state: State, flat: Mapping[Path, Any]) -> tuple[dict[Path, np.ndarray], tuple[str, ...]]:

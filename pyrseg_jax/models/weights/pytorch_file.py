@@ -15,7 +15,7 @@ from pyrseg_jax.storage.documents import shorten
 from pyrseg_jax.storage.regular_file import open_regular_file
 from pyrseg_jax.storage.stored_zip import StoredZip
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training programs keep the weights
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys under which training programs keep the weights
 MAX_BYTES = 16 * 2**30
 # Tensors may share their numbers, and so claim more bytes than the file has. Weights that are tied to each other do it, at most
 # this many times; a file of a few bytes that claims gigabytes does nothing else.

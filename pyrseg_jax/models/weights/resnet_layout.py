@@ -3,18 +3,23 @@
 The publishers agree on the names of the blocks, `layer3.5.conv2`, and differ in those of the stem.
 
 Source: the files of torchvision, open-mmlab (`resnet101_v1c`), PyTorch-Encoding (`resnet101s`, also used by DANet), CSAIL
-  (`resnet101-imagenet`, also used by CCNet, openseg and QGN), EMANet and semseg.
+  (`resnet101-imagenet`, also used by CCNet and QGN), EMANet, openseg and semseg.
 """
 
 import re
 from collections.abc import Callable, Sequence
 
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.models.weights.ccnet import CCNET, CCNET_AUXILIARY
 from pyrseg_jax.models.weights.csail import CSAIL
+from pyrseg_jax.models.weights.danet import DANET
+from pyrseg_jax.models.weights.emanet import EMANET
 from pyrseg_jax.models.weights.encoding import PYTORCH_ENCODING
 from pyrseg_jax.models.weights.importer import KINDS, Head, Importer, Path
+from pyrseg_jax.models.weights.mmseg_attention import MMSEG_ATTENTION
 from pyrseg_jax.models.weights.mmseg_encoding import MMSEG_ENCODING
 from pyrseg_jax.models.weights.mmseg_pooling import MMSEG_POOLING
+from pyrseg_jax.models.weights.openseg import OPENSEG
 from pyrseg_jax.models.weights.qgn import QGN
 from pyrseg_jax.models.weights.semseg import SEMSEG
 
@@ -34,6 +39,7 @@ def _layout(
     marker: str | None = None,
     stage: Callable[[int], str] = "layer{}".format,
     heads: tuple[Head, ...] = (),
+    ignored: tuple[str, ...] = (),
 ) -> Importer:
     """Build the importer of one publisher's files.
 
@@ -43,6 +49,7 @@ def _layout(
       marker: a kernel of the stem that only these files have; by default the first.
       stage: number of a stage → its published name.
       heads: the publisher's heads.
+      ignored: prefixes of more parts that our networks do not have.
     """
 
     def name_of(path: Path) -> str:
@@ -63,23 +70,33 @@ def _layout(
     def member(shape: tuple[int, ...]) -> str:
         return f"a ResNet whose stem has {shape[0]} channels in a kernel of {shape[2]} × {shape[3]}"
 
-    return Importer(family, f"{marker or stem[0][0]}.weight", member, name_of, IGNORED, heads)
+    return Importer(family, f"{marker or stem[0][0]}.weight", member, name_of, (*IGNORED, *ignored), heads)
 
 
 # In the order of recognition: torchvision's marker is in CSAIL's files, too.
 RESNET_IMPORTERS = (
     _layout(
-        "ResNet (CSAIL)", (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")), marker="conv3", heads=(*CSAIL, QGN)
+        "ResNet (CSAIL)",
+        (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")),
+        marker="conv3",
+        heads=(*CSAIL, QGN, CCNET),
+        ignored=CCNET_AUXILIARY,
+    ),
+    _layout(
+        "ResNet (openseg)",
+        (("resinit.conv1", "resinit.bn1"), ("resinit.conv2", "resinit.bn2"), ("resinit.conv3", "resinit.bn3")),
+        marker="resinit.conv3",
+        heads=(OPENSEG,),
     ),
     _layout(
         "ResNet (PyTorch-Encoding)",
         (("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")),
-        heads=PYTORCH_ENCODING,
+        heads=(*PYTORCH_ENCODING, DANET),
     ),
     _layout(
         "ResNet (open-mmlab)",
         (("stem.0", "stem.1"), ("stem.3", "stem.4"), ("stem.6", "stem.7")),
-        heads=(*MMSEG_POOLING, *MMSEG_ENCODING),
+        heads=(*MMSEG_ATTENTION, *MMSEG_POOLING, *MMSEG_ENCODING),
     ),
     _layout(
         "ResNet (semseg)",
@@ -90,6 +107,7 @@ RESNET_IMPORTERS = (
         "ResNet (EMANet)",
         (("extractor.0.0", "extractor.0.1"), ("extractor.0.3", "extractor.0.4"), ("extractor.0.6", "extractor.1")),
         stage=lambda number: f"extractor.{number + 3}",
+        heads=(EMANET,),
     ),
-    _layout("ResNet (torchvision)", (("conv1", "bn1"),)),
+    _layout("ResNet (torchvision)", (("conv1", "bn1"),), heads=(DANET,)),
 )
