@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.backbones import BACKBONES, Features
-from pyrseg_jax.models.contexts import CONTEXTS, ContextOutput, ContextSettings
+from pyrseg_jax.models.backbones import BACKBONES, AuxiliaryHead
+from pyrseg_jax.models.contexts import CONTEXTS, ContextOutput, ContextSettings, ContextSpec
 from pyrseg_jax.models.heads import AuxiliaryClassifier, SemanticHead, UnityHead
 from pyrseg_jax.models.resample import resize
 from pyrseg_jax.models.strides import plan_strides
@@ -52,8 +52,10 @@ class Segmenter(nn.Module):
       unity_head: finest map → unity logits per level but the finest; None without a pyramid.
       auxiliary_head: maps one feature map of the backbone to class logits; None without an auxiliary classifier.
       refiner: (features, context output, logits of the finest level, train) → `Refined`; None: those logits are the prediction.
+      gate: (index, map, open positions, train) → `Cut`; the backbone calls it. None: the backbone takes none.
       representation: one of `REPRESENTATIONS`.
       strides: strides of the levels in pixels, coarse → fine.
+      refined_stride: stride of the refiner's logits outside of training; None: that of the finest level.
       upsampling: factor by which the backbone's final map is enlarged to the finest stride; 1 where that is the output stride,
         and for decoders.
       reads: indices of the backbone's stages that the context module reads.
@@ -68,25 +70,32 @@ class Segmenter(nn.Module):
     unity_head: nn.Module | None = None
     auxiliary_head: nn.Module | None = None
     refiner: nn.Module | None = None
+    gate: nn.Module | None = None
     representation: str = "pyramid"
     strides: Sequence[int] = (32, 16, 8, 4)
+    refined_stride: int | None = None
     upsampling: int = 1
     reads: tuple[int, ...] = ()
     is_decoder: bool = False
     auxiliary_stage: int | None = None
 
+    @property
+    def prediction_strides(self) -> tuple[int, ...]:
+        """Return the strides of the predicted levels outside of training: those of the levels, but for a refined finest one."""
+        return (*self.strides[:-1], self.refined_stride or self.strides[-1])
+
     def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Pyramids:
         """Return the logits of normalized images (N, H, W, 3); H and W must be multiples of the coarsest stride."""
         _, height, width, _ = images.shape
         check_divisible(height, width, self.strides)
-        stages, final, stem = self.backbone(images, train)
-        final = _enlarge(final, self.upsampling)
+        features = self.backbone(images, train) if self.gate is None else self.backbone(images, train, self.gate)
+        stages, final = features.stages, _enlarge(features.final, self.upsampling)
         auxiliary = None
         if self.auxiliary_head is not None:
             auxiliary = self.auxiliary_head(
                 final if self.auxiliary_stage is None else stages[self.auxiliary_stage], train
             )
-        features = Features(tuple(stages[i] for i in self.reads), final, stem)
+        features = features._replace(stages=tuple(stages[i] for i in self.reads), final=final)
         found = self.context(features, auxiliary, train)
         semantic = self._classify(found, train)
         outputs = found.outputs
@@ -96,7 +105,7 @@ class Segmenter(nn.Module):
         unity = ()
         if self.unity_head is not None:
             unity = self.unity_head(found.levels[-1] if self.is_decoder else final, train)
-        return Pyramids(semantic, unity, auxiliary, outputs)
+        return Pyramids(semantic, unity, auxiliary, dict(outputs))
 
     def _classify(self, found: ContextOutput, train: bool) -> tuple[Float[Array, "n _ _ c"], ...]:
         if self.semantic_head is None:
@@ -141,8 +150,6 @@ def build_segmenter(
     Raises:
       ValueError: naming the argument, if its value is not one of these, or if the strides do not fit the backbone.
 
-    Chosen: a published context module that predicts per pixel is followed by its classifier alone, as published; with levels to
-      specialize, each level has a projection of its own, as with every other context.
     Chosen: where the finest stride is finer than the backbone's output stride, the final map is enlarged bilinearly (half-pixel)
       before the context module and the heads read it.
     """
@@ -151,33 +158,42 @@ def build_segmenter(
     kind = _choose("dtype", dtype, DTYPES)
     strides, upsampling = plan_strides(strides, backbone, context, options.get("output_stride"))
     output_stride = options.get("output_stride") or spec.output_stride
-    num_levels = len(strides)
-    settings = ContextSettings(
-        num_classes,
-        num_levels,
-        semantic_width,
-        key_width,
-        # "nearest" concerns HRNet's exchange units alone.
-        "align_corners" if options.get("resize") == "align_corners" else "half_pixel",
-        crop_px * upsampling // output_stride,
-        kind,
-    )
-    is_projected = context_spec.is_projected or representation != "per_pixel"
-    classifies = context_spec.classifies and representation == "per_pixel"
+    num_levels, map_px = len(strides), crop_px * upsampling // output_stride
+    # "nearest" concerns HRNet's exchange units alone.
+    convention = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
+    settings = ContextSettings(num_classes, num_levels, semantic_width, key_width, convention, map_px, kind)
     return Segmenter(
         backbone=make_backbone(backbone, context, dtype=kind, **options),
-        context=context_spec.make(settings),
-        semantic_head=None if classifies else SemanticHead(num_classes, num_levels, is_projected, dtype=kind),
-        unity_head=UnityHead(num_levels, unity_width, dtype=kind) if representation == "pyramid" else None,
-        auxiliary_head=AuxiliaryClassifier(num_classes, spec.auxiliary, kind) if context_spec.has_auxiliary else None,
-        refiner=context_spec.make_refiner(settings) if context_spec.make_refiner else None,
+        **_make_parts(context_spec, settings, representation, spec.auxiliary, unity_width),
         representation=representation,
         strides=strides,
+        refined_stride=context_spec.refined_stride,
         upsampling=upsampling,
         reads=context_spec.reads,
         is_decoder=context_spec.stride is not None,
         auxiliary_stage=spec.auxiliary.stage,
     )
+
+
+def _make_parts(
+    spec: ContextSpec, settings: ContextSettings, representation: str, auxiliary: AuxiliaryHead, unity_width: int
+) -> dict[str, Any]:
+    """Make all parts of a segmenter but the backbone, by the names of its attributes.
+
+    Chosen: a published context module that predicts per pixel is followed by its classifier alone, as published; with levels to
+      specialize, each level has a projection of its own, as with every other context.
+    """
+    num_classes, num_levels, dtype = settings.num_classes, settings.num_levels, settings.dtype
+    is_projected = spec.is_projected or representation != "per_pixel"
+    classifies = spec.classifies and representation == "per_pixel"
+    return {
+        "context": spec.make(settings),
+        "semantic_head": None if classifies else SemanticHead(num_classes, num_levels, is_projected, dtype=dtype),
+        "unity_head": UnityHead(num_levels, unity_width, dtype=dtype) if representation == "pyramid" else None,
+        "auxiliary_head": AuxiliaryClassifier(num_classes, auxiliary, dtype) if spec.has_auxiliary else None,
+        "refiner": spec.make_refiner(settings) if spec.make_refiner else None,
+        "gate": spec.make_gate(settings) if spec.make_gate else None,
+    }
 
 
 def _check_choice(argument: str, value: str, choices: Collection[str]) -> None:
