@@ -16,6 +16,8 @@ from pyrseg_jax.models.xla_cpu import add_relu, average_cells, convolve_as_matri
 # outputs, the first layer, which has 3 input channels, would start many times smaller than its gradient, and the first training
 # steps would throw it far away.
 hidden_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+# Kernels that neither a normalization nor a ReLU follows: Glorot and Bengio 2010.
+linear_init = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
 # Kernels of logits start near zero, so that training starts from even odds for all classes.
 OUTPUT_INIT_STD = 0.01
 output_init = nn.initializers.normal(OUTPUT_INIT_STD)

@@ -19,6 +19,8 @@ from pyrseg_jax.models.contexts.contract import (
     make_pooled,
 )
 from pyrseg_jax.models.contexts.ocr import OCR
+from pyrseg_jax.models.contexts.pointrend import LOSSES as POINT_LOSSES
+from pyrseg_jax.models.contexts.pointrend import READS, STRIDE, PointRefiner, PointRend
 
 __all__ = [
     "CONTEXTS",
@@ -52,6 +54,16 @@ CONTEXTS: dict[str, ContextSpec] = {
         is_projected=False,
         has_resize=True,
         meaning="object-contextual representations (Yuan et al. 2020)",
+    ),
+    "pointrend": ContextSpec(
+        make_pooled(lambda s: PointRend(s.width // 2, s.width // 4, s.dtype)),
+        reads=READS,
+        stride=STRIDE,
+        is_projected=False,
+        make_refiner=lambda s: PointRefiner(s.num_classes, s.width // 2, dtype=s.dtype),
+        refined_stride=1,
+        losses=POINT_LOSSES,
+        meaning="a feature pyramid, refined to single pixels at uncertain points (Kirillov et al. 2020)",
     ),
     "coarse_to_fine": ContextSpec(
         lambda s: CoarseToFine(s.num_levels, s.width, s.key_width, s.dtype),

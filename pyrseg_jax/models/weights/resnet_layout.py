@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.models.weights.importer import KINDS, Importer, Path
+from pyrseg_jax.models.weights.importer import KINDS, Head, Importer, Path
+from pyrseg_jax.models.weights.mmseg_points import MMSEG_POINTS
 
 # ImageNet's classifier.
 IGNORED = ("fc.",)
@@ -23,7 +24,11 @@ _DOWNSAMPLE = {"downsample/conv": "downsample.0", "downsample/bn": "downsample.1
 
 
 def _layout(
-    family: str, stem: Sequence[Layer], marker: str | None = None, stage: Callable[[int], str] = "layer{}".format
+    family: str,
+    stem: Sequence[Layer],
+    marker: str | None = None,
+    stage: Callable[[int], str] = "layer{}".format,
+    heads: tuple[Head, ...] = (),
 ) -> Importer:
     """Build the importer of one publisher's files.
 
@@ -32,6 +37,7 @@ def _layout(
       stem: the published names of the stem's layers.
       marker: a kernel of the stem that only these files have; by default the first.
       stage: number of a stage → its published name.
+      heads: the publisher's heads.
     """
 
     def name_of(path: Path) -> str:
@@ -52,14 +58,18 @@ def _layout(
     def member(shape: tuple[int, ...]) -> str:
         return f"a ResNet whose stem has {shape[0]} channels in a kernel of {shape[2]} × {shape[3]}"
 
-    return Importer(family, f"{marker or stem[0][0]}.weight", member, name_of, IGNORED)
+    return Importer(family, f"{marker or stem[0][0]}.weight", member, name_of, IGNORED, heads)
 
 
 # In the order of recognition: torchvision's marker is in CSAIL's files, too.
 RESNET_IMPORTERS = (
     _layout("ResNet (CSAIL)", (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")), marker="conv3"),
     _layout("ResNet (PyTorch-Encoding)", (("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1"))),
-    _layout("ResNet (open-mmlab)", (("stem.0", "stem.1"), ("stem.3", "stem.4"), ("stem.6", "stem.7"))),
+    _layout(
+        "ResNet (open-mmlab)",
+        (("stem.0", "stem.1"), ("stem.3", "stem.4"), ("stem.6", "stem.7")),
+        heads=(*MMSEG_POINTS,),
+    ),
     _layout("ResNet (semseg)", (("layer0.0", "layer0.1"), ("layer0.3", "layer0.4"), ("layer0.6", "layer0.7"))),
     _layout(
         "ResNet (EMANet)",
