@@ -29,9 +29,21 @@ def apply_blocks(
     train: bool,
     remat: str = "off",
 ) -> Any:
+    """Apply equal blocks one after another, and return what the last one returns; see `apply_each_block`."""
+    return apply_each_block(parent, make_block, names, x, train, remat)[-1]
+
+
+def apply_each_block(
+    parent: nn.Module,
+    make_block: Callable[..., nn.Module],
+    names: Sequence[str],
+    x: Any,
+    train: bool,
+    remat: str = "off",
+) -> list[Any]:
     """Apply equal blocks one after another.
 
-    The result is the same as that of `for name in names: x = make_block(name=name)(x, train)`. That loop would trace every block
+    The results are those of `for name in names: x = make_block(name=name)(x, train)`. That loop would trace every block
     on its own, and tracing and lowering a large HRNet would take several times as long.
 
     Args:
@@ -44,19 +56,21 @@ def apply_blocks(
       remat: one of `REMATS`.
 
     Returns:
-      What the last block returns.
+      What each block returns.
     """
+    results = []
     if parent.is_initializing():
         for name in names:
-            x = make_block(name=name)(x, train)
-        return x
+            results.append(make_block(name=name)(results[-1] if results else x, train))
+        return results
 
     apply = functools.partial(_apply, make_block(parent=None), train, remat)
     for name in names:
         x, updates = apply(x, {kind: tree[name] for kind, tree in parent.variables.items() if name in tree})
         for kind, tree in updates.items():
             parent.put_variable(kind, name, tree)
-    return x
+        results.append(x)
+    return results
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -91,9 +91,9 @@ def _find_draw(path: Path, module: _Module | None) -> Draw | None:
     if module.kind is BatchNorm:
         return _draw_ones if name in ("scale", "var") else _draw_zeros
     std_of = STD_OF_KERNEL.get(module.kernel_init) if module.kernel_init is not None else None
-    if module.kind is nn.Conv and name == "kernel" and std_of is not None:
+    if module.kind in (nn.Conv, nn.ConvTranspose) and name == "kernel" and std_of is not None:
         return lambda path, shape, seed: _draw_kernel(path, shape, seed, std_of)
-    if module.kind is nn.Conv and name == "bias" and module.bias_init is nn.initializers.zeros:
+    if module.kind in (nn.Conv, nn.ConvTranspose) and name == "bias" and module.bias_init is nn.initializers.zeros:
         return _draw_zeros
     return None
 

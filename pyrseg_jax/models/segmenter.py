@@ -13,7 +13,7 @@ from pyrseg_jax.models.backbones import BACKBONES, AuxiliaryHead
 from pyrseg_jax.models.contexts import CONTEXTS, ContextOutput, ContextSettings, ContextSpec
 from pyrseg_jax.models.heads import AuxiliaryClassifier, SemanticHead, UnityHead
 from pyrseg_jax.models.resample import resize
-from pyrseg_jax.models.strides import plan_strides
+from pyrseg_jax.models.strides import plan_strides, refine
 from pyrseg_jax.pyramid.levels import check_divisible
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -54,7 +54,7 @@ class Segmenter(nn.Module):
       refiner: (features, context output, logits of the finest level, train) → `Refined`; None: those logits are the prediction.
       gate: (index, map, open positions, train) → `Cut`; the backbone calls it. None: the backbone takes none.
       representation: one of `REPRESENTATIONS`.
-      strides: strides of the levels in pixels, coarse → fine.
+      strides: strides of the levels in pixels, coarse → fine. The last one is that of the finest logits.
       refined_stride: stride of the refiner's logits outside of training; None: that of the finest level.
       upsampling: factor by which the backbone's final map is enlarged to the finest stride; 1 where that is the output stride,
         and for decoders.
@@ -90,12 +90,13 @@ class Segmenter(nn.Module):
         check_divisible(height, width, self.strides)
         features = self.backbone(images, train) if self.gate is None else self.backbone(images, train, self.gate)
         stages, final = features.stages, _enlarge(features.final, self.upsampling)
+        blocks = tuple(features.blocks[i] for i in self.reads) if features.blocks else ()
         auxiliary = None
         if self.auxiliary_head is not None:
             auxiliary = self.auxiliary_head(
                 final if self.auxiliary_stage is None else stages[self.auxiliary_stage], train
             )
-        features = features._replace(stages=tuple(stages[i] for i in self.reads), final=final)
+        features = features._replace(stages=tuple(stages[i] for i in self.reads), final=final, blocks=blocks)
         found = self.context(features, auxiliary, train)
         semantic = self._classify(found, train)
         outputs = found.outputs
@@ -161,7 +162,10 @@ def build_segmenter(
     num_levels, map_px = len(strides), crop_px * upsampling // output_stride
     # "nearest" concerns HRNet's exchange units alone.
     convention = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
-    settings = ContextSettings(num_classes, num_levels, semantic_width, key_width, convention, map_px, kind)
+    classifies = context_spec.classifies and representation == "per_pixel"
+    settings = ContextSettings(num_classes, num_levels, semantic_width, key_width, convention, map_px, classifies, kind)
+    if classifies and context_spec.logits_stride is not None:
+        strides = refine(strides, context_spec.logits_stride)
     return Segmenter(
         backbone=make_backbone(backbone, context, dtype=kind, **options),
         **_make_parts(context_spec, settings, representation, spec.auxiliary, unity_width),
@@ -185,10 +189,11 @@ def _make_parts(
     """
     num_classes, num_levels, dtype = settings.num_classes, settings.num_levels, settings.dtype
     is_projected = spec.is_projected or representation != "per_pixel"
-    classifies = spec.classifies and representation == "per_pixel"
     return {
         "context": spec.make(settings),
-        "semantic_head": None if classifies else SemanticHead(num_classes, num_levels, is_projected, dtype=dtype),
+        "semantic_head": None
+        if settings.classifies
+        else SemanticHead(num_classes, num_levels, is_projected, dtype=dtype),
         "unity_head": UnityHead(num_levels, unity_width, dtype=dtype) if representation == "pyramid" else None,
         "auxiliary_head": AuxiliaryClassifier(num_classes, auxiliary, dtype) if spec.has_auxiliary else None,
         "refiner": spec.make_refiner(settings) if spec.make_refiner else None,

@@ -54,6 +54,14 @@ def default_strides(output_stride: int) -> tuple[int, ...]:
     return tuple(output_stride * multiple for multiple in DEFAULT_MULTIPLES)
 
 
+def refine(strides: Sequence[int], finest: int) -> tuple[int, ...]:
+    """Return the strides, coarse → fine, with those that follow by ratio 2 down to the finest."""
+    strides = tuple(strides)
+    while strides[-1] > finest:
+        strides += (strides[-1] // 2,)
+    return strides
+
+
 def upsampling_to(strides: Sequence[int], output_stride: int) -> int:
     """Return the factor that brings a backbone's final map to the finest stride.
 

@@ -33,12 +33,15 @@ class Features(NamedTuple):
       stages: a map (N, H/s, W/s, D_s) for each stage, fine → coarse, each with its own stride s (for example C2 … C5).
       final: (N, H/output_stride, W/output_stride, D), the map that heads read.
       stem: (N, H/2, W/2, channels), the map before the first stage that has stride 2; None where a backbone has no such map.
+      blocks: for each stage, the map after each of its blocks, of which the last is the stage; empty where stages are not rows of
+        blocks.
       cuts: the decisions of the gate that the backbone was called with, in order, all of the final map's size; empty without one.
     """
 
     stages: tuple[Float[Array, "n _ _ _"], ...]
     final: Float[Array, "n h w d"]
     stem: Float[Array, "n _ _ _"] | None = None
+    blocks: tuple[tuple[Float[Array, "n _ _ _"], ...], ...] = ()
     cuts: tuple[Cut, ...] = ()
 
 

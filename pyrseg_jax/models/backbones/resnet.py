@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import AuxiliaryHead, Features
-from pyrseg_jax.models.blocks import apply_blocks
+from pyrseg_jax.models.blocks import apply_each_block
 from pyrseg_jax.models.layers import Bottleneck, ConvNormAct
 
 OUTPUT_STRIDES = (8, 16, 32)
@@ -125,12 +125,12 @@ class ResNet(nn.Module):
         stem = self._stem(images.astype(self.dtype), train)
         # The maximum over 3×3 positions. The padding never wins: it is minus infinity.
         x = nn.max_pool(stem, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]  # declared as str
-        stages = []
+        rows = []
         plans = plan_stages(self.num_blocks, self.output_stride, self.dilation, self.multi_grid)
         for stage, plan in enumerate(plans, 1):
-            x = self._stage(stage, plan, x, train)
-            stages.append(x)
-        return Features(tuple(stages), x, stem)
+            rows.append(self._stage(stage, plan, x, train))
+            x = rows[-1][-1]
+        return Features(tuple(row[-1] for row in rows), x, stem, tuple(rows))
 
     def _stem(self, x: Array, train: bool) -> Array:
         multiples = _STEM_WIDTHS[self.stem]
@@ -142,18 +142,21 @@ class ResNet(nn.Module):
             x = layer(x, train)
         return x
 
-    def _stage(self, stage: int, plan: StagePlan, x: Array, train: bool) -> Array:
-        """Apply the blocks of a stage; those after the first run in groups of equal dilation, so that each is traced once."""
+    def _stage(self, stage: int, plan: StagePlan, x: Array, train: bool) -> tuple[Array, ...]:
+        """Return the map after each block of a stage.
+
+        Blocks after the first run in groups of equal dilation, so that each is traced once.
+        """
         width = self.width << (stage - 1)
         names = [f"layer{stage}_block_{k}" for k in range(len(plan.dilations))]
         block = functools.partial(Bottleneck, width, dtype=self.dtype)
         # The first block stands alone: its input has another number of channels.
-        x = block(stride=plan.stride, dilation=plan.dilations[0], name=names[0])(x, train)
+        row = [block(stride=plan.stride, dilation=plan.dilations[0], name=names[0])(x, train)]
         others = zip(plan.dilations[1:], names[1:], strict=True)
         for dilation, group in itertools.groupby(others, key=lambda pair: pair[0]):
             make = functools.partial(block, dilation=dilation)
-            x = apply_blocks(self, make, [name for _, name in group], x, train, self.remat)
-        return x
+            row += apply_each_block(self, make, [name for _, name in group], row[-1], train, self.remat)
+        return tuple(row)
 
 
 resnet50 = functools.partial(ResNet, num_blocks=(3, 4, 6, 3))

@@ -4,6 +4,9 @@ To add a module, write a file for it and add one line to `CONTEXTS`. `contract.p
 tells the rest of the package.
 """
 
+import functools
+
+from pyrseg_jax.models.contexts.acnet import ACNet
 from pyrseg_jax.models.contexts.anl import ANL
 from pyrseg_jax.models.contexts.ccnet import CCNet
 from pyrseg_jax.models.contexts.coarse_to_fine import CoarseToFine
@@ -21,6 +24,9 @@ from pyrseg_jax.models.contexts.contract import (
 from pyrseg_jax.models.contexts.ocr import OCR
 from pyrseg_jax.models.contexts.pointrend import LOSSES as POINT_LOSSES
 from pyrseg_jax.models.contexts.pointrend import READS, STRIDE, PointRefiner, PointRend
+from pyrseg_jax.models.contexts.qgn import QGN
+from pyrseg_jax.models.contexts.quadtree import quadtree_loss
+from pyrseg_jax.models.contexts.svcnet import SVCNet
 
 __all__ = [
     "CONTEXTS",
@@ -64,6 +70,49 @@ CONTEXTS: dict[str, ContextSpec] = {
         refined_stride=1,
         losses=POINT_LOSSES,
         meaning="a feature pyramid, refined to single pixels at uncertain points (Kirillov et al. 2020)",
+    ),
+    "qgn": ContextSpec(
+        make_pooled(lambda s: QGN(s.num_classes, s.width, False, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        reads_stem=True,
+        stride=4,
+        is_projected=False,
+        classifies=True,
+        logits_stride=1,
+        losses={"quadtree": ContextLoss(1.0, quadtree_loss)},
+        meaning="quadtree generating networks, dense (Chitta et al. 2020)",
+    ),
+    "qgn_sparse": ContextSpec(
+        make_pooled(lambda s: QGN(s.num_classes, s.width, True, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        reads_stem=True,
+        stride=4,
+        is_projected=False,
+        classifies=True,
+        logits_stride=1,
+        losses={"quadtree": ContextLoss(1.0, functools.partial(quadtree_loss, is_sparse=True))},
+        meaning="the same, which goes on only where a cell is composite",
+    ),
+    "svcnet": ContextSpec(
+        make_pooled(lambda s: SVCNet(s.num_classes, s.width, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        stride=4,
+        is_projected=False,
+        classifies=True,
+        logits_stride=2,
+        meaning="SVCNet-style shape-variant context (after Ding et al. 2019)",
+    ),
+    "acnet": ContextSpec(
+        make_pooled(lambda s: ACNet(s.num_classes, s.width, s.resize, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        reads_stem=True,
+        stride=4,
+        has_auxiliary=True,
+        is_projected=False,
+        classifies=True,
+        logits_stride=2,
+        has_resize=True,
+        meaning="ACNet-style adaptive context blocks (after Fu et al. 2019)",
     ),
     "coarse_to_fine": ContextSpec(
         lambda s: CoarseToFine(s.num_levels, s.width, s.key_width, s.dtype),

@@ -40,6 +40,8 @@ class ContextSettings(NamedTuple):
       key_width: channels of queries and keys, in modules of attention.
       resize: convention of `models.resample.resize` by which the module enlarges maps.
       map_px: side in positions of the map that the backbone makes of a training image, for modules whose parameters depend on it.
+      classifies: whether the network takes the module's own logits: it predicts one class per pixel, and the spec says that the
+        module classifies.
       dtype: number format of the computation.
     """
 
@@ -49,6 +51,7 @@ class ContextSettings(NamedTuple):
     key_width: int = 256
     resize: str = "half_pixel"
     map_px: int = 64
+    classifies: bool = True
     dtype: DTypeLike = jnp.float32
 
 
@@ -57,7 +60,8 @@ class ContextOutput(NamedTuple):
 
     Attributes:
       levels: L maps (N, h/2^(L-l), w/2^(L-l), channels), coarse → fine.
-      logits: class logits (N, h, w, C) of the finest level, from modules whose spec says that they classify; else None.
+      logits: class logits (N, h, w, C) of the finest level, or of the spec's `logits_stride`, from modules whose spec says that
+        they classify; else None.
       outputs: what the module's extra losses and its refiner read, by name; empty for most modules.
     """
 
@@ -109,6 +113,7 @@ class ContextSpec(NamedTuple):
       is_projected: whether a non-linear projection stands between the module and the classifier of a network that predicts one
         class per pixel. With levels to specialize, each level always has a projection of its own.
       classifies: whether it returns the logits of a network that predicts one class per pixel itself.
+      logits_stride: stride in pixels of these logits, where they are finer than the module's finest map; None: that of the map.
       has_resize: whether it enlarges maps by the setting `resize`.
       make_refiner: settings → a module that improves the logits of the finest level, called as `refiner(features, context output,
         logits, train)` → `Refined`; None: there is none.
@@ -128,6 +133,7 @@ class ContextSpec(NamedTuple):
     has_auxiliary: bool = False
     is_projected: bool = True
     classifies: bool = False
+    logits_stride: int | None = None
     has_resize: bool = False
     make_refiner: Make | None = None
     refined_stride: int | None = None

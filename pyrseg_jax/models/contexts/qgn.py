@@ -1,0 +1,142 @@
+"""QGN, Quadtree Generating Networks (Chitta et al. 2020): a decoder that predicts a quadtree of classes, dense or sparse."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from pyrseg_jax.models.backbones.contract import Features
+from pyrseg_jax.models.blocks import apply_blocks
+from pyrseg_jax.models.contexts.contract import ContextMap, Logits
+from pyrseg_jax.models.contexts.quadtree import COMPOSITE, STRIDES, decide, is_composite
+from pyrseg_jax.models.contexts.submanifold import ActiveBlock, ActiveProjection, Cells, UpBlock, double
+from pyrseg_jax.models.layers import output_init
+from pyrseg_jax.models.xla_cpu import average_cells
+
+# By the stride of the result: blocks that keep the size before the one that doubles it. The last row of blocks doubles nothing.
+NUM_BLOCKS = {16: 5, 8: 3, 4: 2, 2: 2}
+NUM_LAST_BLOCKS = 3
+# By stride: channels of the decoder's map, as shares of its width (512).
+SHARES = {32: 1, 16: 2, 8: 4, 4: 8, 2: 8}
+# The logit of the composite class at first, where cells that are not composite are skipped: so all cells go on.
+COMPOSITE_BIAS = 2.0
+
+
+class QGN(nn.Module):
+    """A transposed ResNet-34 that doubles the size of C5 five times, with a classifier of C + 1 classes at each stride.
+
+    Attributes:
+      num_classes: C. Class 0 of the classifiers is the composite class, which says that a cell's pixels differ.
+      width: channels of the decoder's coarsest map.
+      is_sparse: whether the transposed convolutions keep within a cell's children and, if the module also classifies, a level
+        computes only the children of cells that are composite.
+      classifies: whether to decode to stride 1 and return class logits. Otherwise the decoder ends at stride 4.
+
+    The features are the map (N, H/4, W/4, width/8). The logits are those of stride 1 (N, H, W, C), without the composite class; in
+    the sparse form those of each pixel's coarsest cell that is not composite. The outputs are `quadtree`, logits (N, h, w, C + 1)
+    of the strides 32 … 2, or 4 where the decoder ends there; and of the sparse form `active`, the cells that were computed.
+
+    Source: Chitta et al. 2020, and its release, variant "resnet34": dense, and sparse with transposed 2×2 convolutions, whose
+      convolutions and batch statistics know active cells only.
+    Chosen: classifiers start near zero, as all here do, and those of the sparse form with composite cells, so that training
+      starts with all of them.
+    Chosen: where a stage is finer than its stride here, as on a dilated ResNet, it is averaged to it. On HRNets the stages are the
+      branches, and the stem is the first convolution.
+    Chosen: where the pyramid's heads follow, the decoder ends at stride 4, and the sparse form computes all cells: the fuser of the
+      pyramid chooses among levels in its stead.
+    Differs: the finest logits are learned without the composite class, which is never true there; its weights stay unused.
+    Differs: during training the release skips cells by their labels, and we by the prediction, as at inference. There, cells that
+      were skipped may come back on finer levels of the release; here they never do.
+    Differs: after each epoch the release doubles the weights of classes with a low IoU on 500 validation images. Labels that
+      measure a network must not train it, so there are no class weights but that of the composite class.
+    """
+
+    num_classes: int
+    width: int = 512
+    is_sparse: bool = False
+    classifies: bool = True
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> ContextMap:
+        assert features.stem is not None, "the spec reads the stem"
+        is_masked = self.is_sparse and self.classifies
+        maps = _by_stride((features.stem, *features.stages))
+        logits, active = [self._classify(maps[32], 32)], []
+        goes_on = [is_composite(logits[0])] if is_masked else [None]
+        cells = self._skip(maps[32], goes_on[0], 32, train), goes_on[0]
+        quarter = maps[4]
+        for stride in STRIDES[1:-1] if self.classifies else STRIDES[1:4]:
+            x, mask = self._up(cells, maps[stride], stride, train)
+            logits.append(self._classify(x, stride))
+            active.append(mask)
+            mask = None if mask is None else mask & is_composite(logits[-1])
+            goes_on.append(mask)
+            x = (x if mask is None else jnp.where(mask[..., None], x, 0)) + self._skip(
+                maps[stride], mask, stride, train
+            )
+            cells = x, mask
+            quarter = x if stride >= 4 else quarter
+        outputs = {"quadtree": tuple(logits)}
+        if not self.classifies:
+            return ContextMap(quarter, None, outputs)
+        if is_masked:
+            outputs["active"] = (jnp.ones_like(goes_on[0]), *active)
+        finest = self._finish(cells, train)
+        found = decide((*logits, finest), goes_on) if is_masked else finest
+        return ContextMap(quarter, found[..., 1:], outputs)
+
+    def _up(self, cells: Cells, like: Array, stride: int, train: bool) -> Cells:
+        """Apply the blocks that lead to this stride; its map has the size of `like`."""
+        name, width = f"up_{stride}_block", cells[0].shape[-1]
+        block = functools.partial(ActiveBlock, width, self.dtype)
+        cells = apply_blocks(self, block, [f"{name}_{k}" for k in range(NUM_BLOCKS[stride])], cells, train)
+        features = max(self.width // SHARES[stride], 1)
+        up = UpBlock(features, 2 if self.is_sparse else 3, self.dtype, name=f"{name}_{NUM_BLOCKS[stride]}")
+        x, active = up(cells, train)
+        height, width = like.shape[1:3]
+        return x[:, :height, :width], None if active is None else active[:, :height, :width]
+
+    def _finish(self, cells: Cells, train: bool) -> Float[Array, "n H W c+1"]:
+        """Return the logits of stride 1."""
+        block = functools.partial(ActiveBlock, cells[0].shape[-1], self.dtype)
+        names = [f"last_block_{k}" for k in range(NUM_LAST_BLOCKS)]
+        x, _ = apply_blocks(self, block, names, cells, train)
+        last = double(self.num_classes + 1, 2, has_bias=True, kernel_init=output_init, dtype=self.dtype, name="finest")
+        return last(x).astype(jnp.float32)
+
+    def _skip(self, x: Array, active: Array | None, stride: int, train: bool) -> Array:
+        features = max(self.width // SHARES[stride], 1)
+        return ActiveProjection(features, self.dtype, name=f"skip_{stride}")(x, active, train)
+
+    def _classify(self, x: Array, stride: int) -> Float[Array, "n h w c+1"]:
+        bias_init = _favor_composite if self.is_sparse and self.classifies else nn.initializers.zeros
+        features, name = self.num_classes + 1, f"classify_{stride}"
+        layer = nn.Conv(features, (1, 1), kernel_init=output_init, bias_init=bias_init, dtype=self.dtype, name=name)
+        return layer(x).astype(jnp.float32)
+
+
+def _favor_composite(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+    return jnp.zeros(shape, dtype).at[COMPOSITE].set(COMPOSITE_BIAS)
+
+
+def _by_stride(maps: tuple[Array, ...]) -> dict[int, Array]:
+    """Return the maps, which start at stride 2, by their strides 2, 4, …, 32; average those that are finer than their stride."""
+    height, width = maps[0].shape[1:3]
+    found = {}
+    for stride, x in zip(reversed(STRIDES[:-1]), maps, strict=True):
+        found[stride] = _average_to(x, (height, width))
+        height, width = -(-height // 2), -(-width // 2)
+    return found
+
+
+def _average_to(x: Array, size: tuple[int, int]) -> Array:
+    factor = -(-x.shape[1] // size[0])
+    if factor == 1:
+        return x
+    height, width = (factor * side for side in size)
+    padding = ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0))
+    return average_cells(jnp.pad(x, padding, mode="edge"), factor)
