@@ -158,14 +158,13 @@ def build_segmenter(
     spec, context_spec = _choose("backbone", backbone, BACKBONES), _choose("context", context, CONTEXTS)
     kind = _choose("dtype", dtype, DTYPES)
     strides, upsampling = plan_strides(strides, backbone, context, options.get("output_stride"))
-    output_stride = options.get("output_stride") or spec.output_stride
-    num_levels, map_px = len(strides), crop_px * upsampling // output_stride
+    map_px = crop_px * upsampling // (options.get("output_stride") or spec.output_stride)
     # "nearest" concerns HRNet's exchange units alone.
     convention = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
     classifies = context_spec.classifies and representation == "per_pixel"
-    settings = ContextSettings(num_classes, num_levels, semantic_width, key_width, convention, map_px, classifies, kind)
-    if classifies and context_spec.logits_stride is not None:
-        strides = refine(strides, context_spec.logits_stride)
+    widths = semantic_width, key_width
+    settings = ContextSettings(num_classes, len(strides), *widths, convention, map_px, classifies, kind)
+    strides = refine(strides, context_spec.logits_stride or strides[-1]) if classifies else strides
     return Segmenter(
         backbone=make_backbone(backbone, context, dtype=kind, **options),
         **_make_parts(context_spec, settings, representation, spec.auxiliary, unity_width),

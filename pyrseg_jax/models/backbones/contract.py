@@ -45,6 +45,10 @@ class Features(NamedTuple):
     cuts: tuple[Cut, ...] = ()
 
 
+# (index, map, open positions or None for all, train) → `Cut`.
+Gate = Callable[[int, Float[Array, "n h w c"], Bool[Array, "n h w"] | None, bool], Cut]
+
+
 class AuxiliaryHead(NamedTuple):
     """The auxiliary classifier that the published networks on a backbone have: a convolution, dropout, and a classifier.
 

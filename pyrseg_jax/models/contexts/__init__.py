@@ -21,6 +21,8 @@ from pyrseg_jax.models.contexts.contract import (
     make_none,
     make_pooled,
 )
+from pyrseg_jax.models.contexts.layer_cascade import LOSSES as STAGE_LOSSES
+from pyrseg_jax.models.contexts.layer_cascade import CascadeGate, CascadeMerge, LayerCascade
 from pyrseg_jax.models.contexts.ocr import OCR
 from pyrseg_jax.models.contexts.pointrend import LOSSES as POINT_LOSSES
 from pyrseg_jax.models.contexts.pointrend import READS, STRIDE, PointRefiner, PointRend
@@ -60,6 +62,14 @@ CONTEXTS: dict[str, ContextSpec] = {
         is_projected=False,
         has_resize=True,
         meaning="object-contextual representations (Yuan et al. 2020)",
+    ),
+    "layer_cascade": ContextSpec(
+        make_pooled(lambda s: LayerCascade(s.width, s.dtype)),
+        is_projected=False,
+        make_refiner=lambda s: CascadeMerge(),
+        make_gate=lambda s: CascadeGate(s.num_classes, s.key_width, dtype=s.dtype),
+        losses=STAGE_LOSSES,
+        meaning="LC-style cascade, which answers easy positions early (after Li et al. 2017)",
     ),
     "pointrend": ContextSpec(
         make_pooled(lambda s: PointRend(s.width // 2, s.width // 4, s.dtype)),
