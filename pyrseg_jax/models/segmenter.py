@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import flax.linen as nn
@@ -11,6 +10,7 @@ from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones import BACKBONES, AuxiliaryHead
 from pyrseg_jax.models.contexts import CONTEXTS, ContextOutput, ContextSettings, ContextSpec
+from pyrseg_jax.models.contexts.contract import NO_OUTPUTS, Outputs
 from pyrseg_jax.models.heads import AuxiliaryClassifier, SemanticHead, UnityHead
 from pyrseg_jax.models.resample import resize
 from pyrseg_jax.models.strides import plan_strides, refine
@@ -39,7 +39,7 @@ class Pyramids(NamedTuple):
     semantic: tuple[Float[Array, "n _ _ c"], ...]
     unity: tuple[Float[Array, "n _ _"], ...]
     auxiliary: Float[Array, "n h w c"] | None = None
-    outputs: Mapping[str, Any] = MappingProxyType({})
+    outputs: Outputs = NO_OUTPUTS
 
 
 class Segmenter(nn.Module):
@@ -106,7 +106,7 @@ class Segmenter(nn.Module):
         unity = ()
         if self.unity_head is not None:
             unity = self.unity_head(found.levels[-1] if self.is_decoder else final, train)
-        return Pyramids(semantic, unity, auxiliary, dict(outputs))
+        return Pyramids(semantic, unity, auxiliary, outputs)
 
     def _classify(self, found: ContextOutput, train: bool) -> tuple[Float[Array, "n _ _ c"], ...]:
         if self.semantic_head is None:
@@ -141,8 +141,7 @@ def build_segmenter(
       semantic_width: D_s, channels inside the context module and of its output.
       key_width: channels of queries and keys in its attention.
       unity_width: D_u, channels inside the unity head.
-      dtype: number format of the computation, a key of `DTYPES`. Parameters, batch statistics, softmax and loss are always
-        float32.
+      dtype: number format of the computation, a key of `DTYPES`. Parameters, batch statistics and loss are always float32.
       crop_px: side of the training images in pixels, for context modules whose parameters depend on it.
       options: `resize` (upsampling convention of backbone and context, see `resample.resize`) and options of the backbone:
         `remat` (what the backward pass recomputes, see `blocks.REMATS`), `output_stride`, and others that its class has. None is
