@@ -123,9 +123,13 @@ class Patches(nn.Module):
         half = ConvNormAct(16, 3, 2)(images, train)
         quarter = ConvNormAct(16, 3, 2)(half, train)
         stages = tuple(quarter[:, ::step, ::step] for step in (1, 2, 4, 8))
-        final = ConvNormAct(24, 3, dtype=jnp.float32)(quarter, train)
-        cuts = () if gate is None else (first := gate(1, quarter, None, train), gate(2, final, first.is_open, train))
-        return Features(stages, final, half, cuts=cuts)
+        last = ConvNormAct(24, 3, dtype=jnp.float32)
+        if gate is None:
+            return Features(stages, last(quarter, train), half)
+        first = gate(1, quarter, None, train)
+        final = last(quarter * first.is_open[..., None], train, first.is_open)
+        second = gate(2, final, first.is_open, train)
+        return Features(stages, final * second.is_open[..., None], half, cuts=(first, second))
 
 
 def combination(context, representation, procedure):
