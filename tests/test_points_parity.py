@@ -123,7 +123,7 @@ def test_training_equals_mmsegmentation(monkeypatch):
         return points + (weights.transpose(0, 2, 3, 1) * found.semantic[-1]).mean(), points
 
     (_, points), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
-    assert float(points) == pytest.approx(float(point_loss), rel=1e-5)
+    assert float(points) == pytest.approx(point_loss.item(), rel=1e-5)
     state = {
         f"{prefix}.{name}": parameter.grad.numpy()
         for prefix, head in heads.items()
