@@ -25,7 +25,7 @@ output_init = nn.initializers.normal(OUTPUT_INIT_STD)
 zero_init = nn.initializers.zeros
 
 # Positions that a layer computes; elsewhere its input and its output are 0. None: all positions.
-Mask = Bool[Array, "n h w"] | None
+Mask = Bool[Array, "n _ _"] | None
 
 PYRAMID_SAMPLING_SIZES = (1, 3, 6, 8)  # bins per side of each pooled map: 110 tokens in all; Sec. 3.3
 
