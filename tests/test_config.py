@@ -24,6 +24,7 @@ EXPERIMENTS = [
     *(("ablation", variant) for variant in ("A", "I")),
     *(("ade20k", variant) for variant in ("", "hrnet", "anl,pyramid", "ccnet", "ocr")),
     ("coco_stuff10k", ""),
+    ("pascal_context", ""),
 ]
 
 
@@ -39,7 +40,7 @@ def test_every_packaged_config_is_tried():
 def test_a_full_step_of_every_config_fits_together(name, variant):
     """Shapes and types alone: nothing is computed, so the full sizes are tried."""
     config = config_lib.resolve_durations(load(name, variant), num_training_images=16_210)
-    model = experiment.make_model(config, num_classes=11)
+    model = experiment.make_model(config, 11)
     # Of full width, but each block and module once: the others have the same shapes.
     shallow = model.backbone.clone(num_modules=(1, 1, 1), num_blocks=1, num_bottlenecks=1)
     model = model.clone(backbone=shallow)
@@ -213,6 +214,7 @@ def test_differences_name_the_keys_that_matter():
     [
         ("120 epochs", 20_210, 151_575),  # ADE20K; 20,210 / 16 is not a whole number
         ("110 epochs", 9_000, 61_875),  # COCO-Stuff 10K
+        ("200 epochs", 4_998, 62_475),  # PASCAL-Context
         ("120 epochs", 20_210 - 4_000, 121_575),
         ("1 epoch", 17, 2),
         ("0.1 epochs", 160, 1),

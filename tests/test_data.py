@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from support.data_sets import CLASSES, draw_pair, write_folder
 
-from pyrseg_jax.data.catalog import count_classes, open_dataset
+from pyrseg_jax.data.catalog import open_dataset, read_label_space
 from pyrseg_jax.data.checks import check_once
 from pyrseg_jax.data.datasets import DATASETS
 from pyrseg_jax.data.holdout import draw_holdout
@@ -16,13 +16,15 @@ from pyrseg_jax.data.report import make_report
 from pyrseg_jax.data.spec import Dataset, DatasetSpec
 from pyrseg_jax.errors import UserError
 
+NAMES = ("ade20k", "coco_stuff10k", "pascal_context", "camvid", "scenes")
+
 # --- the catalog
 
 
 def test_the_catalog_knows_classes_and_published_sizes_without_any_files():
-    assert [count_classes(name, None) for name in ("ade20k", "coco_stuff10k", "camvid", "scenes")] == [150, 171, 11, 12]
+    assert [read_label_space(name, None).num_classes for name in NAMES] == [150, 171, 59, 11, 12]
     counts = {name: spec.num_training_images for name, spec in DATASETS.items()}
-    assert counts == {"ade20k": 20_210, "coco_stuff10k": 9_000, "camvid": 367, "scenes": 256, "folder": None}
+    assert counts == dict(zip(NAMES, (20_210, 9_000, 4_998, 367, 256), strict=True)) | {"folder": None}
 
 
 class ToySource:
@@ -55,7 +57,7 @@ def test_a_new_data_set_needs_only_its_spec(monkeypatch, capsys):
     from pyrseg_jax.run import config as config_lib
 
     monkeypatch.setitem(DATASETS, "toy", TOY)
-    assert count_classes("toy", None) == 3
+    assert read_label_space("toy", None).num_classes == 3
     dataset = open_dataset("toy", None, None, holdout=1)
     assert [len(dataset.open_split(split)) for split in ("training", "holdout", "validation")] == [3, 1, 4]
     values = config_lib.defaults()
@@ -127,7 +129,11 @@ def test_a_wrong_layout_is_explained(folder, what, message):
 @pytest.mark.parametrize(
     ("name", "root", "message"),
     [
-        ("folders", None, "^name='folders': expected one of ade20k, coco_stuff10k, camvid, scenes, folder"),
+        (
+            "folders",
+            None,
+            "^name='folders': expected one of ade20k, coco_stuff10k, pascal_context, camvid, scenes, folder",
+        ),
         ("folder", None, "^root is not set"),
         ("folder", "missing", "^root=.*missing: there is no such folder"),
     ],

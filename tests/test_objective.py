@@ -15,7 +15,7 @@ from pyrseg_jax.evaluation.predict import predict
 from pyrseg_jax.models.backbones import Features
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.initial import initial_variables
-from pyrseg_jax.models.layers import ConvNormAct
+from pyrseg_jax.models.layers import ConvNormAct, halve
 from pyrseg_jax.models.segmenter import Pyramids, build_segmenter
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
@@ -122,7 +122,7 @@ class Patches(nn.Module):
     def __call__(self, images, train, gate=None):
         half = ConvNormAct(16, 3, 2)(images, train)
         quarter = ConvNormAct(16, 3, 2)(half, train)
-        stages = tuple(quarter[:, ::step, ::step] for step in (1, 2, 4, 8))
+        stages = tuple(halve(quarter, times) for times in range(4))
         last = ConvNormAct(24, 3, dtype=jnp.float32)
         if gate is None:
             return Features(stages, last(quarter, train), half)
@@ -152,7 +152,7 @@ PAIRS = [
 def test_every_combination_learns_two_images(context, representation, procedure):
     """The loss falls by half, and inference finds what training has learned."""
     config = combination(context, representation, procedure)
-    widths = {"semantic_width": 16, "key_width": 8, "unity_width": 8, "strides": config.model.strides}
+    widths = {"semantic_width": 16, "key_width": 8, "unity_width": 8, "crop_px": 32, "strides": config.model.strides}
     model = build_segmenter(3, context=context, representation=representation, **widths).copy(backbone=Patches())
     num_steps = 60  # to the end of the schedule, so that the running statistics have caught up
     optimizer = make_sgd(poly_schedule(0.1, num_steps), momentum=0.9, weight_decay=0.0, head_multiplier=1.0)

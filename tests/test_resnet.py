@@ -1,12 +1,12 @@
 """ResNet: equal to the implementations of torchvision and mmsegmentation, from weights in every publisher's layout."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
+from support.multiply_adds import multiply_adds
+from support.published_resnets import LAYOUTS, published
 from support.reference_networks import mmseg_models, randomize, torchvision_models
 
 from pyrseg_jax.errors import UserError
@@ -133,45 +133,6 @@ def to_numpy(network) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 
 
-# The published names of the stem's layers, and of a block, in each layout; see the docstring of `resnet_layout`.
-LAYOUTS = {
-    "torchvision": ("v1", ["conv1", "bn1"], "layer3.1.conv2"),
-    "open-mmlab": ("v1c", ["stem.0", "stem.1", "stem.3", "stem.4", "stem.6", "stem.7"], "layer3.1.conv2"),
-    "PyTorch-Encoding": ("deep", ["conv1.0", "conv1.1", "conv1.3", "conv1.4", "conv1.6", "bn1"], "layer3.1.conv2"),
-    "CSAIL": ("deep", ["conv1", "bn1", "conv2", "bn2", "conv3", "bn3"], "layer3.1.conv2"),
-    "semseg": ("deep", ["layer0.0", "layer0.1", "layer0.3", "layer0.4", "layer0.6", "layer0.7"], "layer3.1.conv2"),
-    "EMANet": (
-        "deep",
-        ["extractor.0.0", "extractor.0.1", "extractor.0.3", "extractor.0.4", "extractor.0.6", "extractor.1"],
-        "extractor.6.1.conv2",
-    ),
-}
-
-
-def published(layout: str, model: ResNet) -> tuple[dict, dict]:
-    """A file in a publisher's layout with distinct numbers, and the variables that it should give, written down by hand."""
-    rng = np.random.default_rng(0)
-    _, stem, block = LAYOUTS[layout]
-    state, expected = {}, {}
-    for path, leaf in flatten_dict(abstract_variables(model)).items():
-        kind, module = path[-1], "/".join(path[1:-1])
-        array = rng.uniform(0.5, 1, leaf.shape).astype(np.float32)
-        if found := re.match(r"stem(\d)/(conv|bn)", module):
-            name = stem[2 * (int(found[1]) - 1) + (found[2] == "bn")]
-        else:
-            number, index, rest = re.match(r"layer(\d)_block_(\d+)/(.*)", module).groups()
-            rest = {"downsample/conv": "downsample.0", "downsample/bn": "downsample.1"}.get(rest, rest)
-            prefix = f"extractor.{int(number) + 3}" if block.startswith("extractor") else f"layer{number}"
-            name = f"{prefix}.{index}.{rest}"
-        suffix = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}[
-            kind
-        ]
-        state[f"{name}.{suffix}"] = array.transpose(3, 2, 0, 1) if kind == "kernel" else array
-        expected[path] = array
-    assert f"{block}.weight" in state
-    return state, unflatten_dict(expected)
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(layout):
     model = resnet_tiny(stem=LAYOUTS[layout][0])
@@ -220,20 +181,3 @@ def test_pyramid_on_a_resnet(stem, stride):
 
 def abstract_zeros(model) -> dict:
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_variables(model))
-
-
-def multiply_adds(program) -> float:
-    """Multiply-adds of all convolutions of a program; one by a kernel of 1 × 1 may be a matrix product."""
-    total = 0.0
-    for step in program.eqns:
-        if step.primitive.name == "conv_general_dilated":
-            total += np.prod(step.outvars[0].aval.shape) * np.prod(step.invars[1].aval.shape[:-1])
-        elif step.primitive.name == "dot_general":
-            ((contracted, _), _) = step.params["dimension_numbers"]
-            total += np.prod(step.outvars[0].aval.shape) * np.prod([step.invars[0].aval.shape[i] for i in contracted])
-        elif step.primitive.name == "cond":  # of programs that differ by platform, and compute the same
-            total += multiply_adds(step.params["branches"][-1].jaxpr)
-        else:
-            parts = [value for value in step.params.values() if hasattr(value, "jaxpr") or hasattr(value, "eqns")]
-            total += sum(multiply_adds(getattr(part, "jaxpr", part)) for part in parts)
-    return total

@@ -31,7 +31,14 @@ PYRAMID_SAMPLING_SIZES = (1, 3, 6, 8)  # bins per side of each pooled map: 110 t
 
 
 def conv(
-    features: int, kernel: int, stride: int = 1, dilation: int = 1, *, dtype: DTypeLike, name: str | None = None
+    features: int,
+    kernel: int,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    *,
+    dtype: DTypeLike,
+    name: str | None = None,
 ) -> nn.Conv:
     """Make a square convolution without a bias, for a batch normalization to follow.
 
@@ -43,6 +50,7 @@ def conv(
       kernel: side of the kernel, odd.
       stride: positions from one output to the next.
       dilation: positions from one tap of the kernel to the next.
+      groups: the channels are divided into as many groups, and each group of outputs reads one group of inputs.
       dtype: number format of the computation. The kernel is stored as float32.
       name: name of the module.
     """
@@ -53,9 +61,10 @@ def conv(
         (stride, stride),
         padding=((pad, pad), (pad, pad)),
         kernel_dilation=(dilation, dilation),
+        feature_group_count=groups,
         use_bias=False,
         kernel_init=hidden_init,
-        conv_general_dilated=convolve_as_matrix_product if kernel == stride == 1 else None,
+        conv_general_dilated=convolve_as_matrix_product if kernel == stride == groups == 1 else None,
         dtype=dtype,
         name=name,
     )
@@ -101,12 +110,14 @@ class ConvNormAct(nn.Module):
     kernel: int = 1
     stride: int = 1
     dilation: int = 1
+    groups: int = 1
     is_active: bool = True
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool, mask: Mask = None) -> Float[Array, "n _ _ f"]:
-        x = conv(self.features, self.kernel, self.stride, self.dilation, dtype=self.dtype, name="conv")(x)
+        shape = (self.features, self.kernel, self.stride, self.dilation, self.groups)
+        x = conv(*shape, dtype=self.dtype, name="conv")(x)
         return BatchNorm(self.is_active, self.dtype, name="bn")(x, train, mask)
 
 

@@ -110,7 +110,8 @@ class Model:
     )
     init: str | None = key(
         None,
-        "Weights to start from: a file of published weights, or the folder of another run. None starts from random weights.",
+        "Weights to start from: a file of published weights, or several that are parts of one network, joined with commas, or the "
+        "folder of another run. None starts from random weights.",
     )
     remat: Annotated[str, OneOf(choices.remats)] = key(
         "off",

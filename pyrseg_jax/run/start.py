@@ -1,6 +1,6 @@
 """The state that a training starts from: the newest checkpoint, or initial weights.
 
-Initial weights (`config.model.init`) are random, or they come from a file of published weights or from another run.
+Initial weights (`config.model.init`) are random, or they come from published weights or from another run.
 """
 
 import hashlib
@@ -21,9 +21,10 @@ from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.backbones import BACKBONES
+from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.initial import abstract_variables, initial_variables
 from pyrseg_jax.models.segmenter import Segmenter
-from pyrseg_jax.models.weights.files import read_weights
+from pyrseg_jax.models.weights.files import read_parts
 from pyrseg_jax.models.weights.importer import import_weights
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
@@ -66,7 +67,7 @@ def initialize(config: Config, model: Segmenter, label_space: LabelSpace) -> Sta
         given, origin, left = (
             _of_run(path, config, label_space, drawn)
             if path.is_dir()
-            else _of_file(Path(path), config.model.backbone, model, drawn)
+            else _of_file(_files_of(config.model.init), config, model, drawn)
         )
     except UserError as error:
         raise UserError(f"config.model.init={config.model.init}: {error}") from error
@@ -85,11 +86,21 @@ def initialize(config: Config, model: Segmenter, label_space: LabelSpace) -> Sta
     return Start(unflatten_dict(flat | dict(given)), origin)
 
 
-def _of_file(path: Path, backbone: str, model: Segmenter, drawn: dict) -> tuple[Arrays, dict, tuple[str, ...]]:
-    file = read_weights(path)
-    found = import_weights(file.state_dict, drawn, BACKBONES[backbone].importers)
+def _files_of(init: str) -> list[Path]:
+    """Return the files that `config.model.init` names: one, or several joined with commas."""
+    whole = Path(init).expanduser()
+    names = [name.strip() for name in init.split(",")]
+    return [whole] if whole.exists() or not all(names) else [Path(name).expanduser() for name in names]
+
+
+def _of_file(
+    paths: Sequence[Path], config: Config, model: Segmenter, drawn: dict
+) -> tuple[Arrays, dict, tuple[str, ...]]:
+    file = read_parts(paths)
+    found = import_weights(file.state_dict, drawn, BACKBONES[config.model.backbone].importers)
     for option, value in found.trained.items():
-        ours = getattr(model.backbone, option, value)
+        # An option that the backbone does not have may be the context module's.
+        ours = getattr(model.backbone, option, getattr(config.model, option))
         if ours != value:
             log.warning(
                 "config.model.%s: the weights (%s) were trained with %r, and the network has %r, with which they predict worse",
@@ -98,7 +109,15 @@ def _of_file(path: Path, backbone: str, model: Segmenter, drawn: dict) -> tuple[
                 value,
                 ours,
             )
-    return found.variables, {"file": str(path), "sha256": file.sha256, "source": found.source}, found.left
+    return (
+        found.variables,
+        {
+            "file": ",".join(map(str, paths)),
+            "sha256": file.sha256,
+            "source": found.source,
+        },
+        found.left,
+    )
 
 
 def _of_run(
@@ -116,11 +135,13 @@ def _of_run(
             f"that run has the backbone {its_config.model.backbone}, this one has {config.model.backbone}: set "
             f"config.model.backbone={its_config.model.backbone}"
         )
-    model = experiment.make_model(its_config, classes.num_classes)
+    model = experiment.make_model(its_config, classes)
     state = restore(its_config, model, run, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), None)
     theirs = _flatten(jax.device_get(state.variables))
     ours = _flatten(drawn)
     is_same_task = classes.names == label_space.names
+    if CONTEXTS[config.model.context].reads_hierarchy:
+        is_same_task &= classes.hierarchy == label_space.hierarchy
     given = {
         at: array
         for at, array in theirs.items()

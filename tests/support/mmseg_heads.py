@@ -24,6 +24,7 @@ import torch
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pyrseg_jax.models.backbones import Features
+from pyrseg_jax.models.contexts import Pooled
 from pyrseg_jax.models.initial import abstract_variables
 from pyrseg_jax.models.segmenter import Pyramids, Segmenter, build_segmenter
 from pyrseg_jax.models.weights.importer import Head, Importer, import_weights
@@ -198,6 +199,8 @@ def build_pair(
         options["resize"] = "align_corners"
     ours = build_segmenter(CLASSES, backbone="resnet_tiny", context=context, representation="per_pixel", **options)
     ours = ours.clone(backbone=Maps(maps))
+    if isinstance(ours.context, Pooled):  # maps of any size, so none but the finest level
+        ours = ours.clone(context=ours.context.clone(num_levels=1))
     variables = import_state(state_of(theirs), ours, heads)
     return Pair(ours, theirs, heads, variables, maps, read_ours or logits_of, read_theirs or logits_of_heads)
 

@@ -21,14 +21,22 @@ from pyrseg_jax.models.contexts.contract import (
     make_none,
     make_pooled,
 )
+from pyrseg_jax.models.contexts.deeplabv3plus import DeepLabV3Plus
+from pyrseg_jax.models.contexts.dsspn import DSSPN, neuron_loss
+from pyrseg_jax.models.contexts.fcn import FCN
 from pyrseg_jax.models.contexts.layer_cascade import LOSSES as STAGE_LOSSES
 from pyrseg_jax.models.contexts.layer_cascade import CascadeGate, CascadeMerge, LayerCascade
 from pyrseg_jax.models.contexts.ocr import OCR
 from pyrseg_jax.models.contexts.pointrend import LOSSES as POINT_LOSSES
 from pyrseg_jax.models.contexts.pointrend import READS, STRIDE, PointRefiner, PointRend
+from pyrseg_jax.models.contexts.psanet import PSANet, mmseg_window_of, window_of
+from pyrseg_jax.models.contexts.pspnet import PSPNet
 from pyrseg_jax.models.contexts.qgn import QGN
 from pyrseg_jax.models.contexts.quadtree import quadtree_loss
+from pyrseg_jax.models.contexts.sgr import SGR
 from pyrseg_jax.models.contexts.svcnet import SVCNet
+from pyrseg_jax.models.contexts.tree import make_tree
+from pyrseg_jax.models.contexts.upernet import UperNet
 
 __all__ = [
     "CONTEXTS",
@@ -56,12 +64,78 @@ CONTEXTS: dict[str, ContextSpec] = {
         is_projected=False,
         meaning="criss-cross attention (Huang et al. 2019)",
     ),
+    "deeplabv3plus": ContextSpec(
+        make_pooled(lambda s: DeepLabV3Plus(s.width, s.resize, s.dtype)),
+        reads=(0,),
+        stride=4,
+        has_auxiliary=True,
+        is_projected=False,
+        has_resize=True,
+        meaning="dilated separable convolutions and a decoder (Chen et al. 2018, as in mmsegmentation)",
+    ),
+    "dsspn": ContextSpec(
+        make_pooled(lambda s: DSSPN(make_tree(s.num_classes, s.hierarchy), s.key_width, dtype=s.dtype)),
+        is_projected=False,
+        classifies=True,
+        losses={"neurons": ContextLoss(1.0, neuron_loss)},
+        reads_hierarchy=True,
+        meaning="DSSPN-style classification down a tree of classes (Liang et al. 2018)",
+    ),
+    "fcn": ContextSpec(
+        make_pooled(lambda s: FCN(s.width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="convolutions alone (Long et al. 2015, as in mmsegmentation)",
+    ),
     "ocr": ContextSpec(
         make_pooled(lambda s: OCR(s.width, s.key_width, s.resize, s.dtype)),
         has_auxiliary=True,
         is_projected=False,
         has_resize=True,
         meaning="object-contextual representations (Yuan et al. 2020)",
+    ),
+    "psanet": ContextSpec(
+        make_pooled(lambda s: PSANet(s.width, window_of(s.map_px), s.resize, dtype=s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        has_resize=True,
+        meaning="point-wise spatial attention (Zhao et al. 2018)",
+    ),
+    "psanet_mmseg": ContextSpec(
+        make_pooled(lambda s: PSANet(s.width, mmseg_window_of(s.map_px), None, border=1, dtype=s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="point-wise spatial attention as in mmsegmentation, for its weights",
+    ),
+    "pspnet": ContextSpec(
+        make_pooled(lambda s: PSPNet(s.width, s.resize, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        has_resize=True,
+        meaning="pyramid pooling (Zhao et al. 2017)",
+    ),
+    "sgr": ContextSpec(
+        make_pooled(lambda s: SGR(make_tree(s.num_classes, s.hierarchy), s.key_width, dtype=s.dtype)),
+        is_projected=False,
+        reads_hierarchy=True,
+        meaning="SGR-style reasoning over a tree of classes (Liang et al. 2018)",
+    ),
+    "upernet": ContextSpec(
+        make_pooled(lambda s: UperNet(s.width // 2, s.width, s.resize, is_enlarged_first=True, dtype=s.dtype)),
+        reads=(0, 1, 2, 3),
+        stride=4,
+        is_projected=False,
+        has_resize=True,
+        meaning="pyramid pooling and a decoder of half the width (Xiao et al. 2018)",
+    ),
+    "upernet_512": ContextSpec(
+        make_pooled(lambda s: UperNet(s.width, s.width, s.resize, dropout=0.1, dtype=s.dtype)),
+        reads=(0, 1, 2, 3),
+        stride=4,
+        has_auxiliary=True,
+        is_projected=False,
+        has_resize=True,
+        meaning="pyramid pooling and a decoder of the full width (Xiao et al. 2018, as in mmsegmentation)",
     ),
     "layer_cascade": ContextSpec(
         make_pooled(lambda s: LayerCascade(s.width, s.dtype)),

@@ -27,7 +27,7 @@ from pyrseg_jax.models.layers import halve
 from pyrseg_jax.models.resample import resize
 from pyrseg_jax.pyramid import levels
 
-Logits = Float[Array, "n h w c"]
+Logits = Float[Array, "n _ _ c"]  # the auxiliary classifier may read a map of another size
 Outputs = Mapping[str, Any]  # arrays, or tuples of arrays, by name
 NO_OUTPUTS: Outputs = FrozenDict()  # unlike other mappings that cannot be changed, jax knows this one
 
@@ -45,6 +45,8 @@ class ContextSettings(NamedTuple):
       classifies: whether the network takes the module's own logits: it predicts one class per pixel, and the spec says that the
         module classifies.
       dtype: number format of the computation.
+      hierarchy: for each class, the names of the groups that hold it, outermost first; None: all classes belong together. See
+        `contexts.tree`.
     """
 
     num_classes: int
@@ -55,6 +57,7 @@ class ContextSettings(NamedTuple):
     map_px: int = 64
     classifies: bool = True
     dtype: DTypeLike = jnp.float32
+    hierarchy: tuple[tuple[str, ...], ...] | None = None
 
 
 class ContextOutput(NamedTuple):
@@ -124,6 +127,7 @@ class ContextSpec(NamedTuple):
       make_gate: settings → a module that decides after some of the backbone's stages which positions the later ones leave out, see
         `backbones.contract.Cut`; None: all positions pass through the whole backbone. It needs a backbone that takes a gate.
       losses: its extra losses by name.
+      reads_hierarchy: whether it is built for the hierarchy of the classes, and so for one data set.
       has_state: whether it keeps state beside its parameters and its running batch statistics.
       meaning: a description in one line, for help texts.
     """
@@ -141,6 +145,7 @@ class ContextSpec(NamedTuple):
     refined_stride: int | None = None
     make_gate: Make | None = None
     losses: Mapping[str, ContextLoss] = MappingProxyType({})
+    reads_hierarchy: bool = False
     has_state: bool = False
     meaning: str = ""
 

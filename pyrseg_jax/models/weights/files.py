@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +53,33 @@ def read_weights(path: Path) -> WeightFile:
         if not name.isprintable():
             raise UserError(f"{path} holds a tensor named {shorten(name)}: expected names of printable characters")
     return WeightFile(state, digest)
+
+
+def read_parts(paths: Sequence[Path]) -> WeightFile:
+    """Read one network whose weights are in several files, such as an encoder's and a decoder's.
+
+    Args:
+      paths: the files, see `read_weights`.
+
+    Returns:
+      all arrays. The SHA-256 is the file's own or, of several files, that of their digests in hexadecimal, one after the other.
+
+    Raises:
+      UserError: as `read_weights`, and if an array is in two of the files.
+    """
+    parts = [read_weights(path) for path in paths]
+    if len(parts) == 1:
+        return parts[0]
+    state, found_in = {}, {}
+    for path, part in zip(paths, parts, strict=True):
+        for name, array in part.state_dict.items():
+            if name in state:
+                raise UserError(
+                    f"{found_in[name]} and {path} both hold a tensor named {shorten(name)}: expected the parts of one network, "
+                    "such as the files of an encoder and of its decoder"
+                )
+            state[name], found_in[name] = array, path
+    return WeightFile(state, hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest())
 
 
 def sha256_of(path: Path) -> str:

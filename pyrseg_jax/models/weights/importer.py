@@ -5,6 +5,7 @@ them. The spec of a backbone lists the importers that fit it. Convolution kernel
 columns) to our (rows, columns, in, out); all other arrays keep their numbers.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ PREFIXES = ("module.", "model.")  # training programs put these before every nam
 # Files of whole segmenters may put one of these before the backbone's names.
 BACKBONE_PREFIXES = ("backbone.", "pretrained.")
 COUNTER = "num_batches_tracked"  # PyTorch counts batches; we have no use for that
+_LAST_LAYER = re.compile(r"^(project|classify)_\d+$")
 NUM_NAMED = 5  # names that an error message lists before "and 7 more"
 
 
@@ -39,6 +41,7 @@ class Head(NamedTuple):
         of length 1.
       trained: options of the network that the weights were trained with, by the arguments of `segmenter.build_segmenter`, where a
         publisher always chose the same. No array depends on them, and with others the weights predict worse.
+      absent: names of arrays that files of this head do not have, where files of other heads have its marker, too.
     """
 
     source: str
@@ -47,6 +50,7 @@ class Head(NamedTuple):
     biased: frozenset[str] = frozenset()
     arrays: Mapping[str, str] = MappingProxyType({})
     trained: Mapping[str, Any] = MappingProxyType({})
+    absent: frozenset[str] = frozenset()
 
 
 class Importer(NamedTuple):
@@ -110,13 +114,15 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
     names = {path: (importer.name_of((path[0], *path[2:])), None) for path in flat if path[1] == "backbone"}
     _check_member(importer, state, names, flat)
     variables = convert(importer.family, state, names, flat)
-    heads = [head for head in importer.heads if head.marker in head_state]
+    heads = [head for head in importer.heads if head.marker in head_state and head.absent.isdisjoint(head_state)]
     if not heads:
         source = importer.family if not head_state else f"{importer.family}, another head"
         return Import(variables, source, _modules(head_state))
+    paths = _at_four_levels(flat)
+    flat = {path: flat[ours] for path, ours in paths.items()}
     head = next((head for head in heads if _has_layers(flat, head)), heads[0])
     taken, left = _take_head(head, head_state, flat)
-    return Import(variables | taken, head.source, left, head.trained)
+    return Import(variables | {paths[path]: array for path, array in taken.items()}, head.source, left, head.trained)
 
 
 def recognize(state_dict: State, importers: Sequence[Importer]) -> Importer:
@@ -240,6 +246,21 @@ def _check_member(importer: Importer, state: State, names: Names, flat: Mapping[
 def _layer_of(path: Path) -> str:
     """Return the layer that an array belongs to: a convolution and its normalization are one layer."""
     return "/".join(path[1:-1]).removesuffix("/conv").removesuffix("/bn")
+
+
+def _at_four_levels(flat: Mapping[Path, Any]) -> dict[Path, Path]:
+    """Return the paths in the network by the paths that they have in `Head`.
+
+    There, the last layers of a network that predicts one class per pixel have the number 4. In the network, the number is that of
+    the finest level.
+    """
+    is_alone = len({path[2] for path in flat if path[1] == "semantic_head" and path[2].startswith("classify_")}) == 1
+    return {
+        (*path[:2], _LAST_LAYER.sub(r"\1_4", path[2]), *path[3:])
+        if is_alone and path[1] == "semantic_head"
+        else path: path
+        for path in flat
+    }
 
 
 def _has_layers(flat: Mapping[Path, Any], head: Head) -> bool:

@@ -10,8 +10,11 @@ import re
 from collections.abc import Callable, Sequence
 
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.models.weights.csail import CSAIL
 from pyrseg_jax.models.weights.importer import KINDS, Head, Importer, Path
 from pyrseg_jax.models.weights.mmseg_points import MMSEG_POINTS
+from pyrseg_jax.models.weights.mmseg_pooling import MMSEG_POOLING
+from pyrseg_jax.models.weights.semseg import SEMSEG
 
 # ImageNet's classifier.
 IGNORED = ("fc.",)
@@ -63,14 +66,18 @@ def _layout(
 
 # In the order of recognition: torchvision's marker is in CSAIL's files, too.
 RESNET_IMPORTERS = (
-    _layout("ResNet (CSAIL)", (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")), marker="conv3"),
+    _layout("ResNet (CSAIL)", (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")), marker="conv3", heads=(*CSAIL,)),
     _layout("ResNet (PyTorch-Encoding)", (("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1"))),
     _layout(
         "ResNet (open-mmlab)",
         (("stem.0", "stem.1"), ("stem.3", "stem.4"), ("stem.6", "stem.7")),
-        heads=(*MMSEG_POINTS,),
+        heads=(*MMSEG_POOLING, *MMSEG_POINTS),
     ),
-    _layout("ResNet (semseg)", (("layer0.0", "layer0.1"), ("layer0.3", "layer0.4"), ("layer0.6", "layer0.7"))),
+    _layout(
+        "ResNet (semseg)",
+        (("layer0.0", "layer0.1"), ("layer0.3", "layer0.4"), ("layer0.6", "layer0.7")),
+        heads=(*SEMSEG,),
+    ),
     _layout(
         "ResNet (EMANet)",
         (("extractor.0.0", "extractor.0.1"), ("extractor.0.3", "extractor.0.4"), ("extractor.0.6", "extractor.1")),
