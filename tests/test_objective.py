@@ -115,15 +115,21 @@ def test_labels_are_never_interpolated(rng):
 class Patches(nn.Module):
     """A backbone of three convolutions, which compiles quickly; the three choices do not depend on the backbone.
 
-    Its stages have strides 4 … 32, as those of the package's backbones; the later ones are averages.
+    Its coarser stages are positions of the first one. A gate decides before and after the last convolution.
     """
 
     @nn.compact
-    def __call__(self, images, train):
+    def __call__(self, images, train, gate=None):
         half = ConvNormAct(16, 3, 2)(images, train)
         quarter = ConvNormAct(16, 3, 2)(half, train)
-        stages = (quarter, *(halve(quarter, times) for times in (1, 2, 3)))
-        return Features(stages, ConvNormAct(24, 3, dtype=jnp.float32)(quarter, train), half)
+        stages = tuple(halve(quarter, times) for times in range(4))
+        last = ConvNormAct(24, 3, dtype=jnp.float32)
+        if gate is None:
+            return Features(stages, last(quarter, train), half)
+        first = gate(1, quarter, None, train)
+        final = last(quarter * first.is_open[..., None], train, first.is_open)
+        second = gate(2, final, first.is_open, train)
+        return Features(stages, final * second.is_open[..., None], half, cuts=(first, second))
 
 
 def combination(context, representation, procedure):

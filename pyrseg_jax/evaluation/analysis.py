@@ -6,7 +6,7 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Int32, UInt8
 
-from pyrseg_jax.evaluation.padding import pad_rows, padded_positions, rows_of
+from pyrseg_jax.evaluation.padding import halvings, pad_rows, padded_positions, rows_of
 from pyrseg_jax.evaluation.predict import Prediction, fuse_pyramids
 from pyrseg_jax.pyramid import Targets, build_targets
 from pyrseg_jax.pyramid.levels import DONT_CARE, to_children
@@ -42,17 +42,26 @@ def compare_with_truth(
     """
     num_levels, num_classes = len(prediction.probs), prediction.fused.shape[-1]
     stride = labels.shape[1] // prediction.level.shape[1]
-    strides = tuple(stride << i for i in reversed(range(num_levels)))
-    targets = build_targets(labels, strides)
+    strides = tuple(stride << times for times in halvings(num_levels, prediction.refinement))
+    targets = _targets(labels, strides)
     is_unit = [(unity == 1).astype(jnp.float32) for unity in targets.unity]
     true_level = fuse_pyramids(prediction.probs, is_unit, threshold).level
     _, height, width = prediction.level.shape
     size = padded_positions(height * width)
     truth = PaddedTruth(
-        chosen=pad_rows(rows_of(true_level, num_levels), size),
+        chosen=pad_rows(rows_of(true_level, num_levels, prediction.refinement), size),
         classes=pad_rows(_true_classes(labels, targets, strides, prediction.level), size),
     )
     return truth, _count_unit_cells(prediction.unity, targets, threshold, num_classes)
+
+
+def _targets(labels: UInt8[Array, "n h w"], strides: tuple[int, ...]) -> Targets:
+    """Build the targets of all levels, of which the finest may be refined: it has no unity targets, and depends on no other."""
+    *coarse, finest = strides
+    if len(coarse) == 0 or coarse[-1] == 2 * finest:
+        return build_targets(labels, strides)
+    semantic, unity = build_targets(labels, (*coarse, coarse[-1] // 2))
+    return Targets((*semantic[:-1], *build_targets(labels, (finest,)).semantic), unity)
 
 
 def _true_classes(

@@ -59,11 +59,12 @@ class Evaluator:
         self._source, self._label_space, self._mesh, self._protocol = source, label_space, mesh, protocol
         groups = mesh.shape["data"]
         self._batch_size = -(-batch_size // groups) * groups
+        self._strides = model.prediction_strides
         rows = mesh_lib.batch_sharding(mesh)
         self._predict_views = ViewPredictor(model, protocol, threshold, mesh_lib.replicated(mesh), rows)
         # A small program beside the network's: evaluations without the analysis never build targets.
         self._compare = jax.jit(
-            functools.partial(_compare, model.strides[-1], threshold), in_shardings=rows, out_shardings=rows
+            functools.partial(_compare, self._strides[-1], threshold), in_shardings=rows, out_shardings=rows
         )
         # Two functions, so that the number of programs that an evaluation reports does not depend on earlier evaluations.
         self._count = {is_analyzed: jax.jit(functools.partial(_count, mesh)) for is_analyzed in (False, True)}
@@ -86,8 +87,8 @@ class Evaluator:
         if not num_images:
             raise UserError("there is no image to evaluate: the split is empty")
         levels = totals["level_counts"]
-        # A cell of level index i covers 4^(L-1-i) positions of the finest level.
-        cells = levels / 4.0 ** np.arange(len(levels))[::-1]
+        # A cell covers as many positions of the finest level as the square of the ratio of their strides.
+        cells = levels / (np.array(self._strides[-len(levels) :]) / self._strides[-1]) ** 2
         confusion = totals["fused"].sum((0, 1))
         return summarize(totals, self._label_space.names) | {
             "best_constant_miou": best_constant_miou(confusion) if confusion.sum() else None,
@@ -159,7 +160,7 @@ def _compare(
     unity: tuple[Float[Array, "n _ _"], ...],
     labels: UInt8[Array, "n h w"],
 ) -> tuple[PaddedTruth, dict[str, Array]]:
-    """Compare the prediction for one view with the truth; `stride` is that of the finest level."""
+    """Compare the prediction for one view with the truth; `stride` is that of the prediction."""
     height, width = labels.shape[1:]
     prediction = unpad_view(view, unity, (height // stride, width // stride))
     return compare_with_truth(prediction, labels, threshold)

@@ -31,6 +31,7 @@ class PaddedView:
       level_counts: (N, L) how many finest-level positions each level decides. For an image in windows, the sum over windows.
       grid: (N, 2) height and width of the finest level.
       is_mirrored: (N,) whether the network saw the image mirrored.
+      refinement: as in `predict.Prediction`; part of the type, since the sizes of the levels depend on it.
     """
 
     cells: Any  # not annotated more closely: jax also builds this class from single images, shardings and host arrays
@@ -39,6 +40,12 @@ class PaddedView:
     level_counts: Any
     grid: Any
     is_mirrored: Any
+    refinement: int = flax.struct.field(pytree_node=False, default=1)
+
+
+def halvings(num_levels: int, refinement: int) -> tuple[int, ...]:
+    """Return how often the finest level must be halved to have the size of each level, coarse → fine."""
+    return (*(refinement + times for times in reversed(range(num_levels - 1))), 0)
 
 
 def padded_positions(num_positions: int) -> int:
@@ -58,12 +65,15 @@ def pad_view(prediction: Prediction, is_mirrored: Array) -> PaddedView:
     size = padded_positions(height * width)
     cells = jnp.concatenate([probs.reshape(n, -1, num_classes) for probs in prediction.probs], axis=1)
     return PaddedView(
-        cells=pad_rows(cells, -(-4 * size // 3)),  # all coarser levels together have a third of the finest one's cells
-        chosen=pad_rows(rows_of(prediction.level, num_levels), size),
+        cells=pad_rows(
+            cells, -(-4 * size // 3)
+        ),  # all coarser levels together have at most a third of the finest one's cells
+        chosen=pad_rows(rows_of(prediction.level, num_levels, prediction.refinement), size),
         level=pad_rows(prediction.level.reshape(n, -1), size),
         level_counts=(prediction.level[..., None] == jnp.arange(num_levels)).sum((1, 2)),
         grid=jnp.tile(jnp.asarray([height, width], jnp.int32), (n, 1)),
         is_mirrored=is_mirrored,
+        refinement=prediction.refinement,
     )
 
 
@@ -79,7 +89,7 @@ def unpad_view(view: PaddedView, unity: tuple[Float[Array, "n _ _"], ...], grid:
     n, _, num_classes = view.cells.shape
     fused = jnp.take_along_axis(view.cells, view.chosen[:, : height * width, None], axis=1)
     probs, first = [], 0
-    for times in reversed(range(num_levels)):
+    for times in halvings(num_levels, view.refinement):
         h, w = height >> times, width >> times
         probs.append(view.cells[:, first : first + h * w].reshape(n, h, w, num_classes))
         first += h * w
@@ -93,12 +103,12 @@ def pad_rows(x: Shaped[Array, "n k *c"], size: int) -> Shaped[Array, "n {size} *
     return jnp.pad(x, ((0, 0), (0, size - x.shape[1]), *((0, 0),) * (x.ndim - 2)))
 
 
-def rows_of(level: Int32[Array, "n h w"], num_levels: int) -> Int32[Array, "n p"]:
-    """Return the row of the table of cells that each finest-level position takes, given its level."""
+def rows_of(level: Int32[Array, "n h w"], num_levels: int, refinement: int) -> Int32[Array, "n p"]:
+    """Return the row of the table of cells that each finest-level position takes, given its level; see `PaddedView`."""
     height, width = level.shape[1:]
     rows, first = jnp.zeros_like(level), 0
-    for i in range(num_levels):
-        h, w = (side >> (num_levels - 1 - i) for side in (height, width))
+    for i, times in enumerate(halvings(num_levels, refinement)):
+        h, w = height >> times, width >> times
         own = first + jnp.arange(h * w, dtype=jnp.int32).reshape(1, h, w)
         rows = jnp.where(level == i, to_children(own, height // h), rows)
         first += h * w

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Int32, UInt8
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.evaluation.analysis import PaddedTruth
-from pyrseg_jax.evaluation.padding import PaddedView
+from pyrseg_jax.evaluation.padding import PaddedView, halvings
 from pyrseg_jax.models.resample import Index, Probs, interpolate_at
 
 # At 150 classes the probabilities of a piece take 10 MB.
@@ -153,7 +153,7 @@ def _level_of(view: PaddedView, pixels: Index, size: Int32[Array, "2"]) -> Index
 
 def _grid_of(view: PaddedView, num_levels: int, level: int) -> Int32[Array, "2"]:
     """Return height and width of a level."""
-    return view.grid >> (num_levels - 1 - level)
+    return view.grid >> halvings(num_levels, view.refinement)[level]
 
 
 def _cells_of_level(view: PaddedView, num_levels: int, level: int, at: Index) -> Probs:

@@ -16,7 +16,8 @@ class Prediction(NamedTuple):
     """The prediction for a batch of N images. Tuples over the L levels are ordered coarse → fine.
 
     probs: L maps (N, h_l, w_l, C), the class probabilities of each level alone.
-    fused: (N, h, w, C) class probabilities at the finest level, each taken from the level that decides the position.
+    fused: (N, h, w, C) class probabilities at the finest level, each taken from the level that decides the position. Where the
+      network refines the finest level, h and w are those of the refined map.
     level: (N, h, w) int32, the level that decides each position; 0 is the coarsest.
     unity: L-1 maps (N, h_l, w_l), the probability that a cell is a unit-cell.
     semantic: L maps (N, h_l, w_l) uint8, the most likely class of each cell.
@@ -27,6 +28,11 @@ class Prediction(NamedTuple):
     level: Int32[Array, "n h w"]
     unity: tuple[Float[Array, "n _ _"], ...]
     semantic: tuple[UInt8[Array, "n _ _"], ...]
+
+    @property
+    def refinement(self) -> int:
+        """Return how often the finest level must be halved to have the size of the level before it: 1, or more if refined."""
+        return (self.level.shape[1] // self.unity[-1].shape[1]).bit_length() - 1 if self.unity else 1
 
 
 def predict(model: Segmenter, variables: dict, images: UInt8[Array, "n h w 3"], threshold: float) -> Prediction:

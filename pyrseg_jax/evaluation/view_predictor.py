@@ -38,7 +38,7 @@ class ViewPredictor:
     def __init__(
         self, model: Segmenter, protocol: Protocol, threshold: float, replicated: Any = None, rows: Any = None
     ):
-        self._protocol, self._stride = protocol, model.strides[-1]
+        self._protocol, self._finest, self._stride = protocol, model.strides[-1], model.prediction_strides[-1]
 
         def predict_view(variables: dict, images: Array, is_mirrored: Array) -> tuple[PaddedView, Unity]:
             prediction = predict(model, variables, images, threshold)
@@ -95,8 +95,8 @@ class ViewPredictor:
         stride, flags = self._stride, np.full(len(images), is_mirrored)
         grid = np.array([height, width], np.int32) // stride
         joined, last, counts = None, None, 0
-        for top in window_starts(height, window, stride):
-            for left in window_starts(width, window, stride):
+        for top in window_starts(height, window, self._finest):
+            for left in window_starts(width, window, self._finest):
                 part = np.ascontiguousarray(images[:, top : top + window, left : left + window])
                 last = self._predict_view(variables, *self._put((part, flags)))
                 at = np.array([top // stride, left // stride, *grid], np.int32)

@@ -75,7 +75,7 @@ def write_export(
         "format": FORMAT,
         "classes": label_space.names,
         "label_space": dataclasses.replace(label_space, hierarchy=None).to_json(),
-        "strides": tuple(model.strides),
+        "strides": model.prediction_strides,
         "threshold": threshold,
         "sizes": [list(size) for size in sizes],
         "jax": jax.__version__,

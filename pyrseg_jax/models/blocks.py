@@ -28,9 +28,10 @@ def apply_blocks(
     x: Any,
     train: bool,
     remat: str = "off",
+    mask: Any = None,
 ) -> Any:
     """Apply equal blocks one after another, and return what the last one returns; see `apply_each_block`."""
-    return apply_each_block(parent, make_block, names, x, train, remat)[-1]
+    return apply_each_block(parent, make_block, names, x, train, remat, mask)[-1]
 
 
 def apply_each_block(
@@ -40,6 +41,7 @@ def apply_each_block(
     x: Any,
     train: bool,
     remat: str = "off",
+    mask: Any = None,
 ) -> list[Any]:
     """Apply equal blocks one after another.
 
@@ -54,6 +56,7 @@ def apply_each_block(
       x: an array, or a tuple of arrays.
       train: whether to normalize by the statistics of the batch and update the running ones.
       remat: one of `REMATS`.
+      mask: a third argument of every block, such as the positions that it computes; None: blocks get only two.
 
     Returns:
       What each block returns.
@@ -61,12 +64,13 @@ def apply_each_block(
     results = []
     if parent.is_initializing():
         for name in names:
-            results.append(make_block(name=name)(results[-1] if results else x, train))
+            block, x = make_block(name=name), results[-1] if results else x
+            results.append(block(x, train) if mask is None else block(x, train, mask))
         return results
 
     apply = functools.partial(_apply, make_block(parent=None), train, remat)
     for name in names:
-        x, updates = apply(x, {kind: tree[name] for kind, tree in parent.variables.items() if name in tree})
+        x, updates = apply(x, {kind: tree[name] for kind, tree in parent.variables.items() if name in tree}, mask)
         for kind, tree in updates.items():
             parent.put_variable(kind, name, tree)
         results.append(x)
@@ -74,17 +78,18 @@ def apply_each_block(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _apply(block: nn.Module, train: bool, remat: str, x: Any, variables: dict) -> tuple[Any, dict]:
+def _apply(block: nn.Module, train: bool, remat: str, x: Any, variables: dict, mask: Any) -> tuple[Any, dict]:
     """Apply one block; also return its updated batch statistics. Being jitted, it is traced once for equal arguments."""
 
-    def plain(x: Any, variables: dict) -> tuple[Any, Any]:
+    def plain(x: Any, variables: dict, mask: Any) -> tuple[Any, Any]:
+        masks = () if mask is None else (mask,)
         if not train:
-            return block.apply(variables, x, train), {}
-        return block.apply(variables, x, train, mutable=["batch_stats"])
+            return block.apply(variables, x, train, *masks), {}
+        return block.apply(variables, x, train, *masks, mutable=["batch_stats"])
 
     if remat == "off":
-        return plain(x, variables)
-    return jax.checkpoint(plain, policy=_is_kept if remat == "light" else None)(x, variables)
+        return plain(x, variables, mask)
+    return jax.checkpoint(plain, policy=_is_kept if remat == "light" else None)(x, variables, mask)
 
 
 def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:

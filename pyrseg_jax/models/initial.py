@@ -9,14 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pyrseg_jax.models.layers import OUTPUT_INIT_STD, hidden_init, output_init, zero_init
+from pyrseg_jax.models.layers import OUTPUT_INIT_STD, hidden_init, linear_init, output_init, zero_init
 from pyrseg_jax.models.normalization import BatchNorm
 
-# Initializers of convolution kernels that NumPy draws: number of inputs of an output ("fan in") → standard deviation.
-STD_OF_KERNEL: dict[Callable, Callable[[int], float]] = {
-    hidden_init: lambda fan_in: np.sqrt(2 / fan_in),
-    output_init: lambda fan_in: OUTPUT_INIT_STD,
-    zero_init: lambda fan_in: 0.0,
+# Initializers of convolution kernels that NumPy draws: numbers of inputs of an output ("fan in") and of outputs of an input ("fan
+# out") → standard deviation.
+STD_OF_KERNEL: dict[Callable, Callable[[int, int], float]] = {
+    hidden_init: lambda fan_in, fan_out: np.sqrt(2 / fan_in),
+    linear_init: lambda fan_in, fan_out: np.sqrt(2 / (fan_in + fan_out)),
+    output_init: lambda fan_in, fan_out: OUTPUT_INIT_STD,
+    zero_init: lambda fan_in, fan_out: 0.0,
 }
 
 Path = tuple[str, ...]  # of a variable: collection, modules …, name
@@ -106,8 +108,8 @@ def _draw_ones(path: Path, shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.ones(shape, np.float32)
 
 
-def _draw_kernel(path: Path, shape: tuple[int, ...], seed: int, std_of: Callable[[int], float]) -> np.ndarray:
-    std = std_of(shape[0] * shape[1] * shape[2])
+def _draw_kernel(path: Path, shape: tuple[int, ...], seed: int, std_of: Callable[[int, int], float]) -> np.ndarray:
+    std = std_of(shape[0] * shape[1] * shape[2], shape[0] * shape[1] * shape[3])
     generator = np.random.default_rng([seed, zlib.crc32("/".join(path).encode())])
     return generator.standard_normal(shape, np.float32) * np.float32(std)
 

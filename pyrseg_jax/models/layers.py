@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from pyrseg_jax.models.normalization import BatchNorm
 from pyrseg_jax.models.xla_cpu import add_relu, average_cells, convolve_as_matrix_product
@@ -16,11 +16,16 @@ from pyrseg_jax.models.xla_cpu import add_relu, average_cells, convolve_as_matri
 # outputs, the first layer, which has 3 input channels, would start many times smaller than its gradient, and the first training
 # steps would throw it far away.
 hidden_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+# Kernels that neither a normalization nor a ReLU follows: Glorot and Bengio 2010.
+linear_init = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
 # Kernels of logits start near zero, so that training starts from even odds for all classes.
 OUTPUT_INIT_STD = 0.01
 output_init = nn.initializers.normal(OUTPUT_INIT_STD)
 # Layers whose output is added to something else start by adding nothing.
 zero_init = nn.initializers.zeros
+
+# Positions that a layer computes; elsewhere its input and its output are 0. None: all positions.
+Mask = Bool[Array, "n _ _"] | None
 
 PYRAMID_SAMPLING_SIZES = (1, 3, 6, 8)  # bins per side of each pooled map: 110 tokens in all; Sec. 3.3
 
@@ -98,7 +103,7 @@ def biased_conv(
 class ConvNormAct(nn.Module):
     """Convolution, batch normalization and, if `is_active`, ReLU: (N, H, W, C) → (N, H/stride, W/stride, features).
 
-    With `scale_init=zero_init`, the layer starts by returning zeros.
+    A mask has the size of the result. With `scale_init=zero_init`, the layer starts by returning zeros.
     """
 
     features: int
@@ -111,10 +116,10 @@ class ConvNormAct(nn.Module):
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n _ _ f"]:
+    def __call__(self, x: Float[Array, "n h w c"], train: bool, mask: Mask = None) -> Float[Array, "n _ _ f"]:
         shape = (self.features, self.kernel, self.stride, self.dilation, self.groups)
         x = conv(*shape, dtype=self.dtype, name="conv")(x)
-        return BatchNorm(self.is_active, self.dtype, self.scale_init, name="bn")(x, train)
+        return BatchNorm(self.is_active, self.dtype, self.scale_init, name="bn")(x, train, mask)
 
 
 class BasicBlock(nn.Module):
@@ -127,17 +132,17 @@ class BasicBlock(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w f"], train: bool) -> Float[Array, "n h w f"]:
+    def __call__(self, x: Float[Array, "n h w f"], train: bool, mask: Mask = None) -> Float[Array, "n h w f"]:
         y = conv(self.features, 3, dtype=self.dtype, name="conv1")(x)
-        y = BatchNorm(is_active=True, dtype=self.dtype, name="bn1")(y, train)
+        y = BatchNorm(is_active=True, dtype=self.dtype, name="bn1")(y, train, mask)
         y = conv(self.features, 3, dtype=self.dtype, name="conv2")(y)
-        return add_relu(x, BatchNorm(dtype=self.dtype, name="bn2")(y, train))
+        return add_relu(x, BatchNorm(dtype=self.dtype, name="bn2")(y, train, mask))
 
 
 class Bottleneck(nn.Module):
     """A residual block of 1×1, 3×3 and 1×1 convolutions; the last one is four times as wide as the others.
 
-    A 1×1 convolution stands in the shortcut where the size or the number of channels changes.
+    A 1×1 convolution stands in the shortcut where the size or the number of channels changes. With a mask, the stride is 1.
 
     Attributes:
       features: channels of the first two convolutions.
@@ -152,18 +157,20 @@ class Bottleneck(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n _ _ 4*{self.features}"]:
+    def __call__(
+        self, x: Float[Array, "n h w c"], train: bool, mask: Mask = None
+    ) -> Float[Array, "n _ _ 4*{self.features}"]:
         y = conv(self.features, 1, dtype=self.dtype, name="conv1")(x)
-        y = BatchNorm(is_active=True, dtype=self.dtype, name="bn1")(y, train)
+        y = BatchNorm(is_active=True, dtype=self.dtype, name="bn1")(y, train, mask)
         y = conv(self.features, 3, self.stride, self.dilation, dtype=self.dtype, name="conv2")(y)
-        y = BatchNorm(is_active=True, dtype=self.dtype, name="bn2")(y, train)
+        y = BatchNorm(is_active=True, dtype=self.dtype, name="bn2")(y, train, mask)
         y = conv(4 * self.features, 1, dtype=self.dtype, name="conv3")(y)
-        y = BatchNorm(dtype=self.dtype, name="bn3")(y, train)
+        y = BatchNorm(dtype=self.dtype, name="bn3")(y, train, mask)
         if x.shape[-1] != 4 * self.features or self.stride > 1:
             shortcut = ConvNormAct(
                 4 * self.features, stride=self.stride, is_active=False, dtype=self.dtype, name="downsample"
             )
-            x = shortcut(x, train)
+            x = shortcut(x, train, mask)
         return add_relu(x, y)
 
 

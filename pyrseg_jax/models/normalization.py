@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from pyrseg_jax.models.xla_cpu import channel_sums
 
@@ -19,6 +19,9 @@ class BatchNorm(nn.Module):
 
     In training, mean and variance are those of the batch, and they also move the running statistics; otherwise they are the running
     statistics. They are computed and kept in float32 at least. Under `jit` with a sharded batch they are those of the global batch.
+
+    With a mask, only its positions count for the statistics, and all others become 0, after the shift, too. If the mask is empty,
+    the running statistics stay as they are.
 
     Attributes:
       is_active: whether a ReLU follows.
@@ -33,7 +36,9 @@ class BatchNorm(nn.Module):
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c"]:
+    def __call__(
+        self, x: Float[Array, "n h w c"], train: bool, mask: Bool[Array, "n h w"] | None = None
+    ) -> Float[Array, "n h w c"]:
         channels = (x.shape[-1],)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
@@ -41,11 +46,17 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, channels)
         x = x.astype(self.dtype)
         if not train:
-            return _normalize(x, scale, bias, running_mean.value, running_var.value, self.is_active)
-        y, mean, var = normalize_by_batch(x, scale, bias, self.is_active)  # pyright: ignore[reportGeneralTypeIssues]  # jax's decorator
+            y = _normalize(x, scale, bias, running_mean.value, running_var.value, self.is_active)
+            return y if mask is None else jnp.where(mask[..., None], y, 0)
+        momentum = MOMENTUM
+        if mask is None:
+            y, mean, var = normalize_by_batch(x, scale, bias, self.is_active)  # pyright: ignore[reportGeneralTypeIssues]  # jax's decorator
+        else:
+            y, mean, var = _normalize_masked(x, scale, bias, self.is_active, mask)
+            momentum = jnp.where(mask.any(), MOMENTUM, 1)
         if not self.is_initializing():
-            running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean
-            running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * var
+            running_mean.value = momentum * running_mean.value + (1 - momentum) * mean
+            running_var.value = momentum * running_var.value + (1 - momentum) * var
         return y
 
 
@@ -102,6 +113,16 @@ def _backward(is_active: bool, residuals, cotangents):
 normalize_by_batch.defvjp(_forward, _backward)
 
 
+def _normalize_masked(x, scale, bias, is_active: bool, mask: Bool[Array, "n h w"]):
+    """Normalize by the statistics of the positions in a mask. Written plainly: only networks that leave positions out come here."""
+    wide, weights = _widen(x), _widen(mask[..., None])
+    count = jnp.maximum(weights.sum(), 1)
+    mean = (weights * wide).sum((0, 1, 2)) / count
+    var = (weights * jnp.square(wide - mean)).sum((0, 1, 2)) / count
+    y = jnp.where(mask[..., None], _normalize(x, scale, bias, mean, var, is_active), 0)
+    return y, jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var)
+
+
 def _statistics(x: Float[Array, "n h w c"]) -> tuple[Float[Array, "c"], Float[Array, "c"]]:
     """Return mean and variance of each channel, both from one pass over the map."""
     x = _widen(x)
@@ -112,7 +133,7 @@ def _statistics(x: Float[Array, "n h w c"]) -> tuple[Float[Array, "c"], Float[Ar
     return mean, jnp.maximum(0.0, total_of_squares / n - jnp.square(mean))
 
 
-def _widen(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+def _widen(x: Shaped[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     """Convert half precision to float32, so that sums keep their digits."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 

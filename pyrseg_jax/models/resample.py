@@ -170,6 +170,33 @@ def interpolate_at(
     return left_side * (1 - across) + right_side * across
 
 
+def interpolate_at_points(x: Float[Array, "n h w c"], points: Float[Array, "n p 2"]) -> Float[Array, "n p c"]:
+    """Interpolate a map at points, bilinearly; beyond its edge, the map is 0.
+
+    A point on the edge of the map lies half a position outside of the outermost centers, so it gets half of their values.
+
+    Args:
+      x: (N, h, w, C).
+      points: rows and columns as shares of the height and the width, in 0 … 1; the center of position i of n is at (i + ½) / n.
+
+    Returns:
+      (N, P, C) in float32.
+    """
+    n, height, width, channels = x.shape
+    at = points.astype(jnp.float32) * jnp.array([height, width], jnp.float32) - 0.5
+    before = jnp.floor(at)
+    share = at - before
+    row, column = (before[..., i].astype(jnp.int32) for i in range(2))
+    flat, total = x.reshape(n, height * width, channels), jnp.zeros((), jnp.float32)
+    for down, across in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        i, j = row + down, column + across
+        weight = jnp.abs(1 - down - share[..., 0]) * jnp.abs(1 - across - share[..., 1])
+        weight = jnp.where((i >= 0) & (i < height) & (j >= 0) & (j < width), weight, 0)
+        position = jnp.clip(i, 0, height - 1) * width + jnp.clip(j, 0, width - 1)
+        total += jnp.take_along_axis(flat, position[..., None], axis=1) * weight[..., None]
+    return total
+
+
 def _taps(
     at_out: Index, num_in: Int32[Array, ""], num_out: Int32[Array, ""]
 ) -> tuple[Index, Index, Float[Array, "k 1"]]:

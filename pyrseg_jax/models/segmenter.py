@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.backbones import BACKBONES
-from pyrseg_jax.models.contexts import CONTEXTS, ContextOutput, ContextSettings
+from pyrseg_jax.models.backbones import BACKBONES, AuxiliaryHead
+from pyrseg_jax.models.contexts import CONTEXTS, ContextOutput, ContextSettings, ContextSpec
 from pyrseg_jax.models.contexts.contract import NO_OUTPUTS, Outputs
 from pyrseg_jax.models.heads import AuxiliaryClassifier, SemanticHead, UnityHead
 from pyrseg_jax.models.resample import resize
@@ -52,8 +52,10 @@ class Segmenter(nn.Module):
       unity_head: finest map → unity logits per level but the finest; None without a pyramid.
       auxiliary_head: maps one feature map of the backbone to class logits; None without an auxiliary classifier.
       refiner: (features, context output, logits of the finest level, train) → `Refined`; None: those logits are the prediction.
+      gate: (index, map, open positions, train) → `Cut`; the backbone calls it. None: the backbone takes none.
       representation: one of `REPRESENTATIONS`.
       strides: strides of the levels in pixels, coarse → fine. The last one is that of the finest logits.
+      refined_stride: stride of the refiner's logits outside of training; None: that of the finest level.
       upsampling: factor by which the backbone's final map is enlarged to the finest stride; 1 where that is the output stride,
         and for decoders.
       reads: indices of the backbone's stages that the context module reads.
@@ -68,25 +70,32 @@ class Segmenter(nn.Module):
     unity_head: nn.Module | None = None
     auxiliary_head: nn.Module | None = None
     refiner: nn.Module | None = None
+    gate: nn.Module | None = None
     representation: str = "pyramid"
     strides: Sequence[int] = (32, 16, 8, 4)
+    refined_stride: int | None = None
     upsampling: int = 1
     reads: tuple[int, ...] = ()
     is_decoder: bool = False
     auxiliary_stage: int | None = None
 
+    @property
+    def prediction_strides(self) -> tuple[int, ...]:
+        """Return the strides of the predicted levels outside of training: those of the levels, but for a refined finest one."""
+        return (*self.strides[:-1], self.refined_stride or self.strides[-1])
+
     def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Pyramids:
         """Return the logits of normalized images (N, H, W, 3); H and W must be multiples of the coarsest stride."""
         _, height, width, _ = images.shape
         check_divisible(height, width, self.strides)
-        features = self.backbone(images, train)
-        stages, final, blocks = features.stages, _enlarge(features.final, self.upsampling), features.blocks
+        features = self.backbone(images, train) if self.gate is None else self.backbone(images, train, self.gate)
+        stages, final = features.stages, _enlarge(features.final, self.upsampling)
+        blocks = tuple(features.blocks[i] for i in self.reads) if features.blocks else ()
         auxiliary = None
         if self.auxiliary_head is not None:
             auxiliary = self.auxiliary_head(
                 final if self.auxiliary_stage is None else stages[self.auxiliary_stage], train
             )
-        blocks = tuple(blocks[i] for i in self.reads) if blocks else ()
         features = features._replace(stages=tuple(stages[i] for i in self.reads), final=final, blocks=blocks)
         found = self.context(features, auxiliary, train)
         semantic = self._classify(found, train)
@@ -141,7 +150,8 @@ def build_segmenter(
     Raises:
       ValueError: naming the argument, if its value is not one of these, or if the strides do not fit the backbone.
 
-    Chosen: a published module that predicts per pixel is followed by its classifier alone; levels have a projection each.
+    Chosen: where the finest stride is finer than the backbone's output stride, the final map is enlarged bilinearly (half-pixel)
+      before the context module and the heads read it.
     """
     _check_choice("representation", representation, REPRESENTATIONS)
     spec, context_spec = _choose("backbone", backbone, BACKBONES), _choose("context", context, CONTEXTS)
@@ -149,26 +159,43 @@ def build_segmenter(
     strides, upsampling = plan_strides(strides, backbone, context, options.get("output_stride"))
     map_px = crop_px * upsampling // (options.get("output_stride") or spec.output_stride)
     # "nearest" concerns HRNet's exchange units alone.
-    convention = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
-    is_alone = representation == "per_pixel"
-    classifies = context_spec.classifies and is_alone
+    rule = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
+    classifies = context_spec.classifies and representation == "per_pixel"
     sizes = num_classes, len(strides), semantic_width, key_width
-    settings = ContextSettings(*sizes, convention, map_px, kind, hierarchy, classifies)
-    head = SemanticHead(num_classes, len(strides), context_spec.is_projected or not is_alone, dtype=kind)
+    settings = ContextSettings(*sizes, rule, map_px, kind, hierarchy, classifies)
     return Segmenter(
         backbone=make_backbone(backbone, context, dtype=kind, **options),
-        context=context_spec.make(settings),
-        semantic_head=None if classifies else head,
-        unity_head=UnityHead(len(strides), unity_width, dtype=kind) if representation == "pyramid" else None,
-        auxiliary_head=AuxiliaryClassifier(num_classes, shape, kind) if context_spec.has_auxiliary else None,
-        refiner=context_spec.make_refiner(settings) if context_spec.make_refiner else None,
+        **_make_parts(context_spec, settings, representation, shape, unity_width),
         representation=representation,
         strides=refine(strides, context_spec.logits_stride if classifies else None),
+        refined_stride=context_spec.refined_stride,
         upsampling=upsampling,
         reads=context_spec.reads,
         is_decoder=context_spec.stride is not None,
         auxiliary_stage=shape.stage,
     )
+
+
+def _make_parts(
+    spec: ContextSpec, settings: ContextSettings, representation: str, auxiliary: AuxiliaryHead, unity_width: int
+) -> dict[str, Any]:
+    """Make all parts of a segmenter but the backbone, by the names of its attributes.
+
+    Chosen: a published context module that predicts per pixel is followed by its classifier alone, as published; with levels to
+      specialize, each level has a projection of its own, as with every other context.
+    """
+    num_classes, num_levels, dtype = settings.num_classes, settings.num_levels, settings.dtype
+    is_projected = spec.is_projected or representation != "per_pixel"
+    return {
+        "context": spec.make(settings),
+        "semantic_head": None
+        if settings.classifies
+        else SemanticHead(num_classes, num_levels, is_projected, dtype=dtype),
+        "unity_head": UnityHead(num_levels, unity_width, dtype=dtype) if representation == "pyramid" else None,
+        "auxiliary_head": AuxiliaryClassifier(num_classes, auxiliary, dtype) if spec.has_auxiliary else None,
+        "refiner": spec.make_refiner(settings) if spec.make_refiner else None,
+        "gate": spec.make_gate(settings) if spec.make_gate else None,
+    }
 
 
 def _check_choice(argument: str, value: str, choices: Collection[str]) -> None:

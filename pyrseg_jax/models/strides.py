@@ -28,6 +28,12 @@ def plan_strides(
       before the context module and the heads read it.
     """
     spec, context_spec = BACKBONES[backbone], CONTEXTS[context]
+    if context_spec.make_gate is not None and (output_stride or spec.output_stride) != spec.gated_stride:
+        needed = f"output_stride={spec.gated_stride}" if spec.gated_stride else "a backbone that leaves positions out"
+        raise ValueError(
+            f"context={context!r} needs {needed}: {backbone!r} with output_stride={output_stride or spec.output_stride} cannot "
+            "leave positions out between its stages"
+        )
     if context_spec.stride is None:
         output_stride = output_stride or spec.output_stride
         strides = default_strides(output_stride) if strides is None else check_strides(strides)

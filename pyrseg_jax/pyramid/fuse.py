@@ -30,7 +30,8 @@ def fuse(
     """Take, at each position, the coarsest level whose cell is predicted to be a unit-cell, or else the finest level.
 
     Args:
-      semantic_probs: L maps (N, h_l, w_l, C) of class probabilities, coarse → fine, each twice the size of the one before.
+      semantic_probs: L maps (N, h_l, w_l, C) of class probabilities, coarse → fine, each twice the size of the one before. The
+        finest one, where it was refined, may be 4, 8, … times as large.
       unity_probs: L-1 maps (N, h_l, w_l) of probabilities that a cell is a unit-cell.
       threshold: τ. A cell with at least this probability counts as a unit-cell.
 
@@ -46,9 +47,10 @@ def fuse(
     # True where no level has taken the cell so far: the product in Eq. (2), carried from level to level.
     is_open = jnp.ones(probs.shape[:-1], bool)
     for index, (finer, unity) in enumerate(zip(semantic_probs[1:], unity_probs, strict=True), 1):
-        is_open = levels.to_children(is_open & (unity < threshold))
-        probs = jnp.where(is_open[..., None], finer, levels.to_children(probs))
-        level = jnp.where(is_open, index, levels.to_children(level))
+        factor = finer.shape[1] // probs.shape[1]
+        is_open = levels.to_children(is_open & (unity < threshold), factor)
+        probs = jnp.where(is_open[..., None], finer, levels.to_children(probs, factor))
+        level = jnp.where(is_open, index, levels.to_children(level, factor))
     return Fused(probs, level)
 
 
@@ -57,10 +59,12 @@ def _check_pyramids(semantic: list[tuple], unity: list[tuple]) -> None:
         raise ValueError(f"semantic_probs have shapes {semantic}: expected at least one map (N, h, w, C)")
     n, h, w, c = semantic[0]
     expected = [(n, h << level, w << level, c) for level in range(len(semantic))]
-    if semantic != expected:
+    times = max(1, semantic[-1][1] // expected[-1][1])  # by which a refined finest level is larger
+    is_refined = len(semantic) > 1 and semantic[-1] == (n, times * expected[-1][1], times * expected[-1][2], c)
+    if semantic != expected and not (semantic[:-1] == expected[:-1] and is_refined and times & (times - 1) == 0):
         raise ValueError(
             f"semantic_probs have shapes {semantic}: each level must have twice the height and width of the one before "
-            f"it and the same N and C, that is {expected}"
+            f"it and the same N and C, that is {expected}; only the finest may be 4, 8, … times as large"
         )
     if unity != [shape[:-1] for shape in expected[:-1]]:
         raise ValueError(f"unity_probs have shapes {unity}: expected {[shape[:-1] for shape in expected[:-1]]}")

@@ -48,13 +48,21 @@ def cell_states(
             )
         is_unit = probability >= threshold
         states.append(np.where(is_done, DONE, np.where(is_unit, TAKEN, MIXED)))
-        is_done = (is_done | is_unit).repeat(2, axis=0).repeat(2, axis=1)
+        is_last = index == len(unity) - 1
+        factor = _refined(finest_shape[0], probability.shape[0]) if is_last and finest_shape is not None else 2
+        is_done = (is_done | is_unit).repeat(factor, axis=0).repeat(factor, axis=1)
     if finest_shape is not None and tuple(finest_shape) != is_done.shape:
         raise ValueError(
             f"the finest level has shape {tuple(finest_shape)}; expected {is_done.shape}, "
             "twice the size of the level before it"
         )
     return (*states, np.where(is_done, DONE, TAKEN))
+
+
+def _refined(fine: int, coarse: int) -> int:
+    """Return by which factor the finest level is larger than the level before it: 4, 8, … where it was refined, and else 2."""
+    factor = fine // coarse if coarse else 0
+    return factor if factor > 2 and factor & (factor - 1) == 0 else 2
 
 
 def cells_taken(
@@ -94,15 +102,21 @@ def check_result(result: Result) -> None:
             f"found {num_levels} semantic maps, {len(result.unity)} unity maps and {len(result.strides)} "
             "strides; expected L, L-1 and L of them with L >= 1, as the finest level has no unity map"
         )
-    if any(coarse != 2 * fine for coarse, fine in zip(result.strides, result.strides[1:])):
-        raise ValueError(f"strides are {tuple(result.strides)}; expected each to be half of the one before it")
+    *coarse, finest = result.strides
+    ratios = [2] * (num_levels - 2) + [_refined(coarse[-1], finest)] if coarse else []
+    if any(coarse != ratio * fine for coarse, fine, ratio in zip(result.strides, result.strides[1:], ratios)):
+        raise ValueError(
+            f"strides are {tuple(result.strides)}; expected each to be half of the one before it; "
+            "only the finest may be a quarter, an eighth … of it"
+        )
     if not 0 <= result.threshold <= 1:
         raise ValueError(f"threshold is {result.threshold}; expected a probability in 0..1")
     num_classes = result.label_space.num_classes
     check_labels("labels", result.labels, result.image.shape[:2], num_classes)
     rows, columns = result.semantic[0].shape
     for index, classes in enumerate(result.semantic):
-        check_labels(f"semantic[{index}]", classes, (rows << index, columns << index), num_classes)
+        times = result.strides[0] // result.strides[index]
+        check_labels(f"semantic[{index}]", classes, (rows * times, columns * times), num_classes)
     for index, probability in enumerate(result.unity):
         # False for NaN, too.
         if not np.all((probability >= 0) & (probability <= 1)):

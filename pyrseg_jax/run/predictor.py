@@ -83,7 +83,8 @@ class ModelPredictor(Predictor):
         self, model: Segmenter, variables: dict, protocol: Protocol, threshold: float, label_space: LabelSpace
     ):
         super().__init__(label_space)
-        self._variables, self._protocol, self._threshold, self._strides = variables, protocol, threshold, model.strides
+        self._variables, self._protocol, self._threshold = variables, protocol, threshold
+        self._strides = model.prediction_strides
         self._predict_views = ViewPredictor(model, protocol, threshold)
         self._predict_whole = jax.jit(functools.partial(predict, model, threshold=threshold))
 

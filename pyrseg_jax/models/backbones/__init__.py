@@ -7,19 +7,24 @@ what its spec tells the rest of the package.
 import functools
 
 from pyrseg_jax.models.backbones import hrnet, resnet
-from pyrseg_jax.models.backbones.contract import AuxiliaryHead, BackboneSpec, Features
+from pyrseg_jax.models.backbones.contract import AuxiliaryHead, BackboneSpec, Cut, Features
 from pyrseg_jax.models.weights import hrnet_layout, resnet_layout
 
-__all__ = ["BACKBONES", "AuxiliaryHead", "BackboneSpec", "Features"]
+__all__ = ["BACKBONES", "AuxiliaryHead", "BackboneSpec", "Cut", "Features"]
 
 _HRNET = functools.partial(
-    BackboneSpec, output_stride=hrnet.OUTPUT_STRIDE, first_stride=4, importers=(hrnet_layout.HRNET,)
+    BackboneSpec,
+    output_stride=hrnet.OUTPUT_STRIDE,
+    first_stride=4,
+    gated_stride=hrnet.OUTPUT_STRIDE,
+    importers=(hrnet_layout.HRNET,),
 )
 _RESNET = functools.partial(
     BackboneSpec,
     output_stride=resnet.OUTPUT_STRIDE,
     auxiliary=resnet.AUXILIARY,
     first_stride=4,
+    gated_stride=resnet.GATED_STRIDE,
     importers=resnet_layout.RESNET_IMPORTERS,
 )
 

@@ -4,9 +4,26 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from pyrseg_jax.models.weights.importer import Importer
+
+
+class Cut(NamedTuple):
+    """The decision of a gate after a part of a backbone.
+
+    A backbone that takes a gate is called as `module(images, train, gate)`. It calls `gate(index, x, is_open, train)` after parts
+    that it chooses, where the index counts from 1, x is the map (N, h, w, channels) so far, and `is_open` is that of the cut before
+    (None at the first). The parts after a cut compute only the open positions: all other values are 0, before and after each layer,
+    and batch statistics are those of the open positions.
+
+    Attributes:
+      logits: (N, h, w, C) class logits, float32.
+      is_open: (N, h, w) the positions that later parts compute, a subset of those of the cut before.
+    """
+
+    logits: Float[Array, "n h w c"]
+    is_open: Bool[Array, "n h w"]
 
 
 class Features(NamedTuple):
@@ -18,12 +35,18 @@ class Features(NamedTuple):
       stem: (N, H/2, W/2, channels), the map before the first stage that has stride 2; None where a backbone has no such map.
       blocks: for each stage, the map after each of its blocks, of which the last is the stage; empty where stages are not rows of
         blocks.
+      cuts: the decisions of the gate that the backbone was called with, in order, all of the final map's size; empty without one.
     """
 
     stages: tuple[Float[Array, "n _ _ _"], ...]
     final: Float[Array, "n h w d"]
     stem: Float[Array, "n _ _ _"] | None = None
     blocks: tuple[tuple[Float[Array, "n _ _ _"], ...], ...] = ()
+    cuts: tuple[Cut, ...] = ()
+
+
+# (index, map, open positions or None for all, train) → `Cut`.
+Gate = Callable[[int, Float[Array, "n h w c"], Bool[Array, "n h w"] | None, bool], Cut]
 
 
 class AuxiliaryHead(NamedTuple):
@@ -53,6 +76,7 @@ class BackboneSpec(NamedTuple):
       output_stride: the stride of `Features.final`, in pixels, unless `make` is given another.
       auxiliary: the auxiliary classifier beside context modules that have one.
       first_stride: the stride of `Features.stages[0]` in pixels; None where the stages fit no decoder.
+      gated_stride: the output stride at which the module takes a gate, see `Cut`; None: it takes none.
       importers: layouts of published weight files that fit, in order of preference; see `models.weights`.
       meaning: a description in one line, for help texts.
     """
@@ -61,5 +85,6 @@ class BackboneSpec(NamedTuple):
     output_stride: int
     auxiliary: AuxiliaryHead = AuxiliaryHead()
     first_stride: int | None = None
+    gated_stride: int | None = None
     importers: tuple[Importer, ...] = ()
     meaning: str = ""

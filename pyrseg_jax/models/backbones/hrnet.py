@@ -10,17 +10,19 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from pyrseg_jax.models.backbones.contract import Features
+from pyrseg_jax.models.backbones.contract import Cut, Features, Gate
 from pyrseg_jax.models.blocks import apply_blocks
-from pyrseg_jax.models.layers import BasicBlock, Bottleneck, ConvNormAct
+from pyrseg_jax.models.layers import BasicBlock, Bottleneck, ConvNormAct, Mask
 from pyrseg_jax.models.resample import resize
 from pyrseg_jax.models.xla_cpu import add_relu
 
 OUTPUT_STRIDE = 4
 
 Branches = tuple[Float[Array, "n _ _ _"], ...]
+# Positions that each branch computes, for all four branches; None: all positions.
+Masks = tuple[Bool[Array, "n _ _"], ...] | None
 
 
 class HRModule(nn.Module):
@@ -39,28 +41,31 @@ class HRModule(nn.Module):
     remat: str = "off"
 
     @nn.compact
-    def __call__(self, branches: Branches, train: bool) -> Branches:
+    def __call__(self, branches: Branches, train: bool, masks: Masks = None) -> Branches:
         refined = []
         for i, x in enumerate(branches):
             block = functools.partial(BasicBlock, self.widths[i], dtype=self.dtype)
             names = [f"branch_{i}_block_{k}" for k in range(self.num_blocks)]
-            refined.append(apply_blocks(self, block, names, x, train, self.remat))
+            refined.append(apply_blocks(self, block, names, x, train, self.remat, _mask(masks, i)))
         sums = []
         for target, same in enumerate(refined):
             size = same.shape[1:3]
-            *terms, last = (self._bring(x, source, target, size, train) for source, x in enumerate(refined))
+            *terms, last = (self._bring(x, source, target, size, train, masks) for source, x in enumerate(refined))
             sums.append(add_relu(sum(terms), last))
         return tuple(sums)
 
-    def _bring(self, x, source: int, target: int, size: tuple[int, int], train: bool):
+    def _bring(self, x, source: int, target: int, size: tuple[int, int], train: bool, masks: Masks):
         layer = functools.partial(ConvNormAct, dtype=self.dtype)
         name = f"fuse_{target}_{source}"
         if source > target:
-            return resize(layer(self.widths[target], is_active=False, name=name)(x, train), size, self.resize)
+            x = layer(self.widths[target], is_active=False, name=name)(x, train, _mask(masks, source))
+            return _leave_out(resize(x, size, self.resize), _mask(masks, target))
         for k in range(target - source):
             is_last = k == target - source - 1
             width = self.widths[target] if is_last else self.widths[source]
-            x = layer(width, kernel=3, stride=2, is_active=not is_last, name=f"{name}_{k}")(x, train)
+            x = layer(width, kernel=3, stride=2, is_active=not is_last, name=f"{name}_{k}")(
+                x, train, _mask(masks, source + k + 1)
+            )
         return x
 
 
@@ -75,19 +80,20 @@ class Stage(nn.Module):
     remat: str = "off"
 
     @nn.compact
-    def __call__(self, branches: Branches, train: bool) -> Branches:
+    def __call__(self, branches: Branches, train: bool, masks: Masks = None) -> Branches:
         module = functools.partial(HRModule, self.widths, self.num_blocks, self.resize, self.dtype, remat=self.remat)
         # "full" recomputes one block at a time. Recomputing a whole exchange unit would need more memory than it saves.
         remat = "off" if self.remat == "full" else self.remat
         names = [f"module_{m}" for m in range(self.num_modules)]
-        return apply_blocks(self, module, names, branches, train, remat)
+        return apply_blocks(self, module, names, branches, train, remat, masks)
 
 
 class HRNet(nn.Module):
     """HRNetV2 as a feature extractor: images (N, H, W, 3) → `Features`.
 
     The stages are the four branches of the last stage, at strides 4, 8, 16 and 32, with 1, 2, 4 and 8 · width channels. The final
-    map (N, H/4, W/4, 15·width) joins them, upsampled to stride 4. The stem's map is that of its first convolution.
+    map (N, H/4, W/4, 15·width) joins them, upsampled to stride 4. The stem's map is that of its first convolution. A
+    gate cuts after stages 2 and 3, where it reads their joined branches, see `contract.Cut`.
 
     Attributes:
       width: channels of the finest branch.
@@ -110,7 +116,7 @@ class HRNet(nn.Module):
     remat: str = "off"
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Features:
+    def __call__(self, images: Float[Array, "n h w 3"], train: bool = False, gate: Gate | None = None) -> Features:
         layer = functools.partial(ConvNormAct, kernel=3, dtype=self.dtype)
         x = images.astype(self.dtype)
         stem = layer(self.stem_width, stride=2, name="stem1")(x, train)
@@ -126,13 +132,21 @@ class HRNet(nn.Module):
             layer(widths[0], name="transition1_0")(x, train),
             layer(widths[1], stride=2, name="transition1_1")(x, train),
         )
+        cuts: list[Cut] = []
+        masks = None
         for stage, num_modules in enumerate(self.num_modules, 2):
             if stage > 2:  # stage s has s branches: the new one starts from the coarsest so far
-                new = layer(widths[stage - 1], stride=2, name=f"transition{stage - 1}_{stage - 1}")(branches[-1], train)
+                new = layer(widths[stage - 1], stride=2, name=f"transition{stage - 1}_{stage - 1}")(
+                    branches[-1], train, _mask(masks, stage - 1)
+                )
                 branches = (*branches, new)
             run = functools.partial(Stage, widths[:stage], num_modules, self.num_blocks, self.resize, self.dtype)
-            branches = run(self.remat, name=f"stage{stage}")(branches, train)
-        return Features(branches, self._join(branches), stem)
+            branches = run(self.remat, name=f"stage{stage}")(branches, train, masks)
+            if gate is not None and stage < 4:
+                cuts.append(gate(len(cuts) + 1, self._join(branches), cuts[-1].is_open if cuts else None, train))
+                masks = _masks_of_branches(cuts[-1].is_open)
+                branches = tuple(_leave_out(x, mask) for x, mask in zip(branches, masks, strict=False))
+        return Features(branches, self._join(branches), stem, cuts=tuple(cuts))
 
     def _join(self, branches: Branches) -> Float[Array, "n h w d"]:
         """Bring the branches to the size of the finest one, and concatenate their channels."""
@@ -140,6 +154,24 @@ class HRNet(nn.Module):
         # The published networks upsample bilinearly here even when they use "nearest" inside their exchange units.
         convention = "half_pixel" if self.resize == "nearest" else self.resize
         return jnp.concatenate([resize(x, size, convention) for x in branches], axis=-1)
+
+
+def _mask(masks: Masks, branch: int) -> Mask:
+    return None if masks is None else masks[branch]
+
+
+def _leave_out(x: Float[Array, "n h w c"], mask: Mask) -> Float[Array, "n h w c"]:
+    return x if mask is None else jnp.where(mask[..., None], x, 0)
+
+
+def _masks_of_branches(is_open: Bool[Array, "n h w"]) -> tuple[Bool[Array, "n _ _"], ...]:
+    """Return the positions that each branch computes: those that cover an open position of the finest branch."""
+    masks = [is_open]
+    for _ in range(3):
+        n, height, width = masks[-1].shape
+        whole = jnp.pad(masks[-1], ((0, 0), (0, height % 2), (0, width % 2)))
+        masks.append(whole.reshape(n, -(-height // 2), 2, -(-width // 2), 2).any((2, 4)))
+    return tuple(masks)
 
 
 hrnet_w18 = functools.partial(HRNet, width=18)

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.backbones.contract import AuxiliaryHead, Features
+from pyrseg_jax.models.backbones.contract import AuxiliaryHead, Cut, Features, Gate
 from pyrseg_jax.models.blocks import apply_each_block
-from pyrseg_jax.models.layers import Bottleneck, ConvNormAct
+from pyrseg_jax.models.layers import Bottleneck, ConvNormAct, Mask
 
 OUTPUT_STRIDES = (8, 16, 32)
 OUTPUT_STRIDE = 8
@@ -39,6 +39,10 @@ _STAGES = {
     16: ((1, 1), (2, 1), (2, 1), (1, 2)),
     8: ((1, 1), (2, 1), (1, 2), (1, 4)),
 }
+
+
+# With a gate, cuts follow stage 2 and half of stage 3. At this output stride, all of them have the stride of C3.
+GATED_STRIDE = 8
 
 
 class StagePlan(NamedTuple):
@@ -83,12 +87,22 @@ def plan_stages(
     return tuple(plans)
 
 
+def _parts(stage: int, num_blocks: int) -> tuple[slice, ...]:
+    """Return the parts of a stage between which a gate decides. After a part with an end, there is a cut."""
+    if stage == 2:
+        return (slice(0, num_blocks),)
+    half = max(1, num_blocks // 2)
+    return (slice(0, half), slice(half, None)) if stage == 3 and half < num_blocks else (slice(None),)
+
+
 class ResNet(nn.Module):
     """A ResNet of bottleneck blocks as a feature extractor: images (N, H, W, 3) → `Features`.
 
     The stages are C2 … C5, the outputs of the four stages, with 4, 8, 16 and 32 · width channels. Their strides are 4, 8, 16 and
     32, but none is larger than the output stride. The final map is C5. The stem's map has width or, with the stem "deep", 2 · width
     channels.
+
+    A gate cuts after stage 2 and after half of stage 3, see `contract.Cut`; the output stride is then 8.
 
     Stride and dilation are those of a block's 3×3 convolution, as in PyTorch's ResNets.
 
@@ -121,16 +135,24 @@ class ResNet(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Features:
+    def __call__(self, images: Float[Array, "n h w 3"], train: bool = False, gate: Gate | None = None) -> Features:
         stem = self._stem(images.astype(self.dtype), train)
         # The maximum over 3×3 positions. The padding never wins: it is minus infinity.
         x = nn.max_pool(stem, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]  # declared as str
-        rows = []
+        rows: list[tuple[Array, ...]] = []
+        cuts: list[Cut] = []
         plans = plan_stages(self.num_blocks, self.output_stride, self.dilation, self.multi_grid)
         for stage, plan in enumerate(plans, 1):
-            rows.append(self._stage(stage, plan, x, train))
-            x = rows[-1][-1]
-        return Features(tuple(row[-1] for row in rows), x, stem, tuple(rows))
+            row: list[Array] = []
+            for part in _parts(stage, len(plan.dilations)) if gate is not None else (slice(None),):
+                mask = cuts[-1].is_open if cuts else None
+                row += self._blocks(stage, plan, part, x, train, mask)
+                x = row[-1]
+                if gate is not None and part.stop is not None:
+                    cuts.append(gate(len(cuts) + 1, x, mask, train))
+                    x = jnp.where(cuts[-1].is_open[..., None], x, 0)
+            rows.append(tuple(row))
+        return Features(tuple(row[-1] for row in rows), x, stem, tuple(rows), tuple(cuts))
 
     def _stem(self, x: Array, train: bool) -> Array:
         multiples = _STEM_WIDTHS[self.stem]
@@ -142,21 +164,23 @@ class ResNet(nn.Module):
             x = layer(x, train)
         return x
 
-    def _stage(self, stage: int, plan: StagePlan, x: Array, train: bool) -> tuple[Array, ...]:
-        """Return the map after each block of a stage.
+    def _blocks(self, stage: int, plan: StagePlan, part: slice, x: Array, train: bool, mask: Mask) -> list[Array]:
+        """Return the map after each block of a part of a stage.
 
         Blocks after the first run in groups of equal dilation, so that each is traced once.
         """
         width = self.width << (stage - 1)
         names = [f"layer{stage}_block_{k}" for k in range(len(plan.dilations))]
         block = functools.partial(Bottleneck, width, dtype=self.dtype)
-        # The first block stands alone: its input has another number of channels.
-        row = [block(stride=plan.stride, dilation=plan.dilations[0], name=names[0])(x, train)]
-        others = zip(plan.dilations[1:], names[1:], strict=True)
-        for dilation, group in itertools.groupby(others, key=lambda pair: pair[0]):
+        row, blocks = [], list(zip(plan.dilations, names, strict=True))[part]
+        if blocks[0][1] == names[0]:  # the first block stands alone: its input has another number of channels
+            x = block(stride=plan.stride, dilation=plan.dilations[0], name=names[0])(x, train, mask)
+            row, blocks = [x], blocks[1:]
+        for dilation, group in itertools.groupby(blocks, key=lambda pair: pair[0]):
             make = functools.partial(block, dilation=dilation)
-            row += apply_each_block(self, make, [name for _, name in group], row[-1], train, self.remat)
-        return tuple(row)
+            row += apply_each_block(self, make, [name for _, name in group], x, train, self.remat, mask)
+            x = row[-1]
+        return row
 
 
 resnet50 = functools.partial(ResNet, num_blocks=(3, 4, 6, 3))

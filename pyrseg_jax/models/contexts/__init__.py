@@ -35,8 +35,10 @@ from pyrseg_jax.models.contexts.encnet import PRESENCE_WEIGHT, EncNet
 from pyrseg_jax.models.contexts.encoding import presence_loss
 from pyrseg_jax.models.contexts.fcn import FCN
 from pyrseg_jax.models.contexts.fcn_short import ShortFCN
+from pyrseg_jax.models.contexts.layer_cascade import LOSSES, CascadeGate, CascadeMerge, LayerCascade
 from pyrseg_jax.models.contexts.non_local import NonLocal
 from pyrseg_jax.models.contexts.ocr import OCR, openseg_auxiliary
+from pyrseg_jax.models.contexts.pointrend import LOSSES, READS, STRIDE, PointRefiner, PointRend
 from pyrseg_jax.models.contexts.psanet import PSANet, mmseg_window_of, window_of
 from pyrseg_jax.models.contexts.pspnet import PSPNet
 from pyrseg_jax.models.contexts.qgn import QGN
@@ -175,6 +177,14 @@ CONTEXTS: dict[str, ContextSpec] = {
         is_projected=False,
         meaning="one convolution (Long et al. 2015, as in PyTorch-Encoding)",
     ),
+    "layer_cascade": ContextSpec(
+        make_pooled(lambda s: LayerCascade(s.width, s.dtype)),
+        is_projected=False,
+        make_refiner=lambda s: CascadeMerge(),
+        make_gate=lambda s: CascadeGate(s.num_classes, s.key_width, dtype=s.dtype),
+        losses=STAGE_LOSSES,
+        meaning="LC-style cascade, which answers easy positions early (after Li et al. 2017)",
+    ),
     "nonlocal": ContextSpec(
         make_pooled(lambda s: NonLocal(s.width, s.key_width, s.dtype)),
         has_auxiliary=True,
@@ -195,6 +205,16 @@ CONTEXTS: dict[str, ContextSpec] = {
         is_projected=False,
         has_resize=True,
         meaning="the same with the auxiliary classifier of openseg's release, a 3×3 convolution",
+    ),
+    "pointrend": ContextSpec(
+        make_pooled(lambda s: PointRend(s.width // 2, s.width // 4, s.dtype)),
+        reads=READS,
+        stride=STRIDE,
+        is_projected=False,
+        make_refiner=lambda s: PointRefiner(s.num_classes, s.width // 2, dtype=s.dtype),
+        refined_stride=1,
+        losses=POINT_LOSSES,
+        meaning="a feature pyramid, refined to single pixels at uncertain points (Kirillov et al. 2020)",
     ),
     "psanet": ContextSpec(
         make_pooled(lambda s: PSANet(s.width, window_of(s.map_px), s.resize, dtype=s.dtype)),

@@ -92,7 +92,8 @@ class Refined(NamedTuple):
     """The result of a refiner.
 
     Attributes:
-      logits: class logits (N, h', w', C) that replace those of the finest level. In training they have its size.
+      logits: class logits (N, h', w', C) that replace those of the finest level. In training they have its size, and else that of
+        the spec's `refined_stride`.
       outputs: more outputs for the module's extra losses, by name.
     """
 
@@ -126,6 +127,10 @@ class ContextSpec(NamedTuple):
       has_resize: whether it enlarges maps by the setting `resize`.
       make_refiner: settings → a module that improves the logits of the finest level, called as `refiner(features, context output,
         logits, train)` → `Refined`; None: there is none.
+      refined_stride: stride in pixels of the refiner's logits outside of training, a half, a quarter … of that of the finest level;
+        None: that of the finest level.
+      make_gate: settings → a module that decides after some of the backbone's stages which positions the later ones leave out, see
+        `backbones.contract.Cut`; None: all positions pass through the whole backbone. It needs a backbone that takes a gate.
       losses: its extra losses by name.
       reads_hierarchy: whether it is built for the hierarchy of the classes, and so for one data set.
       has_state: whether it keeps state beside its parameters and its running batch statistics.
@@ -145,6 +150,8 @@ class ContextSpec(NamedTuple):
     logits_stride: int | None = None
     has_resize: bool = False
     make_refiner: Make | None = None
+    refined_stride: int | None = None
+    make_gate: Make | None = None
     losses: Mapping[str, ContextLoss] = MappingProxyType({})
     reads_hierarchy: bool = False
     has_state: bool = False

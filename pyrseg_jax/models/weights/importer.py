@@ -201,8 +201,8 @@ def to_ours(path: Path, array: np.ndarray) -> np.ndarray:
             f"the weights of {'/'.join(path[1:])} are not finite or a variance is negative: the file is damaged; download it "
             "again"
         )
-    # PyTorch's axes are (out, in, rows, columns), and (out, in) without a kernel.
-    axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim)
+    # PyTorch's axes are (out, in, rows, columns), (out, in, positions) along a line, and (out, in) without a kernel.
+    axes = {4: (2, 3, 1, 0), 3: (2, 1, 0), 2: (1, 0)}.get(array.ndim)
     return array.transpose(axes) if path[-1] == "kernel" and axes else array
 
 
@@ -295,7 +295,8 @@ def _take_head(head: Head, state: State, flat: Mapping[Path, Any]) -> tuple[dict
             continue
         used |= {name, bias_name}
         array, shape = to_ours(path, state[name]), flat[path].shape
-        if name in head.arrays.values() and np.squeeze(array).shape == tuple(n for n in shape if n != 1):
+        is_free = name in head.arrays.values() or (path[-1] == "kernel" and array.ndim < len(shape))
+        if is_free and np.squeeze(array).shape == tuple(n for n in shape if n != 1):
             array = array.reshape(shape)
         if array.shape != shape:
             left.append(f"{name} for {array.shape[-1]} classes" if "classify" in path[-2] else f"{name} {array.shape}")

@@ -18,6 +18,7 @@ from pyrseg_jax.models.weights.encoding import PYTORCH_ENCODING
 from pyrseg_jax.models.weights.importer import KINDS, Head, Importer, Path
 from pyrseg_jax.models.weights.mmseg_attention import MMSEG_ATTENTION
 from pyrseg_jax.models.weights.mmseg_encoding import MMSEG_ENCODING
+from pyrseg_jax.models.weights.mmseg_points import MMSEG_POINTS
 from pyrseg_jax.models.weights.mmseg_pooling import MMSEG_POOLING
 from pyrseg_jax.models.weights.openseg import OPENSEG
 from pyrseg_jax.models.weights.qgn import QGN
@@ -96,7 +97,7 @@ RESNET_IMPORTERS = (
     _layout(
         "ResNet (open-mmlab)",
         (("stem.0", "stem.1"), ("stem.3", "stem.4"), ("stem.6", "stem.7")),
-        heads=(*MMSEG_ATTENTION, *MMSEG_POOLING, *MMSEG_ENCODING),
+        heads=(*MMSEG_ATTENTION, *MMSEG_POOLING, *MMSEG_ENCODING, *MMSEG_POINTS),
     ),
     _layout(
         "ResNet (semseg)",
