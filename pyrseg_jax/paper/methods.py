@@ -21,6 +21,9 @@ class Method:
       context: key of `CONTEXTS`.
       release: key of `releases.RELEASES`, whose recipe it follows on ResNets; None: the recipe of the config.
       on_resnet: keys that it needs on a ResNet in every recipe.
+      has_resize: whether its module enlarges maps by `config.model.resize`, which a ResNet otherwise does not take.
+      of_release: the context module that the release's weights on ResNets fit; None: `context`.
+      of_mmsegmentation: the context module that mmsegmentation's weights fit; None: `context`.
       weights: publishers whose weight files fit the whole network with one class per pixel, by backbone family.
       elsewhere: a published number for comparison where Table 1 has none.
     """
@@ -29,6 +32,9 @@ class Method:
     context: str
     release: str | None = "mmsegmentation"
     on_resnet: Mapping[str, Any] = dataclasses.field(default_factory=lambda: _DILATED)
+    has_resize: bool = False
+    of_release: str | None = None
+    of_mmsegmentation: str | None = None
     weights: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     elsewhere: str = ""
 
@@ -37,7 +43,7 @@ class Method:
         return [row for row in TABLE_1 if row.method == word]
 
 
-_MM, _OFFICIAL = "mmsegmentation", "the official release"
+_MM, _OFFICIAL = "mmsegmentation", "official"
 
 
 def _weights(resnet: tuple[str, ...] = (), hrnet: tuple[str, ...] = ()) -> Mapping[str, tuple[str, ...]]:
@@ -49,24 +55,35 @@ def _mmsegmentation(one_view: float, several: float) -> str:
     return f"mmsegmentation, ADE20K: {one_view:.2f}, {several:.2f} with {SEVERAL}"
 
 
-# In the order of publication as far as we know it; the paper's own method comes first.
+# The paper's own method and the baseline come first, then the others in about the order of their publication.
 METHODS = {
     "ours": Method("the paper's method: coarse-to-fine module and pyramid", "coarse_to_fine", None),
-    "hrnet": Method("the HRNet baseline", "none", None, {}, _weights((), (_OFFICIAL,))),
+    "hrnet": Method("the HRNet baseline", "none", None, {}, weights=_weights((), (_OFFICIAL,))),
     "fcn": Method("FCN (Long et al. 2015)", "fcn", weights=_weights((_MM,)), elsewhere=_mmsegmentation(39.91, 41.40)),
+    "fcn_short": Method("FCN with one convolution", "fcn_short", "encoding", weights=_weights(("PyTorch-Encoding",))),
     "pspnet": Method(
         "PSPNet (Zhao et al. 2017)",
         "pspnet",
         "semseg",
+        has_resize=True,
         weights=_weights((_MM, "semseg")),
         elsewhere="semseg, ADE20K: 43.10, 44.15 with several scales",
     ),
     "layer_cascade": Method("Layer-Cascade-style (after Li et al. 2017)", "layer_cascade"),
-    "upernet": Method("UperNet (Xiao et al. 2018), 256 channels", "upernet", "csail", _STRIDE_32, _weights(("CSAIL",))),
+    "upernet": Method(
+        "UperNet (Xiao et al. 2018)",
+        "upernet",
+        "csail",
+        _STRIDE_32,
+        has_resize=True,
+        of_mmsegmentation="upernet_512",
+        weights=_weights((_MM, "CSAIL")),
+    ),
     "upernet_512": Method(
-        "UperNet, 512 channels",
+        "UperNet of twice the width",
         "upernet_512",
         on_resnet=_STRIDE_32,
+        has_resize=True,
         weights=_weights((_MM,)),
         elsewhere=_mmsegmentation(43.82, 44.85),
     ),
@@ -74,6 +91,7 @@ METHODS = {
         "DeepLabV3+ (Chen et al. 2018)",
         "deeplabv3plus",
         on_resnet={},
+        has_resize=True,
         weights=_weights((_MM,)),
         elsewhere=_mmsegmentation(45.47, 46.35),
     ),
@@ -84,12 +102,13 @@ METHODS = {
         elsewhere=_mmsegmentation(44.63, 45.79),
     ),
     "encnet": Method("EncNet (Zhang et al. 2018)", "encnet", "encoding", weights=_weights((_MM, "PyTorch-Encoding"))),
-    "psanet": Method("PSANet (Zhao et al. 2018)", "psanet", "semseg", weights=_weights(("semseg",))),
-    "psanet_mmseg": Method(
-        "PSANet as in mmsegmentation",
-        "psanet_mmseg",
-        weights=_weights((_MM,)),
-        elsewhere=_mmsegmentation(43.74, 45.38),
+    "psanet": Method(
+        "PSANet (Zhao et al. 2018)",
+        "psanet",
+        "semseg",
+        has_resize=True,
+        of_mmsegmentation="psanet_mmseg",
+        weights=_weights((_MM, "semseg")),
     ),
     "dsspn": Method("DSSPN-style (after Liang et al. 2018)", "dsspn"),
     "sgr": Method("SGR-style (after Liang et al. 2018)", "sgr"),
@@ -97,19 +116,31 @@ METHODS = {
     "cfnet": Method("CFNet (Zhang et al. 2019)", "cfnet", "encoding", weights=_weights(("PyTorch-Encoding",))),
     "apcnet": Method("APCNet (He et al. 2019)", "apcnet", weights=_weights((_MM,))),
     "svcnet": Method("SVCNet-style (after Ding et al. 2019)", "svcnet", on_resnet=_STRIDE_32),
-    "emanet": Method("EMANet (Li et al. 2019)", "emanet", "emanet", weights=_weights(("EMANet",))),
-    "emanet_mmseg": Method("EMANet as in mmsegmentation", "emanet_mmseg", weights=_weights((_MM,))),
-    "ccnet": Method("CCNet (Huang et al. 2019)", "ccnet", weights=_weights((_MM,))),
-    "anl": Method("ANL (Zhu et al. 2019), for one map", "anl"),
-    "ann": Method("ANL (Zhu et al. 2019), as published on ResNets", "ann", weights=_weights((_MM,))),
-    "acnet": Method("ACNet-style (after Fu et al. 2019)", "acnet", on_resnet={"model.output_stride": 16}),
+    "emanet": Method(
+        "EMANet (Li et al. 2019)",
+        "emanet",
+        "emanet",
+        of_mmsegmentation="emanet_mmseg",
+        weights=_weights((_MM, "EMANet")),
+    ),
+    "ccnet": Method("CCNet (Huang et al. 2019)", "ccnet", weights=_weights((_MM, "CCNet"))),
+    "anl": Method("ANL (Zhu et al. 2019) on one map", "anl"),
+    "ann": Method("ANL (Zhu et al. 2019) as on ResNets", "ann", weights=_weights((_MM,))),
+    "acnet": Method(
+        "ACNet-style (after Fu et al. 2019)", "acnet", on_resnet={"model.output_stride": 16}, has_resize=True
+    ),
     "acfnet": Method("ACFNet (Zhang et al. 2019)", "acfnet"),
     "ocr": Method(
-        "OCR (Yuan et al. 2020)", "ocr", "openseg", weights=_weights((_MM, "openseg"), (_OFFICIAL, "openseg", _MM))
+        "OCR (Yuan et al. 2020)",
+        "ocr",
+        "openseg",
+        has_resize=True,
+        of_release="ocr_openseg",
+        weights=_weights((_MM, "openseg"), (_OFFICIAL, "openseg", _MM)),
     ),
     "cpnet": Method("CPNet (Yu et al. 2020)", "cpnet"),
-    "qgn": Method("QGN (Chitta et al. 2020)", "qgn", "qgn", _STRIDE_32, _weights(("QGN",))),
-    "qgn_sparse": Method("QGN that skips the work below uniform cells", "qgn_sparse", "qgn", _STRIDE_32),
+    "qgn": Method("QGN (Chitta et al. 2020)", "qgn", "qgn", _STRIDE_32, weights=_weights(("QGN",))),
+    "qgn_sparse": Method("QGN that skips work below uniform cells", "qgn_sparse", "qgn", _STRIDE_32),
     "pointrend": Method(
         "PointRend (Kirillov et al. 2020)",
         "pointrend",

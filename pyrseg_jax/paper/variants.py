@@ -36,7 +36,7 @@ def _describe(word: str, method: Method) -> str:
 
 
 METHODS = Words(
-    "methods, with the mIoU of Table 1 in percent on ADE20K / COCO-Stuff 10K; where no scales are named, the protocol is not stated",
+    "methods, with the mIoU of Table 1 in percent on ADE20K / COCO-Stuff 10K; without a protocol, none is stated",
     {word: _describe(word, method) for word, method in METHOD_TABLE.items()},
 )
 BACKBONES = Words(
@@ -63,13 +63,14 @@ RECIPE_KEYS = (
     "model.backbone",
     "model.strides",
     "model.output_stride",
+    "training.warmup_steps",
     "training.ohem_threshold",
     "training.ohem_min_kept",
     *sorted(
         {
             key
             for release in RELEASES.values()
-            for keys in (release.network, release.training, *release.by_data.values(), {"training.warmup_steps": 0})
+            for keys in (release.network, release.training, *release.by_data.values())
             for key in keys
         }
     ),
@@ -156,19 +157,32 @@ def choose_method(config: Any, words: set[str]) -> None:
     Source: Sec. 4: "Online hard pixel mining is also employed for the two baselines"; `paper/releases.py`.
     """
     choose_network(config, words)
-    word = next(iter(words & METHODS.keys()), "ours")
-    method = METHOD_TABLE[word]
-    release = RELEASES.get("mmsegmentation" if "mmsegmentation" in words else method.release or "")
+    method = METHOD_TABLE[next(iter(words & METHODS.keys()), "ours")]
+    is_standard = "mmsegmentation" in words
+    if is_standard:
+        config.model.context = method.of_mmsegmentation or method.context
     for backbone in words & BACKBONES.keys():
         config.model.backbone = backbone
-        _set_all(config, RELEASES["mmsegmentation"].network if release is None else release.network)
-        _set_all(config, {} if release is None else release.keys_for(config.data.name))
-        _set_all(config, method.on_resnet)
+        _choose_release(config, method, is_standard)
         return
-    if "mmsegmentation" in words:
+    if is_standard:
         _set_all(config, RELEASES["mmsegmentation"].keys_for(config.data.name))
     elif config.model.representation == "per_pixel":
         config.training.ohem_threshold, config.training.ohem_min_kept = OHEM_THRESHOLD, OHEM_MIN_KEPT
+
+
+def _choose_release(config: Any, method: Method, is_standard: bool) -> None:
+    """Set a ResNet and the recipe to those of a method's release.
+
+    Chosen: a method without a release, the paper's own, keeps the recipe of the config, on mmsegmentation's ResNet.
+    """
+    if not is_standard and method.of_release:
+        config.model.context = method.of_release
+    release = RELEASES.get("mmsegmentation" if is_standard else method.release or "")
+    network = RELEASES["mmsegmentation"].network if release is None else release.network
+    _set_all(config, {key: value for key, value in network.items() if key != "model.resize" or method.has_resize})
+    _set_all(config, {} if release is None else release.keys_for(config.data.name))
+    _set_all(config, method.on_resnet)
 
 
 def _set_all(config: Any, keys: Mapping[str, Any]) -> None:
