@@ -7,15 +7,13 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from pyrseg_jax.models.backbones import Features
-from pyrseg_jax.models.contexts import CONTEXTS
-from pyrseg_jax.models.contexts.anl import ANL
-from pyrseg_jax.models.contexts.ccnet import CCNet, CrissCrossAttention
-from pyrseg_jax.models.contexts.ocr import OCR
+from pyrseg_jax.models.contexts import CONTEXTS, ContextSettings
+from pyrseg_jax.models.contexts.ccnet import CrissCrossAttention
 from pyrseg_jax.models.initial import abstract_variables, initial_variables
 from pyrseg_jax.models.segmenter import REPRESENTATIONS, build_segmenter
 
 WIDTH, KEY_WIDTH, CLASSES = 8, 4, 3
-PUBLISHED = {"anl": ANL, "ccnet": CCNet, "ocr": OCR}
+PUBLISHED = {name: CONTEXTS[name].make for name in ("anl", "ccnet", "ocr")}
 
 
 def draw_variables(module, rng, *inputs):
@@ -113,7 +111,7 @@ def ccnet(twin, features, _):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_module_equals_its_formula(rng, name):
-    module = PUBLISHED[name](WIDTH, KEY_WIDTH)
+    module = PUBLISHED[name](ContextSettings(CLASSES, 1, WIDTH, KEY_WIDTH)).context
     features, auxiliary = (rng.normal(size=(1, 5, 7, c)).astype(np.float32) for c in (6, CLASSES))
     inputs = (Features((), jnp.asarray(features)), jnp.asarray(auxiliary), False)
     variables = positive_variances(draw_variables(module, rng, *inputs))
@@ -131,7 +129,7 @@ def test_criss_cross_attention_starts_as_the_identity(rng):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_dropout_leaves_out_whole_channels_in_training_only(rng, name):
-    module = PUBLISHED[name](40, KEY_WIDTH)
+    module = PUBLISHED[name](ContextSettings(CLASSES, 1, 40, KEY_WIDTH)).context
     features, auxiliary = (jnp.asarray(rng.normal(size=(8, 4, 4, c)), jnp.float32) for c in (6, CLASSES))
     features = Features((), features)
     variables = module.init(jax.random.key(0), features, auxiliary, False)

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import flax.linen as nn
@@ -11,6 +10,7 @@ from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones import BACKBONES, Features
 from pyrseg_jax.models.contexts import CONTEXTS, ContextOutput, ContextSettings
+from pyrseg_jax.models.contexts.contract import NO_OUTPUTS, Outputs
 from pyrseg_jax.models.heads import AuxiliaryClassifier, SemanticHead, UnityHead
 from pyrseg_jax.models.resample import resize
 from pyrseg_jax.models.strides import plan_strides
@@ -39,7 +39,7 @@ class Pyramids(NamedTuple):
     semantic: tuple[Float[Array, "n _ _ c"], ...]
     unity: tuple[Float[Array, "n _ _"], ...]
     auxiliary: Float[Array, "n h w c"] | None = None
-    outputs: Mapping[str, Any] = MappingProxyType({})
+    outputs: Outputs = NO_OUTPUTS
 
 
 class Segmenter(nn.Module):
@@ -131,8 +131,7 @@ def build_segmenter(
       semantic_width: D_s, channels inside the context module and of its output.
       key_width: channels of queries and keys in its attention.
       unity_width: D_u, channels inside the unity head.
-      dtype: number format of the computation, a key of `DTYPES`. Parameters, batch statistics, softmax and loss are always
-        float32.
+      dtype: number format of the computation, a key of `DTYPES`. Parameters, batch statistics and loss are always float32.
       crop_px: side of the training images in pixels, for context modules whose parameters depend on it.
       options: `resize` (upsampling convention of backbone and context, see `resample.resize`) and options of the backbone:
         `remat` (what the backward pass recomputes, see `blocks.REMATS`), `output_stride`, and others that its class has. None is
@@ -141,34 +140,23 @@ def build_segmenter(
     Raises:
       ValueError: naming the argument, if its value is not one of these, or if the strides do not fit the backbone.
 
-    Chosen: a published context module that predicts per pixel is followed by its classifier alone, as published; with levels to
-      specialize, each level has a projection of its own, as with every other context.
-    Chosen: where the finest stride is finer than the backbone's output stride, the final map is enlarged bilinearly (half-pixel)
-      before the context module and the heads read it.
+    Chosen: a published module that predicts per pixel is followed by its classifier alone; levels have a projection each.
     """
     _check_choice("representation", representation, REPRESENTATIONS)
     spec, context_spec = _choose("backbone", backbone, BACKBONES), _choose("context", context, CONTEXTS)
     kind = _choose("dtype", dtype, DTYPES)
     strides, upsampling = plan_strides(strides, backbone, context, options.get("output_stride"))
-    output_stride = options.get("output_stride") or spec.output_stride
-    num_levels = len(strides)
-    settings = ContextSettings(
-        num_classes,
-        num_levels,
-        semantic_width,
-        key_width,
-        # "nearest" concerns HRNet's exchange units alone.
-        "align_corners" if options.get("resize") == "align_corners" else "half_pixel",
-        crop_px * upsampling // output_stride,
-        kind,
-    )
-    is_projected = context_spec.is_projected or representation != "per_pixel"
-    classifies = context_spec.classifies and representation == "per_pixel"
+    map_px = crop_px * upsampling // (options.get("output_stride") or spec.output_stride)
+    # "nearest" concerns HRNet's exchange units alone.
+    convention = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
+    settings = ContextSettings(num_classes, len(strides), semantic_width, key_width, convention, map_px, kind)
+    is_alone = representation == "per_pixel"
+    head = SemanticHead(num_classes, len(strides), context_spec.is_projected or not is_alone, dtype=kind)
     return Segmenter(
         backbone=make_backbone(backbone, context, dtype=kind, **options),
         context=context_spec.make(settings),
-        semantic_head=None if classifies else SemanticHead(num_classes, num_levels, is_projected, dtype=kind),
-        unity_head=UnityHead(num_levels, unity_width, dtype=kind) if representation == "pyramid" else None,
+        semantic_head=None if context_spec.classifies and is_alone else head,
+        unity_head=UnityHead(len(strides), unity_width, dtype=kind) if representation == "pyramid" else None,
         auxiliary_head=AuxiliaryClassifier(num_classes, spec.auxiliary, kind) if context_spec.has_auxiliary else None,
         refiner=context_spec.make_refiner(settings) if context_spec.make_refiner else None,
         representation=representation,

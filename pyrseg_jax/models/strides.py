@@ -23,6 +23,9 @@ def plan_strides(
 
     Raises:
       ValueError: naming the argument, if backbone, context and strides do not fit together.
+
+    Chosen: where the finest stride is finer than the backbone's output stride, the final map is enlarged bilinearly (half-pixel)
+      before the context module and the heads read it.
     """
     spec, context_spec = BACKBONES[backbone], CONTEXTS[context]
     if context_spec.stride is None:

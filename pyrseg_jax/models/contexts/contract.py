@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.core import FrozenDict
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
@@ -28,6 +29,7 @@ from pyrseg_jax.pyramid import levels
 
 Logits = Float[Array, "n h w c"]
 Outputs = Mapping[str, Any]  # arrays, or tuples of arrays, by name
+NO_OUTPUTS: Outputs = FrozenDict()  # unlike other mappings that cannot be changed, jax knows this one
 
 
 class ContextSettings(NamedTuple):
@@ -63,7 +65,7 @@ class ContextOutput(NamedTuple):
 
     levels: tuple[Float[Array, "n _ _ _"], ...]
     logits: Logits | None = None
-    outputs: Outputs = MappingProxyType({})
+    outputs: Outputs = NO_OUTPUTS
 
 
 class ContextLoss(NamedTuple):
@@ -88,7 +90,7 @@ class Refined(NamedTuple):
     """
 
     logits: Logits
-    outputs: Outputs = MappingProxyType({})
+    outputs: Outputs = NO_OUTPUTS
 
 
 Make = Callable[[ContextSettings], nn.Module]
@@ -140,7 +142,7 @@ class ContextMap(NamedTuple):
 
     features: Float[Array, "n h w c"]
     logits: Logits | None = None
-    outputs: Outputs = MappingProxyType({})
+    outputs: Outputs = NO_OUTPUTS
 
 
 class Pooled(nn.Module):
