@@ -96,6 +96,12 @@ def test_defaults_survive_the_round_trip():
     assert config_lib.from_json(config_lib.to_json(config)) == config
 
 
+def test_a_multi_grid_survives_the_round_trip():
+    values = {"model.backbone": "resnet101", "model.strides": (32, 16, 8), "model.multi_grid": (4, 8, 16)}
+    config = config_lib.changed(config_lib.Config(), values)
+    assert config_lib.from_json(config_lib.to_json(config)) == config
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

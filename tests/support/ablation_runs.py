@@ -30,7 +30,7 @@ def write_run(
         for group in ("model", "training", "data"):
             config[group] |= {key: getattr(named[group], key) for key in config[group]}
         # Some methods may not be built; the results are read in the same way.
-        config["model"]["context"] = "none"
+        config["model"] |= {"context": "none", "resize": "half_pixel"}
     config["training"] |= {"steps": 5} | changes
     run = folder / f"{label}-{seed}"
     (run / "evaluation").mkdir(parents=True)
