@@ -12,6 +12,7 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.backbones import BACKBONES
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.initial import abstract_variables
+from pyrseg_jax.models.weights.importer import named_for
 from pyrseg_jax.paper import table_1, variants
 from pyrseg_jax.paper.methods import METHODS
 from pyrseg_jax.paper.releases import RELEASES
@@ -81,7 +82,7 @@ def test_published_heads_fit_the_network_of_the_words(word, family, publisher):
     arrays = {"/".join(path[1:]) for path in paths}
     heads = [
         head
-        for head in {head.source: head for importer in spec.importers for head in importer.heads}.values()
+        for head in {head.source: head for i in spec.importers for head in named_for(i, paths).heads}.values()
         if publisher.lower() in head.source.lower() and set(head.names) <= layers and set(head.arrays) <= arrays
     ]
     assert heads, (
