@@ -12,7 +12,7 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.backbones import BACKBONES
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.initial import abstract_variables
-from pyrseg_jax.models.weights.importer import named_for
+from pyrseg_jax.models.weights.finest_level import named_for
 from pyrseg_jax.paper import table_1, variants
 from pyrseg_jax.paper.methods import METHODS
 from pyrseg_jax.paper.releases import RELEASES
@@ -80,14 +80,14 @@ def test_published_heads_fit_the_network_of_the_words(word, family, publisher):
     paths = flatten_dict(abstract_variables(make_shallow(config, num_classes=150)))
     layers = {"/".join(path[1:-1]).removesuffix("/conv").removesuffix("/bn") for path in paths}
     arrays = {"/".join(path[1:]) for path in paths}
+    published = {head.source: head for importer in spec.importers for head in importer.heads}
     heads = [
         head
-        for head in {head.source: head for i in spec.importers for head in named_for(i, paths).heads}.values()
-        if publisher.lower() in head.source.lower() and set(head.names) <= layers and set(head.arrays) <= arrays
+        for source, head in published.items()
+        if publisher.lower() in source.lower() and named_for(head.names, paths).keys() <= layers
     ]
-    assert heads, (
-        f"{publisher}: no head that the network has, among {[h.source for i in spec.importers for h in i.heads]}"
-    )
+    heads = [head for head in heads if set(head.arrays) <= arrays]
+    assert heads, f"{publisher}: no head that the network has, among {list(published)}"
     for option, value in heads[0].trained.items():
         if option == "resize" and not METHODS[word].has_resize:
             continue

@@ -13,6 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.models.weights.finest_level import named_for
 
 Path = tuple[str, ...]  # of an array in our variables, such as ("params", "backbone", "stem1", "conv", "kernel")
 State = Mapping[str, np.ndarray]  # a file's arrays by name
@@ -105,7 +106,8 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
             "backbone that published weights fit"
         )
     flat = flatten_dict(abstract)
-    importer = named_for(recognize(state_dict, importers), flat)
+    importer = recognize(state_dict, importers)
+    importer = importer._replace(heads=tuple(h._replace(names=named_for(h.names, flat)) for h in importer.heads))
     state, head_state = split(state_dict, importer)
     names = {path: (importer.name_of((path[0], *path[2:])), None) for path in flat if path[1] == "backbone"}
     _check_member(importer, state, names, flat)
@@ -132,26 +134,6 @@ def recognize(state_dict: State, importers: Sequence[Importer]) -> Importer:
         f"these are not the weights of this kind of backbone ({families}): there is no {markers}, but "
         f"{some_of(state) or 'nothing'}; the documentation lists the files that fit"
     )
-
-
-def named_for(importer: Importer, paths: Iterable[Path]) -> Importer:
-    """Return the importer with the layers of heads named as in a network with these arrays.
-
-    Heads are written down with the classifier of a pyramid's fourth level, the finest by default. A network of fewer levels names its
-    only classifier after its own finest level.
-    """
-    levels = {path[2].rpartition("_")[2] for path in paths if path[1] == "semantic_head"}
-    if len(levels) != 1 or levels == {"4"}:
-        return importer
-    level = levels.pop()
-
-    def rename(layer: str) -> str:
-        return f"{layer.removesuffix('4')}{level}" if layer.startswith("semantic_head/") else layer
-
-    heads = [
-        head._replace(names={rename(layer): names for layer, names in head.names.items()}) for head in importer.heads
-    ]
-    return importer._replace(heads=tuple(heads))
 
 
 def split(state_dict: State, importer: Importer) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
