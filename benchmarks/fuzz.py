@@ -1,4 +1,4 @@
-"""Search for bytes that break a reader of files: images, label maps, `.mat`, zips, exports, JSON, weights, lists of names.
+"""Search for bytes that break a reader of files: images, label maps, `.mat`, zips, tars, exports, JSON, weights, lists of names.
 
     pip install -r benchmarks/requirements-fuzz.txt
     python benchmarks/fuzz.py image --seconds=300      # one reader
@@ -42,6 +42,7 @@ NAMES = (
     "pair",
     "mat",
     "zip",
+    "tar",
     "export",
     "document",
     "safetensors",

@@ -26,6 +26,7 @@ EXPERIMENTS = [
     *(("ablation", variant) for variant in ("A", "I")),
     *(("ade20k", variant) for variant in ("", "hrnet", "anl,pyramid", "ccnet", "ocr")),
     ("coco_stuff10k", ""),
+    ("pascal_context", ""),
 ]
 
 
@@ -221,6 +222,7 @@ def test_differences_name_the_keys_that_matter():
     [
         ("120 epochs", 20_210, 151_575),  # ADE20K; 20,210 / 16 is not a whole number
         ("110 epochs", 9_000, 61_875),  # COCO-Stuff 10K
+        ("200 epochs", 4_998, 62_475),  # PASCAL-Context
         ("120 epochs", 20_210 - 4_000, 121_575),
         ("1 epoch", 17, 2),
         ("0.1 epochs", 160, 1),

@@ -16,13 +16,15 @@ from pyrseg_jax.data.report import make_report
 from pyrseg_jax.data.spec import Dataset, DatasetSpec
 from pyrseg_jax.errors import UserError
 
+NAMES = ("ade20k", "coco_stuff10k", "pascal_context", "camvid", "scenes")
+
 # --- the catalog
 
 
 def test_the_catalog_knows_classes_and_published_sizes_without_any_files():
-    assert [count_classes(name, None) for name in ("ade20k", "coco_stuff10k", "camvid", "scenes")] == [150, 171, 11, 12]
+    assert [count_classes(name, None) for name in NAMES] == [150, 171, 59, 11, 12]
     counts = {name: spec.num_training_images for name, spec in DATASETS.items()}
-    assert counts == {"ade20k": 20_210, "coco_stuff10k": 9_000, "camvid": 367, "scenes": 256, "folder": None}
+    assert counts == dict(zip(NAMES, (20_210, 9_000, 4_998, 367, 256), strict=True)) | {"folder": None}
 
 
 class ToySource:
@@ -127,7 +129,11 @@ def test_a_wrong_layout_is_explained(folder, what, message):
 @pytest.mark.parametrize(
     ("name", "root", "message"),
     [
-        ("folders", None, "^name='folders': expected one of ade20k, coco_stuff10k, camvid, scenes, folder"),
+        (
+            "folders",
+            None,
+            "^name='folders': expected one of ade20k, coco_stuff10k, pascal_context, camvid, scenes, folder",
+        ),
         ("folder", None, "^root is not set"),
         ("folder", "missing", "^root=.*missing: there is no such folder"),
     ],

@@ -8,8 +8,7 @@ from pyrseg_jax.data.label_space import LabelSpace
 
 def read_class_table(name: str) -> LabelSpace:
     """Read `classes/NAME.csv`. The order of its lines gives the train ids."""
-    with (Path(__file__).parent / "classes" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = _rows(name)
     return LabelSpace(
         names=tuple(row["name"] for row in rows),
         file_ids=tuple(int(row["value"]) for row in rows),
@@ -17,3 +16,13 @@ def read_class_table(name: str) -> LabelSpace:
         colors=tuple((int(row["red"]), int(row["green"]), int(row["blue"])) for row in rows),
         is_stuff=tuple(row["is_stuff"] == "1" for row in rows),
     )
+
+
+def read_column(name: str, column: str) -> tuple[int, ...]:
+    """Read a further column of whole numbers from `classes/NAME.csv`, in the order of the train ids."""
+    return tuple(int(row[column]) for row in _rows(name))
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    with (Path(__file__).parent / "classes" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -195,6 +195,6 @@ def _read_record(record: Path) -> str | None:
 def _what_to_do(published: PublishedFile, folder: Path, error: Exception) -> str:
     return (
         f"{published.file_name} cannot be downloaded from {published.url} ({reason_of(error)}): download it on a machine "
-        f"with network{published.note}, and put it into {folder}, or name the place of the zip or its unpacked folder with "
-        "root=PLACE"
+        f"with network{published.note}, and put it into {folder}, or name the place of the file or its unpacked folder "
+        "with root=PLACE"
     )

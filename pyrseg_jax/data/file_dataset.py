@@ -7,9 +7,10 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from pyrseg_jax.data.archive import Archive
-from pyrseg_jax.data.download import PublishedFile
+from pyrseg_jax.data.archive import Archive, open_archive
+from pyrseg_jax.data.download import PublishedFile, fetch
 from pyrseg_jax.data.label_mapping import LabelMapping
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pairs import ArchiveSource
@@ -24,15 +25,17 @@ Splits = Mapping[str, ArchiveSource]
 
 @dataclasses.dataclass(frozen=True)
 class FileDataset:
-    """A data set whose authors publish one file with images and label maps.
+    """A data set whose authors publish its images and label maps in one file, or in few.
 
     Attributes:
       name: the name of the data set.
       label_space: the classes.
       published: the file to download.
       num_images: published number of images in each split.
+      further: files to download beside that one.
       markers: folders that the data set has, like `images/training`; one of them is enough to recognize it.
       zip_names: names that the published file may have on the user's disk.
+      find: the user's root → the files, for a data set that markers and names of files do not find; raises UserError.
       list_splits: archive → the pairs of each split; raises UserError for files that do not fit together.
       layout: the expected folders and files, for error messages.
       aliases: further names of splits → the published name.
@@ -43,12 +46,29 @@ class FileDataset:
     label_space: LabelSpace
     published: PublishedFile
     num_images: Mapping[str, int]
-    markers: tuple[str, ...]
-    zip_names: tuple[str, ...]
     list_splits: Callable[[Archive], dict[str, ArchiveSource]]
     layout: str
+    markers: tuple[str, ...] = ()
+    zip_names: tuple[str, ...] = ()
+    further: tuple[PublishedFile, ...] = ()
+    find: Callable[[str], Archive] | None = None
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     meaning: str = ""
+
+    def open_files(self, root: str) -> Archive:
+        """Find the files below the user's root; raises UserError saying what was expected, if nothing is found."""
+        if self.find is not None:
+            return self.find(root)
+        return open_archive(root, self.markers, self.zip_names, self.name)
+
+    def download(self, folder: Path) -> str:
+        """Download the published files if they are not there yet, and return the root to open."""
+        if not self.further:
+            return str(fetch(self.published, folder))
+        folder = folder / self.name
+        for published in (self.published, *self.further):
+            fetch(published, folder)
+        return str(folder)
 
     def key(self, splits: Splits) -> str:
         """Return a key for the state of the files and the rules for them: any change of a file gives another key."""

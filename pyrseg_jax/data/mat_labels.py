@@ -1,9 +1,9 @@
-"""Read label maps from MATLAB files. COCO-Stuff 10K stores each of its label maps in the variable `S`."""
+"""Read label maps from MATLAB files: the variable `S` in COCO-Stuff 10K, `LabelMap` in PASCAL-Context."""
 
 import io
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Num, UInt8, UInt16
 from PIL import Image
 
 from pyrseg_jax.data.mat_hdf5 import read_mat_73
@@ -23,22 +23,36 @@ def mat_to_png(data: bytes, name: str) -> bytes:
     Raises:
       UserError: naming the file, if it cannot be read, has no `S`, or if `S` is not a map of whole numbers from 0 to 255.
     """
-    values = read_label_variable(data, name)
+    return encode_label_map(read_whole_numbers(data, name, VARIABLE, 255).astype(np.uint8))
+
+
+def read_whole_numbers(data: bytes, name: str, variable: str, largest: int) -> UInt16[np.ndarray, "h w"]:
+    """Read a label map whose values are whole numbers from 0 to `largest`, at most 65,535.
+
+    Raises:
+      UserError: naming the file, if it cannot be read, has no such variable, or if the variable holds another value.
+    """
+    values = read_label_variable(data, name, variable)
     is_whole = values.dtype.kind in "bui" or (np.isfinite(values).all() and (values == np.round(values)).all())
-    if not is_whole or values.min() < 0 or values.max() > 255:
-        wrong = values[~((values >= 0) & (values <= 255) & (values == np.round(values)))]
+    if not is_whole or values.min() < 0 or values.max() > largest:
+        wrong = values[~((values >= 0) & (values <= largest) & (values == np.round(values)))]
         raise UserError(
-            f"{name}: the variable {VARIABLE} holds the value {wrong[0]} ({wrong.size} pixels are not whole numbers from 0 to "
-            "255): replace the file with the published one"
+            f"{name}: the variable {variable} holds the value {wrong[0]} ({wrong.size} pixels are not whole numbers from 0 to "
+            f"{largest}): replace the file with the published one"
         )
+    return values.astype(np.uint16)
+
+
+def encode_label_map(values: UInt8[np.ndarray, "h w"]) -> bytes:
+    """Encode a label map as PNG."""
     buffer = io.BytesIO()
     # Label maps are mostly flat. A higher compression level gains little and takes several times as long.
-    Image.fromarray(values.astype(np.uint8)).save(buffer, "PNG", compress_level=6)
+    Image.fromarray(values).save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
 
 
-def read_label_variable(data: bytes, name: str) -> Num[np.ndarray, "h w"]:
-    """Read `S` from a MATLAB file of version 4 to 7, or of version 7.3, which is HDF5.
+def read_label_variable(data: bytes, name: str, variable: str = VARIABLE) -> Num[np.ndarray, "h w"]:
+    """Read a label map from a MATLAB file of version 4 to 7, or of version 7.3, which is HDF5.
 
     Only a two-dimensional map of real numbers that lies in the file itself is read, and its size is checked first.
 
@@ -51,12 +65,12 @@ def read_label_variable(data: bytes, name: str) -> Num[np.ndarray, "h w"]:
     with naming_file(name, action, _ADVICE):
         try:
             is_hdf5 = HDF5_SIGNATURE in (data[:8], data[512:520])  # MATLAB writes a header of 512 bytes first
-            values, found = (read_mat_73 if is_hdf5 else read_mat)(data, VARIABLE)
+            values, found = (read_mat_73 if is_hdf5 else read_mat)(data, variable)
         except DamagedError as error:
             raise UserError(f"{name} {action} ({error}): {_ADVICE}") from error
         except WrongKindError as error:
-            raise UserError(f"{name}: the variable {VARIABLE} {error}; {_ADVICE}") from error
+            raise UserError(f"{name}: the variable {variable} {error}; {_ADVICE}") from error
     if values is None:
         held = ", ".join(found[:_MAX_NAMES]) + (", …" if len(found) > _MAX_NAMES else "")
-        raise UserError(f"{name} has no variable {VARIABLE}, the label map (it holds {held or 'nothing'}): {_ADVICE}")
+        raise UserError(f"{name} has no variable {variable}, the label map (it holds {held or 'nothing'}): {_ADVICE}")
     return values

@@ -14,9 +14,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 
-from pyrseg_jax.data.archive import open_archive
 from pyrseg_jax.data.builders import CHECKSUMS, ORIGIN, REPORTS, VERSION, PairBuilder, RenderedBuilder
-from pyrseg_jax.data.download import fetch
 from pyrseg_jax.data.file_dataset import FileDataset, Splits
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pairs import ArchiveSource
@@ -105,9 +103,8 @@ def _remove_remains(folder: Path) -> None:
 
 
 def find_files(files: FileDataset, location: DataLocation) -> dict[str, ArchiveSource]:
-    """List the splits in the user's files, or else in the published file, which is downloaded."""
-    root = location.root or str(fetch(files.published, _store(location.prepared) / "downloads"))
-    archive = open_archive(root, files.markers, files.zip_names, files.name)
+    """List the splits in the user's files, or else in the published files, which are downloaded."""
+    archive = files.open_files(location.root or files.download(_store(location.prepared) / "downloads"))
     splits = files.list_splits(archive)
     counts = {split: len(source) for split, source in splits.items()}
     if counts != dict(files.num_images):
@@ -148,7 +145,7 @@ def prepare_files(files: FileDataset, location: DataLocation, num_workers: int |
             file_format="array_record",
         )  # fmt: skip
 
-    for remark in (remark for source in splits.values() for remark in source.remarks):
+    for remark in dict.fromkeys(remark for source in splits.values() for remark in source.remarks):  # each once
         log.warning("%s", remark)
     if not (final / ORIGIN).is_file():
         with _one_at_a_time(store / files.name, files.name):

@@ -87,8 +87,8 @@ class ZipArchive:
         return f"ZipArchive({self._path})"
 
     def below(self, base: str) -> "ZipArchive":
-        """Return the same zip, seen from a folder inside it."""
-        return ZipArchive(self._path, base)
+        """Return the same zip, seen from a folder inside this one."""
+        return ZipArchive(self._path, self._full(base))
 
     def folders(self) -> list[str]:
         """List the folders that hold files, by their full names."""

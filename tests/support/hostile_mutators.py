@@ -112,6 +112,27 @@ def _packed(entries: list[tuple[str, bytes]], rng: random.Random) -> bytes:
     return buffer.getvalue()
 
 
+def mutate_tar(data: bytes, limit: int, mutate: Mutate, rng: random.Random) -> bytes:
+    """Change a field of a header of a tar, or double or remove an entry, and repair the header's checksum."""
+    blocks = [data[start : start + 512] for start in range(0, len(data), 512)]
+    headers = [place for place, block in enumerate(blocks) if block[257:262] == b"ustar"]
+    if not headers:
+        return mutate(data, limit)
+    place, act = rng.choice(headers), rng.random()
+    if act < 0.8:
+        start, end = rng.choice(((0, 100), (100, 108), (124, 136), (136, 148), (156, 157), (157, 257), (345, 500)))
+        header = bytearray(blocks[place].ljust(512, b"\0"))
+        header[start:end] = mutate(bytes(header[start:end]), end - start)[: end - start].ljust(end - start, b"\0")
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        blocks[place] = bytes(header)
+    elif act < 0.9:
+        blocks[place:place] = blocks[headers[0] : headers[0] + 2]
+    else:
+        del blocks[place]
+    return b"".join(blocks)
+
+
 def mutate_json(data: bytes, limit: int, mutate: Mutate, rng: random.Random) -> bytes:
     """Put a value of another type, sign or size somewhere into a document; a first line that names its kind stays."""
     kind, line, text = data.partition(b"\n") if data[:1].isalpha() else (b"", b"", data)
@@ -165,6 +186,7 @@ MUTATORS: dict[str, Callable[[bytes, int, Mutate, random.Random], bytes]] = {
     "pair": mutate_pair,
     "mat": mutate_mat,
     "zip": mutate_zip,
+    "tar": mutate_tar,
     "json": mutate_json,
     "safetensors": mutate_safetensors,
     "text": mutate_bytes,

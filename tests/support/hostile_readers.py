@@ -4,7 +4,9 @@ import importlib.util
 import io
 import json
 import re
+import tempfile
 import unicodedata
+import unittest.mock
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from pyrseg_jax.data.datasets.folder import read_class_names
 from pyrseg_jax.data.decode import decode_image, decode_label, decode_pair, size_of
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.data.mat_labels import mat_to_png
+from pyrseg_jax.data.tar_archive import TarArchive
 from pyrseg_jax.data.zip_archive import ZipArchive
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage.names import MAX_BYTES, file_name_of
@@ -84,10 +87,19 @@ def read_mat(data: bytes, folder: Path) -> None:
 
 def read_zip(data: bytes, folder: Path) -> None:
     """Find a data set in a zip, and read every entry; no name leads out of its folder."""
-    path = folder / "set.zip"
+    _read_archive(data, folder / "set.zip", ZipArchive)
+
+
+def read_tar(data: bytes, folder: Path) -> None:
+    """Find a data set in a tar, and read every entry; no name leads out of its folder."""
+    with unittest.mock.patch.object(tempfile, "tempdir", str(folder)):  # where a compressed tar is unpacked
+        _read_archive(data, folder / "set.tar", TarArchive)
+
+
+def _read_archive(data: bytes, path: Path, kind: type) -> None:
     path.write_bytes(data)
-    archive = open_archive(str(path), MARKERS, ("set.zip",), "a data set")
-    assert isinstance(archive, ZipArchive)
+    archive = open_archive(str(path), MARKERS, (path.name,), "a data set")
+    assert isinstance(archive, ZipArchive | TarArchive) and isinstance(archive, kind)
     read, problems = 0, []
     for place in archive.folders():
         for name in archive.entries_in(place).files:
@@ -179,6 +191,7 @@ READERS: dict[str, Reader] = {
     "pair": Reader(read_pair, "pair", ("pyrseg_jax", "PIL")),
     "mat": Reader(read_mat, "mat", ("pyrseg_jax", "h5py")),
     "zip": Reader(read_zip, "zip", ("pyrseg_jax",)),
+    "tar": Reader(read_tar, "tar", ("pyrseg_jax", "tarfile", "gzip")),
     "export": Reader(read_export, "zip", ("pyrseg_jax", "jax._src.export", "numpy.lib")),
     "document": Reader(read_document, "json"),
     "safetensors": Reader(read_safetensors, "safetensors"),

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import struct
+import tarfile
 import tempfile
 import zipfile
 import zlib
@@ -149,6 +150,27 @@ def zip_seeds() -> Seeds:
     }  # fmt: skip
 
 
+def _tar(entries: dict[str, bytes], mode: str = "w", form: int = tarfile.PAX_FORMAT) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode, format=form) as file:
+        for name, data in entries.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def tar_seeds() -> Seeds:
+    """Return tars of a data set."""
+    label = png(_labels(), 8)
+    entries = {"set/images/training/a.png": label, "set/annotations/training/a.png": label}
+    long = entries | {"set/" + "long/" * 30 + "ä.txt": b"x"}
+    return {
+        "ustar": _tar(entries, form=tarfile.USTAR_FORMAT), "gnu": _tar(long, form=tarfile.GNU_FORMAT), "pax": _tar(long),
+        "gzip": _tar(entries, "w:gz"), "escaping": _tar(entries | {"set/../../x": b"x"}), "other": _tar({"holiday.jpg": b""}),
+    }  # fmt: skip
+
+
 def export_seeds() -> Seeds:
     """Return an exported model of a network with two weights."""
     from support.exports import write_toy
@@ -240,6 +262,7 @@ SEEDS: dict[str, Callable[[], Seeds]] = {
     "pair": pair_seeds,
     "mat": mat_seeds,
     "zip": zip_seeds,
+    "tar": tar_seeds,
     "export": export_seeds,
     "document": document_seeds,
     "safetensors": weight_seeds,

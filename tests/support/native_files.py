@@ -1,6 +1,7 @@
 """Write small stand-ins for published data sets, in their native formats."""
 
 import io
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
+from pyrseg_jax.data.datasets import pascal_context
+
+# Name → number among the 459 categories; test_pascal_context.py compares them with what others state.
+PASCAL_59 = dict(zip(pascal_context.LABEL_SPACE.names, pascal_context.CATEGORIES, strict=True))
 ABSENT_IN_COCO = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 
 
@@ -34,18 +39,18 @@ def write_ade20k(root: Path, num_training=5, num_validation=3, seed=0) -> Path:
     return base
 
 
-def mat(values: np.ndarray | None, **others) -> bytes:
-    """Return a MATLAB file of version 5 with `S` and other variables."""
+def mat(values: np.ndarray | None, variable="S", **others) -> bytes:
+    """Return a MATLAB file of version 5 with a label map and other variables."""
     buffer = io.BytesIO()
-    scipy.io.savemat(buffer, ({} if values is None else {"S": values}) | others, do_compression=True)
+    scipy.io.savemat(buffer, ({} if values is None else {variable: values}) | others, do_compression=True)
     return buffer.getvalue()
 
 
-def mat_73(values: np.ndarray) -> bytes:
+def mat_73(values: np.ndarray, variable="S") -> bytes:
     """Return a MATLAB file of version 7.3: HDF5 behind a header of 512 bytes, columns first."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", userblock_size=512) as file:
-        file.create_dataset("S", data=values.T)
+        file.create_dataset(variable, data=values.T)
         file.create_dataset("names", data=np.zeros(3))
     header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
     return header + buffer.getvalue()[len(header) :]
@@ -69,6 +74,56 @@ def write_coco_stuff10k(root: Path, num_training=4, num_test=2, seed=0) -> Path:
     return root
 
 
+def write_pascal_context(root: Path, num_training=4, num_validation=3, seed=0) -> Path:
+    """Write VOCdevkit/VOC2010/, trainval/ and labels.txt into `root`, as their archives unpack to, and return it."""
+    rng = np.random.default_rng(seed)
+    voc = root / "VOCdevkit" / "VOC2010"
+    for folder in (voc / "JPEGImages", voc / "Annotations", voc / "ImageSets" / "Main", root / "trainval"):
+        folder.mkdir(parents=True)
+    names = [f"2008_{1000 - 7 * i:06}" for i in range(num_training + num_validation)]
+    for i, name in enumerate([*names, "2010_000001"]):  # the last one is of another task: no list names it
+        image, label = draw_wide(rng, 460, (30 + i, 56))
+        Image.fromarray(image).save(voc / "JPEGImages" / f"{name}.jpg", quality=90)
+        (voc / "Annotations" / f"{name}.xml").write_text("<annotation/>")
+        if name in names:
+            values = label.astype((np.uint16, np.float64)[i % 2])
+            (root / "trainval" / f"{name}.mat").write_bytes(mat(values, "LabelMap"))
+    for list_name, part in (("train", names[:num_training]), ("val", names[num_training:]), ("trainval", names)):
+        (voc / "ImageSets" / "Main" / f"{list_name}.txt").write_text("\n".join(part) + "\n")
+    names_of = {number: name for name, number in PASCAL_59.items()}
+    lines = [f"{number}: {names_of.get(number, f'category {number}')}\n" for number in range(1, 460)]
+    (root / "labels.txt").write_text("".join(lines))
+    return root
+
+
+def draw_wide(rng: np.random.Generator, num_values: int, size) -> tuple[np.ndarray, np.ndarray]:
+    """Draw stripes as `draw` does, of values that may exceed a byte. Half of them are among the 59 classes of PASCAL-Context."""
+    stripes = np.where(rng.random(8) < 0.5, rng.choice(list(PASCAL_59.values()), 8), rng.integers(0, num_values, 8))
+    label = np.repeat(np.repeat(stripes, size[1] // 8)[None], size[0], 0)
+    image = np.clip(label[..., None] % 256 + rng.normal(0, 6, (*size, 3)), 0, 255).astype(np.uint8)
+    return image, label
+
+
+def write_converted_context(root: Path, **kwargs) -> Path:
+    """Write VOCdevkit/VOC2010/ as mmsegmentation's converter leaves it, and return `root`."""
+    write_pascal_context(root, **kwargs)
+    voc = root / "VOCdevkit" / "VOC2010"
+    (voc / "SegmentationClassContext").mkdir()
+    (voc / "ImageSets" / "SegmentationContext").mkdir()
+    for path in (root / "trainval").iterdir():
+        categories = scipy.io.loadmat(path)["LabelMap"]
+        values = np.searchsorted([0, *sorted(PASCAL_59.values())], categories)
+        is_other = ~np.isin(categories, list(PASCAL_59.values()))
+        label = np.where(is_other, 0, values).astype(np.uint8)
+        Image.fromarray(label).save(voc / "SegmentationClassContext" / f"{path.stem}.png")
+        path.unlink()
+    for name in ("train", "val"):
+        data = (voc / "ImageSets" / "Main" / f"{name}.txt").read_bytes()
+        (voc / "ImageSets" / "SegmentationContext" / f"{name}.txt").write_bytes(data)
+    (root / "trainval").rmdir()
+    return root
+
+
 def write_camvid_tutorial(root: Path, seed=0) -> Path:
     """Write CamVid/ in the layout of SegNet's tutorial, with two frames in each split, and return it."""
     rng = np.random.default_rng(seed)
@@ -88,4 +143,11 @@ def zip_folder(folder: Path, target: Path, with_parent=True) -> Path:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as file:
         for path in sorted(folder.rglob("*")):
             file.write(path, path.relative_to(folder.parent if with_parent else folder))
+    return target
+
+
+def tar_folder(folder: Path, target: Path) -> Path:
+    """Pack a folder into a tar, compressed if the name of the target ends in `gz`, with an entry for each folder."""
+    with tarfile.open(target, "w:gz" if target.suffix.endswith("gz") else "w") as file:
+        file.add(folder, folder.name)
     return target

@@ -1,11 +1,12 @@
 """The data sets by name. To add one, write a file in this folder that defines its `SPEC`, and add a line here."""
 
-from pyrseg_jax.data.datasets import ade20k, camvid, coco_stuff10k, folder, scenes
+from pyrseg_jax.data.datasets import ade20k, camvid, coco_stuff10k, folder, pascal_context, scenes
 from pyrseg_jax.data.spec import DatasetSpec
 
 DATASETS: dict[str, DatasetSpec] = {
     "ade20k": ade20k.SPEC,
     "coco_stuff10k": coco_stuff10k.SPEC,
+    "pascal_context": pascal_context.SPEC,
     "camvid": camvid.SPEC,
     "scenes": scenes.SPEC,
     "folder": folder.SPEC,
