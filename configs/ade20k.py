@@ -6,7 +6,7 @@ A method that the paper compares with, and the same method with a pyramid:
     pyrseg train --config=ade20k:ocr
     pyrseg train --config=ade20k:ocr,pyramid
 The same on a ResNet-101, with the recipe of the method's release, and our method there:
-    pyrseg train --config=ade20k:resnet101,ocr,pyramid
+    pyrseg train --config=ade20k:resnet101,ccnet,pyramid
     pyrseg train --config=ade20k:resnet101,ours
 The table's evaluation protocol (several scales, mirrored):
     pyrseg evaluate --workdir=runs/ade20k --config.evaluation.protocol=multi_scale_flip

@@ -98,7 +98,7 @@ def test_published_heads_fit_the_network_of_the_words(word, family, publisher):
 @pytest.mark.parametrize("word", BUILT)
 def test_words_set_the_recipe_of_the_release_on_a_resnet(word):
     """Whatever the data set: every key that a release names has its value there."""
-    for name in ("ade20k", "coco_stuff10k"):
+    for name in ("ade20k", "coco_stuff10k", "pascal_context"):
         if word == "hrnet":
             continue
         for variant, release in ((word, METHODS[word].release), (f"{word},mmsegmentation", "mmsegmentation")):
