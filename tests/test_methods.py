@@ -40,12 +40,18 @@ def test_every_word_stands_for_a_context_module(word):
     assert method.release is None or method.release in RELEASES
 
 
+# One method of each kind: a module on one map, with an auxiliary classifier, with losses of its own, a decoder, a refiner. The
+# others are slow tests here; at tiny widths, test_objective.py trains every context module.
+QUICK = ("ours", "ocr", "encnet", "upernet", "pointrend")
+
+
 def cells():
-    """Return each method on each family of backbones; beyond ResNet-101 they are slow tests."""
+    """Return each method on each family of backbones."""
     for word in BUILT:
         for backbone in ("resnet101", "hrnet_w48"):
             if backbone == "hrnet_w48" or word != "hrnet":
-                yield pytest.param(word, backbone, marks=() if backbone == "resnet101" else pytest.mark.slow)
+                is_quick = backbone == "resnet101" and word in QUICK
+                yield pytest.param(word, backbone, marks=() if is_quick else pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("word", "backbone"), cells())
@@ -62,12 +68,14 @@ def test_a_full_step_fits_together_per_pixel_and_with_the_pyramid(word, backbone
 
 
 def imports():
-    return [
-        pytest.param(word, family, publisher, id=f"{word}-{family}-{publisher}")
-        for word in BUILT
-        for family, publishers in METHODS[word].weights.items()
-        for publisher in publishers
-    ]
+    """Return each method with the publishers of its weights; after the first method of a publisher they are slow tests."""
+    seen = set()
+    for word in BUILT:
+        for family, publishers in METHODS[word].weights.items():
+            for publisher in publishers:
+                marks = pytest.mark.slow if (family, publisher) in seen else ()
+                seen.add((family, publisher))
+                yield pytest.param(word, family, publisher, marks=marks, id=f"{word}-{family}-{publisher}")
 
 
 @pytest.mark.parametrize(("word", "family", "publisher"), imports())

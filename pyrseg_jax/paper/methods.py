@@ -123,7 +123,7 @@ METHODS = {
         of_mmsegmentation="emanet_mmseg",
         weights=_weights((_MM, "EMANet")),
     ),
-    "ccnet": Method("CCNet (Huang et al. 2019)", "ccnet", weights=_weights((_MM, "CCNet"))),
+    "ccnet": Method("CCNet (Huang et al. 2019)", "ccnet", weights=_weights((_MM,))),
     "anl": Method("ANL (Zhu et al. 2019) on one map", "anl"),
     "ann": Method("ANL (Zhu et al. 2019) as on ResNets", "ann", weights=_weights((_MM,))),
     "acnet": Method(
