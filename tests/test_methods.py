@@ -89,6 +89,8 @@ def test_published_heads_fit_the_network_of_the_words(word, family, publisher):
     layers = {"/".join(path[1:-1]).removesuffix("/conv").removesuffix("/bn") for path in paths}
     arrays = {"/".join(path[1:]) for path in paths}
     published = {head.source: head for importer in spec.importers for head in importer.heads}
+    if not any(publisher.lower() in source.lower() for source in published):
+        pytest.skip(f"no head of {publisher} is part of the package")
     heads = [
         head
         for source, head in published.items()
@@ -112,7 +114,7 @@ def test_words_set_the_recipe_of_the_release_on_a_resnet(word):
         for variant, release in ((word, METHODS[word].release), (f"{word},mmsegmentation", "mmsegmentation")):
             config = load(name, f"resnet50,{variant}")
             assert config.model.backbone == "resnet50"
-            wanted = RELEASES[release].keys_for(name) | METHODS[word].on_resnet if release else METHODS[word].on_resnet
+            wanted = {**(RELEASES[release].keys_for(name) if release else {}), **METHODS[word].on_resnet}
             for key, value in wanted.items():
                 found = keys.value_of(config, key)
                 assert config.said.get(key, found) == value or found == value, key

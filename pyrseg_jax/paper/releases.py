@@ -34,7 +34,7 @@ class Release:
         return {**self.training, **self.by_data.get(data, {})}
 
 
-def _network(stem: str, dilation: str, resize: str, multi_grid: tuple[int, ...] | None = None) -> Keys:
+def _network(stem: str, dilation: str, resize: str, multi_grid: tuple[int, ...] | None = None) -> dict[str, Any]:
     return {
         "model.stem": stem,
         "model.dilation": dilation,
@@ -45,7 +45,7 @@ def _network(stem: str, dilation: str, resize: str, multi_grid: tuple[int, ...] 
 
 def _training(
     learning_rate: float, head_multiplier: float, weight_decay: float, steps: int | str, crop_px: int, auxiliary: float
-) -> Keys:
+) -> dict[str, Any]:
     return {
         "training.learning_rate": learning_rate,
         "training.head_multiplier": head_multiplier,
@@ -57,7 +57,7 @@ def _training(
     }
 
 
-def _steps(ade20k: int | str, coco_stuff10k: int | str, pascal_context: int | str) -> Mapping[str, Keys]:
+def _steps(ade20k: int | str, coco_stuff10k: int | str, pascal_context: int | str) -> dict[str, Keys]:
     found = {"ade20k": ade20k, "coco_stuff10k": coco_stuff10k, "pascal_context": pascal_context}
     return {data: {"training.steps": steps} for data, steps in found.items()}
 
