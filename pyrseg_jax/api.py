@@ -46,6 +46,6 @@ def _load(place: epath.Path, step: int | None) -> Predictor:
             "file written by --mode=export"
         )
     config, label_space = workdir.read_config(), workdir.read_label_space()
-    model = experiment.make_model(config, label_space.num_classes)
+    model = experiment.make_model(config, label_space)
     trained = restore(config, model, workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), step)
     return make_predictor(config, model, trained.variables, label_space)

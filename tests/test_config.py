@@ -42,7 +42,7 @@ def test_every_packaged_config_is_tried():
 def test_a_full_step_of_every_config_fits_together(name, variant):
     """Shapes and types alone: nothing is computed, so the full sizes are tried."""
     config = config_lib.resolve_durations(load(name, variant), num_training_images=16_210)
-    model = experiment.make_model(config, num_classes=11)
+    model = experiment.make_model(config, 11)
     # Of full width, but each block and module once: the others have the same shapes.
     shallow = model.backbone.clone(num_modules=(1, 1, 1), num_blocks=1, num_bottlenecks=1)
     model = model.clone(backbone=shallow)

@@ -175,7 +175,9 @@ def test_a_spec_is_true_of_its_module(name, representation):
     assert all(loss.shape == () for loss in losses.values())
     names = {path[-1] for path in flatten_dict(variables["batch_stats"])}
     assert spec.has_state == bool(names - {"mean", "var"})
-    has_projections = any(name.startswith("project_") for name in variables["params"]["semantic_head"])
+    heads = variables["params"].get("semantic_head", {})
+    assert bool(heads) != (spec.classifies and representation == "per_pixel")
+    has_projections = any(name.startswith("project_") for name in heads)
     assert has_projections == (spec.is_projected or representation != "per_pixel")
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from support.data_sets import CLASSES, draw_pair, write_folder
 
-from pyrseg_jax.data.catalog import count_classes, open_dataset
+from pyrseg_jax.data.catalog import open_dataset, read_label_space
 from pyrseg_jax.data.checks import check_once
 from pyrseg_jax.data.datasets import DATASETS
 from pyrseg_jax.data.holdout import draw_holdout
@@ -22,7 +22,7 @@ NAMES = ("ade20k", "coco_stuff10k", "pascal_context", "camvid", "scenes")
 
 
 def test_the_catalog_knows_classes_and_published_sizes_without_any_files():
-    assert [count_classes(name, None) for name in NAMES] == [150, 171, 59, 11, 12]
+    assert [read_label_space(name, None).num_classes for name in NAMES] == [150, 171, 59, 11, 12]
     counts = {name: spec.num_training_images for name, spec in DATASETS.items()}
     assert counts == dict(zip(NAMES, (20_210, 9_000, 4_998, 367, 256), strict=True)) | {"folder": None}
 
@@ -57,7 +57,7 @@ def test_a_new_data_set_needs_only_its_spec(monkeypatch, capsys):
     from pyrseg_jax.run import config as config_lib
 
     monkeypatch.setitem(DATASETS, "toy", TOY)
-    assert count_classes("toy", None) == 3
+    assert read_label_space("toy", None).num_classes == 3
     dataset = open_dataset("toy", None, None, holdout=1)
     assert [len(dataset.open_split(split)) for split in ("training", "holdout", "validation")] == [3, 1, 4]
     values = config_lib.defaults()

@@ -18,7 +18,8 @@ from pyrseg_jax.ahead_of_time.lowering import count_flops_per_image, lower_evalu
 from pyrseg_jax.ahead_of_time.programs import compile_program
 from pyrseg_jax.ahead_of_time.report import estimate_slices, format_report
 from pyrseg_jax.ahead_of_time.topologies import Target, find_target
-from pyrseg_jax.data.catalog import count_classes, find_spec
+from pyrseg_jax.data.catalog import find_spec, read_label_space
+from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.segmenter import Segmenter
@@ -54,17 +55,17 @@ def compile_ahead(config: Config, workdir: Workdir, topology: str | None = None)
     mesh = experiment.make_mesh(config.parallel, target.devices)
     experiment.check_rows(config, mesh)
     batch_size = splittable_batch(config.training.batch_size, mesh.shape["data"], config.training.accumulate)
-    num_classes = count_classes(config.data.name, config.data.root)
+    classes = read_label_space(config.data.name, config.data.root)
     path = _make_place(workdir, target)
-    log.info("compiling for %s: %d devices, %d classes", target.name, mesh.size, num_classes)
+    log.info("compiling for %s: %d devices, %d classes", target.name, mesh.size, classes.num_classes)
     report = {
         "topology": target.name,
         "devices": mesh.size,
         "batch_size": batch_size,
         "crop_px": config.data.crop_px,
         "jax": jax.__version__,
-        "evaluation": _compile_evaluation(config, mesh, num_classes, target),  # first, because it compiles faster
-        **_compile_training(config, mesh, num_classes, target, batch_size),
+        "evaluation": _compile_evaluation(config, mesh, classes, target),  # first, because it compiles faster
+        **_compile_training(config, mesh, classes, target, batch_size),
     }
     print(format_report(report, target.accelerator))
     with _writing(path):
@@ -133,10 +134,10 @@ def check_memory(needed_bytes: int, target: Target, config: Config) -> None:
     )
 
 
-def _compile_training(config: Config, mesh: Mesh, num_classes: int, target: Target, batch_size: int) -> dict:
+def _compile_training(config: Config, mesh: Mesh, classes: LabelSpace, target: Target, batch_size: int) -> dict:
     """Return the `training` and `estimate` parts of the report."""
     lowered = lower_training(
-        *_training_parts(config, num_classes),
+        *_training_parts(config, classes),
         mesh,
         batch_size=batch_size,
         crop_px=config.data.crop_px,
@@ -144,31 +145,31 @@ def _compile_training(config: Config, mesh: Mesh, num_classes: int, target: Targ
         is_state_sharded=config.parallel.shard_state,
     )
     program = compile_program(lowered, "training step", target)
-    flops = training_flops(config, num_classes, "off")
-    recomputed = 0.0 if config.model.remat == "off" else training_flops(config, num_classes, config.model.remat) - flops
+    flops = training_flops(config, classes, "off")
+    recomputed = 0.0 if config.model.remat == "off" else training_flops(config, classes, config.model.remat) - flops
     return {
         "training": program.describe() | {"flops_per_image": flops, "flops_computed_again": recomputed},
         "estimate": estimate_slices(program.cost, batch_size / mesh.size, flops, target, mesh.size),
     }
 
 
-def training_flops(config: Config, num_classes: int, remat: str) -> float:
+def training_flops(config: Config, classes: LabelSpace, remat: str) -> float:
     """Count the FLOPs of a training step per image, with `remat` instead of the configured rematerialization."""
     config = config_lib.changed(config, {"model.remat": remat, "training.accumulate": 1})
-    return count_flops_per_image(*_training_parts(config, num_classes), config.data.crop_px)
+    return count_flops_per_image(*_training_parts(config, classes), config.data.crop_px)
 
 
-def _training_parts(config: Config, num_classes: int) -> tuple[Segmenter, optax.GradientTransformation, Callable]:
-    model = experiment.make_model(config, num_classes)
+def _training_parts(config: Config, classes: LabelSpace) -> tuple[Segmenter, optax.GradientTransformation, Callable]:
+    model = experiment.make_model(config, classes)
     return model, experiment.make_optimizer(config), experiment.make_objective(config)
 
 
-def _compile_evaluation(config: Config, mesh: Mesh, num_classes: int, target: Target) -> dict:
+def _compile_evaluation(config: Config, mesh: Mesh, classes: LabelSpace, target: Target) -> dict:
     """Compile the network of an evaluation for the devices that one process uses, for images of the size of a crop."""
     mesh = mesh_lib.local_mesh(mesh)
     batch_size = -(-config.evaluation.batch_size // mesh.size) * mesh.size  # rounded up to whole images per device
     lowered = lower_evaluation(
-        experiment.make_model(config, num_classes),
+        experiment.make_model(config, classes),
         experiment.make_evaluation_protocol(config),
         config.evaluation.threshold,
         mesh,

@@ -44,7 +44,7 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
     source = dataset.open_split(config.evaluation.split)
     check_evaluation_data(config, dataset)
     mesh = experiment.make_mesh(config.parallel)
-    model = experiment.make_model(config, label_space.num_classes)
+    model = experiment.make_model(config, label_space)
     trained = restore(config, model, workdir, mesh_lib.replicated(mesh), step)
     variables = mesh_lib.whole_on(mesh_lib.local_mesh(mesh), trained.variables)
     step = trained.step

@@ -59,7 +59,7 @@ def export(
     label_space = workdir.read_label_space()
     origin = {"initialisation": workdir.read_initialization(), "run": _identity_of(config, workdir)}
     check_target(path, origin["run"], overwrite)
-    model = experiment.make_model(config, label_space.num_classes)
+    model = experiment.make_model(config, label_space)
     trained = restore(config, model, workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), step)
     variables = jax.device_get(trained.variables)
     log.info("exporting step %d for images of %s", trained.step, ", ".join(f"{h} × {w}" for h, w in shapes))

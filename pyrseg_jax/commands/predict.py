@@ -60,7 +60,7 @@ def predict(
     written = _open_output(config, workdir, folder, planned, overwrite)
 
     label_space = workdir.read_label_space()
-    model = experiment.make_model(config, label_space.num_classes)
+    model = experiment.make_model(config, label_space)
     trained = restore(config, model, workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), step)
     predictor = make_predictor(config, model, trained.variables, label_space)
     log.info("segmenting %d images with step %d", len(planned), trained.step)

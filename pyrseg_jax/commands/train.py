@@ -16,6 +16,7 @@ from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import escaped
 from pyrseg_jax.evaluation.evaluator import Evaluator
+from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.initial import num_parameters
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.reporting.evaluation_table import evaluation_table
@@ -68,7 +69,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     dataset = experiment.open_data(config.data)
     config = config_lib.resolve_durations(config, len(dataset.open_split(TRAINING)))
     check_training_data(config, dataset)
-    model = experiment.make_model(config, dataset.label_space.num_classes)
+    model = experiment.make_model(config, dataset.label_space)
     optimizer = experiment.make_optimizer(config)
     # Before anything is written: if the weights do not fit, no workdir is left behind.
     start = None if workdir.has_checkpoint() else initialize(config, model, dataset.label_space)
@@ -140,6 +141,10 @@ def _log_start(config: Config, dataset: Dataset, state: TrainState, schedule: Sc
         int(state.step),
         schedule.last_step,
     )
+    if CONTEXTS[config.model.context].reads_hierarchy and dataset.label_space.hierarchy is None:
+        log.info(
+            "%s has no hierarchy of its classes: %s takes all of them as one group", dataset.place, config.model.context
+        )
 
 
 @dataclasses.dataclass

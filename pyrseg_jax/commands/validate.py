@@ -3,6 +3,7 @@
 import logging
 
 from pyrseg_jax.data.catalog import TRAINING, Dataset
+from pyrseg_jax.data.hierarchy import describe_hierarchy
 from pyrseg_jax.data.inspection import hints_on
 from pyrseg_jax.data.report import DatasetReport, make_report
 from pyrseg_jax.data.report_table import table
@@ -40,6 +41,7 @@ def _print_reports(config: Config, dataset: Dataset) -> None:
             continue
         print(f"{split} ({escaped(dataset.place)})\n{table(report, dataset.label_space)}\n")
         problems += [message for _, message in report.problems]
+    print(f"hierarchy of the classes: {describe_hierarchy(dataset.label_space.hierarchy)}")
     for split, hint in hints_on(dataset, list(reports), reports):
         print(f"hint ({split}): {escaped(complete_names(hint, 'data'))}")
     for problem in problems:

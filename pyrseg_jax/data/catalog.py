@@ -6,6 +6,7 @@ from pyrseg_jax.data.checks import leave_out_bad
 from pyrseg_jax.data.datasets import DATASETS
 from pyrseg_jax.data.holdout import HOLDOUT, draw_holdout, take
 from pyrseg_jax.data.label_mapping import LabelMapping
+from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.source import Source
 from pyrseg_jax.data.spec import TRAINING, DataLocation, Dataset, DatasetSpec
 from pyrseg_jax.errors import UserError
@@ -62,13 +63,13 @@ def open_dataset(
     return _skip_bad(dataset) if on_error == "skip" and not is_raw else dataset
 
 
-def count_classes(name: str, root: str | None) -> int:
-    """Return how many classes a data set has, without reading its images.
+def read_label_space(name: str, root: str | None) -> LabelSpace:
+    """Return the classes of a data set, without reading its images.
 
     Raises:
       UserError: for an unknown name, or a folder without a readable list of classes.
     """
-    return find_spec(name).read_label_space(root).num_classes
+    return find_spec(name).read_label_space(root)
 
 
 def _hold_out(dataset: Dataset, num_images: int, seed: int) -> Dataset:

@@ -1,11 +1,11 @@
 """Read `classes.txt`: the names of classes reach terminals, figures and web pages, so they must be plain text."""
 
-import codecs
 from pathlib import Path
 
 from pyrseg_jax.data.label_space import MAX_CLASSES, MAX_NAME, find_problem
 from pyrseg_jax.data.listing import entries_of
 from pyrseg_jax.data.near_names import find_similar, say_similar
+from pyrseg_jax.data.text_lines import decode, split_lines
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage.names import comparable
 from pyrseg_jax.storage.regular_file import read_regular_file
@@ -22,7 +22,7 @@ def read_class_names(root: Path) -> tuple[str, ...]:
         plain text.
     """
     path = root / "classes.txt"
-    lines = _lines_of(_decode(_read(path), path), path)
+    lines = [line.strip(" \t\xa0") for line in split_lines(decode(_read(path), path), path)]
     if lines == [""]:
         raise UserError(f"{path} is empty: {_WANTED}")
     if len(lines) > MAX_CLASSES:
@@ -52,34 +52,3 @@ def _read(path: Path) -> bytes:
         raise UserError(f"{path} is missing{say_similar(similar)}: {_WANTED}") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from error
-
-
-def _decode(data: bytes, path: Path) -> str:
-    if _is_utf_16(data):
-        raise UserError(f"{path} is not UTF-8 text (it is UTF-16): save it as UTF-8")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UserError(f"{path} is not UTF-8 text (line {line}: {error}): save it as UTF-8") from error
-
-
-def _is_utf_16(data: bytes) -> bool:
-    """Recognize the mark at the start, or else Latin letters, every other byte of which is zero."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return True
-    return len(data) >= 4 and not (any(data[:8:2]) and any(data[1:8:2]))
-
-
-def _lines_of(text: str, path: Path) -> list[str]:
-    text = text.replace("\r\n", "\n")
-    if "\n" not in text.strip("\n"):  # the line ends of old Macs, or a single line
-        text = text.replace("\r", "\n")
-    lines = [line.strip(" \t\xa0") for line in text.rstrip(" \t\xa0\n").split("\n")]
-    for number, line in enumerate(lines, 1):
-        if "\r" in line:
-            raise UserError(
-                f"{path}: line {number} holds a line end of another system (a carriage return): save the file with the same line "
-                "end everywhere"
-            )
-    return lines

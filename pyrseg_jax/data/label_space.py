@@ -18,6 +18,7 @@ from pyrseg_jax.storage.names import comparable
 
 MAX_CLASSES = 255  # train ids 0 … 254; void takes the last of the 256 values
 MAX_NAME = 200  # characters of a class name
+MAX_NESTING = 8  # groups within each other that may hold a class
 # Invisible, but Persian, Hindi and emoji cannot be written without them: joiners, and the letters in flags of regions.
 _INVISIBLE_LETTERS = {"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))}
 
@@ -33,6 +34,8 @@ class LabelSpace:
       colors: (R, G, B) of each class, or None.
       is_stuff: whether each class is stuff (without countable instances), or None where the data set does not say.
       also: further values in label files, as (value, train id or 255); they are read, and predictions never use them.
+      hierarchy: for each class, the names of the groups that hold it, outermost first, or None where the data set has no hierarchy.
+        Two label spaces that differ in nothing else are equal: only few networks read it.
     """
 
     names: tuple[str, ...]
@@ -41,6 +44,7 @@ class LabelSpace:
     colors: tuple[tuple[int, int, int], ...] | None = None
     is_stuff: tuple[bool, ...] | None = None
     also: tuple[tuple[int, int], ...] = ()
+    hierarchy: tuple[tuple[str, ...], ...] | None = dataclasses.field(default=None, compare=False)
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (pydantic reads it when a label space is read from JSON)
 
@@ -48,7 +52,8 @@ class LabelSpace:
         num_classes = len(self.names)
         if not 1 <= num_classes <= MAX_CLASSES:
             raise ValueError(f"expected 1 to {MAX_CLASSES} names, found {num_classes}")
-        for name, values in (("file_ids", self.file_ids), ("colors", self.colors), ("is_stuff", self.is_stuff)):
+        for name in ("file_ids", "colors", "is_stuff", "hierarchy"):
+            values = getattr(self, name)
             if values is not None and len(values) != num_classes:
                 raise ValueError(
                     f"expected one item of {name} per class, found {num_classes} names and {len(values)} {name}"
@@ -65,6 +70,19 @@ class LabelSpace:
         unusable = next((name for name in self.names if not name.strip() or find_problem(name)), None)
         if unusable is not None:
             raise ValueError(f"expected names without control characters, found the name {shorten(unusable)}")
+        self._check_hierarchy()
+
+    def _check_hierarchy(self) -> None:
+        for groups in self.hierarchy or ():
+            if len(groups) > MAX_NESTING:
+                raise ValueError(
+                    f"expected at most {MAX_NESTING} groups around a class in hierarchy, found {len(groups)}"
+                )
+            unusable = next((name for name in groups if not name.strip() or find_problem(name)), None)
+            if unusable is not None:
+                raise ValueError(
+                    f"expected names without control characters in hierarchy, found the name {shorten(unusable)}"
+                )
 
     @property
     def num_classes(self) -> int:
@@ -132,6 +150,11 @@ class LabelSpace:
     def values(self) -> tuple:
         """Return everything that decides which value means which class."""
         return self.file_ids, self.void_file_id, self.also
+
+    def to_json(self) -> dict:
+        """Return the fields for a JSON file. Without a hierarchy, they are those that earlier versions read."""
+        fields = dataclasses.asdict(self)
+        return fields if self.hierarchy is not None else {key: fields[key] for key in fields if key != "hierarchy"}
 
     def describe_file_ids(self) -> str:
         """Describe the values that a label file may hold, for messages."""

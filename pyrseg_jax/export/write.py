@@ -74,7 +74,7 @@ def write_export(
     about = about | {
         "format": FORMAT,
         "classes": label_space.names,
-        "label_space": dataclasses.asdict(label_space),
+        "label_space": dataclasses.replace(label_space, hierarchy=None).to_json(),
         "strides": tuple(model.strides),
         "threshold": threshold,
         "sizes": [list(size) for size in sizes],

@@ -118,21 +118,21 @@ def build_segmenter(
     unity_width: int = 128,
     dtype: str = "float32",
     crop_px: int = 512,
+    hierarchy: tuple[tuple[str, ...], ...] | None = None,
     **options: Any,
 ) -> Segmenter:
     """Build a segmenter from names and widths.
 
     Args:
       num_classes: C.
-      backbone: a key of `BACKBONES`.
-      context: a key of `CONTEXTS`.
+      backbone, context: keys of `BACKBONES` and `CONTEXTS`.
       representation: one of `REPRESENTATIONS`.
       strides: strides of the pyramid's levels in pixels, coarse → fine; by default 8, 4, 2 and 1 times that of the finest map.
-      semantic_width: D_s, channels inside the context module and of its output.
-      key_width: channels of queries and keys in its attention.
+      semantic_width, key_width: D_s, channels inside the context module and of its output; and of queries and keys in it.
       unity_width: D_u, channels inside the unity head.
       dtype: number format of the computation, a key of `DTYPES`. Parameters, batch statistics and loss are always float32.
       crop_px: side of the training images in pixels, for context modules whose parameters depend on it.
+      hierarchy: for each class, the names of its groups, outermost first, for context modules that read it.
       options: `resize` (upsampling convention of backbone and context, see `resample.resize`) and options of the backbone:
         `remat` (what the backward pass recomputes, see `blocks.REMATS`), `output_stride`, and others that its class has. None is
         the backbone's default.
@@ -148,8 +148,8 @@ def build_segmenter(
     strides, upsampling = plan_strides(strides, backbone, context, options.get("output_stride"))
     map_px = crop_px * upsampling // (options.get("output_stride") or spec.output_stride)
     # "nearest" concerns HRNet's exchange units alone.
-    convention = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
-    settings = ContextSettings(num_classes, len(strides), semantic_width, key_width, convention, map_px, kind)
+    rule = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
+    settings = ContextSettings(num_classes, len(strides), semantic_width, key_width, rule, map_px, kind, hierarchy)
     is_alone = representation == "per_pixel"
     head = SemanticHead(num_classes, len(strides), context_spec.is_projected or not is_alone, dtype=kind)
     return Segmenter(

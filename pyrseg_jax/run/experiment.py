@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from pyrseg_jax.data.catalog import TRAINING, Dataset, open_dataset
 from pyrseg_jax.data.label_mapping import LabelMapping
+from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pipeline import TrainingBatches, training_batches
 from pyrseg_jax.data.transforms import Augmentation
 from pyrseg_jax.distributed import mesh as mesh_lib
@@ -92,11 +93,18 @@ def check_rows(config: Config, mesh: Mesh) -> None:
         mesh_lib.check_rows(mesh, config.data.crop_px, config.model.strides[0])
 
 
-def make_model(config: Config, num_classes: int) -> Segmenter:
-    """Build the network."""
+def make_model(config: Config, classes: LabelSpace | int) -> Segmenter:
+    """Build the network.
+
+    Args:
+      config: the experiment.
+      classes: the classes, with their hierarchy if they have one; a number stands for as many classes without a hierarchy.
+    """
     model = config.model
+    is_number = isinstance(classes, int)
     return build_segmenter(
-        num_classes,
+        classes if is_number else classes.num_classes,
+        hierarchy=None if is_number else classes.hierarchy,
         backbone=model.backbone,
         context=model.context,
         representation=model.representation,

@@ -21,6 +21,7 @@ from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.backbones import BACKBONES
+from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.initial import abstract_variables, initial_variables
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.models.weights.files import read_weights
@@ -116,11 +117,13 @@ def _of_run(
             f"that run has the backbone {its_config.model.backbone}, this one has {config.model.backbone}: set "
             f"config.model.backbone={its_config.model.backbone}"
         )
-    model = experiment.make_model(its_config, classes.num_classes)
+    model = experiment.make_model(its_config, classes)
     state = restore(its_config, model, run, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), None)
     theirs = _flatten(jax.device_get(state.variables))
     ours = _flatten(drawn)
     is_same_task = classes.names == label_space.names
+    if CONTEXTS[config.model.context].reads_hierarchy:
+        is_same_task &= classes.hierarchy == label_space.hierarchy
     given = {
         at: array
         for at, array in theirs.items()

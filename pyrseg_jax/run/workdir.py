@@ -1,7 +1,6 @@
 """The folder of a run (workdir): its paths, and the records that let other commands continue, evaluate and use the run."""
 
 import contextlib
-import dataclasses
 import json
 import logging
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pydantic import Discriminator, RootModel, Tag
 
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import keys
 from pyrseg_jax.run.config import Config
@@ -188,20 +188,31 @@ class Workdir:
           UserError: if the folder holds a run with another config or other classes, or cannot be written.
         """
         self.check_config(config)
-        if is_there(self._classes) and (found := self.read_label_space()) != label_space:
-            raise UserError(
-                f"{self.path} holds a run with other classes than the data set has now: {_first_difference(found, label_space)}; "
-                "use another --workdir"
-            )
+        if is_there(self._classes):
+            self._check_classes(config, label_space)
         if origin is None:
             self.read_initialization()  # every result repeats it, so a damaged file must not be found after hours
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self._config, config_lib.to_json(config))
-            write_atomically(self._classes, json.dumps(dataclasses.asdict(label_space), indent=1) + "\n")
+            write_atomically(self._classes, json.dumps(label_space.to_json(), indent=1) + "\n")
             write_atomically(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
             if origin is not None:
                 write_atomically(self._initialization, json.dumps(origin, indent=1) + "\n")
+
+    def _check_classes(self, config: Config, label_space: LabelSpace) -> None:
+        """Raise UserError if the run in this folder has other classes or, where the network reads it, another hierarchy."""
+        found = self.read_label_space()
+        if found != label_space:
+            raise UserError(
+                f"{self.path} holds a run with other classes than the data set has now: {_first_difference(found, label_space)}; "
+                "use another --workdir"
+            )
+        if CONTEXTS[config.model.context].reads_hierarchy and found.hierarchy != label_space.hierarchy:
+            raise UserError(
+                f"{self.path} holds a run with another hierarchy of the classes than the data set has now: "
+                f"{_first_other_place(found, label_space)}; use another --workdir, or restore the hierarchy"
+            )
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -230,6 +241,15 @@ def _first_difference(before: LabelSpace, now: LabelSpace) -> str:
         if (name, value) != (new_name, new_value):
             return f"{name} with the value {value} in label files → {new_name} with {new_value}"
     return "the value of void, the colors or the remapped values in label files differ"
+
+
+def _first_other_place(before: LabelSpace, now: LabelSpace) -> str:
+    """Describe the first class that the hierarchies of two label spaces put into other groups."""
+    nowhere = ((),) * now.num_classes
+    for name, groups, new_groups in zip(now.names, before.hierarchy or nowhere, now.hierarchy or nowhere, strict=True):
+        if groups != new_groups:
+            return f"{name} in {' > '.join(groups) or 'no group'} → {' > '.join(new_groups) or 'no group'}"
+    return "one of them has no groups"
 
 
 def _unwritable(folder: epath.Path, error: OSError) -> UserError:

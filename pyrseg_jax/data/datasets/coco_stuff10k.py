@@ -4,7 +4,8 @@
 0 means unlabeled (void), and 1 … 182 follow COCO's numbering. Of these, 11 things (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 never occur. The other 171 values, in ascending order, are the classes.
 
-Source: Caesar, Uijlings, Ferrari, *COCO-Stuff: Thing and Stuff Classes in Context*, CVPR 2018.
+Source: Caesar, Uijlings, Ferrari, *COCO-Stuff: Thing and Stuff Classes in Context*, CVPR 2018. The hierarchy of the classes is the
+  published one, without the classes that never occur.
 
 Chosen: the colors come from the bits of the label value, as in PASCAL VOC, because no published palette gives every class its
   own color.
@@ -32,7 +33,7 @@ def list_splits(archive: Archive) -> dict[str, ArchiveSource]:
 
 FILES = FileDataset(
     name="coco_stuff10k",
-    label_space=read_class_table("coco_stuff10k"),
+    label_space=read_class_table("coco_stuff10k", has_hierarchy=True),
     published=PublishedFile(
         url="http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/cocostuff-10k-v1.1.zip",
         file_name="cocostuff-10k-v1.1.zip",

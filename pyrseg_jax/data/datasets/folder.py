@@ -1,14 +1,17 @@
 """Provide `folder`: the user's own images and label maps, in ADE20K's layout, read in place.
 
 ROOT/classes.txt                          one class name per line, in order
+ROOT/hierarchy.txt                        optional: groups of classes, see `data.hierarchy`
 ROOT/images/{training,validation}/NAME.jpg|png|…  any format of `image_formats.IMAGE_SUFFIXES`
 ROOT/annotations/{training,validation}/NAME.png   single-channel: 0 = void, 1 … C = the lines of classes.txt
 """
 
+import dataclasses
 from pathlib import Path
 
 from pyrseg_jax.data.archive import FolderArchive, describe_absence
 from pyrseg_jax.data.class_names import read_class_names
+from pyrseg_jax.data.hierarchy import read_hierarchy
 from pyrseg_jax.data.label_mapping import LabelMapping, make_label_space
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pairs import ArchiveSource, pair_source
@@ -43,12 +46,17 @@ def _describe_absence(folder: Path) -> str:
 
 def _open(location: DataLocation, mapping: LabelMapping) -> Dataset:
     folder = _find_root(location.root)
-    label_space = make_label_space(read_class_names(folder), mapping)
+    label_space = _label_space_of(folder, mapping)
     return Dataset(label_space, str(folder), lambda split: find_pairs(folder, split))
 
 
 def _read_label_space(root: str | None) -> LabelSpace:
-    return make_label_space(read_class_names(_find_root(root)))
+    return _label_space_of(_find_root(root), LabelMapping())
+
+
+def _label_space_of(folder: Path, mapping: LabelMapping) -> LabelSpace:
+    names = read_class_names(folder)
+    return dataclasses.replace(make_label_space(names, mapping), hierarchy=read_hierarchy(folder, names))
 
 
 SPEC = DatasetSpec(

@@ -18,7 +18,10 @@ from pyrseg_jax.models.contexts.contract import (
     make_none,
     make_pooled,
 )
+from pyrseg_jax.models.contexts.dsspn import DSSPN, neuron_loss
 from pyrseg_jax.models.contexts.ocr import OCR
+from pyrseg_jax.models.contexts.sgr import SGR
+from pyrseg_jax.models.contexts.tree import make_tree
 
 __all__ = [
     "CONTEXTS",
@@ -52,6 +55,20 @@ CONTEXTS: dict[str, ContextSpec] = {
         is_projected=False,
         has_resize=True,
         meaning="object-contextual representations (Yuan et al. 2020)",
+    ),
+    "dsspn": ContextSpec(
+        make_pooled(lambda s: DSSPN(make_tree(s.num_classes, s.hierarchy), s.key_width, dtype=s.dtype)),
+        is_projected=False,
+        classifies=True,
+        losses={"neurons": ContextLoss(1.0, neuron_loss)},
+        reads_hierarchy=True,
+        meaning="DSSPN-style classification down a tree of classes (Liang et al. 2018)",
+    ),
+    "sgr": ContextSpec(
+        make_pooled(lambda s: SGR(make_tree(s.num_classes, s.hierarchy), s.key_width, dtype=s.dtype)),
+        is_projected=False,
+        reads_hierarchy=True,
+        meaning="SGR-style reasoning over a tree of classes (Liang et al. 2018)",
     ),
     "coarse_to_fine": ContextSpec(
         lambda s: CoarseToFine(s.num_levels, s.width, s.key_width, s.dtype),

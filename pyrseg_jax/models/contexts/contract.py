@@ -43,6 +43,8 @@ class ContextSettings(NamedTuple):
       resize: convention of `models.resample.resize` by which the module enlarges maps.
       map_px: side in positions of the map that the backbone makes of a training image, for modules whose parameters depend on it.
       dtype: number format of the computation.
+      hierarchy: for each class, the names of the groups that hold it, outermost first; None: all classes belong together. See
+        `contexts.tree`.
     """
 
     num_classes: int
@@ -52,6 +54,7 @@ class ContextSettings(NamedTuple):
     resize: str = "half_pixel"
     map_px: int = 64
     dtype: DTypeLike = jnp.float32
+    hierarchy: tuple[tuple[str, ...], ...] | None = None
 
 
 class ContextOutput(NamedTuple):
@@ -114,6 +117,7 @@ class ContextSpec(NamedTuple):
       make_refiner: settings → a module that improves the logits of the finest level, called as `refiner(features, context output,
         logits, train)` → `Refined`; None: there is none.
       losses: its extra losses by name.
+      reads_hierarchy: whether it is built for the hierarchy of the classes, and so for one data set.
       has_state: whether it keeps state beside its parameters and its running batch statistics.
       meaning: a description in one line, for help texts.
     """
@@ -128,6 +132,7 @@ class ContextSpec(NamedTuple):
     has_resize: bool = False
     make_refiner: Make | None = None
     losses: Mapping[str, ContextLoss] = MappingProxyType({})
+    reads_hierarchy: bool = False
     has_state: bool = False
     meaning: str = ""
 
