@@ -4,6 +4,9 @@ Two CPU cores:
     pyrseg train --config=camvid:cpu --config.data.root=data/camvid
 A row of the paper's Table 2a, at either size:
     pyrseg train --config=camvid:cpu,A --config.data.root=data/camvid
+A method of Table 1, and the same method with a pyramid, at either size:
+    pyrseg train --config=camvid:cpu,ocr --config.data.root=data/camvid
+    pyrseg train --config=camvid:cpu,ocr,pyramid --config.data.root=data/camvid
 One accelerator:
     pyrseg train --config=camvid --config.data.root=data/camvid
 
@@ -13,11 +16,16 @@ The results of `camvid:cpu` are in docs/guide/results.md. We have not trained th
 from pyrseg_jax.paper import variants
 from pyrseg_jax.run import config as config_lib
 
-VARIANTS = ({"cpu": "a small backbone and a short training, for two CPU cores"}, variants.ROWS)
+VARIANTS = (
+    {"cpu": "a small backbone and a short training, for two CPU cores"},
+    variants.ROWS,
+    variants.METHODS,
+    variants.PYRAMID,
+)
 
 
 def get_config(variant: str = ""):
-    """Return row H of the paper's Table 2a, or the row and the size that the variant names."""
+    """Return row H of the paper's Table 2a, or the row or method and the size that the variant names."""
     words = variants.read_words("camvid", variant, VARIANTS)
     config = config_lib.defaults()
     config.data.name, config.data.root = "folder", "data/camvid"
@@ -29,6 +37,7 @@ def get_config(variant: str = ""):
     config.training.weight_decay = 5e-4  # without pre-training, 367 images are quickly memorized
     config.training.evaluate_every, config.training.save_every = 1_000, 500
     variants.choose_row(config, words)
+    variants.choose_network(config, words)
     if "cpu" in words:
         _fit_two_cores(config)
     return config

@@ -5,6 +5,9 @@ The paper's own method:
 A method that the paper compares with, and the same method with a pyramid:
     pyrseg train --config=coco_stuff10k:ocr
     pyrseg train --config=coco_stuff10k:ocr,pyramid
+The same on a ResNet-101, with the recipe of the method's release, and our method there:
+    pyrseg train --config=coco_stuff10k:resnet101,ccnet,pyramid
+    pyrseg train --config=coco_stuff10k:resnet101,ours
 The table's evaluation protocol (several scales, mirrored):
     pyrseg evaluate --workdir=runs/coco_stuff10k --config.evaluation.protocol=multi_scale_flip
 
@@ -16,11 +19,11 @@ random weights, which learn better with config.training.head_multiplier=1 and a 
 from pyrseg_jax.paper import variants
 from pyrseg_jax.run import config as config_lib
 
-VARIANTS = (variants.METHODS, variants.PYRAMID)
+VARIANTS = (variants.METHODS, variants.BACKBONES, variants.RECIPES, variants.PYRAMID)
 
 
 def get_config(variant: str = ""):
-    """Return the paper's recipe, or the recipe of the method that the variant names."""
+    """Return the paper's recipe, or that of the method and the backbone that the variant names."""
     words = variants.read_words("coco_stuff10k", variant, VARIANTS)
     config = config_lib.defaults()
     config.data.name = "coco_stuff10k"

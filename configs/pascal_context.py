@@ -5,6 +5,9 @@ The paper's own method:
 A method that the paper compares with, and the same method with a pyramid:
     pyrseg train --config=pascal_context:ocr
     pyrseg train --config=pascal_context:ocr,pyramid
+The same on a ResNet-101, with the recipe of the method's release, and our method there:
+    pyrseg train --config=pascal_context:resnet101,ccnet,pyramid
+    pyrseg train --config=pascal_context:resnet101,ours
 HRNet's evaluation protocol (several scales, mirrored):
     pyrseg evaluate --workdir=runs/pascal_context --config.evaluation.protocol=multi_scale_flip
 
@@ -18,11 +21,11 @@ With it, HRNet's authors publish the mIoU HRNet 54.1 and OCR 56.2. We have not t
 from pyrseg_jax.paper import variants
 from pyrseg_jax.run import config as config_lib
 
-VARIANTS = (variants.METHODS, variants.PYRAMID)
+VARIANTS = (variants.METHODS, variants.BACKBONES, variants.RECIPES, variants.PYRAMID)
 
 
 def get_config(variant: str = ""):
-    """Return HRNet's recipe with the paper's network, or with the network of the method that the variant names."""
+    """Return HRNet's recipe with the paper's network, or the recipe and network of the words that the variant names."""
     words = variants.read_words("pascal_context", variant, VARIANTS)
     config = config_lib.defaults()
     config.data.name = "pascal_context"

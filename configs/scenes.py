@@ -3,6 +3,9 @@
 Row H of the paper's Table 2a (the default), and another row:
     pyrseg train --config=scenes
     pyrseg train --config=scenes:A
+A method of Table 1 at this size, and the same method with a pyramid:
+    pyrseg train --config=scenes:ocr
+    pyrseg train --config=scenes:ocr,pyramid
 
 The results are in docs/guide/results.md. The mIoU of such a short training varies by a few points with the seed.
 """
@@ -10,11 +13,11 @@ The results are in docs/guide/results.md. The mIoU of such a short training vari
 from pyrseg_jax.paper import variants
 from pyrseg_jax.run import config as config_lib
 
-VARIANTS = (variants.ROWS,)
+VARIANTS = (variants.ROWS, variants.METHODS, variants.PYRAMID)
 
 
 def get_config(variant: str = ""):
-    """Return row H of the paper's Table 2a with a small backbone, or the row that the variant names."""
+    """Return row H of the paper's Table 2a with a small backbone, or the row or method that the variant names."""
     words = variants.read_words("scenes", variant, VARIANTS)
     config = config_lib.defaults()
     config.data.name = "scenes"
@@ -34,4 +37,5 @@ def get_config(variant: str = ""):
     config.training.evaluate_every = 330
     config.training.save_every = 110
     variants.choose_row(config, words)
+    variants.choose_network(config, words)
     return config

@@ -42,6 +42,51 @@ def test_the_table_has_means_deviations_and_paired_differences(tmp_path):
     assert np.asarray(Image.open(tmp_path / "ablation.png").convert("L")).std() > 10
 
 
+def test_methods_are_compared_with_and_without_the_pyramid(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, "danet", seed, 0.30 + seed / 10, 0.2, [1.0])
+        write_run(
+            tmp_path, "danet+pyramid", seed, 0.32 + seed / 5, 0.3, [0.5, 0.25, 0.125 - seed / 10, 0.125 + seed / 10]
+        )
+    write_run(tmp_path, "A", 0, 0.30)
+    write_run(tmp_path, "ours", 0, 0.30)
+    write_ablation(tmp_path, read_results(tmp_path))
+    table = (tmp_path / "ablation.md").read_text()
+    assert "| danet | danet, per-pixel | 2 | 35.00 ± 7.07 | 20.00 ± 0.00 | – | – |" in table
+    assert (
+        "| danet+pyramid | danet, pyramid | 2 | 42.00 ± 14.14 | 30.00 ± 0.00 | – | 50.0 / 25.0 / 7.5 / 17.5 |" in table
+    )
+    assert "| danet → danet+pyramid | +7.00 ± 7.07 | +10.00 ± 0.00 | – |" in table
+    assert "| ours | ours, pyramid | 1 |" in table
+    stored = json.loads((tmp_path / "ablation.json").read_text())
+    assert stored["miou"]["differences"]["danet → danet+pyramid"]["mean"] == pytest.approx(7)
+    assert stored["level_share"] == {"danet+pyramid": pytest.approx([50, 25, 7.5, 17.5])}
+
+
+def test_a_table_of_methods_alone_has_a_plot(tmp_path):
+    write_run(tmp_path, "resnet101+pspnet", 0, 0.3)
+    write_run(tmp_path, "resnet101+danet", 0, 0.4)
+    write_ablation(tmp_path, read_results(tmp_path))
+    assert "| resnet101+danet | resnet101, danet, per-pixel | 1 |" in (tmp_path / "ablation.md").read_text()
+    assert np.asarray(Image.open(tmp_path / "ablation.png").convert("L")).std() > 10
+
+
+def test_recipes_may_differ_between_methods_on_resnets_but_not_between_seeds(tmp_path):
+    write_run(tmp_path, "resnet101+pspnet", 0, 0.3)
+    write_run(tmp_path, "resnet101+encnet", 0, 0.3)
+    read_results(tmp_path)
+    write_run(tmp_path, "resnet101+encnet", 1, 0.3, learning_rate=0.5)
+    with pytest.raises(UserError, match="encnet-0 and resnet101.encnet-1 differ in more than their label and seed"):
+        read_results(tmp_path)
+
+
+def test_folders_that_no_words_name_are_left_alone(tmp_path):
+    write_run(tmp_path, "A", 0, 0.3)
+    (tmp_path / "old-1").mkdir()
+    (tmp_path / "old-1" / "finished").touch()
+    assert read_results(tmp_path).keys() == {"A"}
+
+
 def test_the_table_has_the_differences_that_the_paper_states():
     """Compare the rows of Table 2a with the differences in the text of Sec. 4.1."""
     stated = {"AB": 1.60, "AC": 1.58, "AE": 1.12, "EF": 0.53, "AF": 1.65, "BG": 1.05, "CH": 2.31}
@@ -54,12 +99,12 @@ def test_the_table_has_the_differences_that_the_paper_states():
 def test_runs_with_different_settings_are_refused(tmp_path):
     write_run(tmp_path, "A", 0, 0.3)
     write_run(tmp_path, "B", 0, 0.3, learning_rate=0.5)
-    with pytest.raises(UserError, match="A-0 and B-0 differ in more than row and seed"):
+    with pytest.raises(UserError, match="A-0 and B-0 differ in more than their label and seed"):
         read_results(tmp_path)
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):
-    with pytest.raises(UserError, match="holds no finished run: expected folders named ROW-SEED"):
+    with pytest.raises(UserError, match="holds no finished run: expected folders named ROW-SEED or METHOD-SEED"):
         read_results(tmp_path)
 
 
@@ -71,7 +116,7 @@ sys.path[:0] = ["{root}", "{root}/tests"]
 from pathlib import Path
 from support.ablation_runs import write_run
 values = dict(a[2:].split("=", 1) for a in sys.argv[3:])
-row, seed = values["config"][-1], int(values["config.seed"])
+row, seed = Path(values["workdir"]).name.rpartition("-")[0], int(values["config.seed"])
 with open("{log}", "a") as file:
     file.write(f"{{values['config']}} {{seed}} {{values['config.training.steps']}}\\n")
 if os.environ.get("BREAKS") == f"{{row}}-{{seed}}":
@@ -113,11 +158,18 @@ def test_the_script_runs_every_row_and_seed_once_and_continues(launch, tmp_path)
     assert "| H | coarse_to_fine, pyramid, tp | 2 | 40.00" in (tmp_path / "out" / "ablation.md").read_text()
 
 
+def test_the_script_runs_methods_by_their_words(launch):
+    done, started = launch("--config=camvid:cpu", "--methods=ocr,ocr+pyramid", "--seeds=1", "--config.training.steps=5")
+    assert started == ["camvid:cpu,ocr 1 5", "camvid:cpu,ocr,pyramid 1 5"]
+    assert "| ocr → ocr+pyramid | +0.00 |" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
         ("--letters=A", "error: unknown argument --letters=A"),
         ("--rows=A,K", "error: --rows=A,K: expected comma-separated letters A to I"),
+        ("--methods=ocr+", "error: --methods=ocr+: expected comma-separated methods, whose words"),
         ("--seeds=one", "error: --seeds=one: expected comma-separated numbers"),
         ("--jobs=0", "error: --jobs=0: expected a whole number of at least 1"),
         ("--config=", "error: --config=configs/NAME.py is missing"),

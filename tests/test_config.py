@@ -12,6 +12,8 @@ import pytest
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.initial import abstract_variables
+from pyrseg_jax.paper import table_1
+from pyrseg_jax.paper.methods import METHODS
 from pyrseg_jax.paper.tables import TABLE_2A
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import config_file, experiment, keys, reference
@@ -59,7 +61,7 @@ def test_a_full_step_of_every_config_fits_together(name, variant):
 
 
 def test_an_unknown_variant_is_refused():
-    with pytest.raises(UserError, match=r"camvid.py:gpu: .*'gpu' is not known; expected .* group: cpu; A \| B"):
+    with pytest.raises(UserError, match=r"camvid.py:gpu: .*'gpu' is not known .*; expected .* group: cpu; A \| B"):
         load("camvid", "gpu")
     with pytest.raises(UserError, match=r"camvid.py:A,cpu,B: .*A and B exclude each other"):
         load("camvid", "A,cpu,B")
@@ -94,6 +96,12 @@ def test_defaults_survive_the_round_trip():
     config = config_lib.resolve(config_lib.defaults())
     filled = dataclasses.replace(config_lib.Model(), strides=(32, 16, 8, 4))  # those that the backbone's stride gives
     assert config == dataclasses.replace(config_lib.Config(), model=filled)
+    assert config_lib.from_json(config_lib.to_json(config)) == config
+
+
+def test_a_multi_grid_survives_the_round_trip():
+    values = {"model.backbone": "resnet101", "model.strides": (32, 16, 8), "model.multi_grid": (4, 8, 16)}
+    config = config_lib.changed(config_lib.Config(), values)
     assert config_lib.from_json(config_lib.to_json(config)) == config
 
 
@@ -347,7 +355,8 @@ def test_every_packaged_config_describes_its_words():
         summary, groups = config_file.describe(path)
         assert summary.endswith("."), name
         for word in (word for group in groups for word in group):
-            load(name, word)
+            if word not in METHODS or table_1.is_built(word):
+                load(name, word)
             assert groups
             assert all(text for group in groups for text in group.values())
         with pytest.raises(UserError, match="is not known"):

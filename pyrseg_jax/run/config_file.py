@@ -88,11 +88,24 @@ def load_module(path: Path) -> ModuleType:
     return module
 
 
+class Words(dict[str, str]):
+    """A group of words after a config's name, each with its meaning in one line.
+
+    Attributes:
+      title: what the words stand for, in the plural, such as "backbones".
+    """
+
+    def __init__(self, title: str, meanings: Mapping[str, str]):
+        super().__init__(meanings)
+        self.title = title
+
+
 class ConfigDescription(NamedTuple):
     """The description of a config file that `pyrseg configs` prints.
 
     summary: the first sentence of its docstring.
-    groups: its words, each with its meaning in one line. A user may give at most one word of each group.
+    groups: its words, each with its meaning in one line; those that several configs share are `Words`. A user may give at most
+      one word of each group.
     """
 
     summary: str

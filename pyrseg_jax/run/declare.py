@@ -29,6 +29,7 @@ def key(
     at_least: float | None = None,
     at_most: float | None = None,
     resumable: bool = False,
+    is_tuple: bool = False,
     since: str = FIRST_VERSION,
 ) -> Any:
     """Declare a key of a group.
@@ -39,10 +40,11 @@ def key(
       unit: the unit of the value, for example "px".
       at_least, at_most: the range of a number.
       resumable: whether the key may change when a run resumes. Such keys are not meant to change what is learned.
+      is_tuple: whether the value may be a tuple although the default is none.
       since: the version of the package that added the key.
     """
     # Strict: true is not the number 1. A tuple stays lax, so that JSON's lists are accepted; its items are strict.
-    strict = None if isinstance(default, tuple) else True
+    strict = None if is_tuple or isinstance(default, tuple) else True
     extra = {"unit": unit, "resumable": resumable, "since": since}
     return pydantic.Field(
         default, description=description, ge=at_least, le=at_most, strict=strict, json_schema_extra=extra

@@ -106,7 +106,7 @@ class Model:
         None, "Dilation of the first block of a ResNet's dilated stages. None takes the backbone's default."
     )
     multi_grid: tuple[StrictInt, ...] | None = key(
-        None, "Dilation of each block of a ResNet's last stage. None follows the output stride."
+        None, "Dilation of each block of a ResNet's last stage. None follows the output stride.", is_tuple=True
     )
     init: str | None = key(
         None,

@@ -35,10 +35,10 @@ from pyrseg_jax.models.contexts.encnet import PRESENCE_WEIGHT, EncNet
 from pyrseg_jax.models.contexts.encoding import presence_loss
 from pyrseg_jax.models.contexts.fcn import FCN
 from pyrseg_jax.models.contexts.fcn_short import ShortFCN
-from pyrseg_jax.models.contexts.layer_cascade import LOSSES, CascadeGate, CascadeMerge, LayerCascade
+from pyrseg_jax.models.contexts.layer_cascade import CASCADE_LOSSES, CascadeGate, CascadeMerge, LayerCascade
 from pyrseg_jax.models.contexts.non_local import NonLocal
 from pyrseg_jax.models.contexts.ocr import OCR, openseg_auxiliary
-from pyrseg_jax.models.contexts.pointrend import LOSSES, READS, STRIDE, PointRefiner, PointRend
+from pyrseg_jax.models.contexts.pointrend import POINT_LOSSES, READS, STRIDE, PointRefiner, PointRend
 from pyrseg_jax.models.contexts.psanet import PSANet, mmseg_window_of, window_of
 from pyrseg_jax.models.contexts.pspnet import PSPNet
 from pyrseg_jax.models.contexts.qgn import QGN
@@ -182,7 +182,7 @@ CONTEXTS: dict[str, ContextSpec] = {
         is_projected=False,
         make_refiner=lambda s: CascadeMerge(),
         make_gate=lambda s: CascadeGate(s.num_classes, s.key_width, dtype=s.dtype),
-        losses=STAGE_LOSSES,
+        losses=CASCADE_LOSSES,
         meaning="LC-style cascade, which answers easy positions early (after Li et al. 2017)",
     ),
     "nonlocal": ContextSpec(

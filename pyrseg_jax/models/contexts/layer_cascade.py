@@ -128,4 +128,6 @@ def stage_loss(
     return masked_cross_entropy(logits, classes)
 
 
-LOSSES = {f"stage_{index + 1}": ContextLoss(1.0, functools.partial(stage_loss, index=index)) for index in range(2)}
+CASCADE_LOSSES = {
+    f"stage_{index + 1}": ContextLoss(1.0, functools.partial(stage_loss, index=index)) for index in range(2)
+}

@@ -201,4 +201,4 @@ def point_loss(outputs: Outputs, labels: UInt8[levels.Array, "n H W"], supervisi
     return masked_cross_entropy(logits[:, :, None], classes[..., None].astype(jnp.int32))
 
 
-LOSSES = {"points": ContextLoss(1.0, point_loss)}
+POINT_LOSSES = {"points": ContextLoss(1.0, point_loss)}

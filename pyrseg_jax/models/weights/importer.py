@@ -14,6 +14,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.models.weights.finest_level import named_for
 
 Path = tuple[str, ...]  # of an array in our variables, such as ("params", "backbone", "stem1", "conv", "kernel")
 State = Mapping[str, np.ndarray]  # a file's arrays by name
@@ -112,6 +113,7 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
         )
     flat = flatten_dict(abstract)
     importer = recognize(state_dict, importers)
+    importer = importer._replace(heads=tuple(h._replace(names=named_for(h.names, flat)) for h in importer.heads))
     state, head_state = split(state_dict, importer)
     names = {path: (importer.name_of((path[0], *path[2:])), None) for path in flat if path[1] == "backbone"}
     _check_member(importer, state, names, flat)

@@ -1,7 +1,7 @@
 """`python -m pyrseg_jax.paper.ablation FOLDER`: write the tables and the plot of an ablation.
 
-FOLDER holds one run per row and seed, named ROW-SEED, as `launch/ablation.sh` leaves them. The results are written into it:
-`ablation.md`, `ablation.json`, `ablation.png` and `ablation.pdf`.
+FOLDER holds one run per row or method and seed, named ROW-SEED or METHOD-SEED, as `launch/ablation.sh` leaves them. The results
+are written into it: `ablation.md`, `ablation.json`, `ablation.png` and `ablation.pdf`.
 """
 
 import sys
