@@ -150,11 +150,13 @@ def build_segmenter(
     map_px = crop_px * upsampling // (options.get("output_stride") or spec.output_stride)
     # "nearest" concerns HRNet's exchange units alone.
     convention = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
-    is_alone = representation == "per_pixel"
-    classifies = context_spec.classifies and is_alone
-    sizes = num_classes, len(strides), semantic_width, key_width
-    settings = ContextSettings(*sizes, convention, map_px, kind, classifies)
-    head = SemanticHead(num_classes, len(strides), context_spec.is_projected or not is_alone, dtype=kind)
+    classifies = context_spec.classifies and representation == "per_pixel"
+    settings = ContextSettings(
+        num_classes, len(strides), semantic_width, key_width, convention, map_px, kind, classifies
+    )
+    head = SemanticHead(
+        num_classes, len(strides), context_spec.is_projected or representation != "per_pixel", dtype=kind
+    )
     return Segmenter(
         backbone=make_backbone(backbone, context, dtype=kind, **options),
         context=context_spec.make(settings),

@@ -51,8 +51,8 @@ class QGN(nn.Module):
     Differs: the finest logits are learned without the composite class, which is never true there; its weights stay unused.
     Differs: during training the release skips cells by their labels, and we by the prediction, as at inference. There, cells that
       were skipped may come back on finer levels of the release; here they never do.
-    Differs: cells are skipped by setting them to 0. XLA still computes whole maps, so on every device the sparse form takes the time
-      of the dense one; the share of the active cells says what a library of sparse convolutions would save.
+    Differs: cells are skipped by setting them to 0. XLA still computes whole maps, so on every device the sparse form takes the
+      time of the dense one; the share of the active cells says what a library of sparse convolutions would save.
     Differs: after each epoch the release doubles the weights of classes with a low IoU on 500 validation images. Labels that
       measure a network must not train it, so there are no class weights but that of the composite class.
     """
