@@ -148,15 +148,11 @@ def build_segmenter(
     kind = _choose("dtype", dtype, DTYPES)
     strides, upsampling = plan_strides(strides, backbone, context, options.get("output_stride"))
     map_px = crop_px * upsampling // (options.get("output_stride") or spec.output_stride)
-    # "nearest" concerns HRNet's exchange units alone.
-    convention = "align_corners" if options.get("resize") == "align_corners" else "half_pixel"
     classifies = context_spec.classifies and representation == "per_pixel"
-    settings = ContextSettings(
-        num_classes, len(strides), semantic_width, key_width, convention, map_px, kind, classifies
-    )
-    head = SemanticHead(
-        num_classes, len(strides), context_spec.is_projected or representation != "per_pixel", dtype=kind
-    )
+    sizes = num_classes, len(strides), semantic_width, key_width
+    settings = ContextSettings(*sizes, _convention(options.get("resize")), map_px, kind, classifies)
+    is_projected = context_spec.is_projected or representation != "per_pixel"
+    head = SemanticHead(num_classes, len(strides), is_projected, dtype=kind)
     return Segmenter(
         backbone=make_backbone(backbone, context, dtype=kind, **options),
         context=context_spec.make(settings),
@@ -171,6 +167,11 @@ def build_segmenter(
         is_decoder=context_spec.stride is not None,
         auxiliary_stage=spec.auxiliary.stage,
     )
+
+
+def _convention(resize: str | None) -> str:
+    """Return the convention of context modules; "nearest" concerns HRNet's exchange units alone."""
+    return "align_corners" if resize == "align_corners" else "half_pixel"
 
 
 def _check_choice(argument: str, value: str, choices: Collection[str]) -> None:
