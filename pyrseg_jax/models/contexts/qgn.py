@@ -1,6 +1,7 @@
 """QGN, Quadtree Generating Networks (Chitta et al. 2020): a decoder that predicts a quadtree of classes, dense or sparse."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -68,8 +69,9 @@ class QGN(nn.Module):
         assert features.stem is not None, "the spec reads the stem"
         is_masked = self.is_sparse and self.classifies
         maps = _by_stride((features.stem, *features.stages))
-        logits, active = [self._classify(maps[32], 32)], []
-        goes_on = [is_composite(logits[0])] if is_masked else [None]
+        logits = [self._classify(maps[32], 32)]
+        active: list[Any] = []  # masks; None without
+        goes_on: list[Any] = [is_composite(logits[0]) if is_masked else None]
         cells = self._skip(maps[32], goes_on[0], 32, train), goes_on[0]
         quarter = maps[4]
         for stride in STRIDES[1:-1] if self.classifies else STRIDES[1:4]:
