@@ -1,6 +1,7 @@
 """QGN, Quadtree Generating Networks (Chitta et al. 2020): a decoder that predicts a quadtree of classes, dense or sparse."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -51,8 +52,8 @@ class QGN(nn.Module):
     Differs: the finest logits are learned without the composite class, which is never true there; its weights stay unused.
     Differs: during training the release skips cells by their labels, and we by the prediction, as at inference. There, cells that
       were skipped may come back on finer levels of the release; here they never do.
-    Differs: cells are skipped by setting them to 0. XLA still computes whole maps, so the sparse form takes the time of the dense
-      one on every device; the share of the active cells says what a library of sparse convolutions would save.
+    Differs: cells are skipped by setting them to 0. XLA still computes whole maps, so on every device the sparse form takes the
+      time of the dense one; the share of the active cells says what a library of sparse convolutions would save.
     Differs: after each epoch the release doubles the weights of classes with a low IoU on 500 validation images. Labels that
       measure a network must not train it, so there are no class weights but that of the composite class.
     """
@@ -68,8 +69,9 @@ class QGN(nn.Module):
         assert features.stem is not None, "the spec reads the stem"
         is_masked = self.is_sparse and self.classifies
         maps = _by_stride((features.stem, *features.stages))
-        logits, active = [self._classify(maps[32], 32)], []
-        goes_on = [is_composite(logits[0])] if is_masked else [None]
+        logits = [self._classify(maps[32], 32)]
+        active: list[Any] = []  # masks; None without
+        goes_on: list[Any] = [is_composite(logits[0]) if is_masked else None]
         cells = self._skip(maps[32], goes_on[0], 32, train), goes_on[0]
         quarter = maps[4]
         for stride in STRIDES[1:-1] if self.classifies else STRIDES[1:4]:

@@ -6,6 +6,7 @@ labels, and otherwise their class plus 1; -1 marks cells to ignore.
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Bool, Float, Int32, UInt8
@@ -61,14 +62,14 @@ def rebuild_labels(tree: Tree) -> UInt8[Array, "n H W"]:
     return jnp.where(found > COMPOSITE, found - 1, VOID).astype(jnp.uint8)
 
 
-def is_composite(logits: Float[Array, "n h w c"]) -> Bool[Array, "n h w"]:
+def is_composite(logits: Float[Array, "n h w c"]) -> Bool[jax.Array, "n h w"]:
     """Return whether the composite class has the largest logit of a cell."""
-    return logits.argmax(-1) == COMPOSITE
+    return jnp.asarray(logits).argmax(-1) == COMPOSITE
 
 
 def decide(
     logits: Sequence[Float[Array, "n _ _ c"]], goes_on: Sequence[Bool[Array, "n _ _"]]
-) -> Float[Array, "n H W c"]:
+) -> Float[jax.Array, "n H W c"]:
     """Return the logits of each pixel's coarsest cell that does not go on to the next level.
 
     Args:
@@ -77,7 +78,7 @@ def decide(
 
     Chosen: all pixels of a cell have the logits of the cell; the release interpolates between cells.
     """
-    found = logits[0]
+    found = jnp.asarray(logits[0])
     for level, is_open in zip(logits[1:], goes_on, strict=True):
         found = jnp.where(_children(is_open, level)[..., None], level, _children(found, level))
     return found

@@ -115,7 +115,7 @@ class UpBlock(nn.Module):
         y = conv(x.shape[-1], 3, dtype=self.dtype, name="conv1")(x)
         y = normalize(y, active, train, is_active=True, dtype=self.dtype, name="bn1")
         y = double(self.features, self.kernel, dtype=self.dtype, name="conv2")(y)
-        children = None if active is None else to_children(active)
+        children = None if active is None else jnp.asarray(to_children(active))
         y = normalize(y, children, train, is_active=False, dtype=self.dtype, name="bn2")
         x = UpShortcut(self.features, self.dtype, name="upsample")(x, children, train)
         return add_relu(x, y), children
