@@ -438,7 +438,7 @@ def test_each_stage_learns_from_the_positions_that_reach_it(rng):
     opens = [jnp.asarray(rng.random((1, 4, 4)) < 0.6)]
     opens.append(opens[0] & jnp.asarray(rng.random((1, 4, 4)) < 0.6))
     labels = np.kron(rng.integers(0, 3, (1, 4, 4)), np.ones((1, 2, 2), int)).astype(np.uint8)
-    features = Features((), logits[2], cuts=tuple(Cut(*pair) for pair in zip(logits[:2], opens, strict=True)))
+    features = Features((), logits[2], cuts=tuple(Cut(*pair, pair[0]) for pair in zip(logits[:2], opens, strict=True)))
     found = ContextOutput((logits[2],))
     outputs = CascadeMerge().apply({}, features, found, logits[2], True).outputs
     for index, reach in enumerate((np.ones((1, 4, 4), bool), np.asarray(opens[0]))):
@@ -449,7 +449,7 @@ def test_each_stage_learns_from_the_positions_that_reach_it(rng):
         )
 
     def merged(logits):
-        cuts = tuple(Cut(*pair) for pair in zip(logits[:2], opens, strict=True))
+        cuts = tuple(Cut(*pair, pair[0]) for pair in zip(logits[:2], opens, strict=True))
         return CascadeMerge().apply({}, features._replace(cuts=cuts), found, logits[2], True).logits.sum()
 
     first, second, last = jax.grad(merged)(logits)

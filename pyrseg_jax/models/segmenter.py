@@ -59,8 +59,8 @@ class Segmenter(nn.Module):
       upsampling: factor by which the backbone's final map is enlarged to the finest stride; 1 where that is the output stride,
         and for decoders.
       reads: indices of the backbone's stages that the context module reads.
-      is_decoder: whether the context module has a stride of its own. The unity head then reads the context module's finest map,
-        and otherwise the backbone's final map.
+      unity_reads_context: whether the unity head reads the context module's finest map, and not the backbone's final map: below
+        decoders, which have a stride of their own, and where a gate leaves out positions of the final map.
       auxiliary_stage: index of the stage that the auxiliary classifier reads; None: the final map.
     """
 
@@ -76,7 +76,7 @@ class Segmenter(nn.Module):
     refined_stride: int | None = None
     upsampling: int = 1
     reads: tuple[int, ...] = ()
-    is_decoder: bool = False
+    unity_reads_context: bool = False
     auxiliary_stage: int | None = None
 
     @property
@@ -105,7 +105,7 @@ class Segmenter(nn.Module):
             semantic, outputs = (*semantic[:-1], refined.logits), {**outputs, **refined.outputs}
         unity = ()
         if self.unity_head is not None:
-            unity = self.unity_head(found.levels[-1] if self.is_decoder else final, train)
+            unity = self.unity_head(found.levels[-1] if self.unity_reads_context else final, train)
         return Pyramids(semantic, unity, auxiliary, dict(outputs))
 
     def _classify(self, found: ContextOutput, train: bool) -> tuple[Float[Array, "n _ _ c"], ...]:
@@ -171,7 +171,7 @@ def build_segmenter(
         refined_stride=context_spec.refined_stride,
         upsampling=upsampling,
         reads=context_spec.reads,
-        is_decoder=context_spec.stride is not None,
+        unity_reads_context=context_spec.stride is not None or context_spec.make_gate is not None,
         auxiliary_stage=shape.stage,
     )
 

@@ -27,7 +27,8 @@ from pyrseg_jax.models.backbones import Features
 from pyrseg_jax.models.contexts import Pooled
 from pyrseg_jax.models.initial import abstract_variables
 from pyrseg_jax.models.segmenter import Pyramids, Segmenter, build_segmenter
-from pyrseg_jax.models.weights.importer import Head, Importer, import_weights
+from pyrseg_jax.models.weights.head import Head
+from pyrseg_jax.models.weights.importer import Importer, import_weights
 from support.parity import keep_all
 from support.reference_networks import mmseg_models, randomize
 

@@ -12,7 +12,7 @@ from pyrseg_jax.models.backbones.hrnet import HRNet
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.segmenter import DTYPES, build_segmenter
 from pyrseg_jax.models.weights import hrnet as torch_weights
-from pyrseg_jax.models.weights.importer import KINDS
+from pyrseg_jax.models.weights.head import KINDS
 from support import torch_twins
 
 CLASSES = 5

@@ -20,10 +20,12 @@ class Cut(NamedTuple):
     Attributes:
       logits: (N, h, w, C) class logits, float32.
       is_open: (N, h, w) the positions that later parts compute, a subset of those of the cut before.
+      features: (N, h, w, width) the map that was classified.
     """
 
     logits: Float[Array, "n h w c"]
     is_open: Bool[Array, "n h w"]
+    features: Float[Array, "n h w d"]
 
 
 class Features(NamedTuple):

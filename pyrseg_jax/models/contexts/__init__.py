@@ -181,7 +181,7 @@ CONTEXTS: dict[str, ContextSpec] = {
         make_pooled(lambda s: LayerCascade(s.width, s.dtype)),
         is_projected=False,
         make_refiner=lambda s: CascadeMerge(),
-        make_gate=lambda s: CascadeGate(s.num_classes, s.key_width, dtype=s.dtype),
+        make_gate=lambda s: CascadeGate(s.num_classes, s.width, dtype=s.dtype),
         losses=CASCADE_LOSSES,
         meaning="LC-style cascade, which answers easy positions early (after Li et al. 2017)",
     ),

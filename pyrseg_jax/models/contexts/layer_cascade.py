@@ -53,21 +53,19 @@ class CascadeGate(nn.Module):
         x = ConvNormAct(self.width, 3, dtype=self.dtype, name=f"project_{index}")(x, train, is_open)
         logits = biased_conv(self.num_classes, dtype=self.dtype, name=f"classify_{index}")(x).astype(jnp.float32)
         is_sure = nn.softmax(logits).max(-1) > (self.training_threshold if train else self.threshold)
-        return Cut(logits, ~is_sure if is_open is None else is_open & ~is_sure)
+        return Cut(logits, ~is_sure if is_open is None else is_open & ~is_sure, x)
 
 
 class LayerCascade(nn.Module):
-    """The classifier's first convolution after the last stage, at the positions that no earlier stage has answered.
-
-    Everywhere else, the result (N, h, w, width) is 0. The coarser levels of a pyramid average it as it is: a cell that earlier
-    stages answered shows there as zeros, and the finest level keeps their answers for it.
+    """The map that the last stage's classifier reads; at positions that an earlier stage has answered, the map that it read.
 
     Attributes:
-      width: channels of the result.
+      width: channels of the result (N, h, w, width), and of the maps of the gate.
 
     Source: Li et al. 2017, whose network is an Inception-ResNet-v2 in three stages at stride 8.
     Chosen: ResNets are cut after stages 2, half of 3, and 4, all at stride 8; HRNets after stages 2, 3 and 4, at stride 4. Where
-      the finest level is finer than that, the logits of the cuts are enlarged bilinearly, and their decisions by index.
+      the finest level is finer than that, the maps and logits of the cuts are enlarged bilinearly, and their decisions by index.
+    Chosen: the levels of a pyramid read this map, so that a cell that an early stage has answered is not empty for them.
     """
 
     width: int = 512
@@ -76,9 +74,13 @@ class LayerCascade(nn.Module):
     @nn.compact
     def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> ContextMap:
         x = features.final
-        is_open = _fit(features.cuts[-1], x).is_open
+        cuts = [_fit(cut, x) for cut in features.cuts]
+        is_open = cuts[-1].is_open
         x = jnp.where(is_open[..., None], x, 0)  # enlarged maps reach over the edge
-        return ContextMap(ConvNormAct(self.width, 3, dtype=self.dtype, name="project")(x, train, is_open))
+        x = ConvNormAct(self.width, 3, dtype=self.dtype, name="project")(x, train, is_open)
+        for cut in reversed(cuts):
+            x = jnp.where(cut.is_open[..., None], x, cut.features)
+        return ContextMap(x)
 
 
 class CascadeMerge(nn.Module):
@@ -105,7 +107,8 @@ class CascadeMerge(nn.Module):
 def _fit(cut: Cut, like: Float[Array, "n H W _"]) -> Cut:
     """Bring a cut to the size of a map that is as large or larger by a whole factor."""
     factor = like.shape[1] // cut.is_open.shape[1]
-    return Cut(enlarge(cut.logits, like, "half_pixel"), levels.to_children(cut.is_open, factor))
+    is_open = jnp.asarray(levels.to_children(cut.is_open, factor))
+    return Cut(enlarge(cut.logits, like, "half_pixel"), is_open, enlarge(cut.features, like, "half_pixel"))
 
 
 def stage_loss(

@@ -4,8 +4,8 @@ Differs: the release's normalizations outside of the ResNet (InPlaceABN) are fol
   by a ReLU. Its auxiliary classifier on C4 has other sizes than ours and is left out.
 """
 
+from pyrseg_jax.models.weights.head import Head
 from pyrseg_jax.models.weights.heads import CLASSIFIER, CONTEXT
-from pyrseg_jax.models.weights.importer import Head
 
 CCNET_AUXILIARY = ("dsn.",)
 CCNET = Head(

@@ -1,7 +1,7 @@
 """Names of UperNet's layers in CSAIL's release on ResNets, which keeps them in a file of their own, beside that of the encoder."""
 
+from pyrseg_jax.models.weights.head import Head
 from pyrseg_jax.models.weights.heads import CLASSIFIER, CONTEXT
-from pyrseg_jax.models.weights.importer import Head
 
 CSAIL = (
     Head(

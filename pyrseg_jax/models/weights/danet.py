@@ -1,7 +1,7 @@
 """Names of the head in DANet's release, whose ResNet has PyTorch-Encoding's names."""
 
+from pyrseg_jax.models.weights.head import Head
 from pyrseg_jax.models.weights.heads import CLASSIFIER, CONTEXT
-from pyrseg_jax.models.weights.importer import Head
 
 _LAYERS = {
     "position_reduce": "conv5a",

@@ -1,7 +1,7 @@
 """Names of the head in EMANet's release."""
 
+from pyrseg_jax.models.weights.head import Head
 from pyrseg_jax.models.weights.heads import CLASSIFIER, CONTEXT
-from pyrseg_jax.models.weights.importer import Head
 
 EMANET = Head(
     "EMANet, its release",

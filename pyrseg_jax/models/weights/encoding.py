@@ -1,7 +1,7 @@
 """Names of the heads in PyTorch-Encoding's networks on ResNets: CFNet, EncNet and FCN."""
 
+from pyrseg_jax.models.weights.head import Head
 from pyrseg_jax.models.weights.heads import AUXILIARY, CLASSIFIER, CONTEXT
-from pyrseg_jax.models.weights.importer import Head
 
 _TRAINED = {"dilation": "contracted", "stem": "deep"}
 _AUXILIARY: dict[str, tuple[str, str | None]] = {

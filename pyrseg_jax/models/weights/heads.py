@@ -5,7 +5,7 @@ Only releases whose layers we have are here.
 
 from collections.abc import Iterable, Mapping
 
-from pyrseg_jax.models.weights.importer import Head, Path
+from pyrseg_jax.models.weights.head import Head, Path
 
 Names = Mapping[str, tuple[str, str | None]]  # see `importer.Head`
 

@@ -13,13 +13,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.backbones.hrnet import HRNet
 from pyrseg_jax.models.initial import abstract_variables
+from pyrseg_jax.models.weights.head import State, head_name
 from pyrseg_jax.models.weights.heads import official_head
 from pyrseg_jax.models.weights.hrnet_layout import HRNET, MARKER, name_of
 from pyrseg_jax.models.weights.importer import (
     COUNTER,
-    State,
     convert,
-    head_name,
     import_weights,
     recognize,
     some_of,

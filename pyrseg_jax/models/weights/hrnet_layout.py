@@ -6,8 +6,9 @@ The releases differ in prefixes, which an import strips, and in their heads, see
 import re
 
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.models.weights.head import KINDS, Path
 from pyrseg_jax.models.weights.heads import HEADS
-from pyrseg_jax.models.weights.importer import KINDS, Importer, Path
+from pyrseg_jax.models.weights.importer import Importer
 
 MARKER = "transition1.0.0.weight"  # its number of outputs is the network's width
 # Parts of published files that do not belong to HRNet's features: ImageNet's classifier, and the class weights of a loss.

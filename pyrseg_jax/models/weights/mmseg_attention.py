@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Mapping
 
+from pyrseg_jax.models.weights.head import Head
 from pyrseg_jax.models.weights.heads import CLASSIFIER, CONTEXT, mmsegmentation_ocr
-from pyrseg_jax.models.weights.importer import Head
 from pyrseg_jax.models.weights.mmseg_pooling import AUXILIARY_NAMES, CONTRACTED
 
 HEAD = "decode_head"

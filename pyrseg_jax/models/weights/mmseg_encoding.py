@@ -1,7 +1,7 @@
 """Names of the heads of EncNet (mmsegmentation) and CPNet (ContextPrior, which is built on mmsegmentation) on ResNets."""
 
+from pyrseg_jax.models.weights.head import Head
 from pyrseg_jax.models.weights.heads import CLASSIFIER, CONTEXT
-from pyrseg_jax.models.weights.importer import Head
 from pyrseg_jax.models.weights.mmseg_pooling import AUXILIARY_NAMES, CONTRACTED, HEAD
 
 _BOTH = AUXILIARY_NAMES | {CLASSIFIER: (f"{HEAD}.conv_seg", None)}

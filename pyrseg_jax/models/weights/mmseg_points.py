@@ -1,6 +1,6 @@
 """Published names of the layers in mmsegmentation's PointRend: feature pyramid, coarse head and point head."""
 
-from pyrseg_jax.models.weights.importer import Head
+from pyrseg_jax.models.weights.head import Head
 
 _CONTEXT, _POINTS = "context/context", "refiner/head"
 _SCALES = {

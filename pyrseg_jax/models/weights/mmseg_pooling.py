@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from pyrseg_jax.models.weights.head import Head
 from pyrseg_jax.models.weights.heads import AUXILIARY, CLASSIFIER, CONTEXT
-from pyrseg_jax.models.weights.importer import Head
 
 HEAD = "decode_head"
 # All of mmsegmentation's ResNets of stride 8 and 16 have this rule.

@@ -1,7 +1,7 @@
 """Names of OCR's head in openseg's release, on ResNets. `heads.py` has those on HRNets."""
 
+from pyrseg_jax.models.weights.head import Head
 from pyrseg_jax.models.weights.heads import AUXILIARY, CLASSIFIER, CONTEXT
-from pyrseg_jax.models.weights.importer import Head
 
 _BLOCK = "spatial_ocr_head.object_context_block"
 # Each convolution has a bias. A normalization and a ReLU follow as one module.

@@ -3,8 +3,8 @@
 Source: the release of Chitta et al. 2020. It keeps encoder and decoder in two files, and the encoder has CSAIL's names.
 """
 
+from pyrseg_jax.models.weights.head import Head
 from pyrseg_jax.models.weights.heads import CONTEXT
-from pyrseg_jax.models.weights.importer import Head
 
 DECODER = "orig_resnet"
 # Stride of the result → number of the blocks in the release, and their count.

@@ -15,7 +15,8 @@ from pyrseg_jax.models.weights.csail import CSAIL
 from pyrseg_jax.models.weights.danet import DANET
 from pyrseg_jax.models.weights.emanet import EMANET
 from pyrseg_jax.models.weights.encoding import PYTORCH_ENCODING
-from pyrseg_jax.models.weights.importer import KINDS, Head, Importer, Path
+from pyrseg_jax.models.weights.head import KINDS, Head, Path
+from pyrseg_jax.models.weights.importer import Importer
 from pyrseg_jax.models.weights.mmseg_attention import MMSEG_ATTENTION
 from pyrseg_jax.models.weights.mmseg_encoding import MMSEG_ENCODING
 from pyrseg_jax.models.weights.mmseg_points import MMSEG_POINTS

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from pyrseg_jax.models.weights.head import Head
 from pyrseg_jax.models.weights.heads import AUXILIARY, CLASSIFIER, CONTEXT
-from pyrseg_jax.models.weights.importer import Head
 
 TRAINED = {"dilation": "plain", "resize": "align_corners"}
 Names = Mapping[str, tuple[str, str | None]]  # see `importer.Head`
