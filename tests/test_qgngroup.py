@@ -15,8 +15,9 @@ from support.parity import far
 from pyrseg_jax.models.backbones import Features
 from pyrseg_jax.models.contexts.qgn import QGN
 from pyrseg_jax.models.contexts.quadtree import build_quadtree, decide, quadtree_loss, rebuild_labels
-from pyrseg_jax.models.contexts.submanifold import ActiveBlock, ActiveNorm, UpBlock, double
+from pyrseg_jax.models.contexts.submanifold import UpBlock, double
 from pyrseg_jax.models.initial import abstract_variables, initial_variables, num_parameters
+from pyrseg_jax.models.layers import BasicBlock
 from pyrseg_jax.models.normalization import BatchNorm
 from pyrseg_jax.models.segmenter import build_segmenter
 from pyrseg_jax.models.weights.importer import import_weights
@@ -319,7 +320,7 @@ def test_statistics_are_those_of_the_active_cells():
     variables = draw_norm(rng)
 
     def masked(params, x):
-        y, updates = ActiveNorm(True).apply({**variables, "params": params}, x, active, True, mutable=["batch_stats"])
+        y, updates = BatchNorm(True).apply({**variables, "params": params}, x, True, active, mutable=["batch_stats"])
         return (weights * y).sum(), (y, updates["batch_stats"])
 
     def gathered(params, x):
@@ -335,7 +336,7 @@ def test_statistics_are_those_of_the_active_cells():
     assert not found[0][1][0][~active].any()
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     jax.tree.map(close, (found[1], found[0][1][1]), (expected[1], expected[0][1][1]))
-    _, updates = ActiveNorm().apply(variables, x, jnp.zeros_like(active), True, mutable=["batch_stats"])
+    _, updates = BatchNorm().apply(variables, x, True, jnp.zeros_like(active), mutable=["batch_stats"])
     jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], variables["batch_stats"])
 
 
@@ -351,7 +352,7 @@ class Row(nn.Module):
 
     @nn.compact
     def __call__(self, x, active):
-        return UpBlock(2, kernel=2, name="up")(ActiveBlock(4, name="block")((x, active), False), False)
+        return UpBlock(2, kernel=2, name="up")(BasicBlock(4, name="block")(x, False, active), False, active)
 
 
 def test_masked_blocks_read_and_write_active_cells_only():

@@ -12,9 +12,10 @@ from jaxtyping import Array, Float
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.blocks import apply_blocks
 from pyrseg_jax.models.contexts.contract import ContextMap, Logits
+from pyrseg_jax.models.contexts.qgn_skipping import decode_active
 from pyrseg_jax.models.contexts.quadtree import COMPOSITE, STRIDES, decide, is_composite
-from pyrseg_jax.models.contexts.submanifold import ActiveBlock, ActiveProjection, Cells, FinerCells, UpBlock, double
-from pyrseg_jax.models.layers import output_init
+from pyrseg_jax.models.contexts.submanifold import Cells, FinerCells, UpBlock, double
+from pyrseg_jax.models.layers import BasicBlock, ConvNormAct, output_init
 from pyrseg_jax.models.xla_cpu import average_cells
 
 # By the stride of the result: blocks that keep the size before the one that doubles it. The last row of blocks doubles nothing.
@@ -63,6 +64,7 @@ class QGN(nn.Module):
     is_sparse: bool = False
     classifies: bool = True
     dtype: DTypeLike = jnp.float32
+    is_skipping: bool = True
 
     @nn.compact
     def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> ContextMap:
@@ -70,6 +72,8 @@ class QGN(nn.Module):
         is_masked = self.is_sparse and self.classifies
         maps = _by_stride((features.stem, *features.stages))
         logits = [self._classify(maps[32], 32)]
+        if is_masked and self.is_skipping and not train and not self.is_initializing():
+            return self._skip_cells(maps, logits[0])
         active: list[Any] = []  # masks; None without
         goes_on: list[Any] = [is_composite(logits[0]) if is_masked else None]
         cells = self._skip(maps[32], goes_on[0], 32, train), goes_on[0]
@@ -94,28 +98,36 @@ class QGN(nn.Module):
         found = decide((*logits, finest), goes_on) if is_masked else finest
         return ContextMap(quarter, found[..., 1:], outputs)
 
+    def _skip_cells(self, maps: dict[int, Array], logits: Float[Array, "n h w _"]) -> ContextMap:
+        """Decode from the logits of stride 32 on; compute active cells only."""
+        found = decode_active(self.variables, maps, logits, NUM_BLOCKS, NUM_LAST_BLOCKS, self.dtype)
+        active = (jnp.ones(logits.shape[:3], bool), *found.active)
+        outputs = {"quadtree": (logits, *found.quadtree), "active": active}
+        return ContextMap(found.quarter, found.found, outputs)
+
     def _up(self, cells: Cells, like: Array, stride: int, train: bool) -> FinerCells:
         """Apply the blocks that lead to this stride; its map has the size of `like`."""
         name, width = f"up_{stride}_block", cells[0].shape[-1]
-        block = functools.partial(ActiveBlock, width, self.dtype)
-        cells = apply_blocks(self, block, [f"{name}_{k}" for k in range(NUM_BLOCKS[stride])], cells, train)
+        block = functools.partial(BasicBlock, width, self.dtype)
+        names = [f"{name}_{k}" for k in range(NUM_BLOCKS[stride])]
+        x = apply_blocks(self, block, names, cells[0], train, mask=cells[1])
         features = max(self.width // SHARES[stride], MIN_CHANNELS)
         up = UpBlock(features, 2 if self.is_sparse else 3, self.dtype, name=f"{name}_{NUM_BLOCKS[stride]}")
-        x, active = up(cells, train)
+        x, active = up(x, train, cells[1])
         height, width = like.shape[1:3]
         return x[:, :height, :width], None if active is None else active[:, :height, :width]
 
     def _finish(self, cells: Cells, train: bool) -> Float[Array, "n H W _"]:
         """Return the logits of stride 1."""
-        block = functools.partial(ActiveBlock, cells[0].shape[-1], self.dtype)
+        block = functools.partial(BasicBlock, cells[0].shape[-1], self.dtype)
         names = [f"last_block_{k}" for k in range(NUM_LAST_BLOCKS)]
-        x, _ = apply_blocks(self, block, names, cells, train)
+        x = apply_blocks(self, block, names, cells[0], train, mask=cells[1])
         last = double(self.num_classes + 1, 2, has_bias=True, kernel_init=output_init, dtype=self.dtype, name="finest")
         return last(x).astype(jnp.float32)
 
     def _skip(self, x: Array, active: Array | None, stride: int, train: bool) -> Array:
         features = max(self.width // SHARES[stride], MIN_CHANNELS)
-        return ActiveProjection(features, self.dtype, name=f"skip_{stride}")(x, active, train)
+        return ConvNormAct(features, dtype=self.dtype, name=f"skip_{stride}")(x, train, active)
 
     def _classify(self, x: Array, stride: int) -> Float[Array, "n h w _"]:
         bias_init = _favor_composite if self.is_sparse and self.classifies else nn.initializers.zeros

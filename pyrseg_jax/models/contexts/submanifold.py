@@ -1,19 +1,19 @@
-"""Layers that compute only some cells of a map: submanifold convolutions, as dense ones with a mask.
+"""Layers that double the size of a map, with a mask of the cells that they compute: submanifold convolutions, as dense ones.
 
 A submanifold convolution reads and writes active cells only; all other cells are 0. That equals a dense convolution of a map that
-is 0 at inactive cells, with its result set to 0 there. Without a mask, all cells are active, and these are the usual layers.
+is 0 at inactive cells, with its result set to 0 there. Without a mask, all cells are active, and these are the usual layers. The
+layers that keep the size are those of `models.layers`, which take a mask, too.
 
 Source: Graham et al. 2018, "3D Semantic Segmentation with Submanifold Sparse Convolutional Networks".
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from pyrseg_jax.models.layers import conv, hidden_init
-from pyrseg_jax.models.normalization import EPSILON, MOMENTUM, BatchNorm
+from pyrseg_jax.models.normalization import BatchNorm
 from pyrseg_jax.models.xla_cpu import add_relu
 from pyrseg_jax.pyramid.levels import to_children
 
@@ -23,75 +23,6 @@ Cells = tuple[Float[Array, "n h w c"], Mask | None]
 FinerCells = tuple[
     Float[Array, "n _ _ _"], Bool[Array, "n _ _"] | None
 ]  # of another size than those that a layer reads
-
-
-class ActiveNorm(nn.Module):
-    """Normalize each channel over the active cells of (N, H, W), as `BatchNorm` does over all; other cells become 0.
-
-    Where no cell is active, the running statistics stay as they are.
-    """
-
-    is_active: bool = False
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], active: Mask, train: bool) -> Float[Array, "n h w c"]:
-        channels = (x.shape[-1],)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
-        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
-        scale = self.param("scale", nn.initializers.ones, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
-        mean, var = running_mean.value, running_var.value
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        if train:
-            weights = active[..., None].astype(wide.dtype)
-            count = weights.sum()
-            mean = (weights * wide).sum((0, 1, 2)) / jnp.maximum(count, 1)
-            var = (weights * jnp.square(wide - mean)).sum((0, 1, 2)) / jnp.maximum(count, 1)
-            if not self.is_initializing():
-                for running, new in ((running_mean, mean), (running_var, var)):
-                    moved = MOMENTUM * running.value + (1 - MOMENTUM) * jax.lax.stop_gradient(new)
-                    running.value = jnp.where(count > 0, moved, running.value)
-        y = (wide - mean) * (jax.lax.rsqrt(var + EPSILON) * scale) + bias
-        y = nn.relu(y) if self.is_active else y
-        return jnp.where(active[..., None], y, 0).astype(self.dtype)
-
-
-def normalize(
-    x: Float[Array, "n h w c"], active: Mask | None, train: bool, *, is_active: bool, dtype: DTypeLike, name: str
-) -> Float[Array, "n h w c"]:
-    """Normalize a map over its active cells, with the variables of a batch normalization. Call it inside of a compact method."""
-    if active is None:
-        return BatchNorm(is_active, dtype, name=name)(x, train)
-    return ActiveNorm(is_active, dtype, name=name)(x, active, train)
-
-
-class ActiveProjection(nn.Module):
-    """A 1×1 convolution, normalization and ReLU of the active cells."""
-
-    features: int
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], active: Mask | None, train: bool) -> Float[Array, "n h w f"]:
-        x = conv(self.features, 1, dtype=self.dtype, name="conv")(x)
-        return normalize(x, active, train, is_active=True, dtype=self.dtype, name="bn")
-
-
-class ActiveBlock(nn.Module):
-    """A residual block of two 3×3 convolutions over the active cells: `layers.BasicBlock` with a mask."""
-
-    features: int
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, cells: Cells, train: bool) -> Cells:
-        x, active = cells
-        y = conv(self.features, 3, dtype=self.dtype, name="conv1")(x)
-        y = normalize(y, active, train, is_active=True, dtype=self.dtype, name="bn1")
-        y = conv(self.features, 3, dtype=self.dtype, name="conv2")(y)
-        y = normalize(y, active, train, is_active=False, dtype=self.dtype, name="bn2")
-        return add_relu(x, y), active
 
 
 class UpBlock(nn.Module):
@@ -110,14 +41,13 @@ class UpBlock(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, cells: Cells, train: bool) -> FinerCells:
-        x, active = cells
+    def __call__(self, x: Float[Array, "n h w c"], train: bool, active: Mask | None = None) -> FinerCells:
         y = conv(x.shape[-1], 3, dtype=self.dtype, name="conv1")(x)
-        y = normalize(y, active, train, is_active=True, dtype=self.dtype, name="bn1")
+        y = BatchNorm(is_active=True, dtype=self.dtype, name="bn1")(y, train, active)
         y = double(self.features, self.kernel, dtype=self.dtype, name="conv2")(y)
         children = None if active is None else jnp.asarray(to_children(active))
-        y = normalize(y, children, train, is_active=False, dtype=self.dtype, name="bn2")
-        x = UpShortcut(self.features, self.dtype, name="upsample")(x, children, train)
+        y = BatchNorm(dtype=self.dtype, name="bn2")(y, train, children)
+        x = UpShortcut(self.features, self.dtype, name="upsample")(x, train, children)
         return add_relu(x, y), children
 
 
@@ -129,10 +59,10 @@ class UpShortcut(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n h w c"], active: Bool[Array, "n 2*h 2*w"] | None, train: bool
+        self, x: Float[Array, "n h w c"], train: bool, active: Bool[Array, "n 2*h 2*w"] | None
     ) -> Float[Array, "n 2*h 2*w f"]:
         x = double(self.features, 2, dtype=self.dtype, name="conv")(x)
-        return normalize(x, active, train, is_active=False, dtype=self.dtype, name="bn")
+        return BatchNorm(dtype=self.dtype, name="bn")(x, train, active)
 
 
 def double(
