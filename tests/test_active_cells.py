@@ -30,26 +30,27 @@ def draw_mask(name: str, size=SIZE):
     return active
 
 
-@given(
-    st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.sampled_from([0, 0.1, 0.6, 1])
-)
-@settings(max_examples=20, deadline=None)
-def test_lists_hold_the_active_cells_row_by_row(seed, n, height, width, share):
-    active = np.random.default_rng(seed).random((n, height, width)) < share
-    with jax.disable_jit():
-        cells = list_cells(jnp.asarray(active))
-    positions = np.asarray(cells.positions).reshape(n, -1)
+make_list = jax.jit(list_cells)
+
+
+@given(st.integers(0, 2**32), st.sampled_from([(1, 1, 1), (2, 5, 3), SIZE]), st.sampled_from([0, 0.1, 0.6, 1]))
+@settings(max_examples=30, deadline=None)
+def test_lists_hold_the_active_cells_row_by_row(seed, size, share):
+    n, height, width = size
+    active = np.random.default_rng(seed).random(size) < share
+    cells = jax.tree.map(np.asarray, make_list(active))
+    positions = cells.positions.reshape(n, -1)
     for image in range(n):
         count = active[image].sum()
         expected = np.flatnonzero(active[image])
         np.testing.assert_array_equal(positions[image, :count], expected)
         assert (positions[image, count:] == height * width).all()
-        np.testing.assert_array_equal(np.asarray(cells.slots)[image][active[image]], np.arange(count))
-        assert (np.asarray(cells.slots)[image][~active[image]] == cells.capacity).all()
-        padded = np.pad(np.asarray(cells.slots)[image], 1, constant_values=cells.capacity)
+        np.testing.assert_array_equal(cells.slots[image][active[image]], np.arange(count))
+        assert (cells.slots[image][~active[image]] == cells.capacity).all()
+        padded = np.pad(cells.slots[image], 1, constant_values=cells.capacity)
         for slot, (i, j) in enumerate(zip(*np.nonzero(active[image]), strict=True)):
             around = padded[i : i + 3, j : j + 3].ravel()
-            np.testing.assert_array_equal(np.asarray(cells.neighbors)[image, slot], around)
+            np.testing.assert_array_equal(cells.neighbors[image, slot], around)
 
 
 @pytest.mark.parametrize("side", [4, 150])
@@ -59,8 +60,8 @@ def test_the_number_of_chunks_follows_the_active_cells(side):
         active = np.zeros((1, side * side), bool)
         active[0, np.random.default_rng(0).permutation(side * side)[:count]] = True
         cells = make_list(active.reshape(1, side, side))
-        assert int(cells.num_chunks) == -(-count // cells.chunk)
         assert cells.chunk == min(side * side, max(CHUNK, -(-side * side // MAX_CHUNKS)))
+        assert int(cells.num_chunks) == -(-count // cells.chunk)
         assert cells.capacity >= side * side
 
 

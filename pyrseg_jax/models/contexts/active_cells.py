@@ -11,7 +11,7 @@ has at most `MAX_CHUNKS` of them, because an accelerator asks its host before ea
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +27,7 @@ CHUNK = 256  # cells of all images together that a loop computes at a time
 MAX_CHUNKS = 64  # of a list
 
 Rows = Float[Array, "n _ c"]
-Variables = dict[str, Any]  # "params" and "batch_stats" of a layer
+Variables = Mapping[str, Any]  # "params" and "batch_stats" of a layer
 
 
 class CellList(NamedTuple):
@@ -178,7 +178,7 @@ def child_slots(cells: CellList) -> Int32[Array, "n _ _"]:
     """Return, by position of a child, its index among the children of all rows: 4 · the parent's slot + its place there."""
     places = np.arange(4, dtype=np.int32).reshape(2, 2)
     _, h, w = cells.slots.shape
-    return 4 * to_children(cells.slots) + np.tile(places, (h, w))
+    return jnp.asarray(4 * to_children(cells.slots) + np.tile(places, (h, w)))
 
 
 def put_children(
