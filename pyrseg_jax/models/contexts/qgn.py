@@ -56,10 +56,10 @@ class QGN(nn.Module):
     Differs: during training the release skips cells by their labels, and we by the prediction, as at inference. There, cells that
       were skipped may come back on finer levels of the release; here they never do.
     Chosen: outside of training, the sparse form takes lists of active cells through its loops and skips all others, as
-      `active_cells` describes; whole maps remain only where results are laid out, at strides 16 … 1. At full
-      width for 512×512 pixels on two cores of a CPU, they take about 1.25 times as long as the masked form where all cells are
-      active, 0.7 times with half of them, and 0.4 times with 3 % (`benchmarks/quadtree.py`). What remains is mostly the memory of
-      the logits at stride 1. On accelerators this is not measured. During training it computes whole maps and sets inactive cells to 0.
+      `active_cells` describes; whole maps remain only where results are laid out, at strides 16 … 1. At full width, for 512×512
+      pixels on two cores of a CPU, this takes about 1.25 times as long as masked maps where all cells are active, 0.7 times with
+      half of them, and 0.4 times with 3 % (`benchmarks/quadtree.py`). What remains is mostly the memory of the logits at stride 1.
+      It is not measured on an accelerator. During training, whole maps are computed, and inactive cells set to 0.
     Differs: after each epoch the release doubles the weights of classes with a low IoU on 500 validation images. Labels that
       measure a network must not train it, so there are no class weights but that of the composite class.
     """
