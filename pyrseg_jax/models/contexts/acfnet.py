@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.contract import ContextMap, Logits, Outputs
+from pyrseg_jax.models.contexts.contract import ContextLoss, ContextMap, ContextSpec, Logits, Outputs, make_pooled
 from pyrseg_jax.models.contexts.merge import merge
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, drop_channels, hidden_init
 from pyrseg_jax.models.supervision import cross_entropy
@@ -86,3 +86,14 @@ def mix_class_centers(features: Float[Array, "n h w d"], logits: Logits) -> Floa
 def coarse_loss(outputs: Outputs, labels: UInt8[levels.Array, "n H W"], supervision: str) -> Float[levels.Array, ""]:
     """Return the mean cross entropy of the coarse prediction over the labeled positions."""
     return cross_entropy(outputs["coarse"], labels, supervision)
+
+
+SPECS = {
+    "acfnet": ContextSpec(
+        make_pooled(lambda s: ACFNet(s.width, s.num_classes, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        losses={"coarse": ContextLoss(COARSE_WEIGHT, coarse_loss)},
+        meaning="attentional class features (Zhang et al. 2019)",
+    ),
+}

@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.contract import Logits, enlarge
+from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, enlarge, make_pooled
 from pyrseg_jax.models.layers import ConvNormAct, drop_channels
 
 # Distance in pixels between the taps of the three dilated convolutions: rates 12, 24 and 36 at stride 8.
@@ -68,3 +68,16 @@ class SeparableConv(nn.Module):
         width = x.shape[-1]
         each = ConvNormAct(width, 3, dilation=self.dilation, groups=width, dtype=self.dtype, name="depthwise")
         return ConvNormAct(self.features, dtype=self.dtype, name="pointwise")(each(x, train), train)
+
+
+SPECS = {
+    "deeplabv3plus": ContextSpec(
+        make_pooled(lambda s: DeepLabV3Plus(s.width, s.resize, s.dtype)),
+        reads=(0,),
+        stride=4,
+        has_auxiliary=True,
+        is_projected=False,
+        has_resize=True,
+        meaning="dilated separable convolutions and a decoder (Chen et al. 2018, as in mmsegmentation)",
+    ),
+}

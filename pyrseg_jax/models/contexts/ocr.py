@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import AuxiliaryHead, Features
 from pyrseg_jax.models.contexts.attention import attend
-from pyrseg_jax.models.contexts.contract import Logits, enlarge
+from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, enlarge, make_pooled
 from pyrseg_jax.models.contexts.merge import merge
 from pyrseg_jax.models.layers import ConvNormAct
 
@@ -58,3 +58,22 @@ def openseg_auxiliary(shape: AuxiliaryHead) -> AuxiliaryHead:
     It is a 3×3 convolution: of 512 channels on a stage of a ResNet, and of as many channels as the map on an HRNet.
     """
     return AuxiliaryHead(shape.stage, kernel=3) if shape.stage is None else AuxiliaryHead(shape.stage, 3, 512, 0.05)
+
+
+SPECS = {
+    "ocr": ContextSpec(
+        make_pooled(lambda s: OCR(s.width, s.key_width, s.resize, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        has_resize=True,
+        meaning="object-contextual representations (Yuan et al. 2020)",
+    ),
+    "ocr_openseg": ContextSpec(
+        make_pooled(lambda s: OCR(s.width, s.key_width, s.resize, s.dtype)),
+        has_auxiliary=True,
+        auxiliary=openseg_auxiliary,
+        is_projected=False,
+        has_resize=True,
+        meaning="the same with the auxiliary classifier of openseg's release, a 3×3 convolution",
+    ),
+}

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.blocks import apply_blocks
-from pyrseg_jax.models.contexts.contract import ContextMap, Logits
-from pyrseg_jax.models.contexts.quadtree import COMPOSITE, STRIDES, decide, is_composite
+from pyrseg_jax.models.contexts.contract import ContextLoss, ContextMap, ContextSpec, Logits, make_pooled
+from pyrseg_jax.models.contexts.quadtree import COMPOSITE, STRIDES, decide, is_composite, quadtree_loss
 from pyrseg_jax.models.contexts.submanifold import ActiveBlock, ActiveProjection, Cells, FinerCells, UpBlock, double
 from pyrseg_jax.models.layers import output_init
 from pyrseg_jax.models.xla_cpu import average_cells
@@ -66,7 +66,7 @@ class QGN(nn.Module):
 
     @nn.compact
     def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> ContextMap:
-        assert features.stem is not None, "the spec reads the stem"
+        assert features.stem is not None, "a backbone with a stage of stride 4 has a map of stride 2 before it"
         is_masked = self.is_sparse and self.classifies
         maps = _by_stride((features.stem, *features.stages))
         logits = [self._classify(maps[32], 32)]
@@ -144,3 +144,27 @@ def _average_to(x: Array, size: tuple[int, int]) -> Array:
         padding = ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))
         x = average_cells(jnp.pad(x, padding, mode="edge"), 2)
     return x
+
+
+SPECS = {
+    "qgn": ContextSpec(
+        make_pooled(lambda s: QGN(s.num_classes, s.width, False, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        stride=4,
+        is_projected=False,
+        classifies=True,
+        logits_stride=1,
+        losses={"quadtree": ContextLoss(1.0, quadtree_loss)},
+        meaning="quadtree generating networks, dense (Chitta et al. 2020)",
+    ),
+    "qgn_sparse": ContextSpec(
+        make_pooled(lambda s: QGN(s.num_classes, s.width, True, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        stride=4,
+        is_projected=False,
+        classifies=True,
+        logits_stride=1,
+        losses={"quadtree": ContextLoss(1.0, functools.partial(quadtree_loss, is_sparse=True))},
+        meaning="the same, which goes on only where a cell is composite",
+    ),
+}
