@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
 
 from pyrseg_jax.models.backbones import Features
 from pyrseg_jax.models.contexts import CONTEXTS, ContextSettings

@@ -29,7 +29,6 @@ from pyrseg_jax.models.contexts.layer_cascade import CascadeGate, CascadeMerge, 
 from pyrseg_jax.models.contexts.pointrend import PointHead, PointRefiner, choose_points, point_loss, uncertainty
 from pyrseg_jax.models.initial import abstract_variables, initial_variables, num_parameters
 from pyrseg_jax.models.layers import Bottleneck
-from pyrseg_jax.models.normalization import BatchNorm
 from pyrseg_jax.models.resample import interpolate_at_points
 from pyrseg_jax.models.segmenter import Pyramids, Segmenter, build_segmenter
 from pyrseg_jax.models.weights.importer import import_weights
@@ -408,29 +407,6 @@ def test_a_masked_block_is_a_submanifold_convolution(rng):
         expected[0, i, j] = np.maximum(x[0, i, j] + y, 0)
     found = block.apply(variables, jnp.asarray(x), False, jnp.asarray(mask))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_masked_statistics_are_those_of_the_open_positions(rng):
-    x, mask = rng.normal(size=(2, 4, 5, 3)).astype(np.float32) + 1, rng.random((2, 4, 5)) < 0.5
-    module = BatchNorm()
-    variables = module.init(jax.random.key(0), jnp.asarray(x), False)
-
-    def run(x, mask):
-        return module.apply(variables, x, True, mask, mutable=["batch_stats"])
-
-    y, updates = run(jnp.asarray(x), jnp.asarray(mask))
-    seen = x[mask]
-    np.testing.assert_allclose(np.asarray(y)[mask], (seen - seen.mean(0)) / np.sqrt(seen.var(0) + 1e-5), atol=1e-4)
-    assert not np.asarray(y)[~mask].any()
-    np.testing.assert_allclose(updates["batch_stats"]["mean"], 0.1 * seen.mean(0), rtol=1e-4)
-    np.testing.assert_allclose(updates["batch_stats"]["var"], 0.9 + 0.1 * seen.var(0), rtol=1e-4)
-    _, same = run(jnp.asarray(x), jnp.zeros_like(mask))
-    jax.tree.map(np.testing.assert_array_equal, same["batch_stats"], variables["batch_stats"])
-    weights = rng.normal(size=x.shape)
-    every = jnp.ones_like(mask)
-    gradient = jax.grad(lambda x: (weights * run(x, every)[0]).sum())(jnp.asarray(x))
-    plain = jax.grad(lambda x: (weights * module.apply(variables, x, True, mutable=["batch_stats"])[0]).sum())
-    np.testing.assert_allclose(gradient, plain(jnp.asarray(x)), atol=1e-4)
 
 
 def test_each_stage_learns_from_the_positions_that_reach_it(rng):

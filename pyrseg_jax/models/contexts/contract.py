@@ -11,7 +11,7 @@ A context module turns the backbone's features into one feature map per level of
 It returns a `ContextOutput`. State that no gradient changes, such as a memory of class prototypes, belongs in the collection
 `batch_stats`: training carries it from step to step and keeps it in checkpoints.
 
-The file of a module ends with `SPECS`: for each name that the module has in `CONTEXTS`, what the rest of the package must know of it.
+The file of a module ends with `SPECS`: for each name that the module has in `CONTEXTS`, its `ContextSpec`.
 """
 
 from collections.abc import Callable, Mapping
