@@ -1,5 +1,7 @@
 """Batch normalization and its gradient in closed form, against Flax's and step-by-step differentiation."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
