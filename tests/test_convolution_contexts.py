@@ -298,9 +298,10 @@ def test_a_pyramid_on_a_resnet(name):
 
 def test_deeplabv3plus_reaches_as_far_at_every_stride():
     """The published rates, 12, 24 and 36 at stride 8 and 6, 12 and 18 at stride 16, are the same distances in pixels."""
-    for ratio, rates in ((1, (24, 48, 72)), (2, (12, 24, 36)), (4, (6, 12, 18))):
+    cases = ((8, 8), (24, 48, 72)), ((16, 8), (12, 24, 36)), ((32, 8), (6, 12, 18)), ((6, 2), (6, 12, 18))  # odd sides
+    for (side, final_side), rates in cases:
         module = DeepLabV3Plus(4)
-        features = Features((jnp.zeros((1, 8 * ratio, 8, 3)),), jnp.zeros((1, 8, 8, 5)))
+        features = Features((jnp.zeros((1, side, side, 3)),), jnp.zeros((1, final_side, final_side, 5)))
         found = {}
 
         def remember(call, args, kwargs, context, found=found):

@@ -304,6 +304,24 @@ def test_sparse_decides_and_skips():
     np.testing.assert_array_equal(run(variables, [*noise, maps[-1]], is_sparse=True).logits, found.logits)
 
 
+def test_the_class_of_a_pixel_teaches_the_finest_level_alone():
+    """The coarser levels, which decide some pixels, have losses of their own."""
+    _, variables, maps = imported(2, composite_bias=2.0)
+
+    def decided(params):
+        features = Features(tuple(maps[1:]), maps[-1], maps[0])
+        found, _ = QGN(CLASSES, WIDTH, True).apply(
+            {**variables, "params": params}, features, None, True, mutable=["batch_stats"]
+        )
+        return jnp.square(found.logits).sum(), found.outputs["active"][-1].mean()
+
+    gradient, reached = jax.jit(jax.grad(decided, has_aux=True))(variables["params"])
+    assert 0.05 < reached < 0.95
+    assert gradient["finest"]["kernel"].any()
+    for stride in STRIDES[:-1]:
+        assert not gradient[f"classify_{stride}"]["kernel"].any()
+
+
 def test_all_cells_are_composite_at_first():
     model = build_segmenter(CLASSES, backbone="resnet_tiny", context="qgn_sparse", representation="per_pixel")
     variables = initial_variables(model, 0)

@@ -29,8 +29,8 @@ class ACFNet(nn.Module):
       pooling's width and dilations, the coarse classifier and the last layer are those of an unofficial copy.
     Differs: the copy normalizes the centers by a softmax over channels, which the paper does not.
     Chosen: the published weights of the losses are 0.7 for the result, 0.6 for the coarse prediction and 0.4 for the auxiliary
-      classifier. The main loss has weight 1 here, so the others are divided by 0.7: 6/7 and 4/7. With 0.7 times the published
-      learning rate, the steps are the published ones.
+      classifier. The main loss has weight 1 here, so the others are divided by 0.7: 6/7, and 4/7 for the auxiliary classifier if
+      the recipe says so. With 0.7 times the published learning rate, the steps are the published ones.
     Chosen: dropout leaves out half of the channels before the coarse classifier's 3×3 convolution, a fifth of those that the
       centers average, and a tenth before each classifier, as in the copy.
     """

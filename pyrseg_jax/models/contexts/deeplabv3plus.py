@@ -38,7 +38,9 @@ class DeepLabV3Plus(nn.Module):
         mean = ConvNormAct(self.width, dtype=self.dtype, name="pool")(x.mean((1, 2), keepdims=True), train)
         maps = [jnp.broadcast_to(mean, (*x.shape[:3], self.width))]
         maps.append(ConvNormAct(self.width, dtype=self.dtype, name="rate_0")(x, train))
-        stride = FIRST_STRIDE * max(detail.shape[1] // x.shape[1], 1)
+        # The maps' sides are in a ratio of 1, 2, 4 or 8, or less where odd sides were rounded up on the way.
+        halvings = max((-(-fine // side) - 1).bit_length() for fine, side in zip(detail.shape[1:3], x.shape[1:3]))
+        stride = FIRST_STRIDE << halvings
         for i, reach in enumerate(REACHES, 1):
             maps.append(SeparableConv(self.width, max(reach // stride, 1), self.dtype, name=f"rate_{i}")(x, train))
         x = ConvNormAct(self.width, 3, dtype=self.dtype, name="join")(jnp.concatenate(maps, axis=-1), train)

@@ -51,6 +51,8 @@ class QGN(nn.Module):
     Chosen: where the pyramid's heads follow, the decoder ends at stride 4, and the sparse form computes all cells: the fuser of the
       pyramid chooses among levels in its stead.
     Differs: the finest logits are learned without the composite class, which is never true there; its weights stay unused.
+    Chosen: in training, the coarser levels' logits pass no gradient to the class of a pixel, since each level has a loss of its
+      own. So the main loss of the sparse form teaches the finest level, from the pixels that reach it.
     Differs: during training the release skips cells by their labels, and we by the prediction, as at inference. There, cells that
       were skipped may come back on finer levels of the release; here they never do.
     Differs: cells are skipped by setting them to 0. XLA still computes whole maps, so on every device the sparse form takes the
@@ -92,7 +94,8 @@ class QGN(nn.Module):
         if is_masked:
             outputs["active"] = (jnp.ones_like(goes_on[0]), *computed)
         finest = self._finish(x, goes_on[-1], train)
-        found = decide((*logits, finest), goes_on) if is_masked else finest
+        earlier = [jax.lax.stop_gradient(level) if train else level for level in logits]
+        found = decide((*earlier, finest), goes_on) if is_masked else finest
         return ContextMap(quarter, found[..., 1:], outputs)
 
     def _up(self, x: Array, mask: Mask, like: Array, stride: int, train: bool) -> tuple[Array, Mask]:
