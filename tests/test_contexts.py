@@ -1,11 +1,12 @@
 """The context modules of Table 1 against their published formulas, position by position, and what their specs say of them."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pyrseg_jax.models.backbones import Features
+from pyrseg_jax.models.backbones import Cut, Features
 from pyrseg_jax.models.contexts import CONTEXTS, ContextSettings
 from pyrseg_jax.models.contexts.ccnet import CrissCrossAttention
 from pyrseg_jax.models.initial import abstract_variables, initial_variables
@@ -156,6 +157,52 @@ def test_a_published_module_alone_is_followed_by_its_classifier(name):
     }
     assert set(alone["auxiliary_head"]) == {"project_1", "classify_1"}
     assert "unity_head" not in alone
+
+
+# Weights of the extra losses, and shares of dropout in the order of the layers, as in the sources that the modules name.
+LOSSES = {
+    "acfnet": {"coarse": pytest.approx(0.6 / 0.7)},
+    "cpnet": {"affinity": 1},
+    "danet": {"position": 1, "channel": 1},
+    "dsspn": {"neurons": 1},
+    "encnet": {"presence": 0.2},
+    "layer_cascade": {"stage_1": 1, "stage_2": 1},
+    "pointrend": {"points": 1},
+    "qgn": {"quadtree": 1},
+    "qgn_sparse": {"quadtree": 1},
+}
+DROPOUT = {
+    "acfnet": [0.5, 0.1, 0.2, 0.1],
+    "acnet": [0.1],
+    "anl": [0.05],
+    "ann": [0.1, 0.1],
+    "cfnet": [0.1, 0.1],
+    "danet": [0.1, 0.1, 0.1],
+    "ocr": [0.05],
+    "ocr_openseg": [0.05],
+} | dict.fromkeys(("none", "coarse_to_fine", "layer_cascade", "pointrend", "dsspn", "sgr", "svcnet", "upernet"), [])
+DROPOUT |= dict.fromkeys(("qgn", "qgn_sparse"), [])
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_losses_and_dropout_are_those_of_the_sources(name):
+    spec, shares = CONTEXTS[name], []
+    assert {key: loss.weight for key, loss in spec.losses.items()} == LOSSES.get(name, {})
+
+    def remember(call, args, kwargs, context):
+        if isinstance(context.module, nn.Dropout):
+            shares.append(context.module.rate)
+        return call(*args, **kwargs)
+
+    side, width = 64, 16
+    stages = tuple(jnp.zeros((1, side // stride, side // stride, width)) for stride in (4, 8, 16, 32))
+    cut = Cut(jnp.zeros((1, 8, 8, CLASSES)), jnp.ones((1, 8, 8), bool), stages[1])
+    features = Features(tuple(stages[i] for i in spec.reads), stages[1], jnp.zeros((1, 32, 32, width)), cuts=(cut, cut))
+    module = spec.make(ContextSettings(CLASSES, 1, width, 8, map_px=8))
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    with nn.intercept_methods(remember):
+        jax.eval_shape(lambda: module.init(keys, features, cut.logits, True))
+    assert shares == DROPOUT.get(name, [0.1])
 
 
 @pytest.mark.parametrize("name", CONTEXTS)

@@ -112,6 +112,32 @@ def test_words_set_the_recipe_of_the_release_on_a_resnet(word):
                 assert config.said.get(key, found) == value or found == value, key
 
 
+# What the releases' own files say.
+FACTS = {
+    "resnet101,pspnet": {"learning_rate": 0.01, "head_multiplier": 10.0, "weight_decay": 1e-4, "auxiliary_weight": 0.4},
+    "resnet101,pspnet,mmsegmentation": {"learning_rate": 0.01, "head_multiplier": 1.0, "weight_decay": 5e-4},
+    "resnet101,upernet": {"learning_rate": 0.02, "weight_decay": 1e-4, "steps": 200_000, "output_stride": 32},
+    "resnet101,encnet": {"head_multiplier": 10.0, "auxiliary_weight": 0.2, "steps": "120 epochs", "stem": "deep"},
+    "resnet101,danet": {"head_multiplier": 10.0, "auxiliary_weight": 0.0, "multi_grid": (4, 8, 16), "stem": "v1"},
+    "resnet101,emanet": {"learning_rate": 0.009, "multi_grid": (2, 8, 16), "auxiliary_weight": 0.0},
+    "resnet101,ocr": {"learning_rate": 0.02, "steps": 150_000, "warmup_steps": 1000, "context": "ocr_openseg"},
+    "resnet101,qgn": {"learning_rate": 0.02, "steps": 100_000, "output_stride": 32},
+    "resnet101,psanet": {"dilation": "plain", "resize": "align_corners", "crop_px": 480},
+    "resnet101,psanet,mmsegmentation": {"dilation": "contracted", "context": "psanet_mmseg", "crop_px": 512},
+    "resnet101,pointrend": {"output_stride": 32, "warmup_steps": 200, "stem": "v1c"},
+    "resnet101,acfnet": {"auxiliary_weight": pytest.approx(4 / 7)},
+}
+
+
+@pytest.mark.parametrize("words", FACTS)
+def test_recipes_have_the_numbers_of_the_releases(words):
+    config = load("ade20k", words)
+    for name, expected in FACTS[words].items():
+        group = next(g for g in (config.training, config.model, config.data) if hasattr(g, name))
+        found = config.said.get(f"training.{name}", getattr(group, name))
+        assert found == expected, name
+
+
 def test_the_paper_s_recipe_stays_on_its_own_backbone():
     """HRNet's recipe, hard pixels for methods with one class per pixel, and the config's own method without words."""
     ours, per_pixel, pyramid = load("ade20k", ""), load("ade20k", "ocr"), load("ade20k", "ocr,pyramid")
