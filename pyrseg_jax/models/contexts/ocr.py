@@ -34,9 +34,8 @@ class OCR(nn.Module):
     @nn.compact
     def __call__(self, features: Features, auxiliary: Logits, train: bool) -> Float[Array, "n h w {self.width}"]:
         x = ConvNormAct(self.width, 3, dtype=self.dtype, name="reduce")(features.final, train)
-        auxiliary = enlarge(
-            auxiliary, x, self.resize
-        )  # it reads an earlier stage on ResNets, which may be finer or coarser
+        # On ResNets, the auxiliary classifier reads an earlier stage, which may be finer or coarser.
+        auxiliary = enlarge(auxiliary, x, self.resize)
         n, h, w, c = auxiliary.shape
         share = nn.softmax(auxiliary.astype(jnp.float32).reshape(n, h * w, c), axis=1).astype(x.dtype)
         regions = (share.swapaxes(1, 2) @ x.reshape(n, h * w, -1))[:, None]  # (N, 1, C, width)

@@ -103,7 +103,7 @@ RESNET_IMPORTERS = (
     _layout(
         "ResNet (semseg)",
         (("layer0.0", "layer0.1"), ("layer0.3", "layer0.4"), ("layer0.6", "layer0.7")),
-        heads=(*SEMSEG,),
+        heads=SEMSEG,
     ),
     _layout(
         "ResNet (EMANet)",
