@@ -101,7 +101,7 @@ class CascadeMerge(nn.Module):
         for cut in reversed(cuts):
             earlier = jax.lax.stop_gradient(cut.logits) if train else cut.logits
             logits = jnp.where(cut.is_open[..., None], logits, earlier)
-        reach = [jnp.ones(len(logits)), *(cut.is_open.mean((1, 2), dtype=jnp.float32) for cut in cuts)]
+        reach = [jnp.ones(logits.shape[0]), *(cut.is_open.mean((1, 2), dtype=jnp.float32) for cut in cuts)]
         answered = [before - after for before, after in zip(reach, [*reach[1:], 0.0], strict=True)]
         return Refined(logits, {"cuts": features.cuts, "decided": jnp.stack(answered, axis=-1)})
 

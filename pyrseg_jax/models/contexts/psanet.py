@@ -82,13 +82,13 @@ def halve_size(height: int, width: int, convention: str | None) -> tuple[tuple[i
 def collect(x: Float[Array, "n h w c"], scores: By) -> Float[Array, "n h w c"]:
     """Average x for each position by the softmax of its own scores: row p of the scores is what p gives to all positions."""
     weights = nn.softmax(scores, axis=2).astype(x.dtype)
-    return (weights @ x.reshape(len(x), -1, x.shape[-1])).reshape(x.shape)
+    return (weights @ x.reshape(x.shape[0], -1, x.shape[-1])).reshape(x.shape)
 
 
 def distribute(x: Float[Array, "n h w c"], scores: By) -> Float[Array, "n h w c"]:
     """Average x for each position by the softmax of what all positions give to it: column p of the scores."""
     weights = nn.softmax(scores, axis=1).astype(x.dtype)
-    return (weights.swapaxes(1, 2) @ x.reshape(len(x), -1, x.shape[-1])).reshape(x.shape)
+    return (weights.swapaxes(1, 2) @ x.reshape(x.shape[0], -1, x.shape[-1])).reshape(x.shape)
 
 
 def spread(scores: Float[Array, "n h w m"], window: int) -> By:
