@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export as jax_export
 
 from pyrseg_jax.models.backbones import Cut, Features
 from pyrseg_jax.models.contexts import CONTEXTS, ContextSettings
@@ -184,6 +185,20 @@ DROPOUT = {
 DROPOUT |= dict.fromkeys(("qgn", "qgn_sparse"), [])
 
 
+SETTINGS = ContextSettings(CLASSES, 1, 16, 8, map_px=8)
+
+
+def shapes_for(spec, number):
+    """Shapes of what a module reads of a number of images of 64 × 64 pixels: features, and the auxiliary classifier's logits."""
+
+    def shape(side, *channels, dtype=jnp.float32):
+        return jax.ShapeDtypeStruct((number, side, side, *channels), dtype)
+
+    stages, logits = [shape(side, 16) for side in (16, 8, 4, 2)], shape(8, CLASSES)
+    cut = Cut(logits, shape(8, dtype=bool), stages[1])
+    return Features(tuple(stages[i] for i in spec.reads), stages[1], shape(32, 16), cuts=(cut, cut)), logits
+
+
 @pytest.mark.parametrize("name", CONTEXTS)
 def test_losses_and_dropout_are_those_of_the_sources(name):
     spec, shares = CONTEXTS[name], []
@@ -194,15 +209,34 @@ def test_losses_and_dropout_are_those_of_the_sources(name):
             shares.append(context.module.rate)
         return call(*args, **kwargs)
 
-    side, width = 64, 16
-    stages = tuple(jnp.zeros((1, side // stride, side // stride, width)) for stride in (4, 8, 16, 32))
-    cut = Cut(jnp.zeros((1, 8, 8, CLASSES)), jnp.ones((1, 8, 8), bool), stages[1])
-    features = Features(tuple(stages[i] for i in spec.reads), stages[1], jnp.zeros((1, 32, 32, width)), cuts=(cut, cut))
-    module = spec.make(ContextSettings(CLASSES, 1, width, 8, map_px=8))
+    module, (features, auxiliary) = spec.make(SETTINGS), shapes_for(spec, 1)
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
     with nn.intercept_methods(remember):
-        jax.eval_shape(lambda: module.init(keys, features, cut.logits, True))
+        jax.eval_shape(lambda *of: module.init(keys, *of, True), features, auxiliary)
     assert shares == DROPOUT.get(name, [0.1])
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_an_exported_module_takes_any_number_of_images(name):
+    """An export is traced with an unknown number of images, and lowered for all platforms."""
+    spec = CONTEXTS[name]
+    context, refiner = spec.make(SETTINGS), spec.make_refiner(SETTINGS) if spec.make_refiner else None
+
+    def run(variables, features, auxiliary, logits):
+        found = context.apply(variables[0], features, auxiliary, False)
+        refined = refiner.apply(variables[1], features, found, logits, False).logits if refiner else ()
+        return found.levels, found.logits, refined
+
+    def draw(features, auxiliary, logits):
+        found, variables = context.init_with_output(jax.random.key(0), features, auxiliary, False)
+        return variables, refiner.init(jax.random.key(0), features, found, logits, False) if refiner else {}
+
+    features, auxiliary = shapes_for(spec, 1)
+    variables = jax.eval_shape(draw, features, auxiliary, auxiliary)
+    (number,) = jax_export.symbolic_shape("n")
+    features, auxiliary = shapes_for(spec, number)
+    export = jax_export.export(jax.jit(run), platforms=("cpu", "cuda", "tpu"))
+    assert all(x.shape[0] == number for x in export(variables, features, auxiliary, auxiliary).out_avals)
 
 
 @pytest.mark.parametrize("name", CONTEXTS)

@@ -131,6 +131,7 @@ def deeplabv3plus(twin, stages):
 
 
 def fcn_short(twin, stages):
+    assert twin.params["reduce"]["conv"]["kernel"].shape[:2] == (3, 3)
     return twin.layer("reduce", stages[-1])
 
 
