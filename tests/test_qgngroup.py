@@ -309,7 +309,8 @@ def test_the_class_of_a_pixel_teaches_the_finest_level_alone():
     _, variables, maps = imported(2, composite_bias=2.0)
 
     def decided(params):
-        features = Features(tuple(maps[1:]), maps[-1], maps[0])
+        stem, *stages = map(jnp.asarray, maps)
+        features = Features(tuple(stages), stages[-1], stem)
         found, _ = QGN(CLASSES, WIDTH, True).apply(
             {**variables, "params": params}, features, None, True, mutable=["batch_stats"]
         )
