@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from jax import export as jax_export
 
 from pyrseg_jax.models.backbones import Cut, Features
@@ -253,6 +254,8 @@ def test_a_spec_is_true_of_its_module(name, representation):
         lambda o: {n: loss.compute(o, labels, "finest") for n, loss in spec.losses.items()}, found.outputs
     )
     assert all(loss.shape == () for loss in losses.values())
+    layers = {"/".join(path[:-1]) for path in flatten_dict(variables["params"])}
+    assert set(spec.frozen) <= layers and bool(spec.frozen) == name.startswith("emanet")
     classifies = spec.classifies and representation == "per_pixel"
     assert classifies == ("semantic_head" not in variables["params"])
     stride = spec.logits_stride if classifies and spec.logits_stride else 4

@@ -11,7 +11,7 @@ from support.multiply_adds import multiply_adds_of_layers
 from support.twins import bilinear
 
 from pyrseg_jax.models.backbones import Features
-from pyrseg_jax.models.contexts import CONTEXTS, ContextMap
+from pyrseg_jax.models.contexts import CONTEXTS, ContextMap, ContextSettings
 from pyrseg_jax.models.contexts.deeplabv3plus import DeepLabV3Plus
 from pyrseg_jax.models.contexts.fcn import FCN
 from pyrseg_jax.models.contexts.fcn_short import ShortFCN
@@ -343,7 +343,10 @@ def test_deeplabv3plus_reaches_as_far_at_every_stride():
 
 
 def test_specs():
-    """What the published networks have beside the module."""
+    """What the published networks have beside the module, and which of two releases a name stands for."""
+    made = {name: CONTEXTS[name].make(ContextSettings(3, 1, 8)).context for name in TWINS}
+    assert [name for name, module in made.items() if getattr(module, "is_enlarged_first", False)] == ["upernet"]
+    assert [name for name, module in made.items() if getattr(module, "border", 0)] == ["psanet_mmseg"]
     assert [name for name in TWINS if not CONTEXTS[name].has_auxiliary] == ["pointrend", "upernet"]
     assert [name for name in TWINS if CONTEXTS[name].stride == 4] == [
         "pointrend",

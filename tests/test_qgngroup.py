@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.parity import far
 
 from pyrseg_jax.models.backbones import Features
+from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.contexts.doubling import UpBlock, double
 from pyrseg_jax.models.contexts.qgn import QGN
 from pyrseg_jax.models.contexts.quadtree import build_quadtree, decide, quadtree_loss, rebuild_labels
@@ -105,6 +106,16 @@ def test_loss_weights_composite_cells_twice_and_ignores_inactive_ones():
     loss = jax.jit(lambda outputs, labels: quadtree_loss(outputs, labels, "finest", is_sparse=True))
     assert float(loss(outputs, labels)) == pytest.approx(expected, rel=1e-5)
     assert float(loss(outputs, np.full_like(labels, 255))) == 0
+
+
+def test_each_form_learns_from_its_own_quadtree():
+    rng = np.random.default_rng(0)
+    labels = np.kron(rng.integers(0, 3, (1, 8, 8)), np.ones((16, 16), int)).astype(np.uint8)
+    outputs = {"quadtree": [jnp.float32(rng.normal(size=(1, 128 // s, 128 // s, 4))) for s in STRIDES[:-1]]}
+    dense, sparse = (quadtree_loss(outputs, jnp.asarray(labels), "finest", is_sparse) for is_sparse in (False, True))
+    assert abs(dense - sparse) > 0.01
+    for context, expected in (("qgn", dense), ("qgn_sparse", sparse)):
+        assert CONTEXTS[context].losses["quadtree"].compute(outputs, jnp.asarray(labels), "finest") == expected
 
 
 def test_each_pixel_is_decided_by_its_coarsest_cell_that_is_not_composite():
