@@ -6,6 +6,7 @@ Differs: the release's normalizations outside of the ResNet (InPlaceABN) are fol
 
 from pyrseg_jax.models.weights.head import Head
 from pyrseg_jax.models.weights.heads import CLASSIFIER, CONTEXT
+from pyrseg_jax.models.weights.image_input import BGR_255_CCNET
 
 CCNET_AUXILIARY = ("dsn.",)
 CCNET = Head(
@@ -19,4 +20,6 @@ CCNET = Head(
     | {CLASSIFIER: ("head.bottleneck.3", None)},
     arrays={f"{CONTEXT}/criss_cross/gamma": "head.cca.gamma"},
     trained={"dilation": "plain"},
+    input=BGR_255_CCNET,
+    in_place="leaky_relu",
 )

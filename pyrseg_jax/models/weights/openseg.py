@@ -23,4 +23,5 @@ OPENSEG = Head(
     _LAYERS | {CLASSIFIER: ("head", None), f"{AUXILIARY}/classify_1": ("dsn_head.3", None)},
     frozenset(convolution for convolution, _ in _LAYERS.values()),
     trained={"dilation": "contracted"},
+    in_place="leaky_relu",
 )
