@@ -3,6 +3,7 @@
 import logging
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -11,13 +12,13 @@ from support.published_resnets import published
 from support.runs import tiny_config
 
 from pyrseg_jax.data.label_space import ade_layout
-from pyrseg_jax.models import torch_weights
 from pyrseg_jax.models.backbones import BACKBONES
 from pyrseg_jax.models.backbones.hrnet import HRNet
 from pyrseg_jax.models.backbones.resnet import resnet_tiny
 from pyrseg_jax.models.initial import abstract_variables, initial_variables
 from pyrseg_jax.models.inputs import normalize
 from pyrseg_jax.models.segmenter import build_segmenter
+from pyrseg_jax.models.weights.hrnet import convert_hrnet, to_state_dict
 from pyrseg_jax.models.weights.image_input import (
     BGR_255,
     BGR_255_CCNET,
@@ -78,7 +79,9 @@ def test_the_first_layer_computes_from_our_input_what_it_did_from_theirs(rng, pu
     images = np.stack(make_input(r, g, b), axis=-1).astype(np.float32)
     apply = jax.jit(lambda variables, x: model.apply(variables, x).stem)
     expected = np.asarray(apply(unflatten_dict(theirs), images))
-    difference = np.abs(np.asarray(apply(unflatten_dict(ours), normalize(photograph))) - expected) / expected.max()
+    difference = (
+        np.abs(np.asarray(apply(unflatten_dict(ours), normalize(jnp.asarray(photograph)))) - expected) / expected.max()
+    )
     # The stem has three 3×3 convolutions, the first with stride 2.
     assert difference[:, 3:-3, 3:-3].max() < 1e-5
     assert difference.max() < AT_BORDER[publisher]
@@ -92,13 +95,16 @@ def test_the_whole_network_agrees_up_to_the_color_of_the_padding(rng):
     theirs = draw(model, rng)
     theirs[("params", "stem1", "conv", "kernel")] /= 57
     ours = rewrite_first_layer(theirs, BGR_255)
-    photograph = rng.integers(0, 256, (1, 64, 96, 3)).astype(np.float32)
+    photograph = rng.integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
     apply = jax.jit(lambda variables, x: model.apply(variables, x).final)
     expected = apply(unflatten_dict(theirs), photograph[..., ::-1] - np.float32(BGR_255.mean))
-    difference = np.abs(apply(unflatten_dict(ours), normalize(photograph)) - expected).max() / np.abs(expected).max()
+    difference = (
+        np.abs(apply(unflatten_dict(ours), normalize(jnp.asarray(photograph))) - expected).max()
+        / np.abs(expected).max()
+    )
     assert difference < 0.01
     same_mean = ImageInput("", (103.53, 116.28, 123.675))
-    again = apply(unflatten_dict(rewrite_first_layer(theirs, same_mean)), normalize(photograph))
+    again = apply(unflatten_dict(rewrite_first_layer(theirs, same_mean)), normalize(jnp.asarray(photograph)))
     expected = apply(unflatten_dict(theirs), photograph[..., ::-1] - np.float32(same_mean.mean))
     assert np.abs(again - expected).max() / np.abs(expected).max() < 1e-4
 
@@ -173,8 +179,8 @@ def write(layout, has_index=False):
     return state | head, model, scales, backbone
 
 
-def reverse(state, layout):
-    """Give the file's normalizations PyTorch's counters."""
+def with_counters(state):
+    """The file with PyTorch's counters beside its normalizations."""
     norms = [name.removesuffix("running_mean") for name in state if name.endswith("running_mean")]
     return state | {f"{norm}num_batches_tracked": np.array(7) for norm in norms}
 
@@ -197,7 +203,7 @@ def test_files_with_in_place_abn_give_the_scales_that_it_uses(layout):
 @pytest.mark.parametrize("layout", ["openseg", "CSAIL"])
 def test_plain_normalizations_keep_the_signs_of_their_scales(layout):
     state, model, scales, _ = write(layout, has_index=layout == "openseg")
-    found = import_weights(reverse(state, layout), abstract_variables(model), RESNET_IMPORTERS)
+    found = import_weights(with_counters(state), abstract_variables(model), RESNET_IMPORTERS)
     assert not found.left
     for path, scale in scales.items():
         np.testing.assert_array_equal(found.variables[path], scale)
@@ -241,7 +247,7 @@ def official(context, is_openseg=False, has_counters=True):
     variables = initial_variables(model, 0)
     scale = np.array(variables["params"]["backbone"]["stem2"]["bn"]["scale"])
     variables["params"]["backbone"]["stem2"]["bn"]["scale"] = -scale
-    state = torch_weights.to_state_dict(variables)
+    state = to_state_dict(variables)
     if is_openseg:
         state = {name.replace("conv3x3_ocr", "conv3x3"): array for name, array in state.items()}
     if not has_counters:
@@ -258,7 +264,7 @@ def test_official_networks_without_counters_come_from_in_place_abn(context, has_
         unflatten_dict(import_weights(state, abstract_variables(model), BACKBONES["hrnet_tiny"].importers).variables)[
             "params"
         ]["backbone"],
-        torch_weights.convert_hrnet(state)["params"],
+        convert_hrnet(state)["params"],
     ):
         scale = variables["params"]["backbone"]["stem2"]["bn"]["scale"]
         expected = scale if has_counters else np.abs(scale) + 1e-5
@@ -274,7 +280,7 @@ def test_the_hrnet_of_openseg_reads_bgr():
     kernel = found.variables[("params", "backbone", "stem1", "conv", "kernel")]
     theirs = variables["params"]["backbone"]["stem1"]["conv"]["kernel"]
     np.testing.assert_allclose(kernel[:, :, 0], theirs[:, :, 2] * 58.395 / 57.375, rtol=1e-5)
-    np.testing.assert_array_equal(torch_weights.convert_hrnet(state)["params"]["stem1"]["conv"]["kernel"], kernel)
+    np.testing.assert_array_equal(convert_hrnet(state)["params"]["stem1"]["conv"]["kernel"], kernel)
 
 
 def test_an_hrnet_without_a_head_keeps_its_scales():
@@ -282,9 +288,9 @@ def test_an_hrnet_without_a_head_keeps_its_scales():
     model = HRNet(8)
     variables = jax.tree.map(lambda x: -np.ones(x.shape, np.float32), abstract_variables(model)["params"])
     stats = jax.tree.map(lambda x: np.ones(x.shape, np.float32), abstract_variables(model)["batch_stats"])
-    state = torch_weights.to_state_dict({"params": variables, "batch_stats": stats})
+    state = to_state_dict({"params": variables, "batch_stats": stats})
     state = {name: array for name, array in state.items() if not name.endswith("num_batches_tracked")}
-    assert torch_weights.convert_hrnet(state)["params"]["stem1"]["bn"]["scale"].max() == -1
+    assert convert_hrnet(state)["params"]["stem1"]["bn"]["scale"].max() == -1
 
 
 def test_the_log_says_what_was_converted_and_what_still_differs(tmp_path, caplog):

@@ -10,7 +10,6 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from flax.traverse_util import flatten_dict, unflatten_dict  # noqa: E402
-from support.methods import load  # noqa: E402
 from support.mmseg_heads import channels_first, far  # noqa: E402
 from support.reference_networks import mmseg_models, randomize  # noqa: E402
 from support.slow_criss_cross import SlowCrissCross  # noqa: E402
@@ -20,7 +19,8 @@ from pyrseg_jax.models.backbones import BACKBONES  # noqa: E402
 from pyrseg_jax.models.initial import abstract_variables  # noqa: E402
 from pyrseg_jax.models.weights.files import read_weights  # noqa: E402
 from pyrseg_jax.models.weights.importer import import_weights  # noqa: E402
-from pyrseg_jax.run import experiment  # noqa: E402
+from pyrseg_jax.run import config as config_lib  # noqa: E402
+from pyrseg_jax.run import config_file, experiment  # noqa: E402
 
 CLASSES = 150
 HEIGHT, WIDTH = 96, 128
@@ -103,7 +103,9 @@ def test_checkpoints_of_mmsegmentation_give_its_logits(word, tmp_path, monkeypat
     theirs = build_theirs(CONFIGS[word], monkeypatch)
     path = tmp_path / "iter_160000.pth"
     save_as_checkpoint(theirs, path)
-    config = load("ade20k", f"resnet50,{word},mmsegmentation")
+    config = config_file.load(config_file.find(f"ade20k:resnet50,{word},mmsegmentation"))
+    config.model.dtype = "float32"
+    config = config_lib.resolve(config)
     model = experiment.make_model(config, CLASSES)
     abstract = abstract_variables(model)
     found = import_weights(read_weights(path).state_dict, abstract, BACKBONES[config.model.backbone].importers)
