@@ -1,7 +1,7 @@
 """Names of the head in CCNet's release, whose ResNet has CSAIL's names.
 
 Differs: the release's normalizations outside of the ResNet (InPlaceABN) are followed by a leaky ReLU with a slope of 0.01, and ours
-  by a ReLU. Its auxiliary classifier on C4 has other sizes than ours and is left out.
+  by a ReLU; an import says so. Its auxiliary classifier on C4 has other sizes than ours and is left out.
 """
 
 from pyrseg_jax.models.weights.head import Head

@@ -237,5 +237,6 @@ def _check_member(importer: Importer, state: State, names: Names, flat: Mapping[
     found, ours = importer.member(np.shape(state[importer.marker])), importer.member((outputs, inputs, rows, columns))
     if found != ours:
         raise UserError(
-            f"the weights are of {found}, and the network's backbone is {ours}: choose the backbone that the weights are for"
+            f"the weights are of {found}, and the network's backbone is {ours}: choose the backbone and, for a ResNet, the stem "
+            "that the weights are for"
         )
