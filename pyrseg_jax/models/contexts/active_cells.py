@@ -178,7 +178,7 @@ def child_slots(cells: CellList) -> Int32[Array, "n _ _"]:
     """Return, by position of a child, its index among the children of all rows: 4 · the parent's slot + its place there."""
     places = np.arange(4, dtype=np.int32).reshape(2, 2)
     _, h, w = cells.slots.shape
-    return 4 * to_children(cells.slots) + np.tile(places, (h, w))
+    return 4 * jnp.asarray(to_children(cells.slots)) + np.tile(places, (h, w))
 
 
 def put_children(

@@ -104,7 +104,7 @@ class QGN(nn.Module):
 
     def _skip_cells(self, maps: dict[int, Array], logits: Float[Array, "n h w _"]) -> ContextMap:
         """Decode from the logits of stride 32 on; compute active cells only."""
-        found = decode_active(self.variables, maps, logits, NUM_BLOCKS, NUM_LAST_BLOCKS, self.dtype)
+        found = decode_active(dict(self.variables), maps, logits, NUM_BLOCKS, NUM_LAST_BLOCKS, self.dtype)
         active = (jnp.ones(logits.shape[:3], bool), *found.active)
         outputs = {"quadtree": (logits, *found.quadtree), "active": active}
         return ContextMap(found.quarter, found.found, outputs)
