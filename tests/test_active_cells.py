@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyrseg_jax.models.contexts.submanifold import UpBlock
 
 from pyrseg_jax.models.contexts import active_cells
 from pyrseg_jax.models.contexts.active_cells import CHUNK, MAX_CHUNKS, list_cells
-from pyrseg_jax.models.contexts.submanifold import UpBlock
 from pyrseg_jax.models.layers import BasicBlock
 
 SIZE = (2, 17, 19)  # three chunks for each of the two images, the last one not full

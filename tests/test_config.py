@@ -117,6 +117,10 @@ def test_a_multi_grid_survives_the_round_trip():
             r"config\.data\.crop_px=500 is not divisible by the coarsest stride 32: take 480 or 512",
         ),
         ({"data.crop_px": 20}, r"take 32 or 64"),
+        (
+            {"model.context": "cfnet", "model.semantic_width": 12},
+            r"config\.model\.semantic_width=12: CFNet has 8 heads and needs a multiple of 8",
+        ),
         ({"data.crop_px": 64.0}, r"config\.data\.crop_px=64\.0: expected int, found float"),
         ({"data.name": "imagenet"}, r"config\.data\.name='imagenet': expected one of ade20k"),
         ({"data.is_flipped": 1}, r"config\.data\.is_flipped=1: expected true or false, found int"),

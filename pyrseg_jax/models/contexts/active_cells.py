@@ -4,7 +4,7 @@ The list has room for every cell, so none is ever left out. Each layer is a loop
 chunk that has an active cell. Cells keep their values in rows, (N, K + 1, C): one for each of K slots, and a last one of zeros,
 which takes the place of all inactive cells.
 
-The results are those of the masked layers in `submanifold`, but for rounding. These loops have no gradient backward.
+The results are those of layers with a mask, but for rounding. These loops have no gradient backward.
 
 Chosen: the chunks are small, because a processor computes a chunk of some hundred rows as fast per row as a whole map; but a list
 has at most `MAX_CHUNKS` of them, because an accelerator asks its host before each.

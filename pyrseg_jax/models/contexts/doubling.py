@@ -1,8 +1,7 @@
-"""Layers that double the size of a map, with a mask of the cells that they compute: submanifold convolutions, as dense ones.
+"""Layers that double the size of a map; with a mask, they compute only the children of active cells.
 
 A submanifold convolution reads and writes active cells only; all other cells are 0. That equals a dense convolution of a map that
-is 0 at inactive cells, with its result set to 0 there. Without a mask, all cells are active, and these are the usual layers. The
-layers that keep the size are those of `models.layers`, which take a mask, too.
+is 0 at inactive cells, with its result set to 0 there, as `layers.ConvNormAct` and `layers.BasicBlock` with a mask do it.
 
 Source: Graham et al. 2018, "3D Semantic Segmentation with Submanifold Sparse Convolutional Networks".
 """
@@ -12,24 +11,16 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from pyrseg_jax.models.layers import conv, hidden_init
+from pyrseg_jax.models.layers import Mask, conv, hidden_init
 from pyrseg_jax.models.normalization import BatchNorm
 from pyrseg_jax.models.xla_cpu import add_relu
 from pyrseg_jax.pyramid.levels import to_children
-
-Mask = Bool[Array, "n h w"]
-# A map, which is 0 at inactive cells, and its active cells; None: all.
-Cells = tuple[Float[Array, "n h w c"], Mask | None]
-FinerCells = tuple[
-    Float[Array, "n _ _ _"], Bool[Array, "n _ _"] | None
-]  # of another size than those that a layer reads
 
 
 class UpBlock(nn.Module):
     """A residual block that doubles the size of a map: (N, h, w, C) → (N, 2h, 2w, features).
 
-    A 3×3 convolution, a transposed one of stride 2, and a transposed 2×2 convolution in the shortcut. The children of active cells
-    are active.
+    A 3×3 convolution, a transposed one of stride 2, and a transposed 2×2 convolution in the shortcut. The mask is that of the map.
 
     Attributes:
       features: channels of the result.
@@ -41,28 +32,27 @@ class UpBlock(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool, active: Mask | None = None) -> FinerCells:
+    def __call__(self, x: Float[Array, "n h w c"], train: bool, mask: Mask = None) -> Float[Array, "n 2*h 2*w f"]:
         y = conv(x.shape[-1], 3, dtype=self.dtype, name="conv1")(x)
-        y = BatchNorm(is_active=True, dtype=self.dtype, name="bn1")(y, train, active)
+        y = BatchNorm(is_active=True, dtype=self.dtype, name="bn1")(y, train, mask)
         y = double(self.features, self.kernel, dtype=self.dtype, name="conv2")(y)
-        children = None if active is None else jnp.asarray(to_children(active))
+        children = None if mask is None else jnp.asarray(to_children(mask))
         y = BatchNorm(dtype=self.dtype, name="bn2")(y, train, children)
-        x = UpShortcut(self.features, self.dtype, name="upsample")(x, train, children)
-        return add_relu(x, y), children
+        return add_relu(UpShortcut(self.features, self.dtype, name="upsample")(x, train, children), y)
 
 
 class UpShortcut(nn.Module):
-    """A transposed 2×2 convolution of stride 2, and normalization of the active cells."""
+    """A transposed 2×2 convolution of stride 2, and normalization. The mask is that of the result."""
 
     features: int
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n h w c"], train: bool, active: Bool[Array, "n 2*h 2*w"] | None
+        self, x: Float[Array, "n h w c"], train: bool, mask: Bool[Array, "n 2*h 2*w"] | None
     ) -> Float[Array, "n 2*h 2*w f"]:
         x = double(self.features, 2, dtype=self.dtype, name="conv")(x)
-        return BatchNorm(dtype=self.dtype, name="bn")(x, train, active)
+        return BatchNorm(dtype=self.dtype, name="bn")(x, train, mask)
 
 
 def double(
