@@ -15,7 +15,7 @@ from pyrseg_jax.models.contexts import active_cells
 from pyrseg_jax.models.contexts.active_cells import CHUNK, MAX_CHUNKS, list_cells
 from pyrseg_jax.models.layers import BasicBlock
 
-SIZE = (2, 17, 19)  # three chunks for each of the two images, the last one not full
+SIZE = (2, 17, 19)  # two chunks for each of the two images, the last one not full
 CHANNELS = 8
 MASKS = ("empty", "single", "few", "uneven", "half", "full")
 

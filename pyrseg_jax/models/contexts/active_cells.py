@@ -23,8 +23,8 @@ from pyrseg_jax.models.normalization import BatchNorm
 from pyrseg_jax.models.xla_cpu import add_relu
 from pyrseg_jax.pyramid.levels import to_children
 
-CHUNK = 256  # cells of all images together that a loop computes at a time
-MAX_CHUNKS = 64  # of a list
+CHUNK = 256  # cells of each image that a loop computes at a time; more where a list would have more than `MAX_CHUNKS`
+MAX_CHUNKS = 64
 
 Rows = Float[Array, "n _ c"]
 Variables = Mapping[str, Any]  # "params" and "batch_stats" of a layer
@@ -59,7 +59,7 @@ class CellList(NamedTuple):
 def list_cells(active: Bool[Array, "n h w"]) -> CellList:
     """List the active cells of each image."""
     n, h, w = active.shape
-    chunk = min(h * w, max(-(-CHUNK // n), -(-h * w // MAX_CHUNKS)))
+    chunk = min(h * w, max(CHUNK, math.ceil(h * w / MAX_CHUNKS)))
     capacity = math.ceil(h * w / chunk) * chunk
     count = jnp.cumsum(active.reshape(n, h * w), 1, dtype=jnp.int32)
     slots = jnp.where(active, count.reshape(n, h, w) - 1, capacity)
@@ -81,7 +81,7 @@ def take(values: Shaped[Array, "n k *c"], at: Int32[Array, "n *m"]) -> Shaped[Ar
 
 def make_rows(cells: CellList, features: int, dtype: Any) -> Shaped[Array, "n _ {features}"]:
     """Make rows of zeros for these cells."""
-    return jnp.zeros((len(cells.slots), cells.capacity + 1, features), dtype)
+    return jnp.zeros((cells.slots.shape[0], cells.capacity + 1, features), dtype)
 
 
 def chunk_of(cells: CellList, values: Shaped[Array, "n _ *c"], k: Array) -> Shaped[Array, "n _ *c"]:
@@ -123,7 +123,7 @@ def double(kernel: Float[Array, "2 2 f c"], x: Float[Array, "n m c"]) -> Float[A
 
 def normalize(variables: Variables, x: Float[Array, "n m *k c"], is_active: bool = False) -> Float[Array, "n m *k c"]:
     """Normalize rows by the running statistics, with a ReLU if `is_active`."""
-    wide = x.reshape(len(x), 1, -1, x.shape[-1])
+    wide = x.reshape(x.shape[0], 1, -1, x.shape[-1])
     return jnp.asarray(BatchNorm(is_active, x.dtype).apply(variables, wide, False)).reshape(x.shape)
 
 

@@ -158,5 +158,5 @@ def _descend(
     level = jnp.zeros((*found.shape[:3], classifier["bias"].size), found.dtype)
     start = make_rows(cells, 4 * features, x.dtype), make_rows(cells, 4, bool), found, level
     children, is_open, found, level = each_chunk(cells, start, step)
-    n = len(children)
+    n = children.shape[0]
     return children.reshape(n, -1, features), is_open.reshape(n, -1), found, level
