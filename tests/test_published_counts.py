@@ -77,7 +77,9 @@ def test_parts_of_pointrend():
         assert num_parameters({"params": params["refiner"]}) == points
 
 
-@pytest.mark.parametrize(("width", "num_classes", "expected"), [(512, 150, 42_288_278), (512, 171, 42_299_051), (256, 21, 15_540_501)])
+@pytest.mark.parametrize(
+    ("width", "num_classes", "expected"), [(512, 150, 42_288_278), (512, 171, 42_299_051), (256, 21, 15_540_501)]
+)
 def test_deeplabv3(width, num_classes, expected):
     """It is not a method of its own here. ACFNet begins with its pooling; a convolution and a classifier follow.
 

@@ -46,10 +46,16 @@ _CPNET_COMPLEMENT = 4096**2 * 512 / 1e9
 # OCR's second convolution of the keys, 256 → 256, at all 4096 positions and not at the 150 regions.
 _OCR_KEYS = (4096 - 150) * 256**2 / 1e9
 REASONS = {
-    ("psanet_mmseg", "v1c"): "the other count has the products of attention, and not mmsegmentation's border around the small map",
+    (
+        "psanet_mmseg",
+        "v1c",
+    ): "the other count has the products of attention, and not mmsegmentation's border around the small map",
     ("apcnet", "v1c"): "ours averages over bins by matrix products",
     ("cpnet", "v1c"): "ours takes the complement of the prior from two sums, without a product",
-    ("ocr", "v1c"): "as much as the second convolution of the keys costs over all positions instead of over the regions",
+    (
+        "ocr",
+        "v1c",
+    ): "as much as the second convolution of the keys costs over all positions instead of over the regions",
 }
 
 # (context, stem) → counts. With the stem "v1c", the network is mmsegmentation's, and else that of the method's own release.
@@ -62,7 +68,9 @@ COUNTS = {
     ("ccnet", "v1c"): Counts(24_001_303, 24_012_076, 68_919_053, 100.2),
     ("danet", "v1c"): Counts(24_156_228, 24_188_547, 69_073_978, 110.7),
     ("encnet", "v1c"): Counts(10_134_412, 10_155_958, 55_052_162, 40.2),
-    ("psanet_mmseg", "v1c"): Counts(28_139_670, 28_150_443, 73_057_420, 94.5, "convolutions", _PSANET_BORDER - _PSANET_ATTENTION),
+    ("psanet_mmseg", "v1c"): Counts(
+        28_139_670, 28_150_443, 73_057_420, 94.5, "convolutions", _PSANET_BORDER - _PSANET_ATTENTION
+    ),
     ("emanet_mmseg", "v1c"): Counts(16_491_670, 16_497_067, 61_409_420, 68.5),
     ("apcnet", "v1c"): Counts(30_532_808, 30_543_581, 75_450_558, 103.7, difference=_APCNET_POOLING),
     ("ann", "v1c"): Counts(20_403_862, 20_414_635, 65_321_612),
