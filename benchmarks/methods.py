@@ -2,13 +2,13 @@
 
     python benchmarks/methods.py [--methods=pspnet,danet] [--json=FILE]
 
-Each method is counted as its word of `configs/ade20k.py` (150 classes) and `configs/coco_stuff10k.py` (171 classes) builds it, on a
-ResNet-101 (with the recipe of its release, and with mmsegmentation's where that is another network) and on an HRNet-W48. The head is
-everything but the backbone and the auxiliary classifier. Multiply-adds are in billions, for one image of 512 × 512 pixels at
-inference: those of the head's convolutions, those of all its matrix products, and half the floating-point operations that XLA counts
-in the lowered program of head and auxiliary classifier. XLA counts additions and normalization as well, leaves out what falls on the
-padding around a map, and counts the body of a loop once, so its count stands beside ours as a check of the size only. "Other count"
-is that of `tests/support/published_counts.py`, counted from the layers of the published network, and in brackets what ours has more.
+Each method is counted as its word of `configs/ade20k.py` (150 classes) and `configs/coco_stuff10k.py` (171 classes) builds it,
+on a ResNet-101 (with the recipe of its release, and with mmsegmentation's) and on an HRNet-W48. The head is everything but the
+backbone and the auxiliary classifier. Multiply-adds are in billions, for one image of 512 × 512 pixels at inference: those of
+the head's convolutions, those of all its matrix products, and half the floating-point operations that XLA counts in the
+lowered program of head and auxiliary classifier. XLA counts additions and normalization as well, leaves out what falls on the
+padding around a map, and counts the body of a loop once, so its count is a check of the size only. "Other count" is that of
+`tests/support/published_counts.py`, counted from the layers of the published network, and in brackets what ours has more.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def count(words: str) -> Row:
     """Count the network that these words name, with both numbers of classes."""
     heads = []
     for data, num_classes in DATA.items():
-        classes = DATASETS[data].label_space
+        classes = DATASETS[data].read_label_space(None)
         assert classes.num_classes == num_classes
         config = load(data, words)
         model = experiment.make_model(config, classes)

@@ -130,11 +130,15 @@ class Pair:
 
     def compare_outputs(self) -> float:
         """Return the largest difference of an output in evaluation, relative to its largest value; see `far`."""
+        return max(self.compare_each_output().values())
+
+    def compare_each_output(self) -> dict[str, float]:
+        """Return the difference of each output in evaluation by its name."""
         with torch.no_grad():
             expected, _ = self.run_theirs(train=False)
         found = jax.jit(lambda variables: self.read_ours(self.run_ours(variables, False)[0]))(self.variables)
         assert set(found) == set(expected)
-        return max(far(channels_first(found[name]), expected[name].numpy()) for name in expected)
+        return {name: far(channels_first(found[name]), expected[name].numpy()) for name in expected}
 
     def compare_training(self, dtype: str = "float32") -> tuple[float, float]:
         """Return the largest difference of gradients, and that of running statistics, after one forward pass in training.
