@@ -7,11 +7,12 @@ largest absolute one of an array, relative to its largest value. "Outputs" are t
 and "extra" are outputs beside the class logits. "Gradients" are those of a random sum of all outputs in training with respect
 to every parameter, and "state" the running means and EMANet's bases after that step, from mmsegmentation in float64: ours in
 float64, of which the importer keeps float32, and ours in float32. Numbers are the largest of all seeds. In float32, a value on
-the other side of a ReLU can change a gradient by up to a hundredth, so of these gradients the smallest is printed, too. See
+the other side of a ReLU can change a gradient by some hundredths, so of these gradients the smallest is printed, too. See
 `tests/support/reference_networks.py` for what must be installed.
 """
 
 import argparse
+import contextlib
 import importlib.metadata
 import os
 import sys
@@ -58,7 +59,9 @@ def main() -> None:
     with slow_operators():
         for name in arguments.heads.split(";"):
             for convention in CASES[name].conventions:
-                print(measure(name, convention, arguments.seeds), flush=True)
+                with contextlib.redirect_stdout(sys.stderr):  # the arrays that differ most
+                    row = measure(name, convention, arguments.seeds)
+                print(row, flush=True)
 
 
 if __name__ == "__main__":

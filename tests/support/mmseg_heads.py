@@ -9,8 +9,8 @@ the importer head of `models.weights`, so that its names are tested, too.
     assert max(gradients, statistics) < 1e-3
     assert max(pair.compare_training("float64")) < 1e-6
 
-In float32, a ReLU whose input is nearly 0 may be open in one network and closed in the other, which changes gradients by as much as
-a hundredth. In float64 this does not happen, so the gradients must agree for every drawing of weights and maps; see `double.py`.
+In float32, a ReLU whose input is nearly 0 may be open in one network and closed in the other, which changes gradients by some
+hundredths. In float64 this does not happen, so the gradients must agree for every drawing of weights and maps; see `double.py`.
 PyTorch's running variance is not compared, since ours is the biased one.
 """
 
