@@ -8,7 +8,8 @@ import numpy as np
 def multiply_adds(program) -> float:
     """Count the multiply-adds of all convolutions and matrix products of a program, batched products included.
 
-    Interpolation is made of matrix products, too. To compare with counts of layers, use `multiply_adds_of_layers`.
+    Interpolation is made of matrix products, too. To compare with counts of layers, use `multiply_adds_of_layers`. The zeros that a
+    transposed convolution puts between the positions of its input are not counted; those around a map are, as is usual.
 
     Args:
       program: the `jaxpr` of what `jax.make_jaxpr` returns.
@@ -16,10 +17,15 @@ def multiply_adds(program) -> float:
     total = 0.0
     for step in program.eqns:
         if step.primitive.name == "conv_general_dilated":
-            total += np.prod(step.outvars[0].aval.shape) * np.prod(step.invars[1].aval.shape[:-1])
+            dimensions = step.params["dimension_numbers"].rhs_spec
+            kernel = step.invars[1].aval.shape
+            taps = np.prod(kernel) / kernel[dimensions[0]] / np.prod(step.params["lhs_dilation"])
+            total += np.prod(step.outvars[0].aval.shape) * taps
         elif step.primitive.name == "dot_general":
             ((contracted, _), _) = step.params["dimension_numbers"]
             total += np.prod(step.outvars[0].aval.shape) * np.prod([step.invars[0].aval.shape[i] for i in contracted])
+        elif step.primitive.name == "scan":
+            total += step.params["length"] * multiply_adds(step.params["jaxpr"].jaxpr)
         elif step.primitive.name == "cond":  # of programs that differ by platform, and compute the same
             total += multiply_adds(step.params["branches"][-1].jaxpr)
         else:

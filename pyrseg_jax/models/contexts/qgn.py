@@ -13,6 +13,7 @@ from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.blocks import apply_blocks
 from pyrseg_jax.models.contexts.contract import ContextLoss, ContextMap, ContextSpec, Logits, make_pooled
 from pyrseg_jax.models.contexts.doubling import UpBlock, double
+from pyrseg_jax.models.contexts.qgn_skipping import decode_active
 from pyrseg_jax.models.contexts.quadtree import COMPOSITE, STRIDES, decide, is_composite, quadtree_loss
 from pyrseg_jax.models.layers import BasicBlock, ConvNormAct, Mask, output_init
 from pyrseg_jax.models.xla_cpu import average_cells
@@ -66,6 +67,7 @@ class QGN(nn.Module):
     is_sparse: bool = False
     classifies: bool = True
     dtype: DTypeLike = jnp.float32
+    is_skipping: bool = True
 
     @nn.compact
     def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> ContextMap:
@@ -73,6 +75,8 @@ class QGN(nn.Module):
         is_masked = self.is_sparse and self.classifies
         maps = _by_stride((features.stem, *features.stages))
         logits = [self._classify(maps[32], 32)]
+        if is_masked and self.is_skipping and not train and not self.is_initializing():
+            return self._skip_cells(maps, logits[0])
         computed: list[Any] = []  # masks of the cells that each level computes; None: all
         goes_on: list[Any] = [
             is_composite(logits[0]) if is_masked else None
@@ -97,6 +101,13 @@ class QGN(nn.Module):
         earlier = [jax.lax.stop_gradient(level) if train else level for level in logits]
         found = decide((*earlier, finest), goes_on) if is_masked else finest
         return ContextMap(quarter, found[..., 1:], outputs)
+
+    def _skip_cells(self, maps: dict[int, Array], logits: Float[Array, "n h w _"]) -> ContextMap:
+        """Decode from the logits of stride 32 on; compute active cells only."""
+        found = decode_active(dict(self.variables), maps, logits, NUM_BLOCKS, NUM_LAST_BLOCKS, self.dtype)
+        active = (jnp.ones(logits.shape[:3], bool), *found.active)
+        outputs = {"quadtree": (logits, *found.quadtree), "active": active}
+        return ContextMap(found.quarter, found.found, outputs)
 
     def _up(self, x: Array, mask: Mask, like: Array, stride: int, train: bool) -> tuple[Array, Mask]:
         """Apply the blocks that lead to this stride; return their map, of the size of `like`, and the cells that it has."""
