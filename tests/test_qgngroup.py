@@ -268,9 +268,14 @@ def encoder(abstract):
     return state
 
 
-def run(variables, maps, is_sparse, **options):
+@functools.cache
+def runner(is_sparse, **options):
     module = QGN(CLASSES, WIDTH, is_sparse, **options)
-    return jax.jit(lambda v, m: module.apply(v, Features(tuple(m[1:]), m[-1], m[0]), None, False))(variables, maps)
+    return jax.jit(lambda v, m: module.apply(v, Features(tuple(m[1:]), m[-1], m[0]), None, False))
+
+
+def run(variables, maps, is_sparse, **options):
+    return runner(is_sparse, **options)(variables, maps)
 
 
 def expect(state, maps):
@@ -332,6 +337,26 @@ def test_the_class_of_a_pixel_teaches_the_finest_level_alone():
     assert gradient["finest"]["kernel"].any()
     for stride in STRIDES[:-1]:
         assert not gradient[f"classify_{stride}"]["kernel"].any()
+
+
+@pytest.mark.parametrize("composite_bias", [-1e4, 2.0, 1e4])
+def test_skipping_equals_masking(composite_bias):
+    """Where no cell, some cells and all cells of stride 32 are composite, for maps whose sides are odd."""
+    _, variables, _ = imported(2, composite_bias)
+    rng = np.random.default_rng(1)
+    maps = [
+        np.maximum(rng.normal(size=(2, *size, c)), 0).astype(np.float32)
+        for size, c in zip(((38, 54), (19, 27), (10, 14), (5, 7), (3, 4)), (16, 32, 64, 128, 256), strict=True)
+    ]
+    found, expected = run(variables, maps, True), run(variables, maps, True, is_skipping=False)
+    jax.tree.map(np.testing.assert_array_equal, found.outputs["active"], expected.outputs["active"])
+    shares = [cells.mean() for cells in expected.outputs["active"]]
+    assert shares[0] == 1 and all((0 < share < 1) == (composite_bias == 2) for share in shares[1:])
+    assert far(found.logits, expected.logits) < 1e-5
+    np.testing.assert_allclose(found.features, expected.features, rtol=1e-5, atol=1e-5)
+    levels = zip(found.outputs["quadtree"], expected.outputs["quadtree"], expected.outputs["active"], strict=True)
+    for ours, theirs, active in levels:
+        np.testing.assert_allclose(ours[active], theirs[active], rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
 
 
 def test_all_cells_are_composite_at_first():

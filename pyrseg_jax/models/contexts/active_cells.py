@@ -79,7 +79,7 @@ def take(values: Shaped[Array, "n k *c"], at: Int32[Array, "n *m"]) -> Shaped[Ar
     return jax.vmap(lambda values, at: values.at[at].get(mode="clip"))(values, at)
 
 
-def make_rows(cells: CellList, features: int, dtype: Any) -> Rows:
+def make_rows(cells: CellList, features: int, dtype: Any) -> Shaped[Array, "n _ {features}"]:
     """Make rows of zeros for these cells."""
     return jnp.zeros((len(cells.slots), cells.capacity + 1, features), dtype)
 

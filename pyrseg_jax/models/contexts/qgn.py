@@ -38,6 +38,8 @@ class QGN(nn.Module):
       is_sparse: whether the transposed convolutions keep within a cell's children and, if the module also classifies, a level
         computes only the children of cells that are composite.
       classifies: whether to decode to stride 1 and return class logits. Otherwise the decoder ends at stride 4.
+      is_skipping: whether the sparse form computes nothing but active cells outside of training. Otherwise it always computes whole
+        maps and sets inactive cells to 0, with the same result.
 
     The features are the map (N, H/4, W/4, width/8). The logits are those of stride 1 (N, H, W, C), without the composite class; in
     the sparse form those of each pixel's coarsest cell that is not composite. The outputs are `quadtree`, logits (N, h, w, C + 1)
@@ -56,8 +58,9 @@ class QGN(nn.Module):
       own. So the main loss of the sparse form teaches the finest level, from the pixels that reach it.
     Differs: during training the release skips cells by their labels, and we by the prediction, as at inference. There, cells that
       were skipped may come back on finer levels of the release; here they never do.
-    Differs: cells are skipped by setting them to 0. XLA still computes whole maps, so on every device the sparse form takes the
-      time of the dense one; the share of the active cells says what a library of sparse convolutions would save.
+    Chosen: outside of training, the sparse form takes lists of active cells through its loops and skips all others, as
+      `active_cells` describes; whole maps remain only where results are laid out, at strides 16 … 1. On a CPU with two cores
+      TIMES (`benchmarks/quadtree.py`). During training it computes whole maps and sets inactive cells to 0.
     Differs: after each epoch the release doubles the weights of classes with a low IoU on 500 validation images. Labels that
       measure a network must not train it, so there are no class weights but that of the composite class.
     """
