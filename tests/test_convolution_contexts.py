@@ -260,7 +260,8 @@ def test_a_pyramid_on_a_resnet(name):
     model = build_segmenter(3, backbone="resnet_tiny", context=name, strides=strides, dtype="bfloat16", **widths)
     images = jax.ShapeDtypeStruct((1, 96, 32, 3), jnp.float32)
     found = jax.eval_shape(lambda v, x: model.apply(v, x, False), abstract_variables(model), images)
-    assert [x.shape for x in found.semantic] == [(1, 96 // s, 32 // s, 3) for s in strides]
+    assert model.strides == strides
+    assert [x.shape for x in found.semantic] == [(1, 96 // s, 32 // s, 3) for s in model.prediction_strides]
     assert all(x.dtype == jnp.float32 for x in found.semantic)
 
 

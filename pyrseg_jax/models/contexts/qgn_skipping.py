@@ -132,7 +132,7 @@ def _keep_size(variables: Variables, name: str, count: int, cells: CellList, x: 
 
 def _descend(
     variables: Variables, name: str, stride: int, cells: CellList, x: Rows, found: Array
-) -> tuple[Rows, Bool[Array, "n _"], Float[Array, "n H W _"], Float[Array, "n H W _"]]:
+) -> tuple[Float[Array, "n _ _"], Bool[Array, "n _"], Float[Array, "n H W _"], Float[Array, "n H W _"]]:
     """Compute the children of cells.
 
     Returns:
