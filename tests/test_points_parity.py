@@ -1,5 +1,7 @@
 """PointRend against mmsegmentation's feature pyramid, coarse head and point head, on the same weights, maps and points."""
 
+import contextlib
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import pytest
 from support.reference_networks import mmseg_models, randomize, require
 
 pytest.importorskip("torch")
+from support.double import float64  # noqa: E402
 from support.mmseg_heads import CHANNELS, Maps, compare_trees, draw_maps, far, import_state, state_of  # noqa: E402
 from support.parity import keep_all  # noqa: E402
 
@@ -18,7 +21,7 @@ CLASSES = 7
 NUM_POINTS = 64
 
 
-def build(height, width, num_points=8196):
+def build(height, width, num_points=8196, dtype="float32"):
     """Both networks with the same weights, and the maps of an image of this size at output stride 32."""
     models = mmseg_models()
     common = {"num_classes": CLASSES, "dropout_ratio": -1, "align_corners": False}
@@ -45,9 +48,10 @@ def build(height, width, num_points=8196):
         representation="per_pixel",
         semantic_width=32,
         key_width=16,
+        dtype=dtype,
     )
     refiner = ours.refiner.clone(num_training_points=NUM_POINTS, num_points=num_points)
-    ours = ours.clone(backbone=Maps(maps), refiner=refiner)
+    ours = ours.clone(backbone=Maps(tuple(x.astype(dtype) for x in maps)), refiner=refiner)
     return ours, import_state(state_of(theirs), ours, MMSEG_POINTS), theirs, maps
 
 
@@ -79,16 +83,24 @@ def test_inference_equals_mmsegmentation(height, width):
         assert difference < 1e-5
 
 
-def test_training_equals_mmsegmentation(monkeypatch):
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("float64", 1e-6)])
+def test_training_equals_mmsegmentation(monkeypatch, dtype, tolerance):
     """The same candidates: the same chosen points, losses, and gradients of all parameters."""
-    require("mmseg")
+    mmseg_models()
+    with float64() if dtype == "float64" else contextlib.nullcontext():
+        assert compare_training(monkeypatch, dtype) < tolerance
+
+
+def compare_training(monkeypatch, dtype):
+    """Compare the loss, and return the largest difference of a gradient."""
     import torch
     from mmengine.config import ConfigDict
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
     height, width = 96, 128
-    ours, variables, theirs, maps = build(height, width)
+    ours, variables, theirs, maps = build(height, width, dtype=dtype)
+    variables = jax.tree.map(lambda x: np.asarray(x, dtype), variables)
     n = len(maps[0])
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, (n, height, width)).astype(np.uint8)
@@ -129,4 +141,4 @@ def test_training_equals_mmsegmentation(monkeypatch):
         for prefix, head in heads.items()
         for name, parameter in head.named_parameters()
     }
-    assert compare_trees(gradients, import_state(state, ours, MMSEG_POINTS)["params"]) < 1e-3
+    return compare_trees(gradients, import_state(state, ours, MMSEG_POINTS)["params"])

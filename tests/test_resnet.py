@@ -1,11 +1,14 @@
 """ResNet: equal to the implementations of torchvision and mmsegmentation, from weights in every publisher's layout."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 from support.multiply_adds import multiply_adds
+from support.published_counts import BACKBONES as PUBLISHED
 from support.published_resnets import LAYOUTS, published
 from support.reference_networks import mmseg_models, randomize, torchvision_models
 
@@ -29,12 +32,23 @@ COUNTS = {
     ("resnet50", "v1"): 23_508_032,
     ("resnet50", "v1c"): 23_527_264,
     ("resnet50", "deep"): 23_631_808,
-    ("resnet101", "v1"): 42_500_160,
-    ("resnet101", "v1c"): 42_519_392,
-    ("resnet101", "deep"): 42_623_936,
+    ("resnet101", "v1"): PUBLISHED["v1"],
+    ("resnet101", "v1c"): PUBLISHED["v1c"],
+    ("resnet101", "deep"): PUBLISHED["deep"],
 }
-# (network, stem, output stride) → billions of multiply-adds of the convolutions for an image of 512 × 512 pixels.
-MULTIPLY_ADDS = {("v1", 8): 177.3, ("v1", 16): 51.8, ("v1", 32): 40.8, ("v1c", 8): 178.5, ("deep", 8): 184.3}
+# (stem, output stride, side of the image in pixels) → billions of multiply-adds of the convolutions.
+MULTIPLY_ADDS = {
+    ("v1", 8, 512): 177.3,
+    ("v1", 16, 512): 51.8,
+    ("v1", 32, 512): 40.8,
+    ("v1c", 8, 512): 178.5,
+    ("v1c", 16, 512): 53.1,
+    ("v1c", 32, 512): 42.0,
+    ("deep", 8, 512): 184.3,
+    ("deep", 16, 512): 58.9,
+    ("deep", 32, 512): 47.8,
+    ("deep", 8, 513): 189.9,
+}
 
 
 def variables_from(state_dict: dict, model: ResNet) -> dict:
@@ -62,12 +76,18 @@ def test_parameter_counts(name, stem):
     assert num_parameters(abstract_variables(BACKBONES[name].make(stem=stem))) == COUNTS[name, stem]
 
 
-@pytest.mark.parametrize(("stem", "stride"), MULTIPLY_ADDS)
-def test_multiply_adds(stem, stride):
+@pytest.mark.parametrize(("stem", "stride", "side"), MULTIPLY_ADDS)
+def test_multiply_adds(stem, stride, side):
     model = resnet101(stem=stem, output_stride=stride)
-    images = jax.ShapeDtypeStruct((1, 512, 512, 3), jnp.float32)
-    program = jax.make_jaxpr(model.apply)(abstract_variables(model), images)
-    assert multiply_adds(program.jaxpr) / 1e9 == pytest.approx(MULTIPLY_ADDS[stem, stride], abs=0.06)
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    program = jax.make_jaxpr(model.apply)(variables_of(stem), images)
+    assert multiply_adds(program.jaxpr) / 1e9 == pytest.approx(MULTIPLY_ADDS[stem, stride, side], abs=0.06)
+
+
+@functools.lru_cache
+def variables_of(stem: str) -> dict:
+    """Return the shapes of the variables, which are the same at every output stride."""
+    return abstract_variables(resnet101(stem=stem))
 
 
 @pytest.mark.parametrize("rule", DILATION_RULES)

@@ -18,7 +18,7 @@ def float64() -> Iterator[None]:
     is. Here that name means float64, so that the very same program computes all of it with more digits.
 
     In float32, a value before a ReLU that is nearly 0 may be rounded to the other side of 0 than in the reference. The gradient of
-    that position is then there or not, and the gradients of all layers before it change by as much as a hundredth. In float64, no
+    that position is then there or not, and the gradients of all layers before it change by some hundredths. In float64, no
     value is so near to 0, and every gradient must agree.
     """
     formats, single = segmenter.DTYPES, jnp.float32

@@ -9,8 +9,8 @@ the importer head of `models.weights`, so that its names are tested, too.
     assert max(gradients, statistics) < 1e-3
     assert max(pair.compare_training("float64")) < 1e-6
 
-In float32, a ReLU whose input is nearly 0 may be open in one network and closed in the other, which changes gradients by as much as
-a hundredth. In float64 this does not happen, so the gradients must agree for every drawing of weights and maps; see `double.py`.
+In float32, a ReLU whose input is nearly 0 may be open in one network and closed in the other, which changes gradients by some
+hundredths. In float64 this does not happen, so the gradients must agree for every drawing of weights and maps; see `double.py`.
 PyTorch's running variance is not compared, since ours is the biased one.
 """
 
@@ -130,11 +130,15 @@ class Pair:
 
     def compare_outputs(self) -> float:
         """Return the largest difference of an output in evaluation, relative to its largest value; see `far`."""
+        return max(self.compare_each_output().values())
+
+    def compare_each_output(self) -> dict[str, float]:
+        """Return the difference of each output in evaluation by its name."""
         with torch.no_grad():
             expected, _ = self.run_theirs(train=False)
         found = jax.jit(lambda variables: self.read_ours(self.run_ours(variables, False)[0]))(self.variables)
         assert set(found) == set(expected)
-        return max(far(channels_first(found[name]), expected[name].numpy()) for name in expected)
+        return {name: far(channels_first(found[name]), expected[name].numpy()) for name in expected}
 
     def compare_training(self, dtype: str = "float32") -> tuple[float, float]:
         """Return the largest difference of gradients, and that of running statistics, after one forward pass in training.

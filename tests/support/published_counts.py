@@ -1,7 +1,7 @@
 """Parameters and multiply-adds of published networks on ResNet-101, counted layer by layer from their descriptions.
 
-The counts of the backbones are in `test_resnet.py`. Parameters are trainable numbers. Multiply-adds are in billions, of the head
-alone, for one image of 512 × 512 pixels and 150 classes.
+Parameters are trainable numbers. Multiply-adds are in billions, of the head alone, for one image of 512 × 512 pixels and 150
+classes.
 """
 
 from typing import NamedTuple

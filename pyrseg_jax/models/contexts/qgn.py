@@ -80,7 +80,9 @@ class QGN(nn.Module):
         is_masked = self.is_sparse and self.classifies
         maps = _by_stride((features.stem, *features.stages))
         logits = [self._classify(maps[32], 32)]
-        if is_masked and self.is_skipping and not train and not self.is_initializing():
+        # An export does not know the number of images, on which the number of rows of active cells depends.
+        is_counted = isinstance(logits[0].shape[0], int)
+        if is_masked and self.is_skipping and is_counted and not train and not self.is_initializing():
             return self._skip_cells(maps, logits[0])
         computed: list[Any] = []  # masks of the cells that each level computes; None: all
         goes_on: list[Any] = [
