@@ -60,9 +60,10 @@ class QGN(nn.Module):
       were skipped may come back on finer levels of the release; here they never do.
     Chosen: outside of training, the sparse form takes lists of active cells through its loops and skips all others, as
       `active_cells` describes; whole maps remain only where results are laid out, at strides 16 … 1. At full width, for 512×512
-      pixels on two cores of a CPU, this takes about 1.25 times as long as masked maps where all cells are active, 0.7 times with
-      half of them, and 0.4 times with 3 % (`benchmarks/quadtree.py`). What remains is mostly the memory of the logits at stride 1.
-      It is not measured on an accelerator. During training, whole maps are computed, and inactive cells set to 0.
+      pixels on two cores of a CPU, two runs took 0.8 and 1.2 times as long as masked maps where all cells are active, 0.5 and 0.7
+      times with half of them, and 0.25 and 0.4 times with 3 % (`benchmarks/quadtree.py`). What remains is mostly the memory of the
+      logits at stride 1. It is not measured on an accelerator. During training, whole maps are computed, and inactive cells set to
+      0.
     Differs: after each epoch the release doubles the weights of classes with a low IoU on 500 validation images. Labels that
       measure a network must not train it, so there are no class weights but that of the composite class.
     """
@@ -80,9 +81,7 @@ class QGN(nn.Module):
         is_masked = self.is_sparse and self.classifies
         maps = _by_stride((features.stem, *features.stages))
         logits = [self._classify(maps[32], 32)]
-        # An export does not know the number of images, on which the number of rows of active cells depends.
-        is_counted = isinstance(logits[0].shape[0], int)
-        if is_masked and self.is_skipping and is_counted and not train and not self.is_initializing():
+        if is_masked and self.is_skipping and not train and not self.is_initializing():
             return self._skip_cells(maps, logits[0])
         computed: list[Any] = []  # masks of the cells that each level computes; None: all
         goes_on: list[Any] = [
