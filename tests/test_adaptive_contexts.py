@@ -135,6 +135,7 @@ def test_svcnet():
     features = Features(tuple(jnp.asarray(x, jnp.float32) for x in stages), jnp.zeros((2, 1, 1, 1)))
     module = SVCNet(CLASSES, WIDTH)
     v = draw_all(module, features, None, False)
+    assert v["params"]["hidden_1_0"]["conv"]["kernel"].shape[-1] == WIDTH // 2
     features_of = jax.jit(lambda v, f: module.apply(v, f, None, False)[:2])
     found, logits = features_of(v, features)
     p = v["params"]

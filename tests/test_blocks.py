@@ -15,8 +15,9 @@ from pyrseg_jax.models.initial import initial_variables
 NETWORK = {"width": 4, "num_modules": (1, 1, 2), "num_blocks": 2, "num_bottlenecks": 3, "stem_width": 4}
 
 
-def apply_plainly(parent, make_block, names, x, train, remat):
+def apply_plainly(parent, make_block, names, x, train, remat, mask=None):
     """The twin of `apply_blocks`: modules as Flax has them."""
+    assert mask is None
     for name in names:
         x = make_block(name=name)(x, train)
     return x

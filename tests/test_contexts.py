@@ -1,12 +1,14 @@
 """The context modules of Table 1 against their published formulas, position by position, and what their specs say of them."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from jax import export as jax_export
 
-from pyrseg_jax.models.backbones import Features
+from pyrseg_jax.models.backbones import Cut, Features
 from pyrseg_jax.models.contexts import CONTEXTS, ContextSettings
 from pyrseg_jax.models.contexts.ccnet import CrissCrossAttention
 from pyrseg_jax.models.initial import abstract_variables, initial_variables
@@ -159,6 +161,85 @@ def test_a_published_module_alone_is_followed_by_its_classifier(name):
     assert "unity_head" not in alone
 
 
+# Weights of the extra losses, and shares of dropout in the order of the layers, as in the sources that the modules name.
+LOSSES = {
+    "acfnet": {"coarse": pytest.approx(0.6 / 0.7)},
+    "cpnet": {"affinity": 1},
+    "danet": {"position": 1, "channel": 1},
+    "dsspn": {"neurons": 1},
+    "encnet": {"presence": 0.2},
+    "layer_cascade": {"stage_1": 1, "stage_2": 1},
+    "pointrend": {"points": 1},
+    "qgn": {"quadtree": 1},
+    "qgn_sparse": {"quadtree": 1},
+}
+DROPOUT = {
+    "acfnet": [0.5, 0.1, 0.2, 0.1],
+    "acnet": [0.1],
+    "anl": [0.05],
+    "ann": [0.1, 0.1],
+    "cfnet": [0.1, 0.1],
+    "danet": [0.1, 0.1, 0.1],
+    "ocr": [0.05],
+    "ocr_openseg": [0.05],
+} | dict.fromkeys(("none", "coarse_to_fine", "layer_cascade", "pointrend", "dsspn", "sgr", "svcnet", "upernet"), [])
+DROPOUT |= dict.fromkeys(("qgn", "qgn_sparse"), [])
+
+
+SETTINGS = ContextSettings(CLASSES, 1, 16, 8, map_px=8)
+
+
+def shapes_for(spec, number):
+    """Shapes of what a module reads of a number of images of 64 × 64 pixels: features, and the auxiliary classifier's logits."""
+
+    def shape(side, *channels, dtype=jnp.float32):
+        return jax.ShapeDtypeStruct((number, side, side, *channels), dtype)
+
+    stages, logits = [shape(side, 16) for side in (16, 8, 4, 2)], shape(8, CLASSES)
+    cut = Cut(logits, shape(8, dtype=bool), stages[1])
+    return Features(tuple(stages[i] for i in spec.reads), stages[1], shape(32, 16), cuts=(cut, cut)), logits
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_losses_and_dropout_are_those_of_the_sources(name):
+    spec, shares = CONTEXTS[name], []
+    assert {key: loss.weight for key, loss in spec.losses.items()} == LOSSES.get(name, {})
+
+    def remember(call, args, kwargs, context):
+        if isinstance(context.module, nn.Dropout):
+            shares.append(context.module.rate)
+        return call(*args, **kwargs)
+
+    module, (features, auxiliary) = spec.make(SETTINGS), shapes_for(spec, 1)
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    with nn.intercept_methods(remember):
+        jax.eval_shape(lambda *of: module.init(keys, *of, True), features, auxiliary)
+    assert shares == DROPOUT.get(name, [0.1])
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_an_exported_module_takes_any_number_of_images(name):
+    """An export is traced with an unknown number of images, and lowered for all platforms."""
+    spec = CONTEXTS[name]
+    context, refiner = spec.make(SETTINGS), spec.make_refiner(SETTINGS) if spec.make_refiner else None
+
+    def run(variables, features, auxiliary, logits):
+        found = context.apply(variables[0], features, auxiliary, False)
+        refined = refiner.apply(variables[1], features, found, logits, False).logits if refiner else ()
+        return found.levels, found.logits, refined
+
+    def draw(features, auxiliary, logits):
+        found, variables = context.init_with_output(jax.random.key(0), features, auxiliary, False)
+        return variables, refiner.init(jax.random.key(0), features, found, logits, False) if refiner else {}
+
+    features, auxiliary = shapes_for(spec, 1)
+    variables = jax.eval_shape(draw, features, auxiliary, auxiliary)
+    (number,) = jax_export.symbolic_shape("n")
+    features, auxiliary = shapes_for(spec, number)
+    export = jax_export.export(jax.jit(run), platforms=("cpu", "cuda", "tpu"))
+    assert all(x.shape[0] == number for x in export(variables, features, auxiliary, auxiliary).out_avals)
+
+
 @pytest.mark.parametrize("name", CONTEXTS)
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
 def test_a_spec_is_true_of_its_module(name, representation):
@@ -166,15 +247,18 @@ def test_a_spec_is_true_of_its_module(name, representation):
     model = build_segmenter(CLASSES, backbone="hrnet_tiny", context=name, representation=representation)
     variables = abstract_variables(model)
     images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
-    found = jax.eval_shape(lambda v, x: model.apply(v, x, False), variables, images)
+    rngs = {"dropout": jax.random.key(0)}
+    found = jax.eval_shape(
+        lambda v, x: model.apply(v, x, True, rngs=rngs, mutable=["batch_stats"])[0], variables, images
+    )
     assert (found.auxiliary is not None) == spec.has_auxiliary == ("auxiliary_head" in variables["params"])
     labels = jnp.zeros((2, 64, 64), jnp.uint8)
     losses = jax.eval_shape(
         lambda o: {n: loss.compute(o, labels, "finest") for n, loss in spec.losses.items()}, found.outputs
     )
     assert all(loss.shape == () for loss in losses.values())
-    names = {path[-1] for path in flatten_dict(variables["batch_stats"])}
-    assert spec.has_state == bool(names - {"mean", "var"})
+    layers = {"/".join(path[:-1]) for path in flatten_dict(variables["params"])}
+    assert set(spec.frozen) <= layers and bool(spec.frozen) == name.startswith("emanet")
     classifies = spec.classifies and representation == "per_pixel"
     assert classifies == ("semantic_head" not in variables["params"])
     stride = spec.logits_stride if classifies and spec.logits_stride else 4

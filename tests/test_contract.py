@@ -75,7 +75,6 @@ def test_a_toy_context_brings_an_extra_loss_and_a_state(monkeypatch):
         reads=(1,),
         has_auxiliary=True,
         losses={"distance": ContextLoss(3.0, lambda outputs, labels, _: jnp.square(outputs["gap"]).sum())},
-        has_state=True,
     )
     monkeypatch.setitem(CONTEXTS, "prototype", context)
     config = tiny_config(backbone="toy", context="prototype", strides=(16, 8))

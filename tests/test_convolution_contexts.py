@@ -10,9 +10,11 @@ import pytest
 from support.twins import bilinear
 
 from pyrseg_jax.models.backbones import Features
-from pyrseg_jax.models.contexts import CONTEXTS
+from pyrseg_jax.models.contexts import CONTEXTS, ContextMap, ContextSettings
 from pyrseg_jax.models.contexts.deeplabv3plus import DeepLabV3Plus
 from pyrseg_jax.models.contexts.fcn import FCN
+from pyrseg_jax.models.contexts.fcn_short import ShortFCN
+from pyrseg_jax.models.contexts.pointrend import PointRend
 from pyrseg_jax.models.contexts.psanet import (
     PSANet,
     collect,
@@ -45,7 +47,7 @@ class Twin:
         kernel = (params.get("conv") or params)["kernel"]
         y = convolve(x, kernel, dilation)
         if "bn" not in params:
-            return y
+            return y + params.get("bias", 0)
         mean, var = stats["bn"]["mean"], stats["bn"]["var"]
         return np.maximum((y - mean) / np.sqrt(var + 1e-5) * params["bn"]["scale"] + params["bn"]["bias"], 0)
 
@@ -117,6 +119,29 @@ def deeplabv3plus(twin, stages):
     return twin.separable("refine_2", twin.separable("refine_1", x))
 
 
+def fcn_short(twin, stages):
+    assert twin.params["reduce"]["conv"]["kernel"].shape[:2] == (3, 3)
+    return twin.layer("reduce", stages[-1])
+
+
+def pointrend(twin, stages):
+    """The sum of the levels beside the finest of them. Here C5 is as large as C4, so its first layer doubles nothing."""
+    maps = [twin.layer("lateral_4", stages[3])]
+    for i in (3, 2, 1):
+        x = twin.layer(f"lateral_{i}", stages[i - 1])
+        factor = len(x) // len(maps[0])
+        maps.insert(0, x + maps[0].repeat(factor, 0).repeat(factor, 1))
+    maps = [twin.layer(f"smooth_{i}", x) for i, x in enumerate(maps, 1)]
+    total = twin.layer("scale_1_1", maps[0])
+    for i, doublings in ((2, (2,)), (3, (2, 2)), (4, (1, 2, 2))):
+        x = maps[i - 1]
+        for k, factor in enumerate(doublings, 1):
+            x = twin.layer(f"scale_{i}_{k}", x)
+            x = bilinear(x, (factor * x.shape[0], factor * x.shape[1]))
+        total = total + x
+    return join(total, maps[0])
+
+
 def attend_slowly(values, scores, window, is_collecting):
     """PSANet's attention over the positions of a map, one target after the other."""
     height, width = values.shape[:2]
@@ -147,6 +172,8 @@ def psanet(twin, stages, border):
 # Name → our module, the stages that it reads, and its twin.
 TWINS = {
     "fcn": (FCN(WIDTH), (), fcn),
+    "fcn_short": (ShortFCN(WIDTH), (), fcn_short),
+    "pointrend": (PointRend(WIDTH, WIDTH // 2), (0, 1, 2, 3), pointrend),
     "pspnet": (PSPNet(WIDTH), (), pspnet),
     "upernet": (
         UperNet(WIDTH, 2 * WIDTH, is_enlarged_first=True),
@@ -174,7 +201,8 @@ def test_a_module_equals_its_formula(rng, name):
         return rng.uniform(0.5, 1.5, leaf.shape) if kind in ("scale", "var") else rng.uniform(-0.3, 0.3, leaf.shape)
 
     variables = jax.tree_util.tree_map_with_path(draw, abstract)
-    found = jax.jit(lambda v: module.apply(v, features, None, False))(jax.tree.map(jnp.float32, variables))[0]
+    found = jax.jit(lambda v: module.apply(v, features, None, False))(jax.tree.map(jnp.float32, variables))
+    found = join(found.features, *found.outputs.values())[0] if isinstance(found, ContextMap) else found[0]
     expected = twin(Twin(variables), stages)
     assert expected.std() > 0.1
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
@@ -232,15 +260,17 @@ def test_a_pyramid_on_a_resnet(name):
     model = build_segmenter(3, backbone="resnet_tiny", context=name, strides=strides, dtype="bfloat16", **widths)
     images = jax.ShapeDtypeStruct((1, 96, 32, 3), jnp.float32)
     found = jax.eval_shape(lambda v, x: model.apply(v, x, False), abstract_variables(model), images)
-    assert [x.shape for x in found.semantic] == [(1, 96 // s, 32 // s, 3) for s in strides]
+    assert model.strides == strides
+    assert [x.shape for x in found.semantic] == [(1, 96 // s, 32 // s, 3) for s in model.prediction_strides]
     assert all(x.dtype == jnp.float32 for x in found.semantic)
 
 
 def test_deeplabv3plus_reaches_as_far_at_every_stride():
     """The published rates, 12, 24 and 36 at stride 8 and 6, 12 and 18 at stride 16, are the same distances in pixels."""
-    for ratio, rates in ((1, (24, 48, 72)), (2, (12, 24, 36)), (4, (6, 12, 18))):
+    cases = ((8, 8), (24, 48, 72)), ((16, 8), (12, 24, 36)), ((32, 8), (6, 12, 18)), ((6, 2), (6, 12, 18))  # odd sides
+    for (side, final_side), rates in cases:
         module = DeepLabV3Plus(4)
-        features = Features((jnp.zeros((1, 8 * ratio, 8, 3)),), jnp.zeros((1, 8, 8, 5)))
+        features = Features((jnp.zeros((1, side, side, 3)),), jnp.zeros((1, final_side, final_side, 5)))
         found = {}
 
         def remember(call, args, kwargs, context, found=found):
@@ -254,6 +284,14 @@ def test_deeplabv3plus_reaches_as_far_at_every_stride():
 
 
 def test_specs():
-    """What the published networks have beside the module."""
-    assert [name for name in TWINS if not CONTEXTS[name].has_auxiliary] == ["upernet"]
-    assert [name for name in TWINS if CONTEXTS[name].stride == 4] == ["upernet", "upernet_512", "deeplabv3plus"]
+    """What the published networks have beside the module, and which of two releases a name stands for."""
+    made = {name: CONTEXTS[name].make(ContextSettings(3, 1, 8)).context for name in TWINS}
+    assert [name for name, module in made.items() if getattr(module, "is_enlarged_first", False)] == ["upernet"]
+    assert [name for name, module in made.items() if getattr(module, "border", 0)] == ["psanet_mmseg"]
+    assert [name for name in TWINS if not CONTEXTS[name].has_auxiliary] == ["pointrend", "upernet"]
+    assert [name for name in TWINS if CONTEXTS[name].stride == 4] == [
+        "pointrend",
+        "upernet",
+        "upernet_512",
+        "deeplabv3plus",
+    ]

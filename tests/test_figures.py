@@ -249,7 +249,7 @@ GOOD = random_prediction()
     "parts, message",
     [
         ({"unity": GOOD.unity[:1]}, "3 semantic maps, 1 unity maps and 3 strides; expected L, L-1 and L"),
-        ({"strides": (16, 8, 2)}, r"strides are \(16, 8, 2\); expected each to be half"),
+        ({"strides": (16, 4, 2)}, r"strides are \(16, 4, 2\); expected each to be half"),
         ({"labels": GOOD.labels[:-1]}, r"labels has shape \(49, 71\) and type uint8; expected \(50, 71\)"),
         ({"labels": GOOD.labels.astype(int)}, "type int64; expected .* uint8"),
         ({"labels": np.full_like(GOOD.labels, 5)}, "labels holds the class id 5; .* expected 0..4 or 255"),

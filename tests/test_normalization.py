@@ -1,5 +1,7 @@
 """Batch normalization and its gradient in closed form, against Flax's and step-by-step differentiation."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -136,3 +138,37 @@ def test_sums_of_small_and_large_maps_keep_their_digits(rng, width):
     assert (x.size > SMALL_MAP) == (width > 8)
     for found, array in zip(jax.jit(channel_sums)(x, y), (x, y), strict=True):
         np.testing.assert_allclose(found, array.sum((0, 1, 2), dtype=np.float64), rtol=2e-6)
+
+
+def test_with_a_mask_statistics_are_those_of_its_positions():
+    rng = np.random.default_rng(0)
+    x, active = jnp.asarray(rng.normal(size=(2, 3, 5, 4)), jnp.float32), jnp.asarray(rng.random((2, 3, 5)) < 0.5)
+    weights = rng.normal(size=x.shape).astype(np.float32)
+    variables = draw_norm(rng)
+
+    def masked(params, x):
+        y, updates = BatchNorm(True).apply({**variables, "params": params}, x, True, active, mutable=["batch_stats"])
+        return (weights * y).sum(), (y, updates["batch_stats"])
+
+    def gathered(params, x):
+        y, updates = BatchNorm(True).apply(
+            {**variables, "params": params}, x[active][None, None], True, mutable=["batch_stats"]
+        )
+        return (weights[active] * y[0, 0]).sum(), (y, updates["batch_stats"])
+
+    found, expected = (
+        jax.jit(jax.value_and_grad(f, (0, 1), has_aux=True))(variables["params"], x) for f in (masked, gathered)
+    )
+    np.testing.assert_allclose(found[0][1][0][active], expected[0][1][0][0, 0], rtol=1e-5, atol=1e-6)
+    assert not found[0][1][0][~active].any()
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, (found[1], found[0][1][1]), (expected[1], expected[0][1][1]))
+    _, updates = BatchNorm().apply(variables, x, True, jnp.zeros_like(active), mutable=["batch_stats"])
+    jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], variables["batch_stats"])
+
+
+def draw_norm(rng):
+    return {
+        "params": {"scale": rng.normal(size=4).astype(np.float32), "bias": rng.normal(size=4).astype(np.float32)},
+        "batch_stats": {"mean": rng.normal(size=4).astype(np.float32), "var": rng.uniform(1, 2, 4).astype(np.float32)},
+    }

@@ -25,11 +25,10 @@ from pyrseg_jax.export.write import write_export
 from pyrseg_jax.models.backbones import Features
 from pyrseg_jax.models.backbones.contract import Cut
 from pyrseg_jax.models.contexts.contract import ContextOutput
-from pyrseg_jax.models.contexts.layer_cascade import CascadeGate, CascadeMerge, stage_loss
+from pyrseg_jax.models.contexts.layer_cascade import CascadeGate, CascadeMerge, LayerCascade, stage_loss
 from pyrseg_jax.models.contexts.pointrend import PointHead, PointRefiner, choose_points, point_loss, uncertainty
 from pyrseg_jax.models.initial import abstract_variables, initial_variables
 from pyrseg_jax.models.layers import Bottleneck
-from pyrseg_jax.models.normalization import BatchNorm
 from pyrseg_jax.models.resample import interpolate_at_points
 from pyrseg_jax.models.segmenter import Pyramids, Segmenter, build_segmenter
 from pyrseg_jax.models.weights.importer import import_weights
@@ -207,6 +206,15 @@ def test_choosing_all_pixels_gives_the_point_head_everywhere(rng):
     assert 7 <= is_changed.sum((1, 2)).min() < 60
 
 
+def test_logits_are_doubled_twice_where_no_point_is_chosen(rng):
+    refiner, variables, arguments = draw_head(rng)
+    found = refiner.clone(num_points=0).apply(variables, *arguments).logits
+    for expected, ours in zip(np.float64(arguments[2]), found, strict=True):
+        for size in ((6, 10), (12, 20)):
+            expected = twins.bilinear(expected, size)
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
 def test_the_point_head_equals_its_formula(rng):
     _, variables, (_, found, coarse, _) = draw_head(rng)
     head = variables["params"]["head"]
@@ -367,8 +375,9 @@ def test_the_cascade_decides_each_position_once(backbone, rng):
     assert not (np.asarray(second.is_open) & is_sure).any()
     shares = [is_sure.mean((1, 2)), kept_second.mean((1, 2)), np.asarray(second.is_open).mean((1, 2))]
     np.testing.assert_allclose(predicted.outputs["decided"], np.stack(shares, -1), atol=1e-6)
-    if backbone == "resnet_tiny":  # an HRNet's coarse branches reach over the edge of what is open
-        assert not np.asarray(found.final)[~np.asarray(second.is_open)].any()
+    # The coarse branches of an HRNet reach over the edge of what is open, and its finest one does not.
+    masked = found.final if backbone == "resnet_tiny" else found.stages[0]
+    assert not np.asarray(masked)[~np.asarray(second.is_open)].any()
 
 
 def test_a_masked_block_is_a_submanifold_convolution(rng):
@@ -397,29 +406,6 @@ def test_a_masked_block_is_a_submanifold_convolution(rng):
         expected[0, i, j] = np.maximum(x[0, i, j] + y, 0)
     found = block.apply(variables, jnp.asarray(x), False, jnp.asarray(mask))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_masked_statistics_are_those_of_the_open_positions(rng):
-    x, mask = rng.normal(size=(2, 4, 5, 3)).astype(np.float32) + 1, rng.random((2, 4, 5)) < 0.5
-    module = BatchNorm()
-    variables = module.init(jax.random.key(0), jnp.asarray(x), False)
-
-    def run(x, mask):
-        return module.apply(variables, x, True, mask, mutable=["batch_stats"])
-
-    y, updates = run(jnp.asarray(x), jnp.asarray(mask))
-    seen = x[mask]
-    np.testing.assert_allclose(np.asarray(y)[mask], (seen - seen.mean(0)) / np.sqrt(seen.var(0) + 1e-5), atol=1e-4)
-    assert not np.asarray(y)[~mask].any()
-    np.testing.assert_allclose(updates["batch_stats"]["mean"], 0.1 * seen.mean(0), rtol=1e-4)
-    np.testing.assert_allclose(updates["batch_stats"]["var"], 0.9 + 0.1 * seen.var(0), rtol=1e-4)
-    _, same = run(jnp.asarray(x), jnp.zeros_like(mask))
-    jax.tree.map(np.testing.assert_array_equal, same["batch_stats"], variables["batch_stats"])
-    weights = rng.normal(size=x.shape)
-    every = jnp.ones_like(mask)
-    gradient = jax.grad(lambda x: (weights * run(x, every)[0]).sum())(jnp.asarray(x))
-    plain = jax.grad(lambda x: (weights * module.apply(variables, x, True, mutable=["batch_stats"])[0]).sum())
-    np.testing.assert_allclose(gradient, plain(jnp.asarray(x)), atol=1e-4)
 
 
 def test_each_stage_learns_from_the_positions_that_reach_it(rng):
@@ -451,6 +437,44 @@ def test_a_gate_keeps_what_is_closed_closed(rng):
     x, mask = jnp.asarray(rng.normal(size=(1, 4, 4, 2)), jnp.float32), jnp.asarray(rng.random((1, 4, 4)) < 0.5)
     variables = gate.init(jax.random.key(0), 1, x, mask, False)
     assert not (gate.apply(variables, 1, x, mask, False).is_open & ~mask).any()
+
+
+def test_a_gate_has_a_threshold_of_its_own_in_training(rng):
+    gate = CascadeGate(3, 4)
+    assert (gate.training_threshold, gate.threshold) == (0.95, 0.985)
+    x = jnp.asarray(rng.normal(size=(1, 4, 4, 2)), jnp.float32)
+    variables = gate.init(jax.random.key(0), 1, x, None, False)
+    gate = gate.clone(training_threshold=0.0, threshold=2.0)
+    assert gate.apply(variables, 1, x, None, False).is_open.all()
+    assert not gate.apply(variables, 1, x, None, True, mutable=["batch_stats"])[0].is_open.any()
+
+
+def test_the_levels_of_a_pyramid_read_the_map_of_the_stage_that_answered(rng):
+    maps = [jnp.asarray(rng.normal(size=(1, 4, 6, 5)), jnp.float32) for _ in range(3)]
+    first = rng.random((1, 4, 6)) < 0.7
+    second = first & (rng.random((1, 4, 6)) < 0.7)
+    module = LayerCascade(5)
+
+    def read(first, second, final):
+        cuts = tuple(Cut(x, jnp.asarray(o), x) for x, o in zip(maps, (first, second), strict=False))
+        features = Features((), jnp.asarray(final), cuts=cuts)
+        variables = module.init(jax.random.key(0), features, None, False)
+        return np.asarray(module.apply(variables, features, None, False).features)
+
+    found = read(first, second, maps[2])
+    np.testing.assert_array_equal(found[~first], np.asarray(maps[0])[~first])
+    np.testing.assert_array_equal(found[first & ~second], np.asarray(maps[1])[first & ~second])
+    every = np.ones_like(first)
+    expected = read(every, every, np.where(second[..., None], maps[2], 0))
+    np.testing.assert_allclose(found[second], expected[second], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("context", "reads_context"), [("none", False), ("danet", False), ("layer_cascade", True), ("upernet", True)]
+)
+def test_the_unity_head_reads_a_map_without_holes(context, reads_context):
+    """Decoders and cascades give it their own map; below other modules it reads the backbone's, as in the paper."""
+    assert build_segmenter(3, backbone="resnet_tiny", context=context).unity_reads_context == reads_context
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from support.parity import far
 
 from pyrseg_jax.models.backbones import Features
+from pyrseg_jax.models.contexts import CONTEXTS
+from pyrseg_jax.models.contexts.doubling import UpBlock, double
 from pyrseg_jax.models.contexts.qgn import QGN
 from pyrseg_jax.models.contexts.quadtree import build_quadtree, decide, quadtree_loss, rebuild_labels
-from pyrseg_jax.models.contexts.submanifold import ActiveBlock, ActiveNorm, UpBlock, double
 from pyrseg_jax.models.initial import abstract_variables, initial_variables, num_parameters
-from pyrseg_jax.models.normalization import BatchNorm
+from pyrseg_jax.models.layers import BasicBlock
 from pyrseg_jax.models.segmenter import build_segmenter
 from pyrseg_jax.models.weights.importer import import_weights
 from pyrseg_jax.models.weights.resnet_layout import RESNET_IMPORTERS
@@ -105,6 +106,16 @@ def test_loss_weights_composite_cells_twice_and_ignores_inactive_ones():
     loss = jax.jit(lambda outputs, labels: quadtree_loss(outputs, labels, "finest", is_sparse=True))
     assert float(loss(outputs, labels)) == pytest.approx(expected, rel=1e-5)
     assert float(loss(outputs, np.full_like(labels, 255))) == 0
+
+
+def test_each_form_learns_from_its_own_quadtree():
+    rng = np.random.default_rng(0)
+    labels = np.kron(rng.integers(0, 3, (1, 8, 8)), np.ones((16, 16), int)).astype(np.uint8)
+    outputs = {"quadtree": [jnp.float32(rng.normal(size=(1, 128 // s, 128 // s, 4))) for s in STRIDES[:-1]]}
+    dense, sparse = (quadtree_loss(outputs, jnp.asarray(labels), "finest", is_sparse) for is_sparse in (False, True))
+    assert abs(dense - sparse) > 0.01
+    for context, expected in (("qgn", dense), ("qgn_sparse", sparse)):
+        assert CONTEXTS[context].losses["quadtree"].compute(outputs, jnp.asarray(labels), "finest") == expected
 
 
 def test_each_pixel_is_decided_by_its_coarsest_cell_that_is_not_composite():
@@ -257,9 +268,14 @@ def encoder(abstract):
     return state
 
 
-def run(variables, maps, is_sparse, **options):
+@functools.cache
+def runner(is_sparse, **options):
     module = QGN(CLASSES, WIDTH, is_sparse, **options)
-    return jax.jit(lambda v, m: module.apply(v, Features(tuple(m[1:]), m[-1], m[0]), None, False))(variables, maps)
+    return jax.jit(lambda v, m: module.apply(v, Features(tuple(m[1:]), m[-1], m[0]), None, False))
+
+
+def run(variables, maps, is_sparse, **options):
+    return runner(is_sparse, **options)(variables, maps)
 
 
 def expect(state, maps):
@@ -304,6 +320,45 @@ def test_sparse_decides_and_skips():
     np.testing.assert_array_equal(run(variables, [*noise, maps[-1]], is_sparse=True).logits, found.logits)
 
 
+def test_the_class_of_a_pixel_teaches_the_finest_level_alone():
+    """The coarser levels, which decide some pixels, have losses of their own."""
+    _, variables, maps = imported(2, composite_bias=2.0)
+
+    def decided(params):
+        stem, *stages = map(jnp.asarray, maps)
+        features = Features(tuple(stages), stages[-1], stem)
+        found, _ = QGN(CLASSES, WIDTH, True).apply(
+            {**variables, "params": params}, features, None, True, mutable=["batch_stats"]
+        )
+        return jnp.square(found.logits).sum(), found.outputs["active"][-1].mean()
+
+    gradient, reached = jax.jit(jax.grad(decided, has_aux=True))(variables["params"])
+    assert 0.05 < reached < 0.95
+    assert gradient["finest"]["kernel"].any()
+    for stride in STRIDES[:-1]:
+        assert not gradient[f"classify_{stride}"]["kernel"].any()
+
+
+@pytest.mark.parametrize("composite_bias", [-1e4, 2.0, 1e4])
+def test_skipping_equals_masking(composite_bias):
+    """Where no cell, some cells and all cells of stride 32 are composite, for maps whose sides are odd."""
+    _, variables, _ = imported(2, composite_bias)
+    rng = np.random.default_rng(1)
+    maps = [
+        np.maximum(rng.normal(size=(2, *size, c)), 0).astype(np.float32)
+        for size, c in zip(((38, 54), (19, 27), (10, 14), (5, 7), (3, 4)), (16, 32, 64, 128, 256), strict=True)
+    ]
+    found, expected = run(variables, maps, True), run(variables, maps, True, is_skipping=False)
+    jax.tree.map(np.testing.assert_array_equal, found.outputs["active"], expected.outputs["active"])
+    shares = [cells.mean() for cells in expected.outputs["active"]]
+    assert shares[0] == 1 and all((0 < share < 1) == (composite_bias == 2) for share in shares[1:])
+    assert far(found.logits, expected.logits) < 1e-5
+    np.testing.assert_allclose(found.features, expected.features, rtol=1e-5, atol=1e-5)
+    levels = zip(found.outputs["quadtree"], expected.outputs["quadtree"], expected.outputs["active"], strict=True)
+    for ours, theirs, active in levels:
+        np.testing.assert_allclose(ours[active], theirs[active], rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
+
+
 def test_all_cells_are_composite_at_first():
     model = build_segmenter(CLASSES, backbone="resnet_tiny", context="qgn_sparse", representation="per_pixel")
     variables = initial_variables(model, 0)
@@ -312,46 +367,12 @@ def test_all_cells_are_composite_at_first():
     assert all(cells.all() for cells in run(variables, images))
 
 
-def test_statistics_are_those_of_the_active_cells():
-    rng = np.random.default_rng(0)
-    x, active = jnp.asarray(rng.normal(size=(2, 3, 5, 4)), jnp.float32), jnp.asarray(rng.random((2, 3, 5)) < 0.5)
-    weights = rng.normal(size=x.shape).astype(np.float32)
-    variables = draw_norm(rng)
-
-    def masked(params, x):
-        y, updates = ActiveNorm(True).apply({**variables, "params": params}, x, active, True, mutable=["batch_stats"])
-        return (weights * y).sum(), (y, updates["batch_stats"])
-
-    def gathered(params, x):
-        y, updates = BatchNorm(True).apply(
-            {**variables, "params": params}, x[active][None, None], True, mutable=["batch_stats"]
-        )
-        return (weights[active] * y[0, 0]).sum(), (y, updates["batch_stats"])
-
-    found, expected = (
-        jax.jit(jax.value_and_grad(f, (0, 1), has_aux=True))(variables["params"], x) for f in (masked, gathered)
-    )
-    np.testing.assert_allclose(found[0][1][0][active], expected[0][1][0][0, 0], rtol=1e-5, atol=1e-6)
-    assert not found[0][1][0][~active].any()
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
-    jax.tree.map(close, (found[1], found[0][1][1]), (expected[1], expected[0][1][1]))
-    _, updates = ActiveNorm().apply(variables, x, jnp.zeros_like(active), True, mutable=["batch_stats"])
-    jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], variables["batch_stats"])
-
-
-def draw_norm(rng):
-    return {
-        "params": {"scale": rng.normal(size=4).astype(np.float32), "bias": rng.normal(size=4).astype(np.float32)},
-        "batch_stats": {"mean": rng.normal(size=4).astype(np.float32), "var": rng.uniform(1, 2, 4).astype(np.float32)},
-    }
-
-
 class Row(nn.Module):
     """A block that keeps the size and one that doubles it."""
 
     @nn.compact
     def __call__(self, x, active):
-        return UpBlock(2, kernel=2, name="up")(ActiveBlock(4, name="block")((x, active), False), False)
+        return UpBlock(2, kernel=2, name="up")(BasicBlock(4, name="block")(x, False, active), False, active)
 
 
 def test_masked_blocks_read_and_write_active_cells_only():
@@ -360,8 +381,7 @@ def test_masked_blocks_read_and_write_active_cells_only():
     x, active = rng.normal(size=(1, 4, 6, 4)).astype(np.float32), jnp.asarray(rng.random((1, 4, 6)) < 0.6)
     x = jnp.where(active[..., None], x, 0)
     variables = draw_all(Row(), x, active)
-    found, children = Row().apply(variables, x, active)
-    np.testing.assert_array_equal(children, np.repeat(np.repeat(active, 2, 1), 2, 2))
+    found = Row().apply(variables, x, active)
     x, active = np.asarray(x), np.asarray(active)
 
     def norm(x, part, *names):

@@ -158,7 +158,12 @@ def test_layouts(layout):
     model = resnet_tiny(stem=LAYOUTS[layout][0])
     state, expected = published(layout, model)
     state |= {"fc.weight": np.zeros((1000, 256)), "fc.bias": np.zeros(1000)}
-    jax.tree.map(np.testing.assert_array_equal, variables_from(state, model), expected)
+    found = variables_from(state, model)
+    if layout == "openseg":  # the first layer is rewritten, see test_published_conventions.py
+        for kind, at, array in (("params", "conv", "kernel"), ("batch_stats", "bn", "mean")):
+            assert not np.array_equal(found[kind]["stem1"][at][array], expected[kind]["stem1"][at][array])
+            found[kind]["stem1"][at][array] = expected[kind]["stem1"][at][array]
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_a_file_with_another_stem_says_so():

@@ -153,13 +153,15 @@ def _compile_training(config: Config, mesh: Mesh, classes: LabelSpace, target: T
     }
 
 
-def training_flops(config: Config, classes: LabelSpace, remat: str) -> float:
+def training_flops(config: Config, classes: LabelSpace | int, remat: str) -> float:
     """Count the FLOPs of a training step per image, with `remat` instead of the configured rematerialization."""
     config = config_lib.changed(config, {"model.remat": remat, "training.accumulate": 1})
     return count_flops_per_image(*_training_parts(config, classes), config.data.crop_px)
 
 
-def _training_parts(config: Config, classes: LabelSpace) -> tuple[Segmenter, optax.GradientTransformation, Callable]:
+def _training_parts(
+    config: Config, classes: LabelSpace | int
+) -> tuple[Segmenter, optax.GradientTransformation, Callable]:
     model = experiment.make_model(config, classes)
     return model, experiment.make_optimizer(config), experiment.make_objective(config)
 

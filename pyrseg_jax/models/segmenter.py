@@ -187,7 +187,7 @@ def _make_parts(
     num_classes, num_levels, dtype = settings.num_classes, settings.num_levels, settings.dtype
     is_projected = spec.is_projected or representation != "per_pixel"
     return {
-        "context": spec.make(settings),
+        "context": make_context(spec, settings),
         "semantic_head": None
         if settings.classifies
         else SemanticHead(num_classes, num_levels, is_projected, dtype=dtype),
@@ -196,6 +196,14 @@ def _make_parts(
         "refiner": spec.make_refiner(settings) if spec.make_refiner else None,
         "gate": spec.make_gate(settings) if spec.make_gate else None,
     }
+
+
+def make_context(spec: ContextSpec, settings: ContextSettings) -> nn.Module:
+    """Make a context module; raise ValueError, naming the argument of `build_segmenter`, for a width that it does not have."""
+    try:
+        return spec.make(settings)
+    except ValueError as error:
+        raise ValueError(str(error).replace("width=", "semantic_width=", 1)) from error
 
 
 def _check_choice(argument: str, value: str, choices: Collection[str]) -> None:

@@ -129,7 +129,10 @@ METHODS = {
     "acnet": Method(
         "ACNet-style (after Fu et al. 2019)", "acnet", on_resnet={"model.output_stride": 16}, has_resize=True
     ),
-    "acfnet": Method("ACFNet (Zhang et al. 2019)", "acfnet"),
+    # The published weights 0.7, 0.6 and 0.4, divided by that of the main loss.
+    "acfnet": Method(
+        "ACFNet (Zhang et al. 2019)", "acfnet", on_resnet=_DILATED | {"training.auxiliary_weight": 0.4 / 0.7}
+    ),
     "ocr": Method(
         "OCR (Yuan et al. 2020)",
         "ocr",

@@ -1,7 +1,8 @@
 """The recipes of public releases on ResNets, as values of configuration keys, each with its source.
 
-Our schedule ends at a learning rate of 0, and images are scaled from their own size: the releases' last learning rates, base sizes
-and photometric distortions have no counterpart here. Crops are multiples of 32 pixels.
+Our schedule ends at a learning rate of 0, and images are scaled from their own size. So the releases' last learning rates, base
+sizes, rotations and photometric distortions have no counterpart here. Neither have rates and decays of single kinds of parameters,
+such as biases. Crops are multiples of 32 pixels.
 """
 
 import dataclasses
@@ -116,7 +117,7 @@ RELEASES = {
     "emanet": Release(
         "EMANet",
         "XiaLiPKU/EMANet, settings.py: 0.009, decay 1e-4, crops of 513 (ours: 512), no auxiliary classifier. Its schedules are for "
-        "other data sets",
+        "other data sets, its running statistics move by 3e-4 a step instead of 0.1",
         _network("deep", "contracted", "align_corners", (2, 8, 16)),
         _training(0.009, 1.0, 1e-4, 160_000, 512, 0.0),
         _STANDARD_STEPS,

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.paper.methods import METHODS
 from pyrseg_jax.paper.tables import TABLE_1, UNKNOWN, Published
 from pyrseg_jax.storage.atomic import write_atomically
@@ -12,13 +11,6 @@ START, END = "<!-- table-1:start", "<!-- table-1:end -->"
 MARKER = f"{START} (written by `python -m pyrseg_jax.paper.table_1`) -->"
 # Columns: the words beside a method's own, and the family of the backbone.
 COLUMNS = {"ResNet-101": ("resnet101", "ResNet"), "HRNet-W48": ("", "HRNet")}
-
-
-def is_built(word: str) -> bool:
-    """Tell whether every context module that a method needs is part of the package."""
-    method = METHODS[word]
-    needed = (method.context, method.of_release, method.of_mmsegmentation)
-    return all(context in CONTEXTS for context in needed if context)
 
 
 def markdown() -> str:
@@ -36,7 +28,7 @@ def markdown() -> str:
 def _row(word: str, title: str, row: Published | None) -> str:
     method = METHODS[word]
     cells = [title, f"`{word}`", *_cells(word)]
-    weights = [f"{', '.join(found)} ({family})" for family, found in method.weights.items() if found and is_built(word)]
+    weights = [f"{', '.join(found)} ({family})" for family, found in method.weights.items() if found]
     cells.append("; ".join(weights) or "–")
     cells.append(_published(row) if row is not None else method.elsewhere or "–")
     return f"| {' | '.join(cells)} |"
@@ -44,8 +36,6 @@ def _row(word: str, title: str, row: Published | None) -> str:
 
 def _cells(word: str) -> list[str]:
     """Return whether the method runs on each backbone, per pixel and with the pyramid."""
-    if not is_built(word):
-        return ["–"] * 4
     per_pixel = "–" if word == "ours" else "runs"  # the paper's method always predicts a pyramid
     on_resnet = ["–", "–"] if word == "hrnet" else [per_pixel, "runs"]
     return [*on_resnet, per_pixel, "runs"]

@@ -3,7 +3,8 @@
 import dataclasses
 
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.models.segmenter import make_backbone
+from pyrseg_jax.models.contexts import CONTEXTS, ContextSettings
+from pyrseg_jax.models.segmenter import make_backbone, make_context
 from pyrseg_jax.models.strides import plan_strides
 from pyrseg_jax.run.schema import Config
 from pyrseg_jax.training.profile import parse_steps
@@ -42,11 +43,12 @@ def fill_strides(config: Config) -> Config:
 
 
 def _check_sizes(config: Config) -> None:
-    """Check the options of the backbone, and that the crop divides into the pyramid's coarsest cells."""
+    """Check the options of backbone and context module, and that the crop divides into the pyramid's coarsest cells."""
     model, crop_px, coarsest = config.model, config.data.crop_px, config.model.strides[0]
     try:
         options = ("resize", "remat", "output_stride", "stem", "dilation", "multi_grid")
         make_backbone(model.backbone, model.context, **{option: getattr(model, option) for option in options})
+        make_context(CONTEXTS[model.context], ContextSettings(2, len(model.strides), model.semantic_width))
     except ValueError as error:
         raise UserError(f"config.model.{error}") from error
     if crop_px % coarsest:

@@ -64,8 +64,8 @@ def initialize(config: Config, model: Segmenter, label_space: LabelSpace) -> Sta
         return Start(drawn, RANDOM)
     path = epath.Path(config.model.init).expanduser()
     try:
-        given, origin, left = (
-            _of_run(path, config, label_space, drawn)
+        given, origin, left, converted = (
+            (*_of_run(path, config, label_space, drawn), ())
             if path.is_dir()
             else _of_file(_files_of(config.model.init), config, model, drawn)
         )
@@ -74,7 +74,7 @@ def initialize(config: Config, model: Segmenter, label_space: LabelSpace) -> Sta
     flat = _flatten(drawn)
     fresh = _name([at for at in flat if at not in given], flat)
     log.info(
-        "starting from %s (%s, SHA-256 %s…): %d of %d arrays; random: %s; not used: %s",
+        "starting from %s (%s, SHA-256 %s…): %d of %d arrays; random: %s; not used: %s%s",
         path,
         origin["source"],
         origin["sha256"][:12],
@@ -82,6 +82,7 @@ def initialize(config: Config, model: Segmenter, label_space: LabelSpace) -> Sta
         len(flat),
         ", ".join(fresh) or "nothing",
         ", ".join(left) or "nothing",
+        f"; converted: {'; '.join(converted)}" if converted else "",
     )
     return Start(unflatten_dict(flat | dict(given)), origin)
 
@@ -95,7 +96,7 @@ def _files_of(init: str) -> list[Path]:
 
 def _of_file(
     paths: Sequence[Path], config: Config, model: Segmenter, drawn: dict
-) -> tuple[Arrays, dict, tuple[str, ...]]:
+) -> tuple[Arrays, dict, tuple[str, ...], tuple[str, ...]]:
     file = read_parts(paths)
     found = import_weights(file.state_dict, drawn, BACKBONES[config.model.backbone].importers)
     for option, value in found.trained.items():
@@ -109,6 +110,8 @@ def _of_file(
                 value,
                 ours,
             )
+    for difference in found.differs:
+        log.warning("the weights are of %s: %s", found.source, difference)
     return (
         found.variables,
         {
@@ -117,6 +120,7 @@ def _of_file(
             "source": found.source,
         },
         found.left,
+        found.converted,
     )
 
 

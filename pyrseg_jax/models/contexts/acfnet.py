@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.contract import ContextMap, Logits, Outputs
+from pyrseg_jax.models.contexts.contract import ContextLoss, ContextMap, ContextSpec, Logits, Outputs, make_pooled
 from pyrseg_jax.models.contexts.merge import merge
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, drop_channels, hidden_init
 from pyrseg_jax.models.supervision import cross_entropy
@@ -29,8 +29,8 @@ class ACFNet(nn.Module):
       pooling's width and dilations, the coarse classifier and the last layer are those of an unofficial copy.
     Differs: the copy normalizes the centers by a softmax over channels, which the paper does not.
     Chosen: the published weights of the losses are 0.7 for the result, 0.6 for the coarse prediction and 0.4 for the auxiliary
-      classifier. The main loss has weight 1 here, so the others are divided by 0.7: 6/7 and 4/7. With 0.7 times the published
-      learning rate, the steps are the published ones.
+      classifier. The main loss has weight 1 here, so the others are divided by 0.7: 6/7, and 4/7 for the auxiliary classifier if
+      the recipe says so. With 0.7 times the published learning rate, the steps are the published ones.
     Chosen: dropout leaves out half of the channels before the coarse classifier's 3×3 convolution, a fifth of those that the
       centers average, and a tenth before each classifier, as in the copy.
     """
@@ -86,3 +86,14 @@ def mix_class_centers(features: Float[Array, "n h w d"], logits: Logits) -> Floa
 def coarse_loss(outputs: Outputs, labels: UInt8[levels.Array, "n H W"], supervision: str) -> Float[levels.Array, ""]:
     """Return the mean cross entropy of the coarse prediction over the labeled positions."""
     return cross_entropy(outputs["coarse"], labels, supervision)
+
+
+SPECS = {
+    "acfnet": ContextSpec(
+        make_pooled(lambda s: ACFNet(s.width, s.num_classes, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        losses={"coarse": ContextLoss(COARSE_WEIGHT, coarse_loss)},
+        meaning="attentional class features (Zhang et al. 2019)",
+    ),
+}

@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.contract import ContextMap, Logits, enlarge
+from pyrseg_jax.models.contexts.contract import ContextMap, ContextSpec, Logits, enlarge, make_pooled
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, drop_channels, hidden_init
 from pyrseg_jax.models.xla_cpu import average_cells
 
@@ -47,7 +47,7 @@ class ACNet(nn.Module):
 
     @nn.compact
     def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> ContextMap:
-        assert features.stem is not None, "the spec reads the stem"
+        assert features.stem is not None, "a backbone with a stage of stride 4 has a map of stride 2 before it"
         width = max(self.width // 2, 1)
         *finer, coarsest = (features.stem, *features.stages)
         x = ConvNormAct(width, dtype=self.dtype, name="reduce")(coarsest, train)
@@ -101,3 +101,18 @@ def average_to(x: Array, like: Array) -> Array:
     height, width = like.shape[1:3]
     x = jnp.pad(x, ((0, 0), (0, 2 * height - x.shape[1]), (0, 2 * width - x.shape[2]), (0, 0)), mode="edge")
     return average_cells(x, 2)
+
+
+SPECS = {
+    "acnet": ContextSpec(
+        make_pooled(lambda s: ACNet(s.num_classes, s.width, s.resize, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        stride=4,
+        has_auxiliary=True,
+        is_projected=False,
+        classifies=True,
+        logits_stride=2,
+        has_resize=True,
+        meaning="ACNet-style adaptive context blocks (after Fu et al. 2019)",
+    ),
+}

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.attention import attend
-from pyrseg_jax.models.contexts.contract import Logits
+from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, make_pooled
 from pyrseg_jax.models.contexts.merge import merge
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, hidden_init, pyramid_sampling, zero_init
 
@@ -37,3 +37,13 @@ class ANL(nn.Module):
         attended = attend(queries, pyramid_sampling(queries), pyramid_sampling(values))
         context = biased_conv(self.width, kernel_init=zero_init, dtype=self.dtype, name="out")(attended)
         return merge((context, x), self.width, kernel=1, dropout=self.dropout, dtype=self.dtype, train=train)
+
+
+SPECS = {
+    "anl": ContextSpec(
+        make_pooled(lambda s: ANL(s.width, s.key_width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="asymmetric non-local attention (Zhu et al. 2019)",
+    ),
+}

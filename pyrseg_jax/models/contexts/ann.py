@@ -8,11 +8,10 @@ from jaxtyping import Array, Float
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.anl import ANL
 from pyrseg_jax.models.contexts.attention import attend
-from pyrseg_jax.models.contexts.contract import Logits
+from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, make_pooled
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, drop_channels, hidden_init, pyramid_sampling, zero_init
 
 DROPOUT = 0.1
-ANN_STAGES = (2,)  # indices of the stages that keys and values come from: C4 on ResNets
 
 
 class ANN(nn.Module):
@@ -63,3 +62,14 @@ class AsymmetricFusion(nn.Module):
         context = biased_conv(width, kernel_init=zero_init, dtype=self.dtype, name="out")(attended)
         joined = jnp.concatenate([context, high], axis=-1)
         return ConvNormAct(width, is_active=False, dtype=self.dtype, name="merge")(joined, train)
+
+
+SPECS = {
+    "ann": ContextSpec(
+        make_pooled(lambda s: ANN(s.width, s.key_width, s.dtype)),
+        reads=(2,),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="asymmetric non-local attention with the fusion of an earlier stage (Zhu et al. 2019)",
+    ),
+}

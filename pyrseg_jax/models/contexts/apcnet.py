@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.contract import Logits
+from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, make_pooled
 from pyrseg_jax.models.contexts.merge import merge
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, hidden_init, pyramid_sampling
 
@@ -65,3 +65,13 @@ class AdaptiveContext(nn.Module):
         n, h, w, s = affinity.shape
         found = (nn.sigmoid(affinity).reshape(n, h * w, s) @ regions).reshape(x.shape)
         return project(nn.relu(project(found, "residual") + x), "fusion")
+
+
+SPECS = {
+    "apcnet": ContextSpec(
+        make_pooled(lambda s: APCNet(s.width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="adaptive pyramid context (He et al. 2019)",
+    ),
+}

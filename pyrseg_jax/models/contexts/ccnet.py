@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.contract import Logits
+from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, make_pooled
 from pyrseg_jax.models.contexts.merge import merge
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, hidden_init, zero_init
 
@@ -62,3 +62,13 @@ class CrissCrossAttention(nn.Module):
         found += jnp.einsum("nhwg,nhgc->nhwc", weights[..., height:], value)
         gamma = self.param("gamma", zero_init, (1,), jnp.float32)
         return x + gamma.astype(self.dtype) * found
+
+
+SPECS = {
+    "ccnet": ContextSpec(
+        make_pooled(lambda s: CCNet(s.width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="criss-cross attention (Huang et al. 2019)",
+    ),
+}

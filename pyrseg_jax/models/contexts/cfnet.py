@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.contract import ContextMap, Logits
+from pyrseg_jax.models.contexts.contract import ContextMap, ContextSpec, Logits, make_pooled
 from pyrseg_jax.models.contexts.encoding import NUM_CODES, EncodingModule
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, drop_channels
 
@@ -118,3 +118,13 @@ class CoOccurrentFeatures(nn.Module):
 
 def _init(inputs: int, outputs: int) -> nn.initializers.Initializer:
     return nn.initializers.normal((2 / (inputs + outputs)) ** 0.5)
+
+
+SPECS = {
+    "cfnet": ContextSpec(
+        make_pooled(lambda s: CFNet(s.width, s.num_classes, dtype=s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="co-occurrent features (Zhang et al. 2019)",
+    ),
+}

@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.attention import TokenAttention
-from pyrseg_jax.models.contexts.contract import ContextOutput, Logits
+from pyrseg_jax.models.contexts.contract import ContextOutput, ContextSpec, Logits
 from pyrseg_jax.models.layers import BasicBlock, ConvNormAct, halve, pyramid_sampling
 
 
@@ -51,3 +51,11 @@ class CoarseToFine(nn.Module):
                 context = project(name=f"update_{level}")(joined[:, None], train)[:, 0]  # Eq. (4)
             outputs.append(x)
         return ContextOutput(tuple(outputs))
+
+
+SPECS = {
+    "coarse_to_fine": ContextSpec(
+        lambda s: CoarseToFine(s.num_levels, s.width, s.key_width, s.dtype),
+        meaning="the paper's coarse-to-fine module (Sec. 3.3)",
+    ),
+}

@@ -10,6 +10,8 @@ A context module turns the backbone's features into one feature map per level of
 
 It returns a `ContextOutput`. State that no gradient changes, such as a memory of class prototypes, belongs in the collection
 `batch_stats`: training carries it from step to step and keeps it in checkpoints.
+
+The file of a module ends with `SPECS`: for each name that the module has in `CONTEXTS`, its `ContextSpec`.
 """
 
 from collections.abc import Callable, Mapping
@@ -115,7 +117,6 @@ class ContextSpec(NamedTuple):
       make: settings → the Flax module.
       reads: indices in `Features.stages` of the stages that it reads, beside the final map. On ResNets, 0 … 3 are C2 … C5; on
         HRNets, the four branches.
-      reads_stem: whether it reads `Features.stem`, too.
       stride: stride in pixels of the finest map that it returns; None: that of the final map. A module with a stride of its own, a
         decoder, needs a backbone whose first stage has stride 4.
       has_auxiliary: whether an auxiliary classifier stands beside it, on the stage that the backbone's spec names.
@@ -133,7 +134,6 @@ class ContextSpec(NamedTuple):
         `backbones.contract.Cut`; None: all positions pass through the whole backbone. It needs a backbone that takes a gate.
       losses: its extra losses by name.
       reads_hierarchy: whether it is built for the hierarchy of the classes, and so for one data set.
-      has_state: whether it keeps state beside its parameters and its running batch statistics.
       frozen: paths of layers in the network's parameters, joined by "/", that no gradient reaches. The optimizer leaves them as
         they are, without weight decay.
       meaning: a description in one line, for help texts.
@@ -141,7 +141,6 @@ class ContextSpec(NamedTuple):
 
     make: Make
     reads: tuple[int, ...] = ()
-    reads_stem: bool = False
     stride: int | None = None
     has_auxiliary: bool = False
     auxiliary: Callable[[AuxiliaryHead], AuxiliaryHead] = _same
@@ -154,7 +153,6 @@ class ContextSpec(NamedTuple):
     make_gate: Make | None = None
     losses: Mapping[str, ContextLoss] = MappingProxyType({})
     reads_hierarchy: bool = False
-    has_state: bool = False
     frozen: tuple[str, ...] = ()
     meaning: str = ""
 

@@ -6,7 +6,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.contract import ContextMap, Logits
+from pyrseg_jax.models.contexts.affinity import affinity_loss
+from pyrseg_jax.models.contexts.contract import ContextLoss, ContextMap, ContextSpec, Logits, make_pooled
 from pyrseg_jax.models.layers import ConvNormAct, drop_channels, hidden_init
 from pyrseg_jax.models.normalization import BatchNorm
 from pyrseg_jax.models.resample import resize
@@ -86,3 +87,14 @@ class Aggregation(nn.Module):
             name=name,
         )
         return layer(x)
+
+
+SPECS = {
+    "cpnet": ContextSpec(
+        make_pooled(lambda s: CPNet(s.width, s.map_px, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        losses={"affinity": ContextLoss(1.0, affinity_loss)},
+        meaning="context prior with affinity loss (Yu et al. 2020)",
+    ),
+}

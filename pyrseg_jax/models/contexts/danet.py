@@ -1,7 +1,6 @@
 """DANet, dual attention (Fu et al. 2019), on the features of any backbone."""
 
 import functools
-from types import MappingProxyType
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ from jaxtyping import Array, Float, UInt8
 
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.attention import attend_to_all
-from pyrseg_jax.models.contexts.contract import ContextLoss, ContextMap, Logits, Outputs
+from pyrseg_jax.models.contexts.contract import ContextLoss, ContextMap, ContextSpec, Logits, Outputs, make_pooled
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, drop_channels, hidden_init, zero_init
 from pyrseg_jax.models.supervision import cross_entropy
 from pyrseg_jax.pyramid import levels
@@ -100,7 +99,13 @@ def _loss_of(
     return cross_entropy(outputs[name], labels, supervision)
 
 
-# Both branches are learned from with the weight of the main loss.
-DANET_LOSSES = MappingProxyType(
-    {name: ContextLoss(1.0, functools.partial(_loss_of, name)) for name in ("position", "channel")}
-)
+SPECS = {
+    "danet": ContextSpec(
+        make_pooled(lambda s: DANet(s.num_classes, s.width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        # Each branch has the weight of the main loss.
+        losses={name: ContextLoss(1.0, functools.partial(_loss_of, name)) for name in ("position", "channel")},
+        meaning="attention between positions and between channels (Fu et al. 2019)",
+    ),
+}

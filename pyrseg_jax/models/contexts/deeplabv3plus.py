@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.contract import Logits, enlarge
+from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, enlarge, make_pooled
 from pyrseg_jax.models.layers import ConvNormAct, drop_channels
 
 # Distance in pixels between the taps of the three dilated convolutions: rates 12, 24 and 36 at stride 8.
@@ -38,7 +38,9 @@ class DeepLabV3Plus(nn.Module):
         mean = ConvNormAct(self.width, dtype=self.dtype, name="pool")(x.mean((1, 2), keepdims=True), train)
         maps = [jnp.broadcast_to(mean, (*x.shape[:3], self.width))]
         maps.append(ConvNormAct(self.width, dtype=self.dtype, name="rate_0")(x, train))
-        stride = FIRST_STRIDE * max(detail.shape[1] // x.shape[1], 1)
+        # The maps' sides are in a ratio of 1, 2, 4 or 8, or less where odd sides were rounded up on the way.
+        halvings = max((-(-fine // side) - 1).bit_length() for fine, side in zip(detail.shape[1:3], x.shape[1:3]))
+        stride = FIRST_STRIDE << halvings
         for i, reach in enumerate(REACHES, 1):
             maps.append(SeparableConv(self.width, max(reach // stride, 1), self.dtype, name=f"rate_{i}")(x, train))
         x = ConvNormAct(self.width, 3, dtype=self.dtype, name="join")(jnp.concatenate(maps, axis=-1), train)
@@ -68,3 +70,16 @@ class SeparableConv(nn.Module):
         width = x.shape[-1]
         each = ConvNormAct(width, 3, dilation=self.dilation, groups=width, dtype=self.dtype, name="depthwise")
         return ConvNormAct(self.features, dtype=self.dtype, name="pointwise")(each(x, train), train)
+
+
+SPECS = {
+    "deeplabv3plus": ContextSpec(
+        make_pooled(lambda s: DeepLabV3Plus(s.width, s.resize, s.dtype)),
+        reads=(0,),
+        stride=4,
+        has_auxiliary=True,
+        is_projected=False,
+        has_resize=True,
+        meaning="dilated separable convolutions and a decoder (Chen et al. 2018, as in mmsegmentation)",
+    ),
+}

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, UInt8
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.atrous import AtrousSum
-from pyrseg_jax.models.contexts.contract import ContextMap, Logits, Outputs
-from pyrseg_jax.models.contexts.tree import Tree
+from pyrseg_jax.models.contexts.contract import ContextLoss, ContextMap, ContextSpec, Logits, Outputs, make_pooled
+from pyrseg_jax.models.contexts.tree import Tree, make_tree
 from pyrseg_jax.models.layers import conv, hidden_init, output_init
 from pyrseg_jax.models.normalization import BatchNorm
 from pyrseg_jax.models.supervision import fit_to_labels
@@ -163,3 +163,15 @@ def neuron_loss(outputs: Outputs, labels: UInt8[levels.Array, "n H W"], supervis
     is_sibling = neuron_of[:, None] == neuron_of
     is_active = (occurs[:, None] & is_sibling).any(-1)
     return (entropies.sum((1, 2)) / num_labeled * is_active).sum(-1).mean()
+
+
+SPECS = {
+    "dsspn": ContextSpec(
+        make_pooled(lambda s: DSSPN(make_tree(s.num_classes, s.hierarchy), s.key_width, dtype=s.dtype)),
+        is_projected=False,
+        classifies=True,
+        losses={"neurons": ContextLoss(1.0, neuron_loss)},
+        reads_hierarchy=True,
+        meaning="DSSPN-style classification down a tree of classes (Liang et al. 2018)",
+    ),
+}

@@ -7,13 +7,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.contract import Logits
+from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, make_pooled
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, drop_channels, hidden_init
 
 NUM_BASES, NUM_ITERATIONS = 64, 3
 MOMENTUM = 0.9  # share of the old bases that each training step keeps
 # The layer before the bases. No gradient reaches it, so the releases leave it as it was drawn, without weight decay.
-EMANET_FROZEN = ("context/context/unit/project",)
+FROZEN = ("context/context/unit/project",)
 
 
 class EMANet(nn.Module):
@@ -115,3 +115,20 @@ def to_unit_length(bases: Float[Array, "*n c k"], is_release: bool) -> Float[Arr
 
 def _divide(x: Array, by: Array, is_release: bool) -> Array:
     return x / (by + 1e-6 if is_release else jnp.maximum(by, 1e-12))
+
+
+SPECS = {
+    "emanet": ContextSpec(
+        make_pooled(lambda s: EMANet(s.width, is_release=True, dtype=s.dtype)),
+        is_projected=False,
+        frozen=FROZEN,
+        meaning="expectation-maximization attention (Li et al. 2019), as in its release",
+    ),
+    "emanet_mmseg": ContextSpec(
+        make_pooled(lambda s: EMANet(s.width, is_release=False, dtype=s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        frozen=FROZEN,
+        meaning="expectation-maximization attention (Li et al. 2019), as in mmsegmentation",
+    ),
+}

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.contract import ContextMap, Logits
-from pyrseg_jax.models.contexts.encoding import NUM_CODES, EncodingModule
+from pyrseg_jax.models.contexts.contract import ContextLoss, ContextMap, ContextSpec, Logits, make_pooled
+from pyrseg_jax.models.contexts.encoding import NUM_CODES, EncodingModule, presence_loss
 from pyrseg_jax.models.layers import ConvNormAct, drop_channels
 
 PRESENCE_WEIGHT = 0.2  # of the semantic encoding loss, in PyTorch-Encoding and mmsegmentation
@@ -36,3 +36,14 @@ class EncNet(nn.Module):
         x = ConvNormAct(self.width, 3, dtype=self.dtype, name="reduce")(features.final, train)
         found = EncodingModule(self.num_classes, self.num_codes, self.dtype, name="encoding")(x, train)
         return ContextMap(drop_channels(found.features, 0.1, train), outputs={"presence": found.presence})
+
+
+SPECS = {
+    "encnet": ContextSpec(
+        make_pooled(lambda s: EncNet(s.width, s.num_classes, dtype=s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        losses={"presence": ContextLoss(PRESENCE_WEIGHT, presence_loss)},
+        meaning="context encoding (Zhang et al. 2018)",
+    ),
+}

@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.contract import Logits
+from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, make_pooled
 from pyrseg_jax.models.contexts.merge import merge
 from pyrseg_jax.models.layers import ConvNormAct
 
@@ -29,3 +29,13 @@ class FCN(nn.Module):
         for i in (1, 2):
             x = ConvNormAct(self.width, 3, dtype=self.dtype, name=f"conv_{i}")(x, train)
         return merge((features.final, x), self.width, kernel=3, dropout=0.1, dtype=self.dtype, train=train)
+
+
+SPECS = {
+    "fcn": ContextSpec(
+        make_pooled(lambda s: FCN(s.width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="convolutions alone (Long et al. 2015, as in mmsegmentation)",
+    ),
+}

@@ -13,10 +13,12 @@ from pyrseg_jax.models.contexts.contract import (
     ContextLoss,
     ContextMap,
     ContextOutput,
+    ContextSpec,
     Logits,
     Outputs,
     Refined,
     enlarge,
+    make_pooled,
 )
 from pyrseg_jax.models.layers import ConvNormAct, Mask, biased_conv
 from pyrseg_jax.models.supervision import fit_to_labels
@@ -99,7 +101,7 @@ class CascadeMerge(nn.Module):
         for cut in reversed(cuts):
             earlier = jax.lax.stop_gradient(cut.logits) if train else cut.logits
             logits = jnp.where(cut.is_open[..., None], logits, earlier)
-        reach = [jnp.ones(len(logits)), *(cut.is_open.mean((1, 2), dtype=jnp.float32) for cut in cuts)]
+        reach = [jnp.ones(logits.shape[0]), *(cut.is_open.mean((1, 2), dtype=jnp.float32) for cut in cuts)]
         answered = [before - after for before, after in zip(reach, [*reach[1:], 0.0], strict=True)]
         return Refined(logits, {"cuts": features.cuts, "decided": jnp.stack(answered, axis=-1)})
 
@@ -131,6 +133,13 @@ def stage_loss(
     return masked_cross_entropy(logits, classes)
 
 
-CASCADE_LOSSES = {
-    f"stage_{index + 1}": ContextLoss(1.0, functools.partial(stage_loss, index=index)) for index in range(2)
+SPECS = {
+    "layer_cascade": ContextSpec(
+        make_pooled(lambda s: LayerCascade(s.width, s.dtype)),
+        is_projected=False,
+        make_refiner=lambda s: CascadeMerge(),
+        make_gate=lambda s: CascadeGate(s.num_classes, s.width, dtype=s.dtype),
+        losses={f"stage_{i + 1}": ContextLoss(1.0, functools.partial(stage_loss, index=i)) for i in range(2)},
+        meaning="LC-style cascade, which answers easy positions early (after Li et al. 2017)",
+    ),
 }

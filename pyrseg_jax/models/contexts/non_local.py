@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.attention import attend_to_all
-from pyrseg_jax.models.contexts.contract import Logits
+from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, make_pooled
 from pyrseg_jax.models.contexts.merge import merge
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, zero_init
 
@@ -40,3 +40,13 @@ class NonLocal(nn.Module):
         )
         x = ConvNormAct(self.width, 3, dtype=self.dtype, name="smooth")(x, train)
         return merge((features.final, x), self.width, kernel=3, dropout=0.1, dtype=self.dtype, train=train)
+
+
+SPECS = {
+    "nonlocal": ContextSpec(
+        make_pooled(lambda s: NonLocal(s.width, s.key_width, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="non-local attention (Wang et al. 2018)",
+    ),
+}

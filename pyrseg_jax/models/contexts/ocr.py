@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import AuxiliaryHead, Features
 from pyrseg_jax.models.contexts.attention import attend
-from pyrseg_jax.models.contexts.contract import Logits, enlarge
+from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, enlarge, make_pooled
 from pyrseg_jax.models.contexts.merge import merge
 from pyrseg_jax.models.layers import ConvNormAct
 
@@ -34,9 +34,8 @@ class OCR(nn.Module):
     @nn.compact
     def __call__(self, features: Features, auxiliary: Logits, train: bool) -> Float[Array, "n h w {self.width}"]:
         x = ConvNormAct(self.width, 3, dtype=self.dtype, name="reduce")(features.final, train)
-        auxiliary = enlarge(
-            auxiliary, x, self.resize
-        )  # it reads an earlier stage on ResNets, which may be finer or coarser
+        # On ResNets, the auxiliary classifier reads an earlier stage, which may be finer or coarser.
+        auxiliary = enlarge(auxiliary, x, self.resize)
         n, h, w, c = auxiliary.shape
         share = nn.softmax(auxiliary.astype(jnp.float32).reshape(n, h * w, c), axis=1).astype(x.dtype)
         regions = (share.swapaxes(1, 2) @ x.reshape(n, h * w, -1))[:, None]  # (N, 1, C, width)
@@ -58,3 +57,22 @@ def openseg_auxiliary(shape: AuxiliaryHead) -> AuxiliaryHead:
     It is a 3×3 convolution: of 512 channels on a stage of a ResNet, and of as many channels as the map on an HRNet.
     """
     return AuxiliaryHead(shape.stage, kernel=3) if shape.stage is None else AuxiliaryHead(shape.stage, 3, 512, 0.05)
+
+
+SPECS = {
+    "ocr": ContextSpec(
+        make_pooled(lambda s: OCR(s.width, s.key_width, s.resize, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        has_resize=True,
+        meaning="object-contextual representations (Yuan et al. 2020)",
+    ),
+    "ocr_openseg": ContextSpec(
+        make_pooled(lambda s: OCR(s.width, s.key_width, s.resize, s.dtype)),
+        has_auxiliary=True,
+        auxiliary=openseg_auxiliary,
+        is_projected=False,
+        has_resize=True,
+        meaning="the same with the auxiliary classifier of openseg's release, a 3×3 convolution",
+    ),
+}

@@ -13,10 +13,12 @@ from pyrseg_jax.models.contexts.contract import (
     ContextLoss,
     ContextMap,
     ContextOutput,
+    ContextSpec,
     Logits,
     Outputs,
     Refined,
     enlarge,
+    make_pooled,
 )
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, hidden_init, linear_init
 from pyrseg_jax.models.resample import interpolate_at_points, resize
@@ -26,8 +28,6 @@ from pyrseg_jax.pyramid.losses import masked_cross_entropy
 # Rows and columns of points as shares of the image's height and width, in 0 … 1.
 Points = Float[Array, "n p 2"]
 
-READS = (0, 1, 2, 3)
-STRIDE = 4
 NUM_DOUBLINGS = 2  # from stride 4 to stride 1
 NUM_TRAINING_POINTS = 2048  # of an image
 OVERSAMPLING = 3  # candidates that training draws for each of its points
@@ -201,4 +201,15 @@ def point_loss(outputs: Outputs, labels: UInt8[levels.Array, "n H W"], supervisi
     return masked_cross_entropy(logits[:, :, None], classes[..., None].astype(jnp.int32))
 
 
-POINT_LOSSES = {"points": ContextLoss(1.0, point_loss)}
+SPECS = {
+    "pointrend": ContextSpec(
+        make_pooled(lambda s: PointRend(s.width // 2, s.width // 4, s.dtype)),
+        reads=(0, 1, 2, 3),
+        stride=4,
+        is_projected=False,
+        make_refiner=lambda s: PointRefiner(s.num_classes, s.width // 2, dtype=s.dtype),
+        refined_stride=1,
+        losses={"points": ContextLoss(1.0, point_loss)},
+        meaning="a feature pyramid, refined to single pixels at uncertain points (Kirillov et al. 2020)",
+    ),
+}

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.contract import Logits
+from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, make_pooled
 from pyrseg_jax.models.contexts.merge import merge
 from pyrseg_jax.models.layers import ConvNormAct, conv
 from pyrseg_jax.models.resample import resize
@@ -82,13 +82,13 @@ def halve_size(height: int, width: int, convention: str | None) -> tuple[tuple[i
 def collect(x: Float[Array, "n h w c"], scores: By) -> Float[Array, "n h w c"]:
     """Average x for each position by the softmax of its own scores: row p of the scores is what p gives to all positions."""
     weights = nn.softmax(scores, axis=2).astype(x.dtype)
-    return (weights @ x.reshape(len(x), -1, x.shape[-1])).reshape(x.shape)
+    return (weights @ x.reshape(x.shape[0], -1, x.shape[-1])).reshape(x.shape)
 
 
 def distribute(x: Float[Array, "n h w c"], scores: By) -> Float[Array, "n h w c"]:
     """Average x for each position by the softmax of what all positions give to it: column p of the scores."""
     weights = nn.softmax(scores, axis=1).astype(x.dtype)
-    return (weights.swapaxes(1, 2) @ x.reshape(len(x), -1, x.shape[-1])).reshape(x.shape)
+    return (weights.swapaxes(1, 2) @ x.reshape(x.shape[0], -1, x.shape[-1])).reshape(x.shape)
 
 
 def spread(scores: Float[Array, "n h w m"], window: int) -> By:
@@ -118,3 +118,20 @@ def _skew(x: Float[Array, "*b p m"]) -> Float[Array, "*b p p"]:
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 1) + [(before, after, 0)])
     flat = x.reshape(*batch, 2 * side * side)[..., side - 1 : 2 * side * side - 1]
     return flat.reshape(*batch, side, 2 * side - 1)[..., :side]
+
+
+SPECS = {
+    "psanet": ContextSpec(
+        make_pooled(lambda s: PSANet(s.width, window_of(s.map_px), s.resize, dtype=s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        has_resize=True,
+        meaning="point-wise spatial attention (Zhao et al. 2018)",
+    ),
+    "psanet_mmseg": ContextSpec(
+        make_pooled(lambda s: PSANet(s.width, mmseg_window_of(s.map_px), None, border=1, dtype=s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        meaning="point-wise spatial attention as in mmsegmentation, for its weights",
+    ),
+}

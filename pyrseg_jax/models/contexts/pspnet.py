@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.contract import Logits
+from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, make_pooled
 from pyrseg_jax.models.contexts.merge import merge
 from pyrseg_jax.models.contexts.pyramid_pooling import pool_pyramid
 
@@ -30,3 +30,14 @@ class PSPNet(nn.Module):
         x = features.final
         pooled = pool_pyramid(x, self.width, self.resize, dtype=self.dtype, train=train)
         return merge((x, *pooled), self.width, kernel=3, dropout=0.1, dtype=self.dtype, train=train)
+
+
+SPECS = {
+    "pspnet": ContextSpec(
+        make_pooled(lambda s: PSPNet(s.width, s.resize, s.dtype)),
+        has_auxiliary=True,
+        is_projected=False,
+        has_resize=True,
+        meaning="pyramid pooling (Zhao et al. 2017)",
+    ),
+}

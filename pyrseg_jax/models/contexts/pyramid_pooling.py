@@ -32,7 +32,7 @@ def pool_pyramid(
     """
     tokens, first, pooled = pyramid_sampling(x, BINS), 0, []
     for bins in BINS:
-        y = tokens[:, first : first + bins * bins].reshape(len(x), bins, bins, -1)
+        y = tokens[:, first : first + bins * bins].reshape(x.shape[0], bins, bins, -1)
         first += bins * bins
         project = ConvNormAct(width, dtype=dtype, name=f"pool_{bins}")
         pooled.append(

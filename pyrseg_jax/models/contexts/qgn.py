@@ -11,11 +11,13 @@ from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.blocks import apply_blocks
-from pyrseg_jax.models.contexts.contract import ContextMap, Logits
-from pyrseg_jax.models.contexts.quadtree import COMPOSITE, STRIDES, decide, is_composite
-from pyrseg_jax.models.contexts.submanifold import ActiveBlock, ActiveProjection, Cells, FinerCells, UpBlock, double
-from pyrseg_jax.models.layers import output_init
+from pyrseg_jax.models.contexts.contract import ContextLoss, ContextMap, ContextSpec, Logits, make_pooled
+from pyrseg_jax.models.contexts.doubling import UpBlock, double
+from pyrseg_jax.models.contexts.qgn_skipping import decode_active
+from pyrseg_jax.models.contexts.quadtree import COMPOSITE, STRIDES, decide, is_composite, quadtree_loss
+from pyrseg_jax.models.layers import BasicBlock, ConvNormAct, Mask, output_init
 from pyrseg_jax.models.xla_cpu import average_cells
+from pyrseg_jax.pyramid.levels import to_children
 
 # By the stride of the result: blocks that keep the size before the one that doubles it. The last row of blocks doubles nothing.
 NUM_BLOCKS = {16: 5, 8: 3, 4: 2, 2: 2}
@@ -36,6 +38,8 @@ class QGN(nn.Module):
       is_sparse: whether the transposed convolutions keep within a cell's children and, if the module also classifies, a level
         computes only the children of cells that are composite.
       classifies: whether to decode to stride 1 and return class logits. Otherwise the decoder ends at stride 4.
+      is_skipping: whether the sparse form computes nothing but active cells outside of training. Otherwise it always computes whole
+        maps and sets inactive cells to 0, with the same result.
 
     The features are the map (N, H/4, W/4, width/8). The logits are those of stride 1 (N, H, W, C), without the composite class; in
     the sparse form those of each pixel's coarsest cell that is not composite. The outputs are `quadtree`, logits (N, h, w, C + 1)
@@ -50,10 +54,13 @@ class QGN(nn.Module):
     Chosen: where the pyramid's heads follow, the decoder ends at stride 4, and the sparse form computes all cells: the fuser of the
       pyramid chooses among levels in its stead.
     Differs: the finest logits are learned without the composite class, which is never true there; its weights stay unused.
+    Chosen: in training, the coarser levels' logits pass no gradient to the class of a pixel, since each level has a loss of its
+      own. So the main loss of the sparse form teaches the finest level, from the pixels that reach it.
     Differs: during training the release skips cells by their labels, and we by the prediction, as at inference. There, cells that
       were skipped may come back on finer levels of the release; here they never do.
-    Differs: cells are skipped by setting them to 0. XLA still computes whole maps, so on every device the sparse form takes the
-      time of the dense one; the share of the active cells says what a library of sparse convolutions would save.
+    Chosen: outside of training, the sparse form takes lists of active cells through its loops and skips all others, as
+      `active_cells` describes; whole maps remain only where results are laid out, at strides 16 … 1. On a CPU with two cores
+      TIMES (`benchmarks/quadtree.py`). During training it computes whole maps and sets inactive cells to 0.
     Differs: after each epoch the release doubles the weights of classes with a low IoU on 500 validation images. Labels that
       measure a network must not train it, so there are no class weights but that of the composite class.
     """
@@ -63,59 +70,72 @@ class QGN(nn.Module):
     is_sparse: bool = False
     classifies: bool = True
     dtype: DTypeLike = jnp.float32
+    is_skipping: bool = True
 
     @nn.compact
     def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> ContextMap:
-        assert features.stem is not None, "the spec reads the stem"
+        assert features.stem is not None, "a backbone with a stage of stride 4 has a map of stride 2 before it"
         is_masked = self.is_sparse and self.classifies
         maps = _by_stride((features.stem, *features.stages))
         logits = [self._classify(maps[32], 32)]
-        active: list[Any] = []  # masks; None without
-        goes_on: list[Any] = [is_composite(logits[0]) if is_masked else None]
-        cells = self._skip(maps[32], goes_on[0], 32, train), goes_on[0]
+        # An export does not know the number of images, on which the number of rows of active cells depends.
+        is_counted = isinstance(logits[0].shape[0], int)
+        if is_masked and self.is_skipping and is_counted and not train and not self.is_initializing():
+            return self._skip_cells(maps, logits[0])
+        computed: list[Any] = []  # masks of the cells that each level computes; None: all
+        goes_on: list[Any] = [
+            is_composite(logits[0]) if is_masked else None
+        ]  # those of them whose children are computed
+        x = self._skip(maps[32], goes_on[0], 32, train)
         quarter = maps[4]
         for stride in STRIDES[1:-1] if self.classifies else STRIDES[1:4]:
-            x, mask = self._up(cells, maps[stride], stride, train)
+            x, mask = self._up(x, goes_on[-1], maps[stride], stride, train)
             logits.append(self._classify(x, stride))
-            active.append(mask)
+            computed.append(mask)
             mask = None if mask is None else mask & is_composite(logits[-1])
             goes_on.append(mask)
-            x = (x if mask is None else jnp.where(mask[..., None], x, 0)) + self._skip(
-                maps[stride], mask, stride, train
-            )
-            cells = x, mask
+            skip = self._skip(maps[stride], mask, stride, train)
+            x = (x if mask is None else jnp.where(mask[..., None], x, 0)) + skip
             quarter = x if stride >= 4 else quarter
         outputs = {"quadtree": tuple(logits)}
         if not self.classifies:
             return ContextMap(quarter, None, outputs)
         if is_masked:
-            outputs["active"] = (jnp.ones_like(goes_on[0]), *active)
-        finest = self._finish(cells, train)
-        found = decide((*logits, finest), goes_on) if is_masked else finest
+            outputs["active"] = (jnp.ones_like(goes_on[0]), *computed)
+        finest = self._finish(x, goes_on[-1], train)
+        earlier = [jax.lax.stop_gradient(level) if train else level for level in logits]
+        found = decide((*earlier, finest), goes_on) if is_masked else finest
         return ContextMap(quarter, found[..., 1:], outputs)
 
-    def _up(self, cells: Cells, like: Array, stride: int, train: bool) -> FinerCells:
-        """Apply the blocks that lead to this stride; its map has the size of `like`."""
-        name, width = f"up_{stride}_block", cells[0].shape[-1]
-        block = functools.partial(ActiveBlock, width, self.dtype)
-        cells = apply_blocks(self, block, [f"{name}_{k}" for k in range(NUM_BLOCKS[stride])], cells, train)
-        features = max(self.width // SHARES[stride], MIN_CHANNELS)
-        up = UpBlock(features, 2 if self.is_sparse else 3, self.dtype, name=f"{name}_{NUM_BLOCKS[stride]}")
-        x, active = up(cells, train)
-        height, width = like.shape[1:3]
-        return x[:, :height, :width], None if active is None else active[:, :height, :width]
+    def _skip_cells(self, maps: dict[int, Array], logits: Float[Array, "n h w _"]) -> ContextMap:
+        """Decode from the logits of stride 32 on; compute active cells only."""
+        found = decode_active(dict(self.variables), maps, logits, NUM_BLOCKS, NUM_LAST_BLOCKS, self.dtype)
+        active = (jnp.ones(logits.shape[:3], bool), *found.active)
+        outputs = {"quadtree": (logits, *found.quadtree), "active": active}
+        return ContextMap(found.quarter, found.found, outputs)
 
-    def _finish(self, cells: Cells, train: bool) -> Float[Array, "n H W _"]:
+    def _up(self, x: Array, mask: Mask, like: Array, stride: int, train: bool) -> tuple[Array, Mask]:
+        """Apply the blocks that lead to this stride; return their map, of the size of `like`, and the cells that it has."""
+        name, count = f"up_{stride}_block", NUM_BLOCKS[stride]
+        block = functools.partial(BasicBlock, x.shape[-1], self.dtype)
+        x = apply_blocks(self, block, [f"{name}_{k}" for k in range(count)], x, train, mask=mask)
+        features = max(self.width // SHARES[stride], MIN_CHANNELS)
+        up = UpBlock(features, 2 if self.is_sparse else 3, self.dtype, name=f"{name}_{count}")
+        x, children = up(x, train, mask), None if mask is None else jnp.asarray(to_children(mask))
+        height, width = like.shape[1:3]
+        return x[:, :height, :width], None if children is None else children[:, :height, :width]
+
+    def _finish(self, x: Array, mask: Mask, train: bool) -> Float[Array, "n H W _"]:
         """Return the logits of stride 1."""
-        block = functools.partial(ActiveBlock, cells[0].shape[-1], self.dtype)
+        block = functools.partial(BasicBlock, x.shape[-1], self.dtype)
         names = [f"last_block_{k}" for k in range(NUM_LAST_BLOCKS)]
-        x, _ = apply_blocks(self, block, names, cells, train)
+        x = apply_blocks(self, block, names, x, train, mask=mask)
         last = double(self.num_classes + 1, 2, has_bias=True, kernel_init=output_init, dtype=self.dtype, name="finest")
         return last(x).astype(jnp.float32)
 
-    def _skip(self, x: Array, active: Array | None, stride: int, train: bool) -> Array:
+    def _skip(self, x: Array, mask: Mask, stride: int, train: bool) -> Array:
         features = max(self.width // SHARES[stride], MIN_CHANNELS)
-        return ActiveProjection(features, self.dtype, name=f"skip_{stride}")(x, active, train)
+        return ConvNormAct(features, dtype=self.dtype, name=f"skip_{stride}")(x, train, mask)
 
     def _classify(self, x: Array, stride: int) -> Float[Array, "n h w _"]:
         bias_init = _favor_composite if self.is_sparse and self.classifies else nn.initializers.zeros
@@ -144,3 +164,27 @@ def _average_to(x: Array, size: tuple[int, int]) -> Array:
         padding = ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))
         x = average_cells(jnp.pad(x, padding, mode="edge"), 2)
     return x
+
+
+SPECS = {
+    "qgn": ContextSpec(
+        make_pooled(lambda s: QGN(s.num_classes, s.width, False, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        stride=4,
+        is_projected=False,
+        classifies=True,
+        logits_stride=1,
+        losses={"quadtree": ContextLoss(1.0, quadtree_loss)},
+        meaning="quadtree generating networks, dense (Chitta et al. 2020)",
+    ),
+    "qgn_sparse": ContextSpec(
+        make_pooled(lambda s: QGN(s.num_classes, s.width, True, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        stride=4,
+        is_projected=False,
+        classifies=True,
+        logits_stride=1,
+        losses={"quadtree": ContextLoss(1.0, functools.partial(quadtree_loss, is_sparse=True))},
+        meaning="the same, which goes on only where a cell is composite",
+    ),
+}

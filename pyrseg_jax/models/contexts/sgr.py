@@ -8,8 +8,8 @@ from jaxtyping import Array, Float
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.atrous import AtrousSum
 from pyrseg_jax.models.contexts.attention import attend
-from pyrseg_jax.models.contexts.contract import Logits
-from pyrseg_jax.models.contexts.tree import Tree
+from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, make_pooled
+from pyrseg_jax.models.contexts.tree import Tree, make_tree
 from pyrseg_jax.models.layers import biased_conv, hidden_init, output_init
 
 WORD_WIDTH = 300  # numbers in a node's vector; those of fastText have as many
@@ -116,3 +116,13 @@ class SGR(nn.Module):
             raise ValueError(f"mapping={self.mapping!r}: expected one of {', '.join(map(repr, MAPPINGS))}")
         x = AtrousSum(self.width, dtype=self.dtype, name="reduce")(features.final, train)
         return SymbolicReasoning(self.tree, self.mapping, self.dtype, name="reasoning")(x)
+
+
+SPECS = {
+    "sgr": ContextSpec(
+        make_pooled(lambda s: SGR(make_tree(s.num_classes, s.hierarchy), s.key_width, dtype=s.dtype)),
+        is_projected=False,
+        reads_hierarchy=True,
+        meaning="SGR-style reasoning over a tree of classes (Liang et al. 2018)",
+    ),
+}

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.contract import ContextMap, Logits, enlarge
+from pyrseg_jax.models.contexts.contract import ContextMap, ContextSpec, Logits, enlarge, make_pooled
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, hidden_init, zero_init
 from pyrseg_jax.models.normalization import BatchNorm
 
@@ -195,3 +195,16 @@ def pair_signs() -> np.ndarray:
         row, column = divmod(k, REGION)
         signs[row : row + WINDOW, column : column + WINDOW, k] -= 1
     return signs
+
+
+SPECS = {
+    "svcnet": ContextSpec(
+        make_pooled(lambda s: SVCNet(s.num_classes, s.width, s.classifies, s.dtype)),
+        reads=(0, 1, 2, 3),
+        stride=4,
+        is_projected=False,
+        classifies=True,
+        logits_stride=2,
+        meaning="SVCNet-style shape-variant context (after Ding et al. 2019)",
+    ),
+}

@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.contract import Logits, enlarge
+from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, enlarge, make_pooled
 from pyrseg_jax.models.contexts.merge import merge
 from pyrseg_jax.models.contexts.pyramid_pooling import pool_pyramid
 from pyrseg_jax.models.layers import ConvNormAct
@@ -51,3 +51,24 @@ class UperNet(nn.Module):
             maps.append(ConvNormAct(self.width, 3, dtype=self.dtype, name=f"smooth_{level + 2}")(x, train))
         maps = tuple(enlarge(y, maps[-1], self.resize) for y in reversed(maps))
         return merge(maps, self.width, kernel=3, dropout=self.dropout, dtype=self.dtype, train=train)
+
+
+SPECS = {
+    "upernet": ContextSpec(
+        make_pooled(lambda s: UperNet(s.width // 2, s.width, s.resize, is_enlarged_first=True, dtype=s.dtype)),
+        reads=(0, 1, 2, 3),
+        stride=4,
+        is_projected=False,
+        has_resize=True,
+        meaning="pyramid pooling and a decoder of half the width (Xiao et al. 2018)",
+    ),
+    "upernet_512": ContextSpec(
+        make_pooled(lambda s: UperNet(s.width, s.width, s.resize, dropout=0.1, dtype=s.dtype)),
+        reads=(0, 1, 2, 3),
+        stride=4,
+        has_auxiliary=True,
+        is_projected=False,
+        has_resize=True,
+        meaning="pyramid pooling and a decoder of the full width (Xiao et al. 2018, as in mmsegmentation)",
+    ),
+}

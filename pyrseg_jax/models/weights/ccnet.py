@@ -1,11 +1,12 @@
 """Names of the head in CCNet's release, whose ResNet has CSAIL's names.
 
 Differs: the release's normalizations outside of the ResNet (InPlaceABN) are followed by a leaky ReLU with a slope of 0.01, and ours
-  by a ReLU. Its auxiliary classifier on C4 has other sizes than ours and is left out.
+  by a ReLU; an import says so. Its auxiliary classifier on C4 has other sizes than ours and is left out.
 """
 
 from pyrseg_jax.models.weights.head import Head
 from pyrseg_jax.models.weights.heads import CLASSIFIER, CONTEXT
+from pyrseg_jax.models.weights.image_input import BGR_255_CCNET
 
 CCNET_AUXILIARY = ("dsn.",)
 CCNET = Head(
@@ -19,4 +20,6 @@ CCNET = Head(
     | {CLASSIFIER: ("head.bottleneck.3", None)},
     arrays={f"{CONTEXT}/criss_cross/gamma": "head.cca.gamma"},
     trained={"dilation": "plain"},
+    input=BGR_255_CCNET,
+    in_place="leaky_relu",
 )

@@ -36,7 +36,8 @@ def read_weights(path: Path) -> WeightFile:
       UserError: naming the file, if it is missing, damaged, of another kind, or holds more than weights.
     """
     if not os.path.lexists(path):
-        raise UserError(f"{path}: there is no such file of weights ({path.absolute()})")
+        whole = "" if path.is_absolute() else f" ({path.absolute()})"
+        raise UserError(f"{path}: there is no such file of weights{whole}")
     suffix = path.suffix.lower()
     if suffix not in SAFETENSORS + PICKLED:
         raise UserError(f"{path} is not a weight file: expected a name ending in {', '.join(SAFETENSORS + PICKLED)}")

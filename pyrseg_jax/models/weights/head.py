@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.models.weights.image_input import ImageInput
 
 Path = tuple[str, ...]  # of an array in our variables, such as ("params", "backbone", "stem1", "conv", "kernel")
 State = Mapping[str, np.ndarray]  # a file's arrays by name
 
+COUNTER = "num_batches_tracked"  # PyTorch counts batches; we have no use for that
 KINDS = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 _LAST_LAYER = re.compile(r"^(project|classify)_\d+$")
 
@@ -30,6 +32,9 @@ class Head(NamedTuple):
         publisher always chose the same. No array depends on them, and with others the weights predict worse.
       repeated: prefixes of names under which arrays are saved a second time.
       absent: names of arrays that files of this head do not have, where files of other heads have its marker, too.
+      input: the input of the backbone below this head; None: that of the `Importer`.
+      in_place: activation of InPlaceABN outside of the backbone, "none" or "leaky_relu", if files of the release come from networks
+        with InPlaceABN; see `in_place_abn.is_in_place`.
     """
 
     source: str
@@ -40,6 +45,8 @@ class Head(NamedTuple):
     trained: Mapping[str, Any] = MappingProxyType({})
     repeated: tuple[str, ...] = ()
     absent: frozenset[str] = frozenset()
+    input: ImageInput | None = None
+    in_place: str | None = None
 
 
 def to_ours(path: Path, array: np.ndarray) -> np.ndarray:

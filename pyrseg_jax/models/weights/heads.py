@@ -6,6 +6,7 @@ Only releases whose layers we have are here.
 from collections.abc import Iterable, Mapping
 
 from pyrseg_jax.models.weights.head import Head, Path
+from pyrseg_jax.models.weights.image_input import BGR_BY_RGB_STATISTICS
 
 Names = Mapping[str, tuple[str, str | None]]  # see `importer.Head`
 
@@ -68,19 +69,30 @@ HEADS = (
         "last_layer.3.weight",
         {PROJECTION: ("last_layer.0", "last_layer.1"), CLASSIFIER: ("last_layer.3", None)},
         frozenset({"last_layer.0"}),
+        in_place="none",
     ),
     Head(
         "HRNet + OCR, official release",
         "conv3x3_ocr.0.weight",
         _ocr("conv3x3_ocr"),
         frozenset({"conv3x3_ocr.0", "aux_head.0"}),
+        in_place="none",
     ),
-    Head("HRNet + OCR, openseg", "conv3x3.0.weight", _ocr("conv3x3"), frozenset({"conv3x3.0", "aux_head.0"})),
+    Head(
+        "HRNet + OCR, openseg",
+        "conv3x3.0.weight",
+        _ocr("conv3x3"),
+        frozenset({"conv3x3.0", "aux_head.0"}),
+        input=BGR_BY_RGB_STATISTICS,
+        in_place="leaky_relu",
+    ),
     Head(
         "HRNet + OCR, openseg",
         "conv3x3.0.weight",
         _without_auxiliary(_ocr("conv3x3")),
         frozenset({"conv3x3.0"}),
+        input=BGR_BY_RGB_STATISTICS,
+        in_place="leaky_relu",
     ),
     Head("HRNet + OCR, mmsegmentation", "decode_head.1.bottleneck.conv.weight", mmsegmentation_ocr()),
     Head(

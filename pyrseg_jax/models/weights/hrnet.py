@@ -13,17 +13,19 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.backbones.hrnet import HRNet
 from pyrseg_jax.models.initial import abstract_variables
-from pyrseg_jax.models.weights.head import State, head_name
+from pyrseg_jax.models.weights.head import COUNTER, State, head_name
 from pyrseg_jax.models.weights.heads import official_head
 from pyrseg_jax.models.weights.hrnet_layout import HRNET, MARKER, name_of
 from pyrseg_jax.models.weights.importer import (
-    COUNTER,
+    adapt,
     convert,
+    find_heads,
     import_weights,
     recognize,
     some_of,
     split,
 )
+from pyrseg_jax.models.weights.in_place_abn import is_in_place
 
 
 def convert_hrnet(state_dict: State) -> dict:
@@ -36,9 +38,12 @@ def convert_hrnet(state_dict: State) -> dict:
     Raises:
       UserError: listing the names that are missing or unknown and the shapes that do not fit.
     """
-    state, _ = split(state_dict, recognize(state_dict, (HRNET,)))
+    state, head_state = split(state_dict, recognize(state_dict, (HRNET,)))
     abstract = flatten_dict(abstract_variables(_architecture(state)))
-    return unflatten_dict(convert(HRNET.family, state, {path: (name_of(path), None) for path in abstract}, abstract))
+    variables = convert(HRNET.family, state, {path: (name_of(path), None) for path in abstract}, abstract)
+    if heads := find_heads(HRNET, head_state):
+        variables, _ = adapt(variables, heads[0].input, is_in_place(heads[0], head_state, state_dict))
+    return unflatten_dict(variables)
 
 
 def convert_segmenter(state_dict: State, abstract: Mapping) -> dict:

@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.weights.head import (
+    COUNTER,
     Head,
     Path,
     State,
@@ -24,6 +25,8 @@ from pyrseg_jax.models.weights.head import (
     take_head,
     to_ours,
 )
+from pyrseg_jax.models.weights.image_input import ImageInput, rewrite_first_layer
+from pyrseg_jax.models.weights.in_place_abn import effective_scales, is_in_place, restore_indices
 
 # The published names of an array of ours, and of a bias that is subtracted from it, if there is one.
 Names = Mapping[Path, tuple[str, str | None]]
@@ -31,7 +34,10 @@ Names = Mapping[Path, tuple[str, str | None]]
 PREFIXES = ("module.", "model.")  # training programs put these before every name
 # Files of whole segmenters may put one of these before the backbone's names.
 BACKBONE_PREFIXES = ("backbone.", "pretrained.")
-COUNTER = "num_batches_tracked"  # PyTorch counts batches; we have no use for that
+LEAKY = (
+    "its layers after the backbone have a leaky ReLU with a slope of 0.01, and the network's have a ReLU: predictions differ until "
+    "you train further"
+)
 NUM_NAMED = 5  # names that an error message lists before "and 7 more"
 
 
@@ -45,6 +51,7 @@ class Importer(NamedTuple):
       name_of: path of an array in the backbone's variables (collection, modules …, kind) → its published name.
       ignored: prefixes of the names of parts that our networks do not have, such as an ImageNet classifier.
       heads: heads that were published on such backbones.
+      input: the input of these backbones; None: our own.
     """
 
     family: str
@@ -53,6 +60,7 @@ class Importer(NamedTuple):
     name_of: Callable[[Path], str]
     ignored: tuple[str, ...] = ()
     heads: tuple[Head, ...] = ()
+    input: ImageInput | None = None
 
 
 class Import(NamedTuple):
@@ -63,12 +71,16 @@ class Import(NamedTuple):
       source: the release that the names belong to, in words.
       left: arrays of the file that the network does not take, in words; empty when everything was used.
       trained: as in `Head`, if the file is a release's whole network.
+      converted: what was computed anew because the publisher's convention differs, in words.
+      differs: in what the release's network differs from ours, in words, where no conversion can help.
     """
 
     variables: dict[Path, np.ndarray]
     source: str
     left: tuple[str, ...]
     trained: Mapping[str, Any] = MappingProxyType({})
+    converted: tuple[str, ...] = ()
+    differs: tuple[str, ...] = ()
 
 
 def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Importer]) -> Import:
@@ -96,16 +108,46 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
     names = {path: (importer.name_of((path[0], *path[2:])), None) for path in flat if path[1] == "backbone"}
     _check_member(importer, state, names, flat)
     variables = convert(importer.family, state, names, flat)
-    heads = [head for head in importer.heads if head.marker in head_state and head.absent.isdisjoint(head_state)]
+    heads = find_heads(importer, head_state)
     if not heads:
         source = importer.family if not head_state else f"{importer.family}, another head"
-        return Import(variables, source, modules_of(head_state))
+        variables, converted = adapt(variables, importer.input, False)
+        return Import(variables, source, modules_of(head_state), converted=converted)
     paths = at_four_levels(flat)
     flat = {path: flat[ours] for path, ours in paths.items()}
     known = [head for head in heads if has_layers(flat, head)] or heads
-    head = next((head for head in known if has_shapes(flat, head, head_state)), known[0])
-    taken, left = take_head(head, head_state, flat)
-    return Import(variables | {paths[path]: array for path, array in taken.items()}, head.source, left, head.trained)
+    head = next((head for head in known if has_shapes(flat, head, restore_indices(head, head_state))), known[0])
+    has_in_place = is_in_place(head, head_state, state_dict)
+    taken, left = take_head(head, restore_indices(head, head_state), flat)
+    variables |= {paths[path]: array for path, array in taken.items()}
+    variables, converted = adapt(variables, head.input or importer.input, has_in_place)
+    differs = (LEAKY,) if has_in_place and taken and head.in_place == "leaky_relu" else ()
+    return Import(variables, head.source, left, head.trained, converted, differs)
+
+
+def find_heads(importer: Importer, head_state: State) -> list[Head]:
+    """Return the heads of an importer that a file may hold."""
+    return [head for head in importer.heads if head.marker in head_state and head.absent.isdisjoint(head_state)]
+
+
+def adapt(
+    variables: dict[Path, np.ndarray], given: ImageInput | None, has_in_place: bool
+) -> tuple[dict[Path, np.ndarray], tuple[str, ...]]:
+    """Bring variables from a publisher's conventions to ours; also say in words what was changed.
+
+    Args:
+      variables: those of the file.
+      given: the publisher's input; None: our own.
+      has_in_place: whether the normalizations are InPlaceABN.
+    """
+    converted = ()
+    if given is not None:
+        variables = rewrite_first_layer(variables, given)
+        converted += (f"the first convolution, from {given.words} to normalized RGB",)
+    if has_in_place:
+        variables = effective_scales(variables)
+        converted += ("the scales of normalizations, to the absolute values that InPlaceABN uses",)
+    return variables, converted
 
 
 def recognize(state_dict: State, importers: Sequence[Importer]) -> Importer:
@@ -195,5 +237,6 @@ def _check_member(importer: Importer, state: State, names: Names, flat: Mapping[
     found, ours = importer.member(np.shape(state[importer.marker])), importer.member((outputs, inputs, rows, columns))
     if found != ours:
         raise UserError(
-            f"the weights are of {found}, and the network's backbone is {ours}: choose the backbone that the weights are for"
+            f"the weights are of {found}, and the network's backbone is {ours}: choose the backbone and, for a ResNet, the stem "
+            "that the weights are for"
         )

@@ -4,7 +4,7 @@ from pyrseg_jax.models.weights.head import Head
 from pyrseg_jax.models.weights.heads import AUXILIARY, CLASSIFIER, CONTEXT
 
 _BLOCK = "spatial_ocr_head.object_context_block"
-# Each convolution has a bias. A normalization and a ReLU follow as one module.
+# Each convolution has a bias. A normalization and a ReLU follow as one module; InPlaceABN has no index of the normalization.
 _LAYERS = {
     f"{CONTEXT}/reduce": ("conv_3x3.0", "conv_3x3.1.0"),
     f"{CONTEXT}/query_1": (f"{_BLOCK}.f_pixel.0", f"{_BLOCK}.f_pixel.1.0"),
@@ -23,4 +23,5 @@ OPENSEG = Head(
     _LAYERS | {CLASSIFIER: ("head", None), f"{AUXILIARY}/classify_1": ("dsn_head.3", None)},
     frozenset(convolution for convolution, _ in _LAYERS.values()),
     trained={"dilation": "contracted"},
+    in_place="leaky_relu",
 )

@@ -5,6 +5,7 @@ Source: the release of Chitta et al. 2020. It keeps encoder and decoder in two f
 
 from pyrseg_jax.models.weights.head import Head
 from pyrseg_jax.models.weights.heads import CONTEXT
+from pyrseg_jax.models.weights.image_input import BGR_255
 
 DECODER = "orig_resnet"
 # Stride of the result → number of the blocks in the release, and their count.
@@ -39,4 +40,4 @@ def _names() -> dict[str, tuple[str, str | None]]:
     }
 
 
-QGN = Head("QGN, dense", f"{DECODER}.final_deconv.weight", _names(), trained={"output_stride": 32})
+QGN = Head("QGN, dense", f"{DECODER}.final_deconv.weight", _names(), trained={"output_stride": 32}, input=BGR_255)

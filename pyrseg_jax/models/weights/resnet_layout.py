@@ -16,6 +16,7 @@ from pyrseg_jax.models.weights.danet import DANET
 from pyrseg_jax.models.weights.emanet import EMANET
 from pyrseg_jax.models.weights.encoding import PYTORCH_ENCODING
 from pyrseg_jax.models.weights.head import KINDS, Head, Path
+from pyrseg_jax.models.weights.image_input import BGR_255, ImageInput
 from pyrseg_jax.models.weights.importer import Importer
 from pyrseg_jax.models.weights.mmseg_attention import MMSEG_ATTENTION
 from pyrseg_jax.models.weights.mmseg_encoding import MMSEG_ENCODING
@@ -42,6 +43,7 @@ def _layout(
     stage: Callable[[int], str] = "layer{}".format,
     heads: tuple[Head, ...] = (),
     ignored: tuple[str, ...] = (),
+    given: ImageInput | None = None,
 ) -> Importer:
     """Build the importer of one publisher's files.
 
@@ -52,6 +54,7 @@ def _layout(
       stage: number of a stage → its published name.
       heads: the publisher's heads.
       ignored: prefixes of more parts that our networks do not have.
+      given: the publisher's input; None: our own.
     """
 
     def name_of(path: Path) -> str:
@@ -72,7 +75,7 @@ def _layout(
     def member(shape: tuple[int, ...]) -> str:
         return f"a ResNet whose stem has {shape[0]} channels in a kernel of {shape[2]} × {shape[3]}"
 
-    return Importer(family, f"{marker or stem[0][0]}.weight", member, name_of, (*IGNORED, *ignored), heads)
+    return Importer(family, f"{marker or stem[0][0]}.weight", member, name_of, (*IGNORED, *ignored), heads, given)
 
 
 # In the order of recognition: torchvision's marker is in CSAIL's files, too.
@@ -89,6 +92,7 @@ RESNET_IMPORTERS = (
         (("resinit.conv1", "resinit.bn1"), ("resinit.conv2", "resinit.bn2"), ("resinit.conv3", "resinit.bn3")),
         marker="resinit.conv3",
         heads=(OPENSEG,),
+        given=BGR_255,
     ),
     _layout(
         "ResNet (PyTorch-Encoding)",
@@ -103,7 +107,7 @@ RESNET_IMPORTERS = (
     _layout(
         "ResNet (semseg)",
         (("layer0.0", "layer0.1"), ("layer0.3", "layer0.4"), ("layer0.6", "layer0.7")),
-        heads=(*SEMSEG,),
+        heads=SEMSEG,
     ),
     _layout(
         "ResNet (EMANet)",
