@@ -2,6 +2,7 @@
 
 import functools
 from typing import NamedTuple
+from unittest import mock
 
 import flax.linen as nn
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from pyrseg_jax.models.backbones import Features
 from pyrseg_jax.models.initial import abstract_variables, num_parameters
 from pyrseg_jax.models.segmenter import Segmenter
-from support.multiply_adds import multiply_adds, multiply_adds_of_layers
+from support.multiply_adds import multiply_adds
 
 SIDE = 512  # of the image, in pixels
 IMAGES = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), np.float32)
@@ -50,12 +51,19 @@ class Parts(NamedTuple):
     compiler: float | None = None
 
 
+def as_convolutions():
+    """Write 1×1 convolutions as such, and not as matrix products, so that a program tells them from other products."""
+    return mock.patch("pyrseg_jax.models.layers.convolve_as_matrix_product", jax.lax.conv_general_dilated)
+
+
 @functools.lru_cache
+@as_convolutions()
 def features_of(backbone: nn.Module) -> Features:
     """Return the shapes of a backbone's features of an image of 512 × 512 pixels."""
     return jax.eval_shape(backbone.apply, abstract_variables(backbone), IMAGES)
 
 
+@as_convolutions()
 def count_head(model: Segmenter, shapes: Features | None = None, asks_compiler: bool = False) -> Parts:
     """Count what stands on the backbone of a network.
 
@@ -71,27 +79,39 @@ def count_head(model: Segmenter, shapes: Features | None = None, asks_compiler: 
         removed = count_backbone(model.backbone, asks_compiler)
     variables = abstract_variables(model, side=SIDE)
     sizes = {part: num_parameters({"params": tree}) for part, tree in variables["params"].items()}
-    layers = multiply_adds_of_layers(model, variables, SIDE, SIDE)
-    auxiliary = layers.pop("auxiliary_head", 0.0)
-    program = jax.make_jaxpr(model.apply)(variables, IMAGES)
+    products = _count_both(model, variables) - _count_auxiliary(model, variables)
     compiler = _ask_compiler(model, variables) - (removed.compiler or 0.0) if asks_compiler else None
     return Parts(
         sum(sizes.values()) - sizes.get("auxiliary_head", 0) - removed.head,
         sizes.get("auxiliary_head", 0),
-        sum(layers.values()) / 1e9 - removed.convolutions,
-        (multiply_adds(program.jaxpr) - auxiliary) / 1e9 - removed.products,
+        products[0] - removed.convolutions,
+        products[1] - removed.products,
         compiler,
     )
 
 
 @functools.lru_cache
+@as_convolutions()
 def count_backbone(backbone: nn.Module, asks_compiler: bool = False) -> Parts:
     """Count a backbone by itself, in the fields of a head."""
     variables = abstract_variables(backbone)
-    products = multiply_adds(jax.make_jaxpr(backbone.apply)(variables, IMAGES).jaxpr) / 1e9
     compiler = _ask_compiler(backbone, variables) if asks_compiler else None
-    layers = multiply_adds_of_layers(backbone, variables, SIDE, SIDE)
-    return Parts(num_parameters(variables), 0, sum(layers.values()) / 1e9, products, compiler)
+    return Parts(num_parameters(variables), 0, *_count_both(backbone, variables), compiler)
+
+
+def _count_both(model: nn.Module, variables: dict, images: jax.ShapeDtypeStruct = IMAGES) -> np.ndarray:
+    """Return the billions of multiply-adds of the convolutions, and of all products."""
+    program = jax.make_jaxpr(lambda v, x: model.apply(v, x, False))(variables, images)
+    return np.array([multiply_adds(program.jaxpr, only) / 1e9 for only in (True, False)])
+
+
+def _count_auxiliary(model: Segmenter, variables: dict) -> np.ndarray:
+    """Return the same of the auxiliary classifier."""
+    if model.auxiliary_head is None:
+        return np.zeros(2)
+    features = model.backbone.shapes
+    read = features.final if model.auxiliary_stage is None else features.stages[model.auxiliary_stage]
+    return _count_both(model.auxiliary_head, {kind: tree["auxiliary_head"] for kind, tree in variables.items()}, read)
 
 
 def _ask_compiler(model: nn.Module, variables: dict) -> float:

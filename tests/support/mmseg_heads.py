@@ -144,10 +144,7 @@ class Pair:
         """Return the largest difference of gradients, and that of running statistics, after one forward pass in training.
 
         The gradients are those of a random weighting of all outputs with respect to all parameters. Each array's difference is
-        relative to the largest value of the array, computed by mmsegmentation in float64.
-
-        Args:
-          dtype: the number format of ours, "float32" or "float64".
+        relative to the largest value of the array, computed by mmsegmentation in float64. Ours computes in `dtype`.
         """
         rng = np.random.default_rng(1)
         outputs, heads = self.run_theirs(train=True, double=True)
