@@ -5,17 +5,14 @@ import dataclasses
 import json
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import pytest
+from support.methods import check_step
 
-from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.initial import abstract_variables
 from pyrseg_jax.paper.tables import TABLE_2A
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import config_file, experiment, keys, reference
-from pyrseg_jax.training.step import initial_state, make_train_step
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = [
@@ -44,18 +41,7 @@ def test_a_full_step_of_every_config_fits_together(name, variant):
     # Of full width, but each block and module once: the others have the same shapes.
     shallow = model.backbone.clone(num_modules=(1, 1, 1), num_blocks=1, num_bottlenecks=1)
     model = model.clone(backbone=shallow)
-    optimizer = experiment.make_optimizer(config)
-    step = make_train_step(model, optimizer, experiment.make_objective(config), mesh_lib.make_mesh(data=1))
-    state = jax.eval_shape(lambda v: initial_state(v, optimizer), abstract_variables(model))
-    n, side = config.training.batch_size, config.data.crop_px
-    batch = {
-        "image": jax.ShapeDtypeStruct((n, side, side, 3), jnp.uint8),
-        "label": jax.ShapeDtypeStruct((n, side, side), jnp.uint8),
-    }
-    after, metrics = jax.eval_shape(step, state, batch)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
-    assert metrics["loss"].shape == ()
-    assert metrics["loss"].dtype == jnp.float32
+    check_step(config, model, abstract_variables(model))
 
 
 def test_an_unknown_variant_is_refused():

@@ -31,7 +31,7 @@ Groups = tuple[str, ...]
 
 
 def read_hierarchy(root: Path, names: Sequence[str]) -> tuple[Groups, ...] | None:
-    """Read `hierarchy.txt` of a folder; None where there is no such file.
+    """Read `hierarchy.txt` of a folder; return None if the folder has none.
 
     Args:
       root: the folder.

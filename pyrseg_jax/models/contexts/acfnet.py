@@ -25,8 +25,8 @@ class ACFNet(nn.Module):
       width: channels inside; the output (N, h, w, 2 · width) has twice as many.
       num_classes: C.
 
-    Source: Zhang et al. 2019, Sec. 3.2 and 3.3 (class centers and class attention), 3.4 (losses). There is no official code; the
-      pooling's width and dilations, the coarse classifier and the last layer are those of an unofficial copy.
+    Source: Zhang et al. 2019, Sec. 3.2 and 3.3 (class centers and class attention), 3.4 (losses). No official code was published;
+      the pooling's width and dilations, the coarse classifier and the last layer are those of an unofficial copy.
     Differs: the copy normalizes the centers by a softmax over channels, which the paper does not.
     Chosen: the published weights of the losses are 0.7 for the result, 0.6 for the coarse prediction and 0.4 for the auxiliary
       classifier. The main loss has weight 1 here, so the others are divided by 0.7: 6/7, and 4/7 for the auxiliary classifier if

@@ -1,12 +1,14 @@
 """Attention of every position of a map: to a few tokens, or to all positions."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.layers import ConvNormAct, conv
+from pyrseg_jax.models.layers import ConvNormAct, biased_conv, conv, hidden_init
 
 # Weights of one image that `attend_to_all` computes at a time: those of a map of 64 × 64 positions, 64 MiB in float32.
 MAX_WEIGHTS = 4096**2
@@ -28,6 +30,14 @@ def attend(
     scores = jnp.matmul(rows, keys.swapaxes(1, 2), preferred_element_type=jnp.float32)
     weights = nn.softmax(scores * width**-0.5, axis=-1).astype(values.dtype)
     return (weights @ values).reshape(n, h, w, -1)
+
+
+def project(
+    x: Float[Array, "n h w c"], key_width: int, width: int, dtype: DTypeLike
+) -> tuple[Float[Array, "n h w {key_width}"], Float[Array, "n h w {key_width}"], Float[Array, "n h w {width}"]]:
+    """Return query, key and value of each position, by 1×1 convolutions with a bias. Call it inside of a compact method."""
+    layer = functools.partial(biased_conv, kernel_init=hidden_init, dtype=dtype)
+    return layer(key_width, name="query")(x), layer(key_width, name="key")(x), layer(width, name="value")(x)
 
 
 class TokenAttention(nn.Module):

@@ -6,9 +6,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
+from pyrseg_jax.models.contexts.attention import project
 from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, make_pooled
 from pyrseg_jax.models.contexts.merge import merge
-from pyrseg_jax.models.layers import ConvNormAct, biased_conv, hidden_init, zero_init
+from pyrseg_jax.models.layers import ConvNormAct, zero_init
 
 
 class CCNet(nn.Module):
@@ -49,10 +50,7 @@ class CrissCrossAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w {self.width}"]) -> Float[Array, "n h w {self.width}"]:
-        query, key, value = (
-            biased_conv(size, kernel_init=hidden_init, dtype=self.dtype, name=name)(x)
-            for name, size in (("query", self.key_width), ("key", self.key_width), ("value", self.width))
-        )
+        query, key, value = project(x, self.key_width, self.width, self.dtype)
         height = x.shape[1]
         in_column = jnp.einsum("nhwk,ngwk->nhwg", query, key, preferred_element_type=jnp.float32)
         in_column = jnp.where(jnp.eye(height, dtype=bool)[:, None], -jnp.inf, in_column)

@@ -8,9 +8,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from pyrseg_jax.models.backbones.contract import Features
-from pyrseg_jax.models.contexts.attention import attend_to_all
+from pyrseg_jax.models.contexts.attention import attend_to_all, project
 from pyrseg_jax.models.contexts.contract import ContextLoss, ContextMap, ContextSpec, Logits, Outputs, make_pooled
-from pyrseg_jax.models.layers import ConvNormAct, biased_conv, drop_channels, hidden_init, zero_init
+from pyrseg_jax.models.layers import ConvNormAct, biased_conv, drop_channels, zero_init
 from pyrseg_jax.models.supervision import cross_entropy
 from pyrseg_jax.pyramid import levels
 
@@ -65,10 +65,7 @@ class PositionAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w {self.width}"]) -> Float[Array, "n h w {self.width}"]:
-        query, key, value = (
-            biased_conv(size, kernel_init=hidden_init, dtype=self.dtype, name=name)(x)
-            for name, size in (("query", self.key_width), ("key", self.key_width), ("value", self.width))
-        )
+        query, key, value = project(x, self.key_width, self.width, self.dtype)
         gamma = self.param("gamma", zero_init, (1,), jnp.float32)
         return x + gamma.astype(self.dtype) * attend_to_all(query, key, value)
 

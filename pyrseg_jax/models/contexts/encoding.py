@@ -77,7 +77,7 @@ def encode(
     Args:
       z: the map.
       codewords: d_k.
-      factors: s_k, negative where near codewords shall weigh most.
+      factors: s_k; where it is negative, the nearest codewords get the largest weights.
     """
     n, h, w, width = z.shape
     rows = z.reshape(n, h * w, width).astype(jnp.float32)

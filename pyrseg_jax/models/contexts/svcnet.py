@@ -39,8 +39,8 @@ class SVCNet(nn.Module):
       others. The network is in the style of SVCNet, and not SVCNet.
     Differs: the loss of the code weights classes by how rare they are. Here all count alike. Convolutions before a normalization
       have no bias.
-    Chosen: on HRNets the branches take the place of the blocks, one for each stage. Where a stage is no coarser than the next finer
-      one, as on a dilated ResNet, nothing is enlarged between them.
+    Chosen: on HRNets, each branch counts as a stage of one block. Between two stages of the same size, as on a dilated ResNet,
+      nothing is enlarged.
     Chosen: where the pyramid's heads follow, the branches do not start at 0, since nothing else would reach those heads.
     """
 
