@@ -29,9 +29,11 @@ def apply_blocks(
     train: bool,
     remat: str = "off",
     mask: Any = None,
+    *,
+    each: Sequence[Any] | None = None,
 ) -> Any:
     """Apply equal blocks one after another, and return what the last one returns; see `apply_each_block`."""
-    return apply_each_block(parent, make_block, names, x, train, remat, mask)[-1]
+    return apply_each_block(parent, make_block, names, x, train, remat, mask, each=each)[-1]
 
 
 def apply_each_block(
@@ -42,6 +44,8 @@ def apply_each_block(
     train: bool,
     remat: str = "off",
     mask: Any = None,
+    *,
+    each: Sequence[Any] | None = None,
 ) -> list[Any]:
     """Apply equal blocks one after another.
 
@@ -57,19 +61,21 @@ def apply_each_block(
       train: whether to normalize by the statistics of the batch and update the running ones.
       remat: one of `REMATS`.
       mask: a third argument of every block, such as the positions that it computes; None: blocks get only two.
+      each: instead of `mask`, the third argument of each block, all of the same shape, such as its factors of drop path.
 
     Returns:
       What each block returns.
     """
     results = []
+    masks = [mask] * len(names) if each is None else each
     if parent.is_initializing():
-        for name in names:
+        for name, mask in zip(names, masks, strict=True):
             block, x = make_block(name=name), results[-1] if results else x
             results.append(block(x, train) if mask is None else block(x, train, mask))
         return results
 
     apply = functools.partial(_apply, make_block(parent=None), train, remat)
-    for name in names:
+    for name, mask in zip(names, masks, strict=True):
         x, updates = apply(x, {kind: tree[name] for kind, tree in parent.variables.items() if name in tree}, mask)
         for kind, tree in updates.items():
             parent.put_variable(kind, name, tree)

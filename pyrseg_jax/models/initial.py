@@ -11,6 +11,7 @@ import numpy as np
 
 from pyrseg_jax.models.layers import OUTPUT_INIT_STD, hidden_init, linear_init, output_init, zero_init
 from pyrseg_jax.models.normalization import BatchNorm
+from pyrseg_jax.models.token_layers import TOKEN_INIT_STD, LayerScale, token_init
 
 # Initializers of convolution kernels that NumPy draws: numbers of inputs of an output ("fan in") and of outputs of an input ("fan
 # out") → standard deviation.
@@ -31,6 +32,7 @@ class _Module(NamedTuple):
     kernel_init: Callable | None
     bias_init: Callable | None
     scale_init: Callable | None
+    init: Any  # of a layer scale: its first value
 
 
 def abstract_variables(model: nn.Module, side: int = 64) -> dict:
@@ -48,10 +50,10 @@ def initial_variables(model: nn.Module, seed: int, side: int = 64) -> dict:
     """Draw the variables of `model` as NumPy arrays, the same for the same seed.
 
     The distributions are those that `model.init` draws from. XLA needs minutes to compile that for a large HRNet on CPU, so NumPy
-    draws what such a network is made of: kernels of convolutions with an initializer of this package, zero biases, and batch
-    normalizations. Each of these arrays has a generator of its own, seeded by its path, so that changing one part of a network
-    leaves the other parts as they were; they are the same on every machine and mesh. Every other array is drawn by its module's own
-    initializer, in one program that contains nothing else.
+    draws what such a network is made of: kernels of convolutions and dense layers with an initializer of this package, zero biases,
+    normalizations, and layer scales. Each of these arrays has a generator of its own, seeded by its path, so that changing one part
+    of a network leaves the other parts as they were; they are the same on every machine and mesh. Every other array is drawn by its
+    module's own initializer, in one program that contains nothing else.
 
     Args:
       model: the model; it is called as `model(images, train)`.
@@ -62,7 +64,7 @@ def initial_variables(model: nn.Module, seed: int, side: int = 64) -> dict:
 
     def remember(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         module = context.module
-        inits = (getattr(module, name, None) for name in ("kernel_init", "bias_init", "scale_init"))
+        inits = (getattr(module, name, None) for name in ("kernel_init", "bias_init", "scale_init", "init"))
         modules[module.path] = _Module(type(module), *inits)
         return call(*args, **kwargs)
 
@@ -92,10 +94,20 @@ def _find_draw(path: Path, module: _Module | None) -> Draw | None:
     if module.kind is BatchNorm:
         starts_at_one = name == "var" or (name == "scale" and module.scale_init is nn.initializers.ones)
         return _draw_ones if starts_at_one else _draw_zeros
+    if module.kind is LayerScale:
+        return lambda path, shape, seed: np.full(shape, module.init, np.float32)
+    if module.kind is nn.LayerNorm:
+        return _draw_ones if name == "scale" else _draw_zeros
+    if module.kernel_init is token_init and name == "kernel":
+        return _draw_token_kernel
     std_of = STD_OF_KERNEL.get(module.kernel_init) if module.kernel_init is not None else None
     if module.kind in (nn.Conv, nn.ConvTranspose) and name == "kernel" and std_of is not None:
         return lambda path, shape, seed: _draw_kernel(path, shape, seed, std_of)
-    if module.kind in (nn.Conv, nn.ConvTranspose) and name == "bias" and module.bias_init is nn.initializers.zeros:
+    if (
+        module.kind in (nn.Conv, nn.ConvTranspose, nn.Dense)
+        and name == "bias"
+        and module.bias_init is nn.initializers.zeros
+    ):
         return _draw_zeros
     return None
 
@@ -112,6 +124,15 @@ def _draw_kernel(path: Path, shape: tuple[int, ...], seed: int, std_of: Callable
     std = std_of(shape[0] * shape[1] * shape[2], shape[0] * shape[1] * shape[3])
     generator = np.random.default_rng([seed, zlib.crc32("/".join(path).encode())])
     return generator.standard_normal(shape, np.float32) * np.float32(std)
+
+
+def _draw_token_kernel(path: Path, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Draw from a normal distribution, and draw again what lies outside of two standard deviations."""
+    generator = np.random.default_rng([seed, zlib.crc32("/".join(path).encode())])
+    drawn = generator.standard_normal(shape, np.float32)
+    while (is_outside := np.abs(drawn) > 2).any():
+        drawn[is_outside] = generator.standard_normal(is_outside.sum(), np.float32)
+    return drawn * np.float32(TOKEN_INIT_STD)
 
 
 def _draw_by_own_initializers(model: nn.Module, seed: int, side: int, leaves: list[int]) -> list[np.ndarray]:

@@ -48,6 +48,7 @@ class Segmenter(nn.Module):
     Attributes:
       backbone: (images, train) → `Features`.
       context: (features, auxiliary logits, train) → `ContextOutput`, one map per level; see `contexts.contract`.
+      neck: (features, train) → features with the stages and the final map that the rest reads; None: those of the backbone.
       semantic_head: maps one feature map per level to class logits per level; None where the context module classifies.
       unity_head: finest map → unity logits per level but the finest; None without a pyramid.
       auxiliary_head: maps one feature map of the backbone to class logits; None without an auxiliary classifier.
@@ -67,6 +68,7 @@ class Segmenter(nn.Module):
     backbone: nn.Module
     context: nn.Module
     semantic_head: nn.Module | None
+    neck: nn.Module | None = None
     unity_head: nn.Module | None = None
     auxiliary_head: nn.Module | None = None
     refiner: nn.Module | None = None
@@ -89,6 +91,8 @@ class Segmenter(nn.Module):
         _, height, width, _ = images.shape
         check_divisible(height, width, self.strides)
         features = self.backbone(images, train) if self.gate is None else self.backbone(images, train, self.gate)
+        if self.neck is not None:
+            features = self.neck(features, train)
         stages, final = features.stages, _enlarge(features.final, self.upsampling)
         blocks = tuple(features.blocks[i] for i in self.reads) if features.blocks else ()
         auxiliary = None
@@ -165,6 +169,7 @@ def build_segmenter(
     settings = ContextSettings(*sizes, rule, map_px, kind, hierarchy, classifies)
     return Segmenter(
         backbone=make_backbone(backbone, context, dtype=kind, **options),
+        neck=spec.make_neck(has_final=context_spec.stride is None, dtype=kind) if spec.make_neck else None,
         **_make_parts(context_spec, settings, representation, shape, unity_width),
         representation=representation,
         strides=refine(strides, context_spec.logits_stride if classifies else None),

@@ -1,6 +1,6 @@
 """Configuration: from the `ConfigDict` of a config file, and flags, to the frozen schema.
 
-The configuration is read once, when a command starts. Nothing below `commands/` sees a `ConfigDict`. `schema.py` lists the keys.
+The configuration is read once, when a command starts. Nothing below `commands/` sees a `ConfigDict`. `schema/` lists the keys.
 """
 
 import dataclasses

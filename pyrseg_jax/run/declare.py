@@ -1,4 +1,4 @@
-"""Declare groups of configuration keys: `schema.py` lists the keys with these functions."""
+"""Declare groups of configuration keys: `schema/` lists the keys with these functions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, dataclass_transform

@@ -1,4 +1,4 @@
-"""Describe, compare and read configuration keys, from what `schema.py` declares."""
+"""Describe, compare and read configuration keys, from what `schema/` declares."""
 
 import dataclasses
 import types

@@ -13,7 +13,7 @@ from pyrseg_jax.run.schema import Config
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 INTRODUCTION = """# Configuration keys
 
-<!-- Written by `python -m pyrseg_jax.run.reference` from pyrseg_jax/run/schema.py: change it there. -->
+<!-- Written by `python -m pyrseg_jax.run.reference` from pyrseg_jax/run/schema/: change it there. -->
 
 A config file sets keys in Python (`config.training.steps = 660`), a command line as `--config.training.steps=660`, and
 `pyrseg help training.steps` explains one. To set a key to None, write `--config.KEY=None`; write lists as `32,16,8,4` and

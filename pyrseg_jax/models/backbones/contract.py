@@ -75,10 +75,15 @@ class BackboneSpec(NamedTuple):
         keyword `dtype` (of the computation), and may take `resize` (a convention of `models.resample.resize`) and `remat` (one
         of `models.blocks.REMATS`) where the backbone upsamples or has rows of equal blocks, and `output_stride`, `stem`,
         `dilation` and `multi_grid` where it comes in such variants.
-      output_stride: the stride of `Features.final`, in pixels, unless `make` is given another.
+      output_stride: the stride of `Features.final`, in pixels, unless `make` is given another; with a neck, that of the neck's.
       auxiliary: the auxiliary classifier beside context modules that have one.
       first_stride: the stride of `Features.stages[0]` in pixels; None where the stages fit no decoder.
       gated_stride: the output stride at which the module takes a gate, see `Cut`; None: it takes none.
+      make_neck: creates the neck, which turns what the module returns into the four stages and the final map that the rest of the
+        network reads; see `models.necks`. It takes the keywords `has_final`, whether the final map is read, and `dtype`. None: the
+        module returns all that itself.
+      depth_of: path of a parameter inside the module → the number of the layer that it belongs to, 0 at the images, for learning
+        rates that decay with the distance from the heads. None: this backbone has no such order.
       importers: layouts of published weight files that fit, in order of preference; see `models.weights`.
       meaning: a description in one line, for help texts.
     """
@@ -88,5 +93,7 @@ class BackboneSpec(NamedTuple):
     auxiliary: AuxiliaryHead = AuxiliaryHead()
     first_stride: int | None = None
     gated_stride: int | None = None
+    make_neck: Callable[..., nn.Module] | None = None
+    depth_of: Callable[[tuple[str, ...]], int] | None = None
     importers: tuple[Importer, ...] = ()
     meaning: str = ""

@@ -15,6 +15,9 @@ State = Mapping[str, np.ndarray]  # a file's arrays by name
 
 COUNTER = "num_batches_tracked"  # PyTorch counts batches; we have no use for that
 KINDS = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+# PyTorch's axes are (out, in, rows, columns), (out, in, positions) along a line, and (out, in) without a kernel. These are the axes
+# of ours in the same order as ours.
+_AXES = {4: (2, 3, 1, 0), 3: (2, 1, 0), 2: (1, 0)}
 _LAST_LAYER = re.compile(r"^(project|classify)_\d+$")
 
 
@@ -57,9 +60,14 @@ def to_ours(path: Path, array: np.ndarray) -> np.ndarray:
             f"the weights of {'/'.join(path[1:])} are not finite or a variance is negative: the file is damaged; download it "
             "again"
         )
-    # PyTorch's axes are (out, in, rows, columns), (out, in, positions) along a line, and (out, in) without a kernel.
-    axes = {4: (2, 3, 1, 0), 3: (2, 1, 0), 2: (1, 0)}.get(array.ndim)
+    axes = _AXES.get(array.ndim)
     return array.transpose(axes) if path[-1] == "kernel" and axes else array
+
+
+def published_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape that an array of ours has in PyTorch's axis order: the inverse of `to_ours`."""
+    axes = _AXES.get(len(shape)) if path[-1] == "kernel" else None
+    return tuple(shape[axes.index(axis)] for axis in range(len(shape))) if axes else shape
 
 
 def head_name(head: Head, path: Path) -> tuple[str, str | None]:

@@ -4,6 +4,7 @@ The releases differ in prefixes, which an import strips, and in their heads, see
 """
 
 import re
+from collections.abc import Mapping
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.weights.head import KINDS, Path
@@ -47,9 +48,9 @@ def name_of(path: Path) -> str:
     raise UserError(f"{module} has no published name: it does not belong to an HRNet")
 
 
-def member(shape: tuple[int, ...]) -> str:
-    """Return the name of the HRNet with a marker array of this shape (out, in, rows, columns)."""
-    return f"HRNet-W{shape[0]}"
+def member(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return the name of the HRNet with arrays of these shapes."""
+    return f"HRNet-W{shapes[MARKER][0]}"
 
 
 HRNET = Importer("HRNet", MARKER, member, name_of, IGNORED, HEADS)

@@ -22,6 +22,7 @@ from pyrseg_jax.models.weights.head import (
     has_layers,
     has_shapes,
     modules_of,
+    published_shape,
     take_head,
     to_ours,
 )
@@ -47,20 +48,26 @@ class Importer(NamedTuple):
     Attributes:
       family: the family, in words.
       marker: name of a convolution kernel that every file of this layout has, and whose shape tells the family's members apart.
-      member: shape of the marker (out, in, rows, columns) → name of the member.
+      member: shapes of arrays by their published names → name of the member, of the file's arrays and of those that the network
+        would have in a file.
       name_of: path of an array in the backbone's variables (collection, modules …, kind) → its published name.
       ignored: prefixes of the names of parts that our networks do not have, such as an ImageNet classifier.
       heads: heads that were published on such backbones.
       input: the input of these backbones; None: our own.
+      prefixes: what files of whole networks may put before the backbone's names, besides `BACKBONE_PREFIXES`.
+      rewrite: brings the backbone's arrays to the names and shapes that `name_of` and our axes expect, for example by splitting an
+        array that holds the kernels of queries, keys and values; None: they are as expected.
     """
 
     family: str
     marker: str
-    member: Callable[[tuple[int, ...]], str]
+    member: Callable[[Mapping[str, tuple[int, ...]]], str]
     name_of: Callable[[Path], str]
     ignored: tuple[str, ...] = ()
     heads: tuple[Head, ...] = ()
     input: ImageInput | None = None
+    prefixes: tuple[str, ...] = ()
+    rewrite: Callable[[State], dict[str, np.ndarray]] | None = None
 
 
 class Import(NamedTuple):
@@ -105,6 +112,8 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
     flat = flatten_dict(abstract)
     importer = recognize(state_dict, importers)
     state, head_state = split(state_dict, importer)
+    if importer.rewrite is not None:
+        state = importer.rewrite(state)
     names = {path: (importer.name_of((path[0], *path[2:])), None) for path in flat if path[1] == "backbone"}
     _check_member(importer, state, names, flat)
     variables = convert(importer.family, state, names, flat)
@@ -169,7 +178,10 @@ def split(state_dict: State, importer: Importer) -> tuple[dict[str, np.ndarray],
     """Strip prefixes and counters; return the arrays of the backbone and, by their own names, those of a head."""
     state = _strip(state_dict)
     state = {name: array for name, array in state.items() if not name.startswith(importer.ignored)}
-    prefix = next((prefix for prefix in BACKBONE_PREFIXES if any(name.startswith(prefix) for name in state)), "")
+    prefix = next(
+        (prefix for prefix in BACKBONE_PREFIXES + importer.prefixes if any(name.startswith(prefix) for name in state)),
+        "",
+    )
     if prefix:
         is_head = {name: not name.startswith(prefix) for name in state}
     else:
@@ -232,9 +244,8 @@ def _strip(state_dict: State) -> dict[str, np.ndarray]:
 
 def _check_member(importer: Importer, state: State, names: Names, flat: Mapping[Path, Any]) -> None:
     """Raise UserError if the file is for another member of the family than the network's backbone."""
-    path = next(path for path, (name, _) in names.items() if name == importer.marker)
-    rows, columns, inputs, outputs = flat[path].shape
-    found, ours = importer.member(np.shape(state[importer.marker])), importer.member((outputs, inputs, rows, columns))
+    found = importer.member({name: np.shape(array) for name, array in state.items()})
+    ours = importer.member({name: published_shape(path, flat[path].shape) for path, (name, _) in names.items()})
     if found != ours:
         raise UserError(
             f"the weights are of {found}, and the network's backbone is {ours}: choose the backbone and, for a ResNet, the stem "

@@ -7,7 +7,7 @@ Source: the files of torchvision, open-mmlab (`resnet101_v1c`), PyTorch-Encoding
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.weights.ccnet import CCNET, CCNET_AUXILIARY
@@ -72,10 +72,13 @@ def _layout(
             )
         return f"{stem[int(match[1]) - 1][match[2] == 'bn']}.{KINDS[path[-1]]}"
 
-    def member(shape: tuple[int, ...]) -> str:
-        return f"a ResNet whose stem has {shape[0]} channels in a kernel of {shape[2]} × {shape[3]}"
+    kernel = f"{marker or stem[0][0]}.weight"
 
-    return Importer(family, f"{marker or stem[0][0]}.weight", member, name_of, (*IGNORED, *ignored), heads, given)
+    def member(shapes: Mapping[str, tuple[int, ...]]) -> str:
+        outputs, _, rows, columns = shapes[kernel]
+        return f"a ResNet whose stem has {outputs} channels in a kernel of {rows} × {columns}"
+
+    return Importer(family, kernel, member, name_of, (*IGNORED, *ignored), heads, given)
 
 
 # In the order of recognition: torchvision's marker is in CSAIL's files, too.

@@ -1,0 +1,63 @@
+"""The keys `data.*`."""
+
+from typing import Annotated
+
+from pyrseg_jax.run import choices
+from pyrseg_jax.run.declare import OneOf, group, key
+from pyrseg_jax.run.schema.seeds import MAX_SEED
+
+
+@group
+class Data:
+    """The data set, and how its images are augmented."""
+
+    name: Annotated[str, OneOf(choices.datasets)] = key("scenes", "Name of the data set.")
+    root: str | None = key(
+        None,
+        "Folder or archive with your copy of the data set's files. With None, the data set is downloaded or rendered; "
+        "`folder` needs a path.",
+        resumable=True,
+    )
+    prepared: str | None = key(
+        None,
+        "Folder for prepared data sets. None uses the default of TensorFlow Datasets, ~/tensorflow_datasets.",
+        resumable=True,
+    )
+    first_value: int = key(
+        1, "For `folder`: the value in the label files that stands for the first line of classes.txt.", at_least=0
+    )
+    void_value: int = key(
+        0,
+        "For `folder`: the value in the label files that marks pixels without a class (void).",
+        at_least=0,
+        at_most=255,
+    )
+    remap: str = key("", "For `folder`: the meaning of further values in the label files, for example `7:1,9:void`.")
+    on_error: Annotated[str, OneOf(choices.actions_on_error)] = key(
+        "stop", "Action for an image or label that cannot be used.", resumable=True
+    )
+    holdout: int = key(
+        0, "Number of training images to hold out: they form the split `holdout` instead.", unit="images", at_least=0
+    )
+    holdout_seed: int = key(0, "Seed of the random choice of the held-out images.", at_least=0, at_most=MAX_SEED)
+    crop_px: int = key(
+        512,
+        "Height and width of the training crops. It must be a multiple of the pyramid's coarsest stride.",
+        unit="px",
+        at_least=1,
+    )
+    scale_min: float = key(
+        0.5, "Smallest random scale of a training image. Scales are uniform up to `data.scale_max`.", at_least=0.05
+    )
+    scale_max: float = key(2.0, "Largest random scale of a training image.", at_least=0.05)
+    is_flipped: bool = key(True, "Mirror half of the training images.")
+    color_jitter: float = key(
+        0.0, "Multiply brightness, contrast and saturation by random factors of 1 ± this value.", at_least=0
+    )
+    workers: int = key(
+        4,
+        "Processes that read and augment images. 0 uses threads of the training process.",
+        unit="processes",
+        at_least=0,
+        resumable=True,
+    )

@@ -1,0 +1,8 @@
+"""The keys `optimizer.*`."""
+
+from pyrseg_jax.run.declare import group
+
+
+@group
+class Optimizer:
+    """How gradients change the parameters."""

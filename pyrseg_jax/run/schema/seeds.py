@@ -1,0 +1,3 @@
+"""The range of seeds."""
+
+MAX_SEED = 2**32 - 1  # JAX takes 32 bits
