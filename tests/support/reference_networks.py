@@ -1,9 +1,9 @@
-"""Networks of torchvision and mmsegmentation as references for ours, run with only the parts of these packages that do not need
+"""Networks of torchvision, timm, transformers and mmsegmentation as references for ours, run with only the parts of these packages that do not need
 compiled operators.
 
-Neither package is a dependency of the project. `requirements-parity.txt` lists PyTorch and timm; the references here also need
+None of them is a dependency of the project. `requirements-parity.txt` lists PyTorch and timm; the references here also need
 
-    pip install addict yapf rich termcolor prettytable ftfy regex
+    pip install transformers addict yapf rich termcolor prettytable ftfy regex
     pip install --no-deps torchvision mmsegmentation==1.2.2 mmengine mmcv-lite==2.2.0
 
 Tests that use them are skipped, with a message, where they are not installed.
@@ -66,6 +66,25 @@ def torchvision_models():
         finally:
             torch.library.register_fake = register
     return sys.modules["torchvision.models"]
+
+
+def timm_models():
+    """Import timm, which needs torchvision, without torchvision's compiled operators."""
+    require("timm")
+    torchvision_models()
+    import timm
+
+    return timm
+
+
+def transformers_models():
+    """Import transformers, without torchvision's compiled operators if torchvision is there."""
+    require("torch", "transformers")
+    if importlib.util.find_spec("torchvision") is not None:
+        torchvision_models()
+    import transformers
+
+    return transformers
 
 
 def mmseg_models():
