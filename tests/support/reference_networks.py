@@ -1,5 +1,6 @@
-"""Networks of torchvision, timm, transformers and mmsegmentation as references for ours, run with only the parts of these packages that do not need
-compiled operators.
+"""Networks of torchvision, timm, transformers and mmsegmentation as references for ours.
+
+Only those parts of these packages run that need no compiled operators.
 
 None of them is a dependency of the project. `requirements-parity.txt` lists PyTorch and timm; the references here also need
 
