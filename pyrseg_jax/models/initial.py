@@ -11,7 +11,7 @@ import numpy as np
 
 from pyrseg_jax.models.layers import OUTPUT_INIT_STD, hidden_init, linear_init, output_init, zero_init
 from pyrseg_jax.models.normalization import BatchNorm
-from pyrseg_jax.models.token_layers import TOKEN_INIT_STD, LayerScale, token_init
+from pyrseg_jax.models.token_layers import TOKEN_INIT_STD, GlobalResponseNorm, LayerScale, token_init
 
 # Initializers of convolution kernels that NumPy draws: numbers of inputs of an output ("fan in") and of outputs of an input ("fan
 # out") → standard deviation.
@@ -96,6 +96,8 @@ def _find_draw(path: Path, module: _Module | None) -> Draw | None:
         return _draw_ones if starts_at_one else _draw_zeros
     if module.kind is LayerScale:
         return lambda path, shape, seed: np.full(shape, module.init, np.float32)
+    if module.kind is GlobalResponseNorm:
+        return _draw_zeros
     if module.kind is nn.LayerNorm:
         return _draw_ones if name == "scale" else _draw_zeros
     if module.kernel_init is token_init and name == "kernel":
