@@ -23,6 +23,12 @@ def resample(x, rows, columns):
     return jnp.einsum("nhwc,ih,jw->nijc", x, rows, columns, precision="highest")
 
 
+def convolve_channels(x, kernel):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x.shape[-1]
+    )
+
+
 def sums(x, y):
     return x.sum((0, 1, 2)), y.sum((0, 1, 2))
 
@@ -33,6 +39,7 @@ CASES = {
     "average": (lambda x: xla_cpu.average_cells(x, 2), lambda x: nn.avg_pool(x, (2, 2), (2, 2)), (2, 4, 6, 5)),
     "resample": (xla_cpu.resample_separably, resample, (2, 4, 6, 5), (7, 4), (3, 6)),
     "sums": (xla_cpu.channel_sums, sums, (2, 4, 6, 5), (2, 4, 6, 5)),
+    "cells beyond the last whole one": (xla_cpu.convolve_as_matrix_product, convolve, (2, 5, 7, 5), (2, 2, 5, 3)),
     "one image": (lambda x: xla_cpu.one_image_at_a_time(jnp.sin, x), jnp.sin, (3, 4, 5)),
 }
 
@@ -47,6 +54,22 @@ def test_a_work_around_equals_its_twin(rng, name):
         jax.tree.leaves((found, pull(weights))), jax.tree.leaves((expected, pull_plain(weights))), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ("shape", "side"), [((2, 17, 13, 41), 7), ((1, 6, 24, 150), 3), ((1, 3, 2, 4000), 5), ((2, 4, 6, 5), 7)]
+)
+def test_a_depthwise_convolution_equals_its_twin(rng, shape, side, dtype):
+    """Also in half precision, where both are summed in float32; the last map is so small that both are the same program."""
+    inputs = normal(rng, *shape).astype(dtype), normal(rng, side, side, 1, shape[-1]).astype(dtype)
+    weights = normal(rng, *shape).astype(dtype)
+    found, pull = jax.vjp(jax.jit(xla_cpu.convolve_depthwise), *inputs)
+    expected, pull_plain = jax.vjp(convolve_channels, *(a.astype(jnp.float32) for a in inputs))
+    tolerance = 1e-5 if dtype == jnp.float32 else 2**-8
+    for a, b in zip((found, *pull(weights)), (expected, *pull_plain(weights.astype(jnp.float32))), strict=True):
+        assert a.dtype == dtype
+        assert np.abs(np.float32(a) - b).max() <= tolerance * np.abs(b).max()
 
 
 def test_relu_of_a_sum_is_relu_of_a_sum_with_its_gradient(rng):
