@@ -117,7 +117,10 @@ def network_of(layout: str, is_v2: bool):
     elif layout == "open-mmlab":
         network = _mmpretrain(is_v2)
     else:
-        transformers, options = reference_networks.transformers_models(), {"depths": BLOCKS, "hidden_sizes": WIDTHS}
+        transformers, options = (
+            reference_networks.transformers_models(),
+            {"depths": list(BLOCKS), "hidden_sizes": list(WIDTHS)},
+        )
         if layout == "DINOv3":
             network = transformers.DINOv3ConvNextModel(transformers.DINOv3ConvNextConfig(**options))
         elif is_v2:
@@ -128,6 +131,10 @@ def network_of(layout: str, is_v2: bool):
 
 
 def _mmpretrain(is_v2: bool):
+    """Build the network of mmpretrain 1.2.0, which mmsegmentation uses.
+
+    It is installed without its dependencies, but for these: importlib_metadata, zipp, model-index, mat4py, ordered-set, einops.
+    """
     reference_networks.mmseg_models()
     reference_networks.require("mmpretrain")
     from mmpretrain.models.backbones.convnext import ConvNeXt
