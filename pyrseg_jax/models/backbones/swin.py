@@ -6,7 +6,7 @@ The module names say what a layer does: `stage3_block_4/attn/qkv` is `layers.2.b
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -56,6 +56,7 @@ class WindowAttention(nn.Module):
       num_heads: heads; C is a multiple of it.
       window, is_shifted, splits_single: as in `plan_windows`.
       dtype: number format of the computation.
+      table_init: initializer of the table of relative positions.
 
     Differs: timm rolls the map first and pads it then, unlike the authors' code for segmentation, mmsegmentation, torchvision and
       transformers. Its results are the same where every map is a multiple of the window.
@@ -66,6 +67,7 @@ class WindowAttention(nn.Module):
     is_shifted: bool
     splits_single: bool = False
     dtype: DTypeLike = jnp.float32
+    table_init: Callable = token_init
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
@@ -84,7 +86,7 @@ class WindowAttention(nn.Module):
 
     def _bias(self, plan: Windows) -> Float[Array, "_ heads t t"]:
         """Return what is added to the energies, for each window or for all of them."""
-        table = self.param("table", token_init, ((2 * self.window - 1) ** 2, self.num_heads))
+        table = self.param("table", self.table_init, ((2 * self.window - 1) ** 2, self.num_heads))
         bias = jnp.asarray(table, jnp.float32)[relative_index(self.window)].transpose(2, 0, 1)[None]
         return bias + plan.energies()[:, None] if any(plan.shift) else bias
 
