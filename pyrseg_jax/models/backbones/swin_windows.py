@@ -3,12 +3,14 @@
 import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 # Added to the energies of positions that only the shift has brought together. The publishers have this number, too.
 MASKED_ENERGY = -100.0
+Pair = tuple[Array | np.ndarray, Array | np.ndarray]  # of rows and of columns
 
 
 class Windows(NamedTuple):
@@ -33,11 +35,14 @@ class Windows(NamedTuple):
         The program computes this from the small arrays: as a constant it would take 78 MB for images of 1024 × 2048 px and
         windows of 12.
         """
-        rows, columns = (
-            jnp.asarray(last)[:, None, None] & jnp.asarray(apart)
-            for last, apart in zip(self.is_last, self.is_apart, strict=True)
-        )
-        return jnp.where(rows | columns, MASKED_ENERGY, 0.0).astype(jnp.float32)
+        is_hidden = hidden_pairs(*jax.tree.map(jnp.asarray, (self.is_last, self.is_apart)))
+        return jnp.where(is_hidden, MASKED_ENERGY, 0.0).astype(jnp.float32)
+
+
+def hidden_pairs(is_last: Pair, is_apart: Pair) -> Bool[Array | np.ndarray, "windows t t"]:
+    """Return for each window which positions do not see each other; the arguments are those of `Windows`, of NumPy or JAX."""
+    rows, columns = (last[:, None, None] & apart for last, apart in zip(is_last, is_apart, strict=True))
+    return rows | columns
 
 
 @functools.lru_cache(maxsize=256)

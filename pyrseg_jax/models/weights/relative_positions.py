@@ -31,10 +31,10 @@ def fit_tables(state: State, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dic
         weights = bicubic_weights(old, new)
         square = np.asarray(array, np.float64).reshape(old, old, -1)
         fitted[name] = np.einsum("ai,bj,ijh->abh", weights, weights, square).reshape(new * new, -1).astype(np.float32)
-        changes[
+        changes.append(
             f"the tables of relative positions, from windows of {(old + 1) // 2} to windows of {(new + 1) // 2}"
-        ] = 0
-    return fitted, tuple(changes)
+        )
+    return fitted, tuple(dict.fromkeys(changes))
 
 
 def bicubic_weights(old: int, new: int) -> np.ndarray:

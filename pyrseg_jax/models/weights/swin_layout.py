@@ -225,7 +225,7 @@ SWIN_IMPORTERS = (
         "Swin Transformer (transformers)",
         _TRANSFORMERS,
         _join_projections,
-        ("layernorm.", "classifier.", "embeddings.mask_token", "decoder."),
+        ("layernorm.", "swin.layernorm.", "classifier.", "embeddings.mask_token", "decoder."),
         prefixes=("swin.",),
     ),
     _importer("Swin Transformer (torchvision)", _TORCHVISION, _without_buffers, ("norm.", "head.")),
