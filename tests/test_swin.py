@@ -238,7 +238,7 @@ def test_training_differs_by_drop_path_alone():
 
 def test_a_block_without_its_branches_is_the_identity():
     block, x = SwinBlock(2, 3, True), jnp.asarray(draw(3, 6, 6, 4))
-    shapes = jax.eval_shape(block.init, jax.random.key(0), x, True)
+    shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), x, True))
     variables = jax.tree.map(lambda leaf: jnp.asarray(draw(*leaf.shape)), shapes)
     apply = jax.jit(lambda factors: block.apply(variables, x, True, factors))
     whole = np.asarray(apply(jnp.ones((2, 3))))
