@@ -248,5 +248,5 @@ MIT: dict[str, BackboneSpec] = {
     "mit_b3": _spec((3, 4, 18, 3), 64, "MiT-B3, with 28 blocks"),
     "mit_b4": _spec((3, 8, 27, 3), 64, "MiT-B4, with 41 blocks"),
     "mit_b5": _spec((3, 6, 40, 3), 64, "MiT-B5, SegFormer's largest encoder, with 52 blocks"),
-    "mit_micro": _spec((1, 2, 1, 2), 4, "every kind of an MiT's layers, 4 channels to a head: for tests"),
+    "mit_micro": _spec((1, 1, 1, 2), 4, "every kind of an MiT's layers, 4 channels to a head: for tests"),
 }

@@ -83,5 +83,7 @@ def _spec(is_normalized: bool, meaning: str) -> ContextSpec:
 
 SPECS = {
     "segformer": _spec(False, "a dense layer for each of four stages, and one that joins them (Xie et al. 2021)"),
-    "segformer_mmseg": _spec(True, "the same with a batch normalization and a ReLU for each stage, as in mmsegmentation"),
+    "segformer_mmseg": _spec(
+        True, "the same with a batch normalization and a ReLU for each stage, as in mmsegmentation"
+    ),
 }

@@ -1,7 +1,7 @@
 """Names of the arrays of an MiT, SegFormer's encoder, in the files of each publisher.
 
-Source: the files of NVIDIA's release and the code of mmsegmentation and of transformers, which has renamed all arrays in its version
-  5; files of earlier versions keep their names.
+Source: the code of NVIDIA's release, of mmsegmentation and of transformers, whose version 5 has renamed all arrays. It still saves
+  them under the names of the versions before, which all public files have.
 """
 
 import re
@@ -134,7 +134,8 @@ def _member(names: _Names, marker: str, shapes: Mapping[str, tuple[int, ...]]) -
             count += 1
         blocks.append(count)
     return MEMBERS.get(
-        (width, tuple(blocks)), f"an MiT of {', '.join(map(str, blocks))} blocks with {width} channels in the first stage"
+        (width, tuple(blocks)),
+        f"an MiT of {', '.join(map(str, blocks))} blocks with {width} channels in the first stage",
     )
 
 
@@ -142,9 +143,7 @@ def _split(name: str, array: np.ndarray, fused: str, parts: tuple[str, ...]) -> 
     """Return the parts of an array that holds several layers, one after the other along its first axis."""
     if array.ndim == 0 or len(array) % len(parts):
         return {name: array}  # the message about unknown names says the rest
-    return {
-        name.replace(fused, part): piece for part, piece in zip(parts, np.split(array, len(parts)), strict=True)
-    }
+    return {name.replace(fused, part): piece for part, piece in zip(parts, np.split(array, len(parts)), strict=True)}
 
 
 def _of_nvidia(state: State) -> dict[str, np.ndarray]:
