@@ -57,6 +57,7 @@ class Importer(NamedTuple):
       prefixes: what files of whole networks may put before the backbone's names, besides `BACKBONE_PREFIXES`.
       rewrite: brings the backbone's arrays to the names and shapes that `name_of` and our axes expect, for example by splitting an
         array that holds the kernels of queries, keys and values; None: they are as expected.
+      conversion: what `rewrite` computes anew, in words, for the log; empty if it only renames, splits or turns arrays.
     """
 
     family: str
@@ -68,6 +69,7 @@ class Importer(NamedTuple):
     input: ImageInput | None = None
     prefixes: tuple[str, ...] = ()
     rewrite: Callable[[State], dict[str, np.ndarray]] | None = None
+    conversion: str = ""
 
 
 class Import(NamedTuple):
@@ -117,11 +119,12 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
     names = {path: (importer.name_of((path[0], *path[2:])), None) for path in flat if path[1] == "backbone"}
     _check_member(importer, state, names, flat)
     variables = convert(importer.family, state, names, flat)
+    rewritten = (importer.conversion,) if importer.conversion else ()
     heads = find_heads(importer, head_state)
     if not heads:
         source = importer.family if not head_state else f"{importer.family}, another head"
         variables, converted = adapt(variables, importer.input, False)
-        return Import(variables, source, modules_of(head_state), converted=converted)
+        return Import(variables, source, modules_of(head_state), converted=rewritten + converted)
     paths = at_four_levels(flat)
     flat = {path: flat[ours] for path, ours in paths.items()}
     known = [head for head in heads if has_layers(flat, head)] or heads
@@ -131,7 +134,7 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
     variables |= {paths[path]: array for path, array in taken.items()}
     variables, converted = adapt(variables, head.input or importer.input, has_in_place)
     differs = (LEAKY,) if has_in_place and taken and head.in_place == "leaky_relu" else ()
-    return Import(variables, head.source, left, head.trained, converted, differs)
+    return Import(variables, head.source, left, head.trained, rewritten + converted, differs)
 
 
 def find_heads(importer: Importer, head_state: State) -> list[Head]:
