@@ -174,13 +174,19 @@ def test_parts_are_read_as_one_network_of_one_commit(fake):
     assert set(found.state_dict) == {"a", "b"}
     digests = "".join(hashlib.sha256(part).hexdigest() for part in (one, two))
     assert found.sha256 == hashlib.sha256(digests.encode()).hexdigest()
-    # A download that was interrupted goes on with the same branch, whatever has been pushed to it.
+    # A download that was interrupted is completed.
+    place.paths[1].unlink()
+    assert locate(f"hf://{NAME}") == place
+    assert place.paths[1].read_bytes() == two
+    # A branch that moves between two downloads does not mix two networks.
     place.paths[1].unlink()
     newer = fake.push(NAME, files | {"README.md": b"newer"})
+    fake.after_download = lambda file: fake.push(NAME, files | {names[1]: file.encode()})
+    found = locate(f"hf://{NAME}")
+    assert found.commit == newer
+    assert {path.parent.name for path in found.paths} == {newer}
+    fake.after_download = lambda file: None
     assert locate(f"hf://{NAME}@{commit}").paths == place.paths
-    place.paths[1].unlink()
-    assert locate(f"hf://{NAME}").commit == newer
-    assert {path.parent.name for path in locate(f"hf://{NAME}").paths} == {newer}
 
 
 def test_files_and_revisions_can_be_named(fake):
@@ -251,24 +257,17 @@ def test_folders_of_the_cache_are_read_without_the_hub(fake, monkeypatch, tmp_pa
         locate(str(repository))
 
 
-def test_a_run_stays_a_run(fake, tmp_path):
+def test_a_run_stays_a_run_and_continues_without_the_hub(fake, tmp_path):
     fake.push(NAME, {"model.safetensors": hrnet_file()})
-    config = tiny_config(f"hf://{NAME}")
-    write_run(tmp_path / "run", config, CLASSES)
-    (tmp_path / "run" / "model.safetensors").write_bytes(b"left here by someone")
-    found = start(tmp_path / "run")
-    assert found.origin["source"].startswith("a run's step 7")
-    assert "commit" not in found.origin
-
-
-def test_a_run_that_continues_does_not_ask_the_hub(fake, tmp_path):
-    fake.push(NAME, {"model.safetensors": hrnet_file()})
-    config = tiny_config(f"hf://{NAME}")
-    expected = write_run(tmp_path / "run", config, CLASSES)
+    config, run = tiny_config(f"hf://{NAME}"), tmp_path / "run"
+    expected = write_run(run, config, CLASSES)
+    (run / "model.safetensors").write_bytes(b"left here by someone")
+    found = start(run)
+    assert found.origin["source"].startswith("a run's step 7") and "commit" not in found.origin
     fake.error, fake.asked = OSError("no network"), []
     fake.folder_of(NAME).rename(tmp_path / "gone")
     model, optimizer = experiment.make_model(config, len(CLASSES)), experiment.make_optimizer(config)
-    checkpoints = Checkpoints(Workdir(str(tmp_path / "run")).checkpoints)
+    checkpoints = Checkpoints(Workdir(str(run)).checkpoints)
     mesh = mesh_lib.make_mesh(1, devices=jax.devices()[:1])
     state = restore_or_start(config, model, optimizer, checkpoints, mesh, None, ade_layout(CLASSES))
     checkpoints.close()

@@ -18,10 +18,12 @@ class FakeHub:
       cache: the folder of the cache.
       asked: what was asked, in order: ("list", repository) or (file, repository).
       error: what every question raises; None: nothing.
+      after_download: called with the name of each file after its download.
     """
 
     def __init__(self, monkeypatch, folder: Path):
         self.cache, self.asked, self.error = folder / "hub", [], None
+        self.after_download = lambda file: None
         self._commits: dict[str, dict[str, dict[str, bytes]]] = {}
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(self.cache))
         monkeypatch.setattr(huggingface_hub, "list_repo_files", self._list)
@@ -47,7 +49,8 @@ class FakeHub:
 
     def _list(self, repository: str, *, revision: str) -> list[str]:
         self.asked.append(("list", repository))
-        return sorted(self._commits[repository][self._find(repository, revision)])
+        commit = self._find(repository, revision)
+        return sorted(self._commits[repository][commit])
 
     def _download(self, repository: str, file: str, *, revision: str) -> str:
         self.asked.append((file, repository))
@@ -64,4 +67,5 @@ class FakeHub:
         if revision != commit:
             (folder / "refs").mkdir(exist_ok=True)
             (folder / "refs" / revision).write_text(commit)
+        self.after_download(file)
         return str(path)
