@@ -62,6 +62,7 @@ class Importer(NamedTuple):
         whole networks have it beside the backbone, or None. Such arrays are taken from the files that have them.
       fit: (the backbone's arrays after `rewrite`, shapes of the network's by the same names) → arrays of these shapes, and in words
         what was computed anew; for arrays whose shape depends on a setting of the network.
+      conversion: what `rewrite` computes anew, in words, for the log; empty if it only renames, splits or turns arrays.
     """
 
     family: str
@@ -75,6 +76,7 @@ class Importer(NamedTuple):
     rewrite: Callable[[State], dict[str, np.ndarray]] | None = None
     neck_name_of: Callable[[Path], str | None] | None = None
     fit: Callable[[State, Shapes], tuple[dict[str, np.ndarray], tuple[str, ...]]] | None = None
+    conversion: str = ""
 
 
 class Import(NamedTuple):
@@ -129,11 +131,13 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
         shapes = {name: published_shape(path, flat[path].shape) for path, (name, _) in names.items()}
         state, fitted = importer.fit(state, shapes)
     variables = convert(importer.family, state, names, flat)
+    rewritten = (importer.conversion,) if importer.conversion else ()
     heads = find_heads(importer, head_state)
     if not heads:
         source = importer.family if not head_state else f"{importer.family}, another head"
         variables, converted = adapt(variables, importer.input, False)
         return Import(variables, source, modules_of(head_state), converted=(*fitted, *converted))
+        return Import(variables, source, modules_of(head_state), converted=rewritten + converted)
     paths = at_four_levels(flat)
     flat = {path: flat[ours] for path, ours in paths.items()}
     known = [head for head in heads if has_layers(flat, head)] or heads
@@ -144,6 +148,7 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
     variables, converted = adapt(variables, head.input or importer.input, has_in_place)
     differs = (LEAKY,) if has_in_place and taken and head.in_place == "leaky_relu" else ()
     return Import(variables, head.source, left, head.trained, (*fitted, *converted), differs)
+    return Import(variables, head.source, left, head.trained, rewritten + converted, differs)
 
 
 def find_heads(importer: Importer, head_state: State) -> list[Head]:
