@@ -15,7 +15,7 @@ from support.training import make_batch, sgd
 
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.models import xla_cpu
+from pyrseg_jax.models import xla_cpu_depthwise
 from pyrseg_jax.models.backbones import BACKBONES
 from pyrseg_jax.models.backbones.convnext import CONVNEXT, IMPORTERS, Block, ConvNeXt
 from pyrseg_jax.models.initial import abstract_variables, initial_variables, num_parameters
@@ -274,7 +274,7 @@ def test_rematerialization_changes_no_gradient(remat, monkeypatch):
         return jax.jit(jax.grad(lambda v: model.clone(remat=remat).apply(v, images).final.sum()))(variables)
 
     plain = gradient("off")
-    monkeypatch.setattr(xla_cpu, "TINY_MAP", 300)  # the first map is larger
+    monkeypatch.setattr(xla_cpu_depthwise, "TINY_MAP", 300)  # the first map is larger
     found = gradient(remat)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max() + 1e-6), found, plain)
 

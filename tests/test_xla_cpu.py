@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pyrseg_jax.models import xla_cpu
+from pyrseg_jax.models.xla_cpu_depthwise import convolve_depthwise
 
 
 def normal(rng, *shape):
@@ -21,12 +22,6 @@ def convolve(x, kernel):
 
 def resample(x, rows, columns):
     return jnp.einsum("nhwc,ih,jw->nijc", x, rows, columns, precision="highest")
-
-
-def convolve_channels(x, kernel):
-    return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x.shape[-1]
-    )
 
 
 def sums(x, y):
@@ -57,21 +52,43 @@ def test_a_work_around_equals_its_twin(rng, name):
 
 
 @pytest.mark.parametrize(
-    ("shape", "side", "dtype"),
+    ("shape", "sides", "strides", "padding", "dilation", "dtype"),
     [
-        ((2, 17, 13, 41), 7, jnp.float32),
-        ((1, 10, 20, 90), 7, jnp.bfloat16),
-        ((1, 6, 24, 150), 3, jnp.float32),
-        ((2, 3, 4, 700), 5, jnp.float32),
-        ((2, 4, 6, 5), 7, jnp.bfloat16),
+        ((2, 17, 13, 41), (7, 7), (1, 1), ((3, 3), (3, 3)), 1, jnp.float32),
+        ((1, 10, 20, 90), (7, 7), (1, 1), ((3, 3), (3, 3)), 1, jnp.bfloat16),
+        ((1, 6, 24, 150), (3, 3), (1, 1), ((1, 1), (1, 1)), 1, jnp.float32),
+        ((2, 3, 4, 700), (5, 5), (1, 1), ((2, 2), (2, 2)), 1, jnp.float32),
+        ((2, 9, 11, 90), (5, 7), (1, 1), ((1, 3), (2, 0)), 1, jnp.float32),
+        ((2, 14, 13, 50), (3, 3), (2, 2), ((1, 1), (2, 0)), 1, jnp.float32),
+        ((2, 15, 14, 50), (5, 3), (2, 1), ((2, 2), (1, 1)), 1, jnp.bfloat16),
+        ((2, 12, 11, 70), (3, 3), (1, 1), ((4, 4), (4, 4)), 4, jnp.float32),
+        ((2, 12, 11, 70), (3, 3), (1, 1), ((12, 12), (12, 12)), 12, jnp.float32),
+        ((2, 12, 11, 70), (1, 3), (1, 2), ((0, 0), (3, 3)), 2, jnp.float32),
+        ((2, 4, 6, 5), (7, 7), (1, 1), ((3, 3), (3, 3)), 1, jnp.bfloat16),
     ],
 )
-def test_a_depthwise_convolution_equals_its_twin(rng, shape, side, dtype):
+def test_a_depthwise_convolution_equals_its_twin(rng, shape, sides, strides, padding, dilation, dtype):
     """Also in half precision, where both are summed in float32; the last map is so small that both are the same program."""
-    inputs = normal(rng, *shape).astype(dtype), normal(rng, side, side, 1, shape[-1]).astype(dtype)
-    weights = normal(rng, *shape).astype(dtype)
-    found, pull = jax.vjp(jax.jit(xla_cpu.convolve_depthwise), *inputs)
-    expected, pull_plain = jax.vjp(convolve_channels, *(a.astype(jnp.float32) for a in inputs))
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            strides,
+            padding,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=x.shape[-1],
+        )
+
+    @jax.jit
+    def ours(x, kernel):
+        return convolve_depthwise(x, kernel, strides, padding, rhs_dilation=(dilation, dilation))
+
+    inputs = normal(rng, *shape).astype(dtype), normal(rng, *sides, 1, shape[-1]).astype(dtype)
+    found, pull = jax.vjp(ours, *inputs)
+    expected, pull_plain = jax.vjp(plain, *(a.astype(jnp.float32) for a in inputs))
+    weights = normal(rng, *found.shape).astype(dtype)
     tolerance = 1e-5 if dtype == jnp.float32 else 2**-8
     for a, b in zip((found, *pull(weights)), (expected, *pull_plain(weights.astype(jnp.float32))), strict=True):
         assert a.dtype == dtype

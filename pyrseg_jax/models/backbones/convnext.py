@@ -26,7 +26,7 @@ from pyrseg_jax.models.token_layers import (
     token_init,
 )
 from pyrseg_jax.models.weights.convnext_layout import make_importers
-from pyrseg_jax.models.xla_cpu import convolve_depthwise
+from pyrseg_jax.models.xla_cpu_depthwise import convolve_depthwise
 
 OUTPUT_STRIDE = 4
 # As in the UperNets on ConvNeXt of the official release and of mmsegmentation.
