@@ -165,9 +165,13 @@ def stages_of(layout: str, network, images) -> list:
 
 
 def state_of(network, layout: str) -> dict:
-    """Return the arrays of a network as its publisher's files have them."""
+    """Return the arrays of a network as its publisher's files have them, but for those that go to the neck of ours."""
     prefix = "backbone." if layout == "open-mmlab" else ""
-    return {f"{prefix}{name}": tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
+    return {
+        f"{prefix}{name}": tensor.detach().clone().contiguous()
+        for name, tensor in network.state_dict().items()
+        if not re.match(r"norm\d\.", name)
+    }
 
 
 def to_official(state: dict) -> dict:
