@@ -286,7 +286,7 @@ def test_rematerialization_reaches_every_block(remat):
     assert str(program).count("remat2[") == len(model.num_blocks)  # the equal blocks of a stage are traced once
 
 
-@pytest.mark.parametrize("name", [*COUNTS, *MICROS])
+@pytest.mark.parametrize("name", ["convnext_t", "convnext_s", "convnextv2_a", "convnextv2_n", *MICROS])
 def test_layer_numbers_for_learning_rates(name):
     """0 for the stem, one number for each of the first two stages and the last, one for every three blocks of the third."""
     spec = CONVNEXT[name]
@@ -322,8 +322,15 @@ def test_a_training_step_with_the_pyramid(name):
     assert changed["stage4_block_0"]["fc2"]["kernel"]
 
 
-@pytest.mark.parametrize("context", ["coarse_to_fine", "upernet", "upernet_512"])
-@pytest.mark.parametrize("representation", ["per_pixel", "pyramid"])
+@pytest.mark.parametrize(
+    ("context", "representation"),
+    [
+        ("upernet_512", "per_pixel"),
+        ("upernet", "pyramid"),
+        pytest.param("coarse_to_fine", "per_pixel", marks=pytest.mark.slow),
+        pytest.param("coarse_to_fine", "pyramid", marks=pytest.mark.slow),
+    ],
+)
 def test_a_step_fits_together_with_other_contexts(context, representation):
     config = tiny_config(backbone=MICROS[0], context=context, representation=representation)
     model = experiment.make_model(config, 3)
