@@ -19,23 +19,6 @@ def convolve(x, kernel):
     )
 
 
-def convolve_channels(strides):
-    """The work-around and its twin."""
-    padding = ((1, 1), (2, 0))
-
-    def plain(x, kernel):
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            strides,
-            padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=x.shape[-1],
-        )
-
-    return lambda x, kernel: xla_cpu.convolve_channels(x, kernel, strides, padding), plain
-
-
 def resample(x, rows, columns):
     return jnp.einsum("nhwc,ih,jw->nijc", x, rows, columns, precision="highest")
 
@@ -53,8 +36,6 @@ def sums(x, y):
 CASES = {
     "1×1 convolution": (xla_cpu.convolve_as_matrix_product, convolve, (2, 4, 6, 5), (1, 1, 5, 3)),
     "2×2 cells": (xla_cpu.convolve_as_matrix_product, convolve, (2, 4, 6, 5), (2, 2, 5, 3)),
-    "channels": (*convolve_channels((1, 1)), (2, 4, 6, 5), (3, 3, 1, 5)),
-    "channels, stride 2": (*convolve_channels((2, 2)), (2, 7, 6, 5), (3, 3, 1, 5)),
     "average": (lambda x: xla_cpu.average_cells(x, 2), lambda x: nn.avg_pool(x, (2, 2), (2, 2)), (2, 4, 6, 5)),
     "resample": (xla_cpu.resample_separably, resample, (2, 4, 6, 5), (7, 4), (3, 6)),
     "sums": (xla_cpu.channel_sums, sums, (2, 4, 6, 5), (2, 4, 6, 5)),

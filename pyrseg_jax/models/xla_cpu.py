@@ -5,7 +5,7 @@ file. Each function says what XLA:CPU does with the obvious code, and names that
 numbers, but for the rounding of sums in another order. The measurements are in the performance notes of the documentation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -36,59 +36,6 @@ def convolve_as_matrix_product(
         x = x.reshape(n, h // size, size, w // size, size, c).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(n, h // size, w // size, size * size * c)
     return x @ kernel.reshape(size * size * c, -1)
-
-
-def convolve_channels(
-    x: Float[Array, "n h w c"],
-    kernel: Float[Array, "k k 1 c"],
-    strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
-    *_: object,
-    **__: object,
-) -> Float[Array, "n _ _ c"]:
-    """Convolve each channel by itself (a depthwise convolution).
-
-    XLA:CPU runs a convolution of as many groups as channels tens of times slower than one product of the map for each tap of the
-    kernel, and their sum. `nn.Conv` calls this instead of `jax.lax.conv_general_dilated`. Dilated kernels are not supported.
-
-    Args:
-      x: (N, H, W, C).
-      kernel: (rows, columns, 1, C).
-      strides: positions from one output to the next, of both axes.
-      padding: zeros before and after the map, of both axes.
-
-    Plain twin: `jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    feature_group_count=C)`, which is also what every other platform runs.
-    """
-
-    def elsewhere(x: Array, kernel: Array) -> Array:
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            strides,
-            padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=x.shape[-1],
-        )
-
-    return jax.lax.platform_dependent(
-        x, kernel, cpu=lambda x, kernel: _sum_of_taps(x, kernel, strides, padding), default=elsewhere
-    )
-
-
-def _sum_of_taps(x: Array, kernel: Array, strides: Sequence[int], padding: Sequence[tuple[int, int]]) -> Array:
-    wide = jnp.promote_types(x.dtype, jnp.float32)  # a sum of half precision would lose digits
-    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    rows, columns = kernel.shape[:2]
-    last = [size - side for size, side in zip(padded.shape[1:3], (rows, columns), strict=True)]
-    total = None
-    for i in range(rows):
-        for j in range(columns):
-            shifted = padded[:, i : i + last[0] + 1 : strides[0], j : j + last[1] + 1 : strides[1]]
-            product = shifted.astype(wide) * kernel[i, j, 0].astype(wide)
-            total = product if total is None else total + product
-    assert total is not None, kernel.shape
-    return total.astype(x.dtype)
 
 
 @jax.custom_jvp

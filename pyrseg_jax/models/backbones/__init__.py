@@ -9,9 +9,9 @@ import functools
 from pyrseg_jax.models.backbones import hrnet, resnet
 from pyrseg_jax.models.backbones.contract import AuxiliaryHead, BackboneSpec, Cut, Features
 from pyrseg_jax.models.backbones.convnext import CONVNEXT
-from pyrseg_jax.models.backbones.swin import SWIN
 from pyrseg_jax.models.backbones.mit import MIT
 from pyrseg_jax.models.backbones.mobilenet import MOBILENET
+from pyrseg_jax.models.backbones.swin import SWIN
 from pyrseg_jax.models.weights import hrnet_layout, resnet_layout
 
 __all__ = ["BACKBONES", "AuxiliaryHead", "BackboneSpec", "Cut", "Features"]

@@ -28,7 +28,7 @@ from pyrseg_jax.models.token_layers import (
     layer_norm,
 )
 from pyrseg_jax.models.weights.mit_layout import MIT_IMPORTERS
-from pyrseg_jax.models.xla_cpu import convolve_channels
+from pyrseg_jax.models.xla_cpu import convolve_depthwise
 
 NUM_HEADS = (1, 2, 5, 8)  # of each stage; every head has `head_width` channels
 REDUCTIONS = (8, 4, 2, 1)  # of each stage: positions along a side for each key and value
@@ -95,7 +95,7 @@ class MixMlp(nn.Module):
             padding=((1, 1), (1, 1)),
             feature_group_count=width,
             kernel_init=hidden_init,
-            conv_general_dilated=convolve_channels,
+            conv_general_dilated=convolve_depthwise,
             dtype=self.dtype,
             name="depthwise",
         )
