@@ -243,7 +243,7 @@ def _spec(num_blocks: tuple[int, ...], head_width: int, meaning: str) -> Backbon
 
 MIT: dict[str, BackboneSpec] = {
     "mit_b0": _spec((2, 2, 2, 2), 32, "MiT-B0, SegFormer's smallest encoder"),
-    "mit_b1": _spec((2, 2, 2, 2), 64, "MiT-B1, twice as wide"),
+    "mit_b1": _spec((2, 2, 2, 2), 64, "MiT-B1, twice as wide as B0"),
     "mit_b2": _spec((3, 4, 6, 3), 64, "MiT-B2, with 16 blocks"),
     "mit_b3": _spec((3, 4, 18, 3), 64, "MiT-B3, with 28 blocks"),
     "mit_b4": _spec((3, 8, 27, 3), 64, "MiT-B4, with 41 blocks"),
