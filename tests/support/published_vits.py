@@ -1,7 +1,14 @@
 """Files of vision transformers as each publisher names their arrays, from variables of ours or from the publishers' networks."""
 
+import functools
+
 import numpy as np
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from pyrseg_jax.models.backbones.vit import dinov3_micro, vit_micro
+from pyrseg_jax.models.initial import initial_variables
+
+MICROS = {"vit_micro": vit_micro, "dinov3_micro": dinov3_micro}
 
 # Layout → the layer that makes tokens, the class token, register tokens, positions, prefix of blocks, last normalization.
 _TOKENS = {
@@ -32,6 +39,19 @@ _HF_ATTENTION = {
     "transformers dinov2": ("attention.attention.{}", "attention.output.dense"),
     "transformers dinov3": ("attention.{}_proj", "attention.o_proj"),
 }
+
+
+@functools.cache
+def variables_of(name):
+    """Variables of a micro network with scales and tokens as after a training, so that each part matters."""
+    rng = np.random.default_rng(0)
+    flat = flatten_dict(initial_variables(MICROS[name](), 0))
+    for path, array in flat.items():
+        if path[-1] == "gamma":
+            flat[path] = rng.uniform(0.5, 1.5, array.shape).astype(np.float32)
+        elif path[-1] != "scale":
+            flat[path] = rng.normal(0, 0.3 if path[-1] == "kernel" else 0.5, array.shape).astype(np.float32)
+    return unflatten_dict(flat)
 
 
 def to_published(variables: dict, layout: str, junk: float = 7.0) -> dict[str, np.ndarray]:
