@@ -30,7 +30,7 @@ def rotary_tables(grid: tuple[int, int], num_prefix: int, head_dim: int) -> tupl
       head_dim: channels of a head, a multiple of 4.
 
     Differs: the publisher's own files hold the periods rounded to bfloat16, and its code uses those. Here they are exact, as in
-      timm and transformers. ROUNDED.
+      timm and transformers. With `dinov3_s`, random weights and 14 × 14 patches, the features differ by 0.24 % of their norm.
     """
     rows, columns = (2 * (np.arange(count) + 0.5) / count - 1 for count in grid)
     at = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
