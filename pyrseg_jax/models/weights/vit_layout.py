@@ -105,7 +105,7 @@ def _rewrite_tokens(state: State, layout: _Layout) -> dict[str, np.ndarray]:
             "choose a file of another network"
         )
     state[f"{layout.positions}[patches]"] = positions[has_class:].reshape(side, side, -1)
-    has_registers = layout.registers in state and np.shape(state.get(layout.class_token)) == positions[:1].shape
+    has_registers = layout.registers in state and np.shape(state.get(layout.class_token, ())) == positions[:1].shape
     if has_class and has_registers:
         state[layout.class_token] = state[layout.class_token] + positions[:1]
     elif has_class:
