@@ -108,8 +108,6 @@ def test_validate_draws_twelve_augmented_images(folder, tmp_path):
     assert f"picture of augmented training images: {path}\n" in done.stdout
     first = np.asarray(Image.open(path))
     assert first.shape[1] >= 1700 and 1000 < first.shape[0] < 1700
-    draw(folder, tmp_path / "again", *flags)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "again" / "augmentation.png")), first)
     draw(folder, tmp_path / "again", *flags, "--config.seed=1")
     assert (np.asarray(Image.open(tmp_path / "again" / "augmentation.png")) != first).any()
     # A training may start in this workdir: the picture is not in its way.

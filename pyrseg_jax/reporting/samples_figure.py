@@ -34,7 +34,7 @@ def samples_figure(
     sheet = Sheet(grid.width_px)
     whole_px = grid.width_px - 2 * MARGIN_PX
     sheet.text(MARGIN_PX, 28, title, 24, width_px=whole_px, is_bold=True)
-    meaning = "above, what the network sees; below, what it shall answer"
+    meaning = "above, the input of the network; below, the ground truth over it"
     sheet.text(MARGIN_PX, 62, meaning, 16, width_px=whole_px, color=FAINT_INK)
     top = 96
     for first in range(0, len(images), NUM_COLUMNS):
