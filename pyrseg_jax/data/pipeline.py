@@ -77,6 +77,7 @@ class _Mix(grain.transforms.MapWithIndex):
         if not self._mix.is_drawn(generator):
             return element
         other = self._others[index]
+        assert other is not None  # Grain gives None for elements that were filtered out, and none are
         pair, pasted = (Pair(parts["image"], parts["label"]) for parts in (element, other))
         problem = element["problem"] if element["problem"].any() else other["problem"]
         return self._mix(pair, pasted, generator)._asdict() | {"problem": problem}

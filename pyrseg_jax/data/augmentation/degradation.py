@@ -6,11 +6,9 @@ import statistics
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float64, UInt8
 
 from pyrseg_jax.data.decode import Pair
-
-NUM_QUANTILES = 2**16
 
 
 def blur(image: UInt8[np.ndarray, "h w 3"], sigma_px: float) -> UInt8[np.ndarray, "h w 3"]:
@@ -23,25 +21,28 @@ def add_noise(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Add Gaussian noise of this standard deviation in gray levels, independent for each pixel and channel; clip to 0 … 255.
 
-    Chosen: the noise is drawn from a table of 65,536 quantiles of the normal distribution, which takes a quarter of the time of
-    `Generator.standard_normal`. It never exceeds 4.3 standard deviations.
+    Chosen: each value is one of 256 quantiles of the normal distribution, scaled to its variance, so that a random byte chooses it.
+    That takes a third of the time of `Generator.standard_normal`. The noise never exceeds 2.9 standard deviations.
     """
     rounded = np.rint(std * _quantiles()).astype(np.int16)
-    codes = np.frombuffer(generator.bytes(2 * image.size), "<u2").reshape(image.shape)
-    return cv2.add(image, np.take(rounded, codes), dtype=cv2.CV_8U)
+    codes = np.frombuffer(generator.bytes(image.size), np.uint8).reshape(image.shape)
+    return cv2.add(image, cv2.LUT(codes, rounded), dtype=cv2.CV_8U)
 
 
 @functools.cache
-def _quantiles() -> Float32[np.ndarray, "65536"]:
-    inverse = statistics.NormalDist().inv_cdf
-    upper = np.array([inverse(0.5 + (i + 0.5) / NUM_QUANTILES) for i in range(NUM_QUANTILES // 2)], np.float32)
-    return np.concatenate([-upper[::-1], upper])
+def _quantiles() -> Float64[np.ndarray, "256"]:
+    normal = statistics.NormalDist()
+    quantiles = np.array([normal.inv_cdf((i + 0.5) / 256) for i in range(256)])
+    return quantiles / quantiles.std()
 
 
 def compress_jpeg(image: UInt8[np.ndarray, "h w 3"], quality: int) -> UInt8[np.ndarray, "h w 3"]:
     """Encode as JPEG of this quality (1 … 100) and decode again. The color is stored at half the resolution, as most cameras do."""
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None  # it was encoded a moment ago
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,7 +52,7 @@ def cutmix(pair: Pair, other: Pair, generator: np.random.Generator) -> Pair:
 def classmix(pair: Pair, other: Pair, generator: np.random.Generator) -> Pair:
     """Paste all pixels of a random half of the classes of the other image; void is never pasted.
 
-    Source: Olsson et al., "ClassMix" (WACV 2021), Algorithm 1, with labels in the place of predictions. An odd number of classes
+    Source: Olsson et al., "ClassMix" (WACV 2021), Algorithm 1, with labels instead of predictions. An odd number of classes
     is rounded down, so an image with a single class is not pasted.
     """
     present = np.flatnonzero(np.bincount(other.label.ravel(), minlength=VOID + 1)[:VOID])
