@@ -100,6 +100,18 @@ def biased_conv(
     )
 
 
+class Kernel(nn.Module):
+    """The kernel (1, 1, inputs, features) of a 1×1 convolution, for layers that apply parts of it to several maps."""
+
+    inputs: int
+    features: int
+    kernel_init: nn.initializers.Initializer = hidden_init
+
+    @nn.compact
+    def __call__(self) -> Float[Array, "1 1 {self.inputs} {self.features}"]:
+        return self.param("kernel", self.kernel_init, (1, 1, self.inputs, self.features))
+
+
 class ConvNormAct(nn.Module):
     """Convolution, batch normalization and, if `is_active`, ReLU: (N, H, W, C) → (N, H/stride, W/stride, features).
 

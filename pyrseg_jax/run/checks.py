@@ -9,6 +9,7 @@ from pyrseg_jax.models.segmenter import make_backbone, make_context
 from pyrseg_jax.models.strides import plan_strides
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.schema import Augment, Config
+from pyrseg_jax.storage.hub import is_address, parse_address
 from pyrseg_jax.training.profile import parse_steps
 
 
@@ -17,6 +18,7 @@ def check_together(config: Config) -> None:
     _check_sizes(config)
     _check_loss(config)
     _check_augmentation(config.augment)
+    _check_init(config)
     data, training = config.data, config.training
     if data.scale_min > data.scale_max:
         raise UserError(f"config.data.scale_min={data.scale_min} is larger than config.data.scale_max={data.scale_max}")
@@ -60,6 +62,16 @@ def _check_sizes(config: Config) -> None:
             f"config.data.crop_px={crop_px} is not divisible by the coarsest stride {coarsest}: "
             f"take {near} or {near + coarsest}"
         )
+
+
+def _check_init(config: Config) -> None:
+    """Check the form of addresses of the hub; whether they exist is found out when a training starts."""
+    for name in (config.model.init or "").split(","):
+        if is_address(name.strip()):
+            try:
+                parse_address(name.strip())
+            except UserError as error:
+                raise UserError(f"config.model.init: {error}") from error
 
 
 def _check_loss(config: Config) -> None:
