@@ -2,11 +2,13 @@
 
 import dataclasses
 
+from pyrseg_jax.data.augmentation.user_function import check_name
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.contexts import CONTEXTS, ContextSettings
 from pyrseg_jax.models.segmenter import make_backbone, make_context
 from pyrseg_jax.models.strides import plan_strides
-from pyrseg_jax.run.schema import Config
+from pyrseg_jax.run.naming import naming
+from pyrseg_jax.run.schema import Augment, Config
 from pyrseg_jax.storage.hub import is_address, parse_address
 from pyrseg_jax.training.profile import parse_steps
 
@@ -15,6 +17,7 @@ def check_together(config: Config) -> None:
     """Raise UserError, naming the keys, for values that do not fit together."""
     _check_sizes(config)
     _check_loss(config)
+    _check_augmentation(config.augment)
     _check_init(config)
     data, training = config.data, config.training
     if data.scale_min > data.scale_max:
@@ -84,3 +87,14 @@ def _check_loss(config: Config) -> None:
                 f"config.training.{name}={value!r} applies only to config.model.representation='per_pixel' or 'auxiliary': with a "
                 f"pyramid the relabeling decides what is learned; leave it at {unset!r}"
             )
+
+
+@naming("augment")
+def _check_augmentation(augment: Augment) -> None:
+    """Check the range of qualities, and the form of the name of the user's function, which is not imported here."""
+    if augment.jpeg_quality_min > augment.jpeg_quality_max:
+        raise UserError(
+            f"jpeg_quality_min={augment.jpeg_quality_min} is larger than jpeg_quality_max={augment.jpeg_quality_max}"
+        )
+    if augment.function is not None:
+        check_name(augment.function)
