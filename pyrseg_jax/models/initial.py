@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pyrseg_jax.models.layers import OUTPUT_INIT_STD, hidden_init, linear_init, output_init, zero_init
+from pyrseg_jax.models.layers import OUTPUT_INIT_STD, Kernel, hidden_init, linear_init, output_init, zero_init
 from pyrseg_jax.models.normalization import BatchNorm
-from pyrseg_jax.models.token_layers import TOKEN_INIT_STD, LayerScale, token_init
+from pyrseg_jax.models.token_layers import TOKEN_INIT_STD, GlobalResponseNorm, LayerScale, token_init
 
 # Initializers of convolution kernels that NumPy draws: numbers of inputs of an output ("fan in") and of outputs of an input ("fan
 # out") → standard deviation.
@@ -98,6 +98,8 @@ def _find_draw(path: Path, module: _Module | None) -> Draw | None:
         return _draw_ones if starts_at_one else _draw_zeros
     if module.kind is LayerScale:
         return lambda path, shape, seed: np.full(shape, module.init, np.float32)
+    if module.kind is GlobalResponseNorm:
+        return _draw_zeros
     if module.kind is nn.LayerNorm and (name, module.scale_init) == ("scale", nn.initializers.ones):
         return _draw_ones
     if module.kind is nn.LayerNorm and (name, module.bias_init) == ("bias", nn.initializers.zeros):
@@ -105,7 +107,7 @@ def _find_draw(path: Path, module: _Module | None) -> Draw | None:
     if (name, token_init) in (("kernel", module.kernel_init), ("table", module.table_init)):
         return _draw_token_kernel
     std_of = STD_OF_KERNEL.get(module.kernel_init) if module.kernel_init is not None else None
-    if module.kind in (nn.Conv, nn.ConvTranspose) and name == "kernel" and std_of is not None:
+    if module.kind in (nn.Conv, nn.ConvTranspose, Kernel) and name == "kernel" and std_of is not None:
         return lambda path, shape, seed: _draw_kernel(path, shape, seed, std_of)
     if (
         module.kind in (nn.Conv, nn.ConvTranspose, nn.Dense)

@@ -62,6 +62,7 @@ class Importer(NamedTuple):
         whole networks have it beside the backbone, or None. Such arrays are taken from the files that have them.
       fit: (the backbone's arrays after `rewrite`, shapes of the network's by the same names) → arrays of these shapes, and in words
         what was computed anew; for arrays whose shape depends on a setting of the network.
+      conversion: what `rewrite` computes anew, in words, for the log; empty if it only renames, splits or turns arrays.
     """
 
     family: str
@@ -75,6 +76,7 @@ class Importer(NamedTuple):
     rewrite: Callable[[State], dict[str, np.ndarray]] | None = None
     neck_name_of: Callable[[Path], str | None] | None = None
     fit: Callable[[State, Shapes], tuple[dict[str, np.ndarray], tuple[str, ...]]] | None = None
+    conversion: str = ""
 
 
 class Import(NamedTuple):
@@ -124,16 +126,17 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
     names: Names = {path: (importer.name_of((path[0], *path[2:])), None) for path in flat if path[1] == "backbone"}
     _check_member(importer, state, names, flat)
     names = {**names, **_names_of_neck(importer, state, flat)}
-    fitted = ()
+    fitted = (importer.conversion,) if importer.conversion else ()
     if importer.fit is not None:
         shapes = {name: published_shape(path, flat[path].shape) for path, (name, _) in names.items()}
-        state, fitted = importer.fit(state, shapes)
+        state, changed = importer.fit(state, shapes)
+        fitted += changed
     variables = convert(importer.family, state, names, flat)
     heads = find_heads(importer, head_state)
     if not heads:
         source = importer.family if not head_state else f"{importer.family}, another head"
         variables, converted = adapt(variables, importer.input, False)
-        return Import(variables, source, modules_of(head_state), converted=(*fitted, *converted))
+        return Import(variables, source, modules_of(head_state), converted=fitted + converted)
     paths = at_four_levels(flat)
     flat = {path: flat[ours] for path, ours in paths.items()}
     known = [head for head in heads if has_layers(flat, head)] or heads
@@ -143,7 +146,7 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
     variables |= {paths[path]: array for path, array in taken.items()}
     variables, converted = adapt(variables, head.input or importer.input, has_in_place)
     differs = (LEAKY,) if has_in_place and taken and head.in_place == "leaky_relu" else ()
-    return Import(variables, head.source, left, head.trained, (*fitted, *converted), differs)
+    return Import(variables, head.source, left, head.trained, fitted + converted, differs)
 
 
 def find_heads(importer: Importer, head_state: State) -> list[Head]:
