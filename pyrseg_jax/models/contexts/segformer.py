@@ -43,7 +43,8 @@ class AllMlp(nn.Module):
             else:
                 maps.append(dense(self.width, self.dtype, f"linear_{i}")(stage))
         maps = maps if self.is_normalized else maps[::-1]
-        joined = _Join(self.width, features.stages[0].shape[1:3], self.resize, self.dtype, name="merge")(maps, train)
+        _, height, width, _ = features.stages[0].shape
+        joined = _Join(self.width, (height, width), self.resize, self.dtype, name="merge")(maps, train)
         return drop_channels(joined, self.dropout, train)
 
 
