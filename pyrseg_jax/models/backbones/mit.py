@@ -29,7 +29,6 @@ from pyrseg_jax.models.token_layers import (
 )
 from pyrseg_jax.models.weights.mit_layout import MIT_IMPORTERS
 from pyrseg_jax.models.xla_cpu_depthwise import convolve_depthwise
-from pyrseg_jax.models.xla_cpu import convolve_depthwise
 
 NUM_HEADS = (1, 2, 5, 8)  # of each stage; every head has `head_width` channels
 REDUCTIONS = (8, 4, 2, 1)  # of each stage: positions along a side for each key and value
