@@ -48,8 +48,6 @@ class MergeStages(nn.Module):
             )
         if not self.has_final:
             return features._replace(stages=stages, final=stages[-1])
-        size = stages[0].shape[1], stages[0].shape[2]
-        parts = [self._project(stage, i, size, train) for i, stage in enumerate(stages, 1)]
         height, width = stages[0].shape[1:3]
         parts = [self._project(stage, i, (height, width), train) for i, stage in enumerate(stages, 1)]
         return features._replace(stages=stages, final=jnp.concatenate(parts, axis=-1))

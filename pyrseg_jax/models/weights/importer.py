@@ -125,10 +125,8 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
         state = importer.rewrite(state)
     names: Names = {path: (importer.name_of((path[0], *path[2:])), None) for path in flat if path[1] == "backbone"}
     _check_member(importer, state, names, flat)
-    names |= _names_of_neck(importer, state, flat)
-    fitted = (importer.conversion,) if importer.conversion else ()
     names = {**names, **_names_of_neck(importer, state, flat)}
-    fitted = ()
+    fitted = (importer.conversion,) if importer.conversion else ()
     if importer.fit is not None:
         shapes = {name: published_shape(path, flat[path].shape) for path, (name, _) in names.items()}
         state, changed = importer.fit(state, shapes)
