@@ -31,7 +31,9 @@ from pyrseg_jax.storage.paths import is_remote, local_folder
 log = logging.getLogger(__name__)
 
 # Keys of a data set that do not change which pairs it holds, or how they are read.
-_NEUTRAL_DATA_KEYS = ("prepared", "workers", "crop_px", "scale_min", "scale_max", "is_flipped", "color_jitter")
+_NEUTRAL_DATA_KEYS = (
+    "prepared", "workers", "crop_px", "scale_min", "scale_max", "is_flipped", "color_jitter", "rare_sampling", "rare_temperature",
+)  # fmt: skip
 
 
 def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mesh) -> Evaluator:
