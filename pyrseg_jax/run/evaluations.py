@@ -22,6 +22,7 @@ from pyrseg_jax.reporting.analysis_figures import draw_analysis
 from pyrseg_jax.reporting.pictures import names_of_pictures, save_pictures
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config, Data, Evaluation
+from pyrseg_jax.run.image_counts import write_image_counts
 from pyrseg_jax.run.predictor import make_predictor
 from pyrseg_jax.run.results import Naming
 from pyrseg_jax.run.workdir import Workdir
@@ -85,6 +86,8 @@ def with_context(result: dict, config: Config, workdir: Workdir, step: int, plac
 def write_result(result: dict, config: Config, workdir: Workdir) -> epath.Path:
     """Write a result under the name that its identity asks for, and return the path; see `results.Results.write`.
 
+    The counts of its images go to a file of their own; see `image_counts.py`.
+
     Raises:
       UserError: if it cannot be written.
     """
@@ -97,7 +100,11 @@ def write_result(result: dict, config: Config, workdir: Workdir) -> epath.Path:
         experiment.describe_protocol(config) == experiment.describe_protocol(own),
         _data_keys(config.data) == _data_keys(own.data) or workdir.results.holds(data["split"], data["fingerprint"]),
     )
-    return workdir.results.write(result, naming)
+    counts = result.get("image_counts")
+    path = workdir.results.write({name: value for name, value in result.items() if name != "image_counts"}, naming)
+    if counts is not None:
+        write_image_counts(path, tuple(result["iou"]), counts)
+    return path
 
 
 def _name_of_protocol(evaluation: Evaluation) -> str:
