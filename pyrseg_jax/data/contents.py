@@ -24,7 +24,8 @@ def images_of_classes(contents: Sequence[tuple[int, str]], num_classes: int) -> 
       num_classes: C.
     """
     ordered = sorted(contents)
-    packed = np.frombuffer(bytes.fromhex("".join(text for _, text in ordered)), np.uint8).reshape(len(ordered), -1)
+    packed = np.frombuffer(bytes.fromhex("".join(text for _, text in ordered)), np.uint8)
+    packed = packed.reshape(len(ordered), num_digits(num_classes) // 2)
     is_shown = np.unpackbits(packed, axis=1, bitorder="little")[:, :num_classes]
     indices = np.array([index for index, _ in ordered], np.int32)
-    return [indices[column > 0] for column in is_shown.T] if len(ordered) else [indices] * num_classes
+    return [indices[column > 0] for column in is_shown.T]
