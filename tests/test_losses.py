@@ -66,7 +66,8 @@ def draw(rng, n=3, side=6, num_classes=4, void=0.25):
 def test_a_loss_and_its_gradient_equal_the_twin(rng, name):
     ours, twin = CASES[name]
     logits, classes = draw(rng)
-    assert (classes[0] == 2).any() and (classes == VOID).any()
+    classes[1] = VOID
+    assert (classes[0] == 2).any() and (classes[0] == VOID).any()
     with float64():
         value, gradient = jax.jit(jax.value_and_grad(ours))(jnp.asarray(logits), jnp.asarray(classes))
     np.testing.assert_allclose(value, twin(logits, classes), rtol=1e-12)
@@ -89,11 +90,10 @@ def test_four_devices_compute_what_one_does(rng, name):
         compute = jax.jit(jax.value_and_grad(ours))
         arrays = jnp.asarray(logits), jnp.asarray(classes)
         expected = compute(*arrays)
-        for layout in ((4, 1), (2, 2)):
-            rows = mesh_lib.image_sharding(mesh_lib.make_mesh(*layout))
-            found = compute(*(jax.device_put(array, rows) for array in arrays))
-            np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
-            np.testing.assert_allclose(found[1], expected[1], rtol=1e-9, atol=1e-14)
+        rows = mesh_lib.image_sharding(mesh_lib.make_mesh(2, 2))
+        found = compute(*(jax.device_put(array, rows) for array in arrays))
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
+        np.testing.assert_allclose(found[1], expected[1], rtol=1e-9, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -134,7 +134,7 @@ def test_positions_near_a_border_equal_the_twin(rng, distance):
     np.testing.assert_array_equal(near_border(jnp.asarray(labels), distance), slow_losses.near_border(labels, distance))
 
 
-@given(st.lists(st.sampled_from([0, 1]), min_size=1, max_size=12).filter(any))
+@given(st.lists(st.sampled_from([0, 1]), min_size=9, max_size=9).filter(any))
 def test_the_steps_of_the_jaccard_loss_are_its_differences(truth):
     order = list(range(len(truth)))
     values = [slow_losses.jaccard_loss(order[:k], np.array(truth)) for k in range(len(truth) + 1)]
@@ -170,6 +170,13 @@ def pyramids(rng, n=2, num_classes=4):
     return Pyramids(tuple(map(jnp.asarray, semantic)), tuple(map(jnp.asarray, unity))), jnp.asarray(labels)
 
 
+@jax.jit
+def targets_of(predicted, labels):
+    """Return the targets before and after the relabeling."""
+    whole = build_targets(labels, (16, 8, 4))
+    return whole, specialize(whole, predicted.unity)
+
+
 MIXED = SemanticLosses(
     {"cross_entropy": 0.5, "focal": 2.0, "dice": 1.0, "lovasz": 0.25, "boundary": 3.0}, LossSettings(WEIGHTS)
 )
@@ -177,10 +184,11 @@ MIXED = SemanticLosses(
 
 def test_a_pyramid_learns_from_the_losses_of_each_level(rng):
     predicted, labels = pyramids(rng)
-    loss, terms = PyramidObjective((16, 8, 4), losses=MIXED, unity_weight=0.5, unity_gamma=1.0)(predicted, labels)
-    whole = build_targets(labels, (16, 8, 4))
-    semantic, unity = map(list, specialize(whole, predicted.unity))
-    semantic, unity = [np.asarray(x) for x in semantic], [np.asarray(x) for x in unity]
+    loss, terms = jax.jit(PyramidObjective((16, 8, 4), losses=MIXED, unity_weight=0.5, unity_gamma=1.0))(
+        predicted, labels
+    )
+    whole, targets = targets_of(predicted, labels)
+    semantic, unity = [np.asarray(x) for x in targets.semantic], [np.asarray(x) for x in targets.unity]
     assert any((s != w).any() for s, w in zip(semantic, whole.semantic, strict=True))  # some cells are done
     near = slow_losses.near_border(np.asarray(whole.semantic[-1]), 2)
     logits = [np.asarray(x, np.float64) for x in predicted.semantic]
@@ -207,13 +215,12 @@ def test_a_pyramid_learns_from_the_losses_of_each_level(rng):
 
 def test_the_default_objective_is_the_paper_s_loss(rng):
     predicted, labels = pyramids(rng)
-    whole = build_targets(labels, (16, 8, 4))
-    targets = specialize(whole, predicted.unity)
+    whole, targets = targets_of(predicted, labels)
     expected, *_ = twins.loss(
         *([np.asarray(x) for x in xs] for xs in (predicted.semantic, predicted.unity, targets.semantic, targets.unity))
     )
     objective = PyramidObjective((16, 8, 4))
-    loss, terms = objective(predicted, labels)
+    loss, terms = jax.jit(objective)(predicted, labels)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert objective.losses.is_plain
     assert terms.keys() == {"semantic", "unity", "semantic_1", "semantic_2", "semantic_3", "unity_1", "unity_2"}
@@ -227,8 +234,7 @@ def test_the_default_objective_is_the_paper_s_loss(rng):
 def test_hard_example_mining_keeps_the_hardest_cells_of_each_level(rng):
     """At least 16 cells of the finest level, so 4 of the next and 1 of the coarsest, among those that are not done."""
     predicted, labels = pyramids(rng)
-    whole = build_targets(labels, (16, 8, 4))
-    targets = specialize(whole, predicted.unity)
+    whole, targets = targets_of(predicted, labels)
     expected = []
     for logits, classes, kept in zip(predicted.semantic, targets.semantic, (1, 4, 16), strict=True):
         classes = np.asarray(classes)
@@ -237,16 +243,16 @@ def test_hard_example_mining_keeps_the_hardest_cells_of_each_level(rng):
         hard = p[p < 0.02] if (p < 0.02).sum() >= min(kept, len(p)) else np.sort(p)[:kept]
         expected.append(-np.log(hard).mean() if len(hard) else 0.0)
     objective = PyramidObjective((16, 8, 4), ohem_threshold=0.02, ohem_min_kept=16)
-    loss, terms = objective(predicted, labels)
+    loss, terms = jax.jit(objective)(predicted, labels)
     np.testing.assert_allclose([terms[f"semantic_{i}"] for i in (1, 2, 3)], expected, rtol=1e-5)
-    plain, plain_terms = PyramidObjective((16, 8, 4))(predicted, labels)
+    plain, plain_terms = jax.jit(PyramidObjective((16, 8, 4)))(predicted, labels)
     assert loss > plain and terms["unity"] == plain_terms["unity"]
 
 
 def test_a_pixel_objective_takes_the_same_losses(rng):
     predicted, labels = pyramids(rng)
     alone = Pyramids(predicted.semantic[-1:], ())
-    loss, terms = PerPixelObjective(losses=MIXED)(alone, labels)
+    loss, terms = jax.jit(PerPixelObjective(losses=MIXED))(alone, labels)
     classes = np.asarray(labels[:, 2::4, 2::4], np.int32)
     logits = np.asarray(predicted.semantic[-1], np.float64)
     near = slow_losses.near_border(classes, 2)

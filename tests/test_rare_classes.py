@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from support.data_sets import CLASSES
+from support.evaluation import comparable
+from support.runs import tiny_config
 
+from pyrseg_jax.commands.train import train
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.contents import images_of_classes, num_digits, pack_classes
@@ -24,6 +27,7 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.class_weights import find_class_weights, keep_class_weights
+from pyrseg_jax.run.image_counts import read_image_counts
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.training.losses.class_weights import effective_number, inverse_frequency
 
@@ -178,6 +182,9 @@ def test_contents_are_renumbered_when_bad_pairs_are_left_out(rare):
     dataset = open_dataset("folder", str(rare), None, on_error="skip")
     report = training_report(dataset, has_contents=True)
     assert [list(images) for images in images_of_classes(report.contents, 3)] == [[0, 1, 2, 3, 4], [3, 4], [4]]
+    whole = report_of([{0}, {1}, {2}], [1, 1, 1])
+    whole.contents, whole.digests = whole.contents[1:], whole.digests[1:]
+    assert [index for index, _ in whole.without_problems().contents] == [0, 1]
 
 
 def test_a_report_without_contents_is_made_again(rare):
@@ -267,3 +274,30 @@ def test_the_keys_switch_the_sampling_on(rare):
     batches.close()
     pairs = zip(batch["image"], batch["label"], strict=True)
     assert {int(np.median(image[label != VOID])) // 40 for image, label in pairs} == {5}
+
+
+@pytest.mark.slow
+def test_a_run_with_everything_resumes_with_the_same_weights(folder, tmp_path):
+    """In two parts and in one: the same checkpoint and scores; and the counts of each image lie beside each result."""
+    changes = {
+        "data.root": str(folder), "data.rare_sampling": 0.5, "data.workers": 0, "training.batch_size": 4, "training.steps": 4,
+        "training.evaluate_every": 2, "training.ohem_threshold": 0.9, "training.ohem_min_kept": 64, "loss.focal": 0.5,
+        "loss.dice": 1.0, "loss.lovasz": 1.0, "loss.boundary": 1.0, "loss.label_smoothing": 0.1, "loss.unity_gamma": 1.0,
+        "loss.class_weights": "effective_number", "evaluation.num_pictures": 0, "evaluation.analysis": False,
+    }  # fmt: skip
+    config = config_lib.changed(tiny_config(), changes)
+    straight, parted = Workdir(str(tmp_path / "straight")), Workdir(str(tmp_path / "parted"))
+    expected = train(config, straight)
+    train(config_lib.changed(config, {"training.stop_after": 2}), parted)
+    before = (parted.path / "class_weights.json").read_bytes()
+    found = train(config, parted)
+    assert comparable(found) == comparable(expected)
+    assert (parted.path / "class_weights.json").read_bytes() == before
+    line = json.loads((parted.path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"cross_entropy", "focal", "dice", "lovasz", "boundary", "unity"} <= line.keys()
+    for step in (2, 4):
+        result = parted.results.folder / f"validation-{step}.json"
+        counts = read_image_counts(result).images.counts
+        np.testing.assert_array_equal(counts.sum(0)[:, 2], np.sum(json.loads(result.read_text())["confusion"], 1))
+    parted.results.drop_after(2)
+    assert [path.name for path in (parted.path / "image_counts").iterdir()] == ["validation-2.json"]

@@ -23,7 +23,7 @@ class SemanticLosses:
       ValueError: for an unknown name, a negative weight, or if no weight is positive.
     """
 
-    weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: PLAIN)
+    weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: PLAIN, hash=False)  # a dict has no hash
     settings: LossSettings = LossSettings()
 
     def __post_init__(self) -> None:
