@@ -54,14 +54,9 @@ def near_border(labels: Int32[Array, "n h w"], distance: int) -> Bool[Array, "n 
         before, after = [(0, 0)] * 3, [(0, 0)] * 3
         before[axis], after[axis] = (1, 0), (0, 1)
         is_border |= jnp.pad(differs, before) | jnp.pad(differs, after)
-    side = 2 * distance + 1
-    window = (1, side, side)
+    side, around = 2 * distance + 1, (distance, distance)
+    ones, padding = (1, 1, 1), ((0, 0), around, around)
     dilated = jax.lax.reduce_window(
-        is_border.astype(jnp.int32),
-        jnp.int32(0),
-        jax.lax.max,
-        window,
-        (1, 1, 1),
-        [(0, 0), (distance,) * 2, (distance,) * 2],
+        is_border.astype(jnp.int32), jnp.int32(0), jax.lax.max, (1, side, side), ones, padding
     )
     return dilated > 0

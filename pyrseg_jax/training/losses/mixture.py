@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import jax
 from jaxtyping import Float
 
 from pyrseg_jax.pyramid.levels import Array
@@ -74,11 +75,11 @@ def _has(name: str, level: int, finest: int) -> bool:
     return level == finest or LOSSES[name].is_on_all_levels
 
 
-def _add(values: Sequence[Float[Array, ""]]) -> Float[Array, ""]:
+def _add(values: Sequence[jax.Array]) -> jax.Array:
     return sum(values[1:], values[0])
 
 
-def _times(weight: float, value: Float[Array, ""]) -> Float[Array, ""]:
+def _times(weight: float, value: jax.Array) -> jax.Array:
     return (
         value if weight == 1 else weight * value
     )  # without a multiplication, the paper's loss stays the same to the last bit
