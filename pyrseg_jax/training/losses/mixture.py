@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import jax
 from jaxtyping import Float
 
 from pyrseg_jax.pyramid.levels import Array
@@ -58,9 +57,11 @@ class SemanticLosses:
             }
             for name in used
         }
-        means = {name: _add(list(of_levels.values())) / len(of_levels) for name, of_levels in values.items()}
+        means: dict[str, Array] = {
+            name: _add(list(of_levels.values())) / len(of_levels) for name, of_levels in values.items()
+        }
         loss = _add([_times(used[name], mean) for name, mean in means.items()])
-        terms = {"semantic": loss}
+        terms: dict[str, Array] = {"semantic": loss}
         if finest:
             for i in range(len(levels)):
                 parts = [_times(used[name], of_levels[i]) for name, of_levels in values.items() if i in of_levels]
@@ -75,11 +76,11 @@ def _has(name: str, level: int, finest: int) -> bool:
     return level == finest or LOSSES[name].is_on_all_levels
 
 
-def _add(values: Sequence[jax.Array]) -> jax.Array:
+def _add(values: Sequence[Array]) -> Array:
     return sum(values[1:], values[0])
 
 
-def _times(weight: float, value: jax.Array) -> jax.Array:
+def _times(weight: float, value: Array) -> Array:
     return (
         value if weight == 1 else weight * value
     )  # without a multiplication, the paper's loss stays the same to the last bit
