@@ -1,4 +1,4 @@
-"""Time the selection of hard examples (`training/losses.py`) against a selection by sorting.
+"""Time the selection of hard examples (`training/losses/hard_examples.py`) against a selection by sorting.
 
     python benchmarks/hard_examples.py [--full]
 

@@ -124,9 +124,15 @@ def test_a_multi_grid_survives_the_round_trip():
         ({"model.strides": 4}, r"config\.model\.strides=4: expected integers such as \(8, 4\), found int"),
         ({"model.strides": (8, "4")}, r"config\.model\.strides\[1\]='4': expected int, found str"),
         (
-            {"training.ohem_threshold": 0.9},
-            r"config\.training\.ohem_threshold=0\.9 applies only to config\.model\.representation=",
+            {"loss.cross_entropy": 0.0, "loss.boundary": 1.0},
+            r"config\.loss\.cross_entropy=0\.0: focal and dice and lovasz are 0, too, .*: give one of them a positive weight",
         ),
+        (
+            {"loss.unity": 0.5, "model.representation": "per_pixel"},
+            r"config\.loss\.unity=0\.5 applies only to config\.model\.representation='pyramid': .*; leave it at 1\.0",
+        ),
+        ({"loss.label_smoothing": 1.5}, r"config\.loss\.label_smoothing=1\.5: expected at most 1"),
+        ({"loss.class_weights": (1, "2")}, r"config\.loss\.class_weights=.*: expected str"),
         (
             {"training.supervision": "full_size"},
             r"config\.training\.supervision='full_size' applies only to config\.model",

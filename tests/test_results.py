@@ -316,4 +316,6 @@ def test_a_table_shows_class_names_escaped():
     result = dict.fromkeys(("miou", "miou_all_classes", "best_constant_miou", "pixel_accuracy", "mean_accuracy"), 0.5)
     result |= {"iou": {"a\nerror: forged\x1b[2J": 0.5}, "classes_averaged": 1, "boundary_px": 8, "boundary_miou": 0.5}
     result |= {"level_share": [1.0], "cells_per_image": 1.0, "pixels_per_image": 1.0, "level_miou": None}
-    assert evaluation_table(result).splitlines()[0] == r"a\nerror: forged\x1b[2J   50.00"
+    means = ("mean_dice", "mean_precision", "frequency_weighted_iou", "image_miou", "class_image_miou")
+    result |= dict.fromkeys(("dice", "precision", "recall", "image_iou"), result["iou"]) | dict.fromkeys(means, 0.25)
+    assert evaluation_table(result).splitlines()[1].startswith(r"a\nerror: forged\x1b[2J   50.00   50.00")

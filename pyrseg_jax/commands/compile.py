@@ -163,7 +163,10 @@ def _training_parts(
     config: Config, classes: LabelSpace | int
 ) -> tuple[Segmenter, optax.GradientTransformation, Callable]:
     model = experiment.make_model(config, classes)
-    return model, experiment.make_optimizer(config), experiment.make_objective(config)
+    # The program is the same for any weights, and those of the training split are not known without its images.
+    num_classes = classes if isinstance(classes, int) else classes.num_classes
+    class_weights = (1.0,) * num_classes if config.loss.class_weights else None
+    return model, experiment.make_optimizer(config), experiment.make_objective(config, class_weights)
 
 
 def _compile_evaluation(config: Config, mesh: Mesh, classes: LabelSpace, target: Target) -> dict:

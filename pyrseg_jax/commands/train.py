@@ -23,6 +23,7 @@ from pyrseg_jax.reporting.evaluation_table import evaluation_table
 from pyrseg_jax.reporting.logbook import Logbook, SilentLogbook
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
+from pyrseg_jax.run.class_weights import find_class_weights, keep_class_weights
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.data_checks import check_training_data
 from pyrseg_jax.run.evaluations import (
@@ -71,10 +72,12 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     check_training_data(config, dataset)
     model = experiment.make_model(config, dataset.label_space)
     optimizer = experiment.make_optimizer(config)
+    class_weights = find_class_weights(config, dataset, workdir)
     # Before anything is written: if the weights do not fit, no workdir is left behind.
     start = None if workdir.has_checkpoint() else initialize(config, model, dataset.label_space)
     with contextlib.ExitStack() as held:
         checkpoints = held.enter_context(_opened(config, workdir, dataset.label_space, start))
+        processes.on_first(lambda: keep_class_weights(config, dataset, workdir, class_weights))
         state = restore_or_start(config, model, optimizer, checkpoints, mesh, start, dataset.label_space)
         first_step, schedule = int(state.step), experiment.make_schedule(config)
         _log_start(config, dataset, state, schedule)
@@ -82,7 +85,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
         evaluator = make_evaluator(config, model, dataset, mesh)
         evaluation = _Evaluation(config, workdir, dataset, logbook, evaluator, mesh, schedule)
         trainer = Trainer(
-            train_step=experiment.make_step(config, model, optimizer, mesh, state),
+            train_step=experiment.make_step(config, model, optimizer, mesh, state, class_weights),
             open_batches=functools.partial(experiment.open_batches, config, dataset),
             to_devices=functools.partial(mesh_lib.images_to_devices, mesh),
             evaluate=evaluation,

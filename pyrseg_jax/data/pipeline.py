@@ -17,6 +17,7 @@ from pyrseg_jax.data.augmentation.mixing import Mix
 from pyrseg_jax.data.decode import Pair
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.loading import load_pair
+from pyrseg_jax.data.rare_sampling import RareSampling
 from pyrseg_jax.data.source import Source
 from pyrseg_jax.data.threads import THREADS
 from pyrseg_jax.data.transforms import Augmentation
@@ -54,6 +55,14 @@ class _Load(grain.transforms.Map):
                     raise
                 problem = problem or str(error)
         raise UserError(f"none of {num_tries} records in a row can be read, the first: {problem}")
+
+
+class _PreferRare(grain.transforms.RandomMap):
+    def __init__(self, sampling: RareSampling):
+        self._sampling = sampling
+
+    def random_map(self, element: int, rng: np.random.Generator) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]  # Grain declares None
+        return self._sampling.draw(int(element), rng)
 
 
 class _Augment(grain.transforms.RandomMap):
@@ -153,6 +162,7 @@ def training_batches(
     process_index: int = 0,
     num_processes: int = 1,
     on_error: str = "stop",
+    rare_sampling: RareSampling | None = None,
 ) -> TrainingBatches:
     """Iterate endlessly over this process's share of the training batches, starting at step `first_step`.
 
@@ -169,20 +179,17 @@ def training_batches(
       workers: number of processes that read and augment; 0 for threads of this process.
       process_index, num_processes: index and number of shares. The shares of all processes form the global batch.
       on_error: "stop" raises an error for a record that cannot be used; "skip" replaces it with the next one, and counts it.
+      rare_sampling: which images to show more often; None: each one once in an epoch.
 
     Raises:
       UserError: while iterating, naming the file of a bad record, or if a worker process was killed.
     """
 
     def augmented(order_seed: int) -> grain.MapDataset:
-        return (
-            grain.MapDataset.range(len(source))
-            .seed(order_seed)
-            .shuffle()
-            .repeat()
-            .map(_Load(source, label_space, on_error == "skip"))
-            .random_map(_Augment(augmentation))
-        )
+        images = grain.MapDataset.range(len(source)).seed(order_seed).shuffle().repeat()
+        if rare_sampling is not None:
+            images = images.random_map(_PreferRare(rare_sampling))
+        return images.map(_Load(source, label_space, on_error == "skip")).random_map(_Augment(augmentation))
 
     dataset = augmented(seed)
     if augmentation.mix is not None:

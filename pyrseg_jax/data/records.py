@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, RootModel, model_validator
 
+from pyrseg_jax.data.contents import num_digits
 from pyrseg_jax.storage.documents import Document
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]  # what an array of 64 bits holds
@@ -26,6 +27,9 @@ class StoredReport(Document):
     num_unlabeled: Count = 0
     turned: list[Count] = []
     digests: list[tuple[Count, str, str]] = []  # index in the split, of the image file, of the label file
+    contents: list[
+        tuple[Count, Annotated[str, Field(pattern=r"^[0-9a-f]*$")]]
+    ] = []  # index in the split, see `contents.py`
 
     @model_validator(mode="after")
     def _check_lengths(self) -> "StoredReport":
@@ -33,6 +37,8 @@ class StoredReport(Document):
         per_level = {len(self.strides), len(self.cells), len(self.unit_pixels)}
         if len(per_class) > 1 or len(per_level) > 1:
             raise ValueError("expected lists with one item per class or per level, found lists of different lengths")
+        if {len(text) for _, text in self.contents} - {num_digits(len(self.pixels))}:
+            raise ValueError(f"expected texts of {num_digits(len(self.pixels))} digits in contents")
         return self
 
 
@@ -75,6 +81,9 @@ class Check(Document):
         is_complete = len(used) == self.num_pairs and sorted(used) == list(range(self.num_pairs))
         if not is_complete or num_images != len(report.digests):
             raise ValueError(f"expected one problem or digest for each of the {self.num_pairs} pairs")
-        if not set(report.turned) <= {index for index, *_ in report.digests}:
+        usable = [index for index, *_ in report.digests]
+        if report.contents and sorted(index for index, _ in report.contents) != sorted(usable):
+            raise ValueError("expected one item for each pair that can be used in contents")
+        if not set(report.turned) <= set(usable):
             raise ValueError("expected indices of pairs that can be used in turned")
         return self

@@ -11,6 +11,7 @@ from jaxtyping import Int64, UInt8
 from tqdm import tqdm
 
 from pyrseg_jax.conventions import VOID
+from pyrseg_jax.data.contents import pack_classes
 from pyrseg_jax.data.decode import Pair
 from pyrseg_jax.data.images.orientation import orientation_of
 from pyrseg_jax.data.label_space import LabelSpace
@@ -25,7 +26,7 @@ STRIDES = (32, 16, 8)
 # What adds up in a report: arrays, numbers and lists.
 COUNTS = ("pixels", "images", "cells", "unit_pixels", "cell_pixels")
 TOTALS = ("num_void", "num_constant", "num_unlabeled")
-LISTS = ("problems", "turned", "digests")
+LISTS = ("problems", "turned", "digests", "contents")
 
 
 @dataclasses.dataclass
@@ -47,6 +48,8 @@ class DatasetReport:
       turned: indices of the photographs that EXIF turns, and whose label maps fit the pixels as stored equally well.
       digests: (index in the split, digest of the image file, digest of the label file) of each pair that can be used. They are
         parts of SHA-256 and tell files apart. Sets that earlier versions prepared have none.
+      contents: (index in the split, classes that the image shows; see `data.contents`) of each pair that can be used. Sets that
+        earlier versions prepared have none.
       is_lasting: whether the problems remain until a file changes; unlike short memory. It is not stored.
     """
 
@@ -63,6 +66,7 @@ class DatasetReport:
     num_unlabeled: int = 0
     turned: list[int] = dataclasses.field(default_factory=list)
     digests: list[tuple[int, str, str]] = dataclasses.field(default_factory=list)
+    contents: list[tuple[int, str]] = dataclasses.field(default_factory=list)
     is_lasting: bool = True
 
     @classmethod
@@ -94,6 +98,7 @@ class DatasetReport:
         self.num_unlabeled += int(counts[VOID] == label.size)
         if facts is not None:
             self.digests.append((facts.pair, facts.image_digest, facts.label_digest))
+            self.contents.append((facts.pair, pack_classes(counts[: len(self.pixels)] > 0)))
             self.turned += [facts.pair] if facts.is_turned else []
 
     def add_problem(self, index: int, error: UserError) -> None:
@@ -120,6 +125,7 @@ class DatasetReport:
             problems=[],
             turned=[renumbered[index] for index in self.turned],
             digests=[(renumbered[index], *digests) for index, *digests in self.digests],
+            contents=[(renumbered[index], classes) for index, classes in self.contents],
             is_lasting=True,
         )
 
@@ -137,7 +143,7 @@ class DatasetReport:
         sizes = collections.Counter({(height, width): count for height, width, count in values["sizes"]})
         totals = {name: values.get(name, 0) for name in TOTALS}
         lists = {name: values.get(name, []) for name in LISTS}
-        for name in ("problems", "digests"):
+        for name in ("problems", "digests", "contents"):
             lists[name] = [tuple(item) for item in lists[name]]
         return cls(tuple(values["strides"]), sizes=sizes, **arrays, **totals, **lists)
 

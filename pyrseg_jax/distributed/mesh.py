@@ -194,7 +194,7 @@ def _gather(mesh: Mesh) -> Callable:
     return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
 
-def sum_over_shards(function: Callable, mesh: Mesh, *batch: Any) -> Any:
+def sum_over_shards(function: Callable, mesh: Mesh, *batch: Any, has_rows: bool = False) -> Any:
     """Apply a function that sums over a batch to each device's shard, and add up the results; call this under `jit`.
 
     Use it for programs that XLA does not partition by itself, such as loops over images.
@@ -203,13 +203,18 @@ def sum_over_shards(function: Callable, mesh: Mesh, *batch: Any) -> Any:
       function: arrays sharded over the batch → tree of sums.
       mesh: the mesh that the batch is sharded over.
       batch: the function's arguments.
+      has_rows: whether the function returns (sums, rows) instead. Rows are arrays whose first axis is the batch; they are not added
+        up, and stay on the devices of their shards.
     """
 
     def add_up(*share):
-        return jax.tree.map(lambda x: jax.lax.psum(x, "data"), function(*share))
+        found = function(*share)
+        sums = jax.tree.map(lambda x: jax.lax.psum(x, "data"), found[0] if has_rows else found)
+        return (sums, found[1]) if has_rows else sums
 
     split = (P("data"),) * len(batch)
-    return jax.shard_map(add_up, mesh=mesh, in_specs=split, out_specs=P(), check_vma=False)(*batch)
+    results = (P(), P("data")) if has_rows else P()
+    return jax.shard_map(add_up, mesh=mesh, in_specs=split, out_specs=results, check_vma=False)(*batch)
 
 
 def describe_devices() -> str:

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +20,7 @@ from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.analysis import PaddedTruth, compare_with_truth
 from pyrseg_jax.evaluation.batches import EvaluationBatch, evaluation_batches
+from pyrseg_jax.evaluation.image_scores import collect_counts, image_scores, to_lists
 from pyrseg_jax.evaluation.metrics import best_constant_miou
 from pyrseg_jax.evaluation.padding import PaddedView, unpad_view
 from pyrseg_jax.evaluation.pixels import count_pixels
@@ -83,22 +83,29 @@ class Evaluator:
         share = self._count_share(variables, is_analyzed and self._predict_views.is_single)
         shares = processes.gather(share)
         totals = functools.reduce(_add, (share.totals for share in shares))
-        num_images = sum(share.num_images for share in shares)
+        num_images = sum(len(share.images) for share in shares)
         if not num_images:
             raise UserError("there is no image to evaluate: the split is empty")
         levels = totals["level_counts"]
         # A cell covers as many positions of the finest level as the square of the ratio of their strides.
         cells = levels / (np.array(self._strides[-len(levels) :]) / self._strides[-1]) ** 2
         confusion = totals["fused"].sum((0, 1))
-        return summarize(totals, self._label_space.names) | {
-            "best_constant_miou": best_constant_miou(confusion) if confusion.sum() else None,
-            "cells_per_image": float(cells.sum() / num_images),
-            "pixels_per_image": sum(share.num_pixels for share in shares) / num_images,
-            "images": num_images,
-            "fingerprint": _fingerprint(itertools.chain(*(share.digests for share in shares))),
-            "compiled_programs": max(share.num_programs for share in shares),
-            "seconds": time.perf_counter() - start,
-        }
+        images = collect_counts(share.images for share in shares)
+        names = self._label_space.names
+        return (
+            summarize(totals, names)
+            | image_scores(images, names)
+            | {
+                "best_constant_miou": best_constant_miou(confusion) if confusion.sum() else None,
+                "cells_per_image": float(cells.sum() / num_images),
+                "pixels_per_image": sum(share.num_pixels for share in shares) / num_images,
+                "images": num_images,
+                "fingerprint": _fingerprint(digest for share in shares for digest, _ in share.images),
+                "image_counts": to_lists(images),
+                "compiled_programs": max(share.num_programs for share in shares),
+                "seconds": time.perf_counter() - start,
+            }
+        )
 
     def _count_share(self, variables: dict, is_analyzed: bool) -> "_Share":
         """Count the images of this process.
@@ -107,22 +114,25 @@ class Evaluator:
         """
         totals: dict[str, np.ndarray] = {}
         pending: dict[str, jax.Array] = {}
-        digests: list[bytes] = []
+        images: list[tuple[bytes, np.ndarray]] = []
+        waiting: tuple[tuple[bytes, ...], Any] = ((), ())
         num_pixels = 0
         count = self._count[is_analyzed]
         for batch in evaluation_batches(self._source, self._label_space, self._protocol.sizes, self._batch_size):
-            counts = self._count_batch(variables, batch, count, is_analyzed)
-            digests += batch.digests
+            counts, rows = self._count_batch(variables, batch, count, is_analyzed)
             num_pixels += int(batch.sizes[batch.is_real].astype(np.int64).prod(1).sum())
             # Fetched one batch late, so that the device never waits.
             totals, pending = _add(totals, pending), counts
+            images += zip(waiting[0], np.asarray(waiting[1]), strict=False)
+            waiting = batch.digests, rows
         num_programs = self._predict_views.num_programs() + num_compiled(count)
         num_programs += num_compiled(self._compare) if is_analyzed else 0
-        return _Share(_add(totals, pending), len(digests), num_pixels, num_programs, digests)
+        images += zip(waiting[0], np.asarray(waiting[1]), strict=False)  # images come before the padding of a batch
+        return _Share(_add(totals, pending), images, num_pixels, num_programs)
 
     def _count_batch(
         self, variables: dict, batch: EvaluationBatch, count: Callable, is_analyzed: bool
-    ) -> dict[str, jax.Array]:
+    ) -> tuple[dict[str, jax.Array], jax.Array]:
         views, unity = self._predict_views(variables, batch.images)
         names = ("labels", "is_near_boundary", "sizes", "is_real")
         arrays = mesh_lib.to_devices(self._mesh, {name: getattr(batch, name) for name in names})
@@ -134,13 +144,12 @@ class Evaluator:
 
 
 class _Share(NamedTuple):
-    """The counts of one process."""
+    """The counts of one process; `images`: digest and counts (C, 3) of each image, see `pixels.count_pixels`."""
 
     totals: dict[str, np.ndarray]
-    num_images: int
+    images: list[tuple[bytes, np.ndarray]]
     num_pixels: int
     num_programs: int
-    digests: list[bytes]
 
 
 def _fingerprint(digests: Iterable[bytes]) -> str:
@@ -168,10 +177,10 @@ def _compare(
 
 def _count(
     mesh: Mesh, views: list[PaddedView], truth: PaddedTruth | None, sums: dict[str, Array], batch: dict[str, Array]
-) -> dict[str, jax.Array]:
-    """Sum up a batch: its pixels by `count_pixels`, and the sums that are known per image."""
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Sum up a batch: its pixels by `count_pixels`, and the sums that are known per image; also return the counts of each image."""
     pixels = batch["labels"], batch["is_near_boundary"], batch["sizes"]
-    counts = mesh_lib.sum_over_shards(count_pixels, mesh, views, truth, *pixels)
+    counts, rows = mesh_lib.sum_over_shards(count_pixels, mesh, views, truth, *pixels, has_rows=True)
     sums = sums | {"level_counts": views[0].level_counts}
     is_real = batch["is_real"].astype(jnp.int32)
-    return counts | {name: jnp.tensordot(is_real, value, 1) for name, value in sums.items()}
+    return counts | {name: jnp.tensordot(is_real, value, 1) for name, value in sums.items()}, rows

@@ -46,6 +46,42 @@ def scores(confusion: Integer[np.ndarray, "c c"], names: Sequence[str]) -> dict:
     }
 
 
+def class_scores(confusion: Integer[np.ndarray, "c c"], names: Sequence[str]) -> dict:
+    """Turn a confusion matrix (row = truth, column = prediction) into further scores of the classes, as fractions of 1.
+
+    Args:
+      confusion: (C, C) pixel counts.
+      names: names of the C classes.
+
+    Returns:
+      A dict of
+      precision, recall, f1, dice: {name: score, or None where it would be 0 / 0}. The precision of a class needs a predicted
+        pixel, the recall a labeled one, and F1 = Dice = 2 · right / (predicted + labeled) one of them. F1 and Dice are the same
+        number, under the names of two fields;
+      mean_precision, mean_recall, mean_f1, mean_dice: the means over the classes that have a score;
+      frequency_weighted_iou: the mean IoU over the classes, weighted by their labeled pixels.
+      Without a labeled pixel the means are None.
+    """
+    confusion = np.asarray(confusion, np.float64)
+    right, of_truth, of_prediction = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    total = confusion.sum()
+    parts = {
+        "precision": (right, of_prediction),
+        "recall": (right, of_truth),
+        "f1": (2 * right, of_truth + of_prediction),
+        "dice": (2 * right, of_truth + of_prediction),
+    }
+    result = {}
+    for name, (part, whole) in parts.items():
+        has_score = whole > 0
+        values = np.divide(part, whole, out=np.zeros_like(right), where=has_score)
+        result[name] = {n: float(v) if has else None for n, v, has in zip(names, values, has_score, strict=True)}
+        result[f"mean_{name}"] = float(values[has_score].mean()) if total else None
+    union = of_truth + of_prediction - right
+    iou = np.divide(right, union, out=np.zeros_like(right), where=union > 0)
+    return result | {"frequency_weighted_iou": float((of_truth * iou).sum() / total) if total else None}
+
+
 def best_constant_miou(confusion: Integer[np.ndarray, "c c"]) -> float:
     """Return the mIoU of the best prediction that gives every pixel of every image the same class.
 

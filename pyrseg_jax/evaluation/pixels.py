@@ -55,8 +55,8 @@ def count_pixels(
     labels: UInt8[Array, "n a"],
     is_near_boundary: Bool[Array, "n a"],
     sizes: Int32[Array, "n 2"],
-) -> dict[str, Int32[Array, "..."]]:
-    """Return confusion matrices (row = truth, column = prediction), summed over a batch.
+) -> tuple[dict[str, Int32[Array, "..."]], Int32[Array, "n c 3"]]:
+    """Return confusion matrices (row = truth, column = prediction), summed over a batch, and the counts of each image.
 
     Args:
       views: the views, each for the whole batch. The analysis needs exactly one.
@@ -66,6 +66,8 @@ def count_pixels(
       sizes: (N, 2) height and width of each label map in pixels.
 
     Returns:
+      A dict, and the counts of each image (N, C, 3): pixels of a class that are predicted rightly, that are predicted, and that are
+      labeled, all without void. The dict holds
       fused: (2, L, C, C) of the fused prediction: for pixels far from and near a boundary, by the level that decides the
         finest-level position in which the pixel lies.
       With the analysis also
@@ -78,7 +80,7 @@ def count_pixels(
         shapes |= {"alone": (num_levels, num_levels), "oracle": (2,)}
     zeros = {name: jnp.zeros((*shape, num_classes, num_classes), jnp.int32) for name, shape in shapes.items()}
 
-    def add_image(counts: dict, image: tuple) -> tuple[dict, None]:
+    def add_image(before: dict, image: tuple) -> tuple[dict, Array]:
         views, truth, labels, is_near, size = image
 
         def add_piece(i: Array, counts: dict) -> dict:
@@ -94,9 +96,11 @@ def count_pixels(
                 return counts
             return counts | _count_analysis(counts, views[0], truth, pixels, size, level, add)
 
-        return jax.lax.fori_loop(0, _num_pieces(size), add_piece, counts), None
+        after = jax.lax.fori_loop(0, _num_pieces(size), add_piece, before)
+        confusion = (after["fused"] - before["fused"]).sum((0, 1))
+        return after, jnp.stack([jnp.diagonal(confusion), confusion.sum(0), confusion.sum(1)], axis=-1)
 
-    return jax.lax.scan(add_image, zeros, (list(views), truth, labels, is_near_boundary, sizes))[0]
+    return jax.lax.scan(add_image, zeros, (list(views), truth, labels, is_near_boundary, sizes))
 
 
 def _count_analysis(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pyrseg_jax.evaluation.boundary import BOUNDARY_PX
-from pyrseg_jax.evaluation.metrics import scores
+from pyrseg_jax.evaluation.metrics import class_scores, scores
 
 Sums = Mapping[str, np.ndarray]
 
@@ -26,13 +26,17 @@ def summarize(sums: Sums, names: Sequence[str]) -> dict:
     levels = sums["level_counts"]
     main = scores(confusion, names)
     devkit = [main["pixel_accuracy"], main["miou_all_classes"]]
-    result = main | {
-        "ade20k_score": None if None in devkit else sum(devkit) / 2,
-        "boundary_miou": scores(fused[1].sum(0), names)["miou"],
-        "boundary_px": BOUNDARY_PX,
-        "level_share": (levels / levels.sum()).tolist(),
-        "confusion": confusion.tolist(),
-    }
+    result = (
+        main
+        | class_scores(confusion, names)
+        | {
+            "ade20k_score": None if None in devkit else sum(devkit) / 2,
+            "boundary_miou": scores(fused[1].sum(0), names)["miou"],
+            "boundary_px": BOUNDARY_PX,
+            "level_share": (levels / levels.sum()).tolist(),
+            "confusion": confusion.tolist(),
+        }
+    )
     if "alone" not in sums:
         return result | dict.fromkeys(("level_miou", "level_iou", "unity", "unit_cells", "oracle"))
     alone = sums["alone"]

@@ -12,14 +12,23 @@ def print_table(result: dict) -> None:
     print(evaluation_table(result), flush=True)
 
 
+# Columns of the classes: heading → key of the result.
+COLUMNS = {"IoU": "iou", "Dice": "dice", "precision": "precision", "recall": "recall", "IoU per image": "image_iou"}
+
+
 def evaluation_table(result: dict) -> str:
-    """Lay out a result for a terminal: IoU of each class, then the means."""
+    """Lay out a result for a terminal: the scores of each class, then the means."""
     names = [escaped(name) for name in result["iou"]]
-    width = max(map(len, names))
-    lines = [
-        f"{name:<{width}}  {'absent' if iou is None else f'{100 * iou:6.2f}'}"
-        for name, iou in zip(names, result["iou"].values(), strict=True)
-    ]
+    width = max(map(len, (*names, "class")))
+    lines = [f"{'class':<{width}}" + "".join(f"  {heading:>{_width(heading)}}" for heading in COLUMNS)]
+    for name, own in zip(names, result["iou"], strict=True):
+        cells = (
+            "absent" if key == "iou" and result[key][own] is None else _percent(result[key][own])
+            for key in COLUMNS.values()
+        )
+        lines.append(
+            f"{name:<{width}}" + "".join(f"  {cell:>{_width(h)}}" for h, cell in zip(COLUMNS, cells, strict=True))
+        )
     shares = ", ".join(f"{100 * share:.1f} %" for share in result["level_share"])
     lines += [
         "",
@@ -28,6 +37,10 @@ def evaluation_table(result: dict) -> str:
         f"the best constant prediction has {_percent(result['best_constant_miou'])}",
         f"pixel accuracy {_percent(result['pixel_accuracy'])}, mean accuracy {_percent(result['mean_accuracy'])}; "
         f"within {result['boundary_px']} px of a boundary mIoU {_percent(result['boundary_miou'])}",
+        f"mean Dice (F1) {_percent(result['mean_dice'])}, mean precision {_percent(result['mean_precision'])}, "
+        f"frequency-weighted IoU {_percent(result['frequency_weighted_iou'])}",
+        f"mIoU per image {_percent(result['image_miou'])}, averaged over each class's images first "
+        f"{_percent(result['class_image_miou'])}",
         f"share of positions that each level decides, coarse to fine: {shares}; "
         f"{result['cells_per_image']:.0f} cells for {result['pixels_per_image']:.0f} pixels an image",
     ]
@@ -51,6 +64,10 @@ def _analysis_lines(result: dict) -> list[str]:
         f"{_percent(oracle['true_semantic_miou'])}"
     )
     return lines
+
+
+def _width(heading: str) -> int:
+    return max(6, len(heading))
 
 
 def _percent(share: float | None) -> str:

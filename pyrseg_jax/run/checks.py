@@ -10,6 +10,7 @@ from pyrseg_jax.models.strides import plan_strides
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.schema import Augment, Config
 from pyrseg_jax.storage.hub import is_address, parse_address
+from pyrseg_jax.training.losses import LOSSES
 from pyrseg_jax.training.profile import parse_steps
 
 
@@ -75,18 +76,29 @@ def _check_init(config: Config) -> None:
 
 
 def _check_loss(config: Config) -> None:
-    """Check that keys of the loss per pixel are not set for a pyramid, which would not read them."""
-    if config.model.representation != "pyramid":
-        return
-    for name, value, unset in (
-        ("ohem_threshold", config.training.ohem_threshold, None),
-        ("supervision", config.training.supervision, "finest"),
+    """Check that there is something to learn from, and that no key is set that the representation does not read."""
+    loss, training, is_pyramid = config.loss, config.training, config.model.representation == "pyramid"
+    everywhere = [name for name, spec in LOSSES.items() if spec.is_on_all_levels]
+    if not any(getattr(loss, name) for name in everywhere):
+        raise UserError(
+            f"config.loss.{everywhere[0]}={getattr(loss, everywhere[0])}: {' and '.join(everywhere[1:])} are 0, too, so that most "
+            "positions are learned from by no loss: give one of them a positive weight"
+        )
+    for name, value, unset, is_read in (
+        ("training.supervision", training.supervision, "finest", not is_pyramid),
+        ("loss.unity", loss.unity, 1.0, is_pyramid),
+        ("loss.unity_gamma", loss.unity_gamma, 0.0, is_pyramid),
     ):
-        if value != unset:
-            raise UserError(
-                f"config.training.{name}={value!r} applies only to config.model.representation='per_pixel' or 'auxiliary': with a "
-                f"pyramid the relabeling decides what is learned; leave it at {unset!r}"
-            )
+        if value != unset and not is_read:
+            raise UserError(f"config.{name}={value!r} {_DOES_NOT_APPLY[is_pyramid]}; leave it at {unset!r}")
+
+
+# By whether there is a pyramid.
+_DOES_NOT_APPLY = {
+    True: "applies only to config.model.representation='per_pixel' or 'auxiliary': with a pyramid the relabeling decides what is "
+    "learned",
+    False: "applies only to config.model.representation='pyramid': without a pyramid there are no unity logits",
+}
 
 
 @naming("augment")

@@ -22,6 +22,7 @@ from pyrseg_jax.reporting.analysis_figures import draw_analysis
 from pyrseg_jax.reporting.pictures import names_of_pictures, save_pictures
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config, Data, Evaluation
+from pyrseg_jax.run.image_counts import write_image_counts
 from pyrseg_jax.run.predictor import make_predictor
 from pyrseg_jax.run.results import Naming
 from pyrseg_jax.run.workdir import Workdir
@@ -31,7 +32,9 @@ from pyrseg_jax.storage.paths import is_remote, local_folder
 log = logging.getLogger(__name__)
 
 # Keys of a data set that do not change which pairs it holds, or how they are read.
-_NEUTRAL_DATA_KEYS = ("prepared", "workers", "crop_px", "scale_min", "scale_max", "is_flipped", "color_jitter")
+_NEUTRAL_DATA_KEYS = (
+    "prepared", "workers", "crop_px", "scale_min", "scale_max", "is_flipped", "color_jitter", "rare_sampling", "rare_temperature",
+)  # fmt: skip
 
 
 def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mesh) -> Evaluator:
@@ -83,6 +86,8 @@ def with_context(result: dict, config: Config, workdir: Workdir, step: int, plac
 def write_result(result: dict, config: Config, workdir: Workdir) -> epath.Path:
     """Write a result under the name that its identity asks for, and return the path; see `results.Results.write`.
 
+    The counts of its images go to a file of their own; see `image_counts.py`.
+
     Raises:
       UserError: if it cannot be written.
     """
@@ -95,7 +100,11 @@ def write_result(result: dict, config: Config, workdir: Workdir) -> epath.Path:
         experiment.describe_protocol(config) == experiment.describe_protocol(own),
         _data_keys(config.data) == _data_keys(own.data) or workdir.results.holds(data["split"], data["fingerprint"]),
     )
-    return workdir.results.write(result, naming)
+    counts = result.get("image_counts")
+    path = workdir.results.write({name: value for name, value in result.items() if name != "image_counts"}, naming)
+    if counts is not None:
+        write_image_counts(path, tuple(result["iou"]), counts)
+    return path
 
 
 def _name_of_protocol(evaluation: Evaluation) -> str:

@@ -16,6 +16,8 @@ from pyrseg_jax.data.catalog import TRAINING, Dataset, open_dataset
 from pyrseg_jax.data.label_mapping import LabelMapping
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pipeline import TrainingBatches, training_batches
+from pyrseg_jax.data.rare_sampling import RareSampling
+from pyrseg_jax.data.training_report import training_report
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.views import Protocol, make_protocol
 from pyrseg_jax.models.contexts import CONTEXTS
@@ -25,6 +27,7 @@ from pyrseg_jax.run.config import Config, Data, Parallel
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.storage.caches import cache_folder, is_writable
 from pyrseg_jax.storage.paths import is_remote
+from pyrseg_jax.training.losses import LossSettings, SemanticLosses
 from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, WithAuxiliary, WithContextLosses
 from pyrseg_jax.training.optimizer import make_sgd, poly_schedule
 from pyrseg_jax.training.step import TrainState, make_train_step
@@ -59,7 +62,10 @@ def open_data(data: Data, is_raw: bool = False) -> Dataset:
 
 def open_batches(config: Config, dataset: Dataset, first_step: int) -> TrainingBatches:
     """Open this process's share of the training batches, beginning after `first_step` steps."""
-    data = config.data
+    data, rare_sampling = config.data, None
+    if data.rare_sampling:
+        report = training_report(dataset, has_contents=True)
+        rare_sampling = RareSampling.of(report, data.rare_sampling, data.rare_temperature)
     return training_batches(
         dataset.open_split(TRAINING),
         dataset.label_space,
@@ -71,6 +77,7 @@ def open_batches(config: Config, dataset: Dataset, first_step: int) -> TrainingB
         process_index=jax.process_index(),
         num_processes=jax.process_count(),
         on_error=data.on_error,
+        rare_sampling=rare_sampling,
     )
 
 
@@ -123,15 +130,30 @@ def make_model(config: Config, classes: LabelSpace | int) -> Segmenter:
     )
 
 
-def make_objective(config: Config) -> Callable:
-    """Build the training objective."""
-    training = config.training
+def make_objective(config: Config, class_weights: tuple[float, ...] | None = None) -> Callable:
+    """Build the training objective.
+
+    Args:
+      config: the run's configuration.
+      class_weights: the numbers that `config.loss.class_weights` stands for, as `class_weights.find_class_weights` returns them.
+    """
+    training, loss = config.training, config.loss
+    settings = LossSettings(class_weights, loss.label_smoothing, loss.focal_gamma, loss.boundary_px)
+    weights = {
+        "cross_entropy": loss.cross_entropy,
+        "focal": loss.focal,
+        "dice": loss.dice,
+        "lovasz": loss.lovasz,
+        "boundary": loss.boundary,
+    }
+    losses = SemanticLosses(weights, settings)
+    # The key counts the whole batch, and the objective sees micro-batches.
+    ohem = {"ohem_threshold": training.ohem_threshold, "ohem_min_kept": training.ohem_min_kept // training.accumulate}
     if config.model.representation == "pyramid":
-        objective = PyramidObjective(config.model.strides, training.procedure, training.threshold, training.void)
+        rules = training.procedure, training.threshold, training.void
+        objective = PyramidObjective(config.model.strides, *rules, losses, loss.unity, loss.unity_gamma, **ohem)
     else:
-        # The key counts the whole batch, and the objective sees micro-batches.
-        min_kept = training.ohem_min_kept // training.accumulate
-        objective = PerPixelObjective(training.supervision, training.ohem_threshold, min_kept)
+        objective = PerPixelObjective(training.supervision, losses=losses, **ohem)
     context = CONTEXTS[config.model.context]
     if context.has_auxiliary and training.auxiliary_weight:
         objective = WithAuxiliary(objective, training.auxiliary_weight, training.supervision)
@@ -157,13 +179,18 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
 
 
 def make_step(
-    config: Config, model: Segmenter, optimizer: optax.GradientTransformation, mesh: Mesh, state: TrainState
+    config: Config,
+    model: Segmenter,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    state: TrainState,
+    class_weights: tuple[float, ...] | None = None,
 ) -> jax.stages.Wrapped:
-    """Build the jitted training step; `state` may consist of shapes alone."""
+    """Build the jitted training step; `state` may consist of shapes alone; `class_weights` as for `make_objective`."""
     return make_train_step(
         model,
         optimizer,
-        make_objective(config),
+        make_objective(config, class_weights),
         mesh,
         config.seed,
         accumulate=config.training.accumulate,

@@ -15,6 +15,7 @@ from etils import epath
 from pydantic import ConfigDict, Field
 
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.run import image_counts
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.atomic import remove_leftovers, write_atomically
 from pyrseg_jax.storage.names import file_name_of
@@ -121,6 +122,7 @@ class Results:
             found = self._read(name)
             if found is not None and found.step > step:
                 (self.folder / name).unlink()
+                image_counts.path_of(self.folder / name).unlink(missing_ok=True)
                 log.warning("%s was removed: the steps after %d will be trained again", self.folder / name, step)
 
     def _choose_name(self, result: Mapping[str, Any], naming: Naming) -> tuple[str, StoredResult | None]:

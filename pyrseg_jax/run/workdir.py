@@ -14,7 +14,7 @@ from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.run import config as config_lib
-from pyrseg_jax.run import keys
+from pyrseg_jax.run import image_counts, keys
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.environment import environment
 from pyrseg_jax.run.results import Results
@@ -24,8 +24,11 @@ from pyrseg_jax.storage.paths import is_remote, is_there
 
 log = logging.getLogger(__name__)
 
+CLASS_WEIGHTS = "class_weights.json"  # name of the file of `run/class_weights.py`
 # The files of a run, whose partial files had these names in earlier versions.
-RECORDS = ("config.json", "classes.json", "environment.json", "initialisation.json", "metrics.jsonl", "scores.json")
+RECORDS = (
+    "config.json", "classes.json", "environment.json", "initialisation.json", "metrics.jsonl", "scores.json", CLASS_WEIGHTS,
+)  # fmt: skip
 RANDOM = "random"  # the recorded initialization of a run that did not start from given weights
 
 
@@ -67,6 +70,7 @@ class Workdir:
         self.checkpoints = self.path / "checkpoints"
         self.figures = self.path / "figures"
         self.results = Results(self.path / "evaluation")
+        self.image_counts = self.path / image_counts.FOLDER
         self._config = self.path / "config.json"
         self._classes = self.path / "classes.json"
         self._initialization = self.path / "initialisation.json"
@@ -83,7 +87,7 @@ class Workdir:
         """
         if is_remote(self.path):
             return
-        folders = [self.results.folder, self.figures]
+        folders = [self.results.folder, self.image_counts, self.figures]
         folders += [self.path, self.checkpoints, self.path / "tensorboard"] if for_training else []
         for folder in folders:
             while not is_there(folder):
@@ -118,7 +122,7 @@ class Workdir:
             yield
 
     def _remove_leftovers(self) -> None:
-        for folder in (self.path, self.checkpoints, self.figures, self.results.folder):
+        for folder in (self.path, self.checkpoints, self.figures, self.results.folder, self.image_counts):
             removed = remove_leftovers(folder, RECORDS)
             if removed:
                 log.info("%s: removed what an interrupted command left there: %s", folder, ", ".join(removed))
@@ -173,7 +177,7 @@ class Workdir:
     def _check_free(self) -> None:
         """Raise UserError if files of a run are here without its configuration, or files of the user have such names."""
         files = [path for name in RECORDS if is_there(path := self.path / name)]
-        folders = (self.checkpoints, self.figures, self.results.folder, self.path / "tensorboard")
+        folders = (self.checkpoints, self.figures, self.results.folder, self.image_counts, self.path / "tensorboard")
         found = files + [folder for folder in folders if folder.is_dir() and any(folder.iterdir())]
         if found:
             raise UserError(

@@ -3,52 +3,83 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from jaxtyping import Float, UInt8
+import jax.numpy as jnp
+from jaxtyping import Float, Int32, UInt8
 
 from pyrseg_jax.models.contexts import ContextLoss
 from pyrseg_jax.models.segmenter import Pyramids
 from pyrseg_jax.models.supervision import cross_entropy, fit_to_labels
-from pyrseg_jax.pyramid import build_targets, pyramid_loss, specialize
+from pyrseg_jax.pyramid import Targets, build_targets, pyramid_loss, specialize
 from pyrseg_jax.pyramid.levels import Array
-from pyrseg_jax.pyramid.losses import masked_cross_entropy
-from pyrseg_jax.training.losses import ohem_targets
+from pyrseg_jax.training.losses import LevelTargets, SemanticLosses, ohem_targets
+from pyrseg_jax.training.losses.focal import unity_loss
 
 Loss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class PyramidObjective:
-    """The paper's training objective.
+    """The paper's training objective, and others for the same prediction. The defaults are the paper's.
 
     Attributes:
       strides: strides of the levels in pixels, coarse → fine.
       procedure: `"tp"`, `"gt"` or `"raw"`; see `pyramid.specialize`.
       threshold: τ, 0 … 1; a cell with at least this unity probability counts as predicted unit-cell.
       void: the treatment of void pixels; see `pyramid.build_targets`.
+      losses: the losses of the semantic pyramid, each over the cells of a level that are not don't care after the relabeling.
+      unity_weight: factor on the loss of the unity pyramid.
+      unity_gamma: exponent of the focal loss of the unity pyramid; 0: binary cross entropy.
+      ohem_threshold: probability of the true class below which a cell of the semantic pyramid is learned from, among those that are
+        not don't care; None uses all of them.
+      ohem_min_kept: number of cells of the finest level to learn from at least. Each coarser level, which has a quarter of the
+        cells of the next, keeps a quarter of that.
 
     Source: Sec. 3.1, Eq. (1).
+    Chosen: hard example mining on each level by itself, since the levels differ in their number of cells, and not for the unity
+      pyramid, whose hard cells are those that are nearly unit-cells.
     """
 
     strides: Sequence[int] = (32, 16, 8, 4)
     procedure: str = "tp"
     threshold: float = 0.5
     void: str = "agree"
+    losses: SemanticLosses = SemanticLosses()
+    unity_weight: float = 1.0
+    unity_gamma: float = 0.0
+    ohem_threshold: float | None = None
+    ohem_min_kept: int = 0
 
     def __call__(self, predicted: Pyramids, labels: UInt8[Array, "n h w"]) -> Loss:
         """Return the loss of a batch, and its terms by name."""
-        targets = build_targets(labels, self.strides, self.void)
-        targets = specialize(targets, predicted.unity, self.procedure, self.threshold)
-        return pyramid_loss(predicted.semantic, predicted.unity, targets)
+        whole = build_targets(labels, self.strides, self.void)
+        targets = specialize(whole, predicted.unity, self.procedure, self.threshold)
+        hard = targets.semantic if self.ohem_threshold is None else self._hard(predicted, targets)
+        if self.losses.is_plain and self.unity_weight == 1 and self.unity_gamma == 0:
+            return pyramid_loss(predicted.semantic, predicted.unity, Targets(hard, targets.unity))
+        levels = zip(predicted.semantic, targets.semantic, hard, whole.semantic, self.strides, strict=True)
+        semantic, terms = self.losses([LevelTargets(*level) for level in levels])
+        each = [unity_loss(*pair, self.unity_gamma) for pair in zip(predicted.unity, targets.unity, strict=True)]
+        unity = sum(each, jnp.float32(0)) / max(len(each), 1)
+        terms |= {"unity": unity} | {f"unity_{level}": value for level, value in enumerate(each, 1)}
+        return semantic + self.unity_weight * unity, terms
+
+    def _hard(self, predicted: Pyramids, targets: Targets) -> tuple[Int32[Array, "n _ _"], ...]:
+        """Return the semantic targets without the easy cells."""
+        assert self.ohem_threshold is not None, "asked for only with a threshold"
+        kept = [-(-self.ohem_min_kept // (stride // self.strides[-1]) ** 2) for stride in self.strides]
+        levels = zip(predicted.semantic, targets.semantic, kept, strict=True)
+        return tuple(ohem_targets(logits, classes, self.ohem_threshold, k) for logits, classes, k in levels)
 
 
 @dataclasses.dataclass(frozen=True)
 class PerPixelObjective:
-    """Cross entropy of a class per position, averaged over the predicted levels (rows A, B, C and I of Table 2a).
+    """Losses of a class per position, averaged over the predicted levels (rows A, B, C and I of Table 2a: cross entropy).
 
     Attributes:
       supervision: one of `SUPERVISIONS`.
       ohem_threshold: probability of the true class below which a position is learned from; None uses all positions.
       ohem_min_kept: number of positions of the batch to learn from at least.
+      losses: the losses of each level.
 
     Chosen: in row I, each coarser level learns from the label map downsampled to its stride, in the same way as the finest
       level, and all levels have the same weight, as in Eq. (1).
@@ -57,21 +88,18 @@ class PerPixelObjective:
     supervision: str = "finest"
     ohem_threshold: float | None = None
     ohem_min_kept: int = 0
+    losses: SemanticLosses = SemanticLosses()
 
     def __call__(self, predicted: Pyramids, labels: UInt8[Array, "n h w"]) -> Loss:
         """Return the loss of a batch, and its terms by name."""
-        losses = [self._cross_entropy(logits, labels) for logits in predicted.semantic]
-        semantic = sum(losses[1:], losses[0]) / len(losses)
-        terms = {"semantic": semantic}
-        if len(losses) > 1:
-            terms |= {f"semantic_{level}": value for level, value in enumerate(losses, 1)}
-        return semantic, terms
+        return self.losses([self._level(logits, labels) for logits in predicted.semantic])
 
-    def _cross_entropy(self, logits: Float[Array, "n h w c"], labels: UInt8[Array, "n H W"]) -> Float[Array, ""]:
+    def _level(self, logits: Float[Array, "n h w c"], labels: UInt8[Array, "n H W"]) -> LevelTargets:
         logits, classes = fit_to_labels(logits, labels, self.supervision)
+        hard = classes
         if self.ohem_threshold is not None:
-            classes = ohem_targets(logits, classes, self.ohem_threshold, self.ohem_min_kept)
-        return masked_cross_entropy(logits, classes)
+            hard = ohem_targets(logits, classes, self.ohem_threshold, self.ohem_min_kept)
+        return LevelTargets(logits, classes, hard, classes, labels.shape[1] // logits.shape[1])
 
 
 @dataclasses.dataclass(frozen=True)

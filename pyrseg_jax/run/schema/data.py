@@ -54,6 +54,19 @@ class Data:
     color_jitter: float = key(
         0.0, "Multiply brightness, contrast and saturation by random factors of 1 ± this value.", at_least=0
     )
+    rare_sampling: float = key(
+        0.0,
+        "Share of the training images that are drawn for a class, rare classes more often, instead of each image once in an "
+        "epoch. 0 switches this off.",
+        at_least=0,
+        at_most=1,
+    )
+    rare_temperature: float = key(
+        0.01,
+        "Temperature T of that draw: the probability of a class with the share f of the pixels is proportional to "
+        "exp((1 − f) / T).",
+        at_least=1e-4,
+    )
     workers: int = key(
         4,
         "Processes that read and augment images. 0 uses threads of the training process.",

@@ -42,13 +42,15 @@ class Training:
     )
     ohem_threshold: float | None = key(
         None,
-        "Without a pyramid: ignore pixels whose true class has at least this probability. None uses all pixels.",
+        "Learn only from pixels whose true class has less than this probability. None uses all pixels. In a pyramid these are the "
+        "cells of each level of the semantic pyramid that are not don't care.",
         at_least=0,
         at_most=1,
     )
     ohem_min_kept: int = key(
         0,
-        "Number of pixels in a batch that are always used, however well they are predicted.",
+        "Number of pixels in a batch that are always used, however well they are predicted. In a pyramid these are cells of the "
+        "finest level; each coarser level keeps a quarter of the next.",
         unit="pixels",
         at_least=0,
     )

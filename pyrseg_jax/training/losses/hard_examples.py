@@ -1,7 +1,4 @@
-"""Losses and choices of what to learn from that are not part of the paper; its own loss is `pyramid.pyramid_loss`.
-
-A new loss goes here as a pure function of logits and targets, and `training/objective.py` combines it with the others.
-"""
+"""Hard example mining: which positions to learn from."""
 
 import jax
 import jax.numpy as jnp
