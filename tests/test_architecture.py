@@ -29,7 +29,7 @@ LAYERS = {
     "api": 8,
     "main": 8,
 }
-CONFIG_KEY = re.compile(r"\bconfig\.(data|model|training|evaluation|parallel|seed)\b")
+CONFIG_KEY = re.compile(r"\bconfig\.(data|model|training|optimizer|loss|augment|evaluation|parallel|seed)\b")
 MAX_LINES_OF_A_FILE = 300
 MAX_LINES_OF_A_FUNCTION = 60
 
