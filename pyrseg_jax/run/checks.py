@@ -122,6 +122,10 @@ def _check_optimizer(config: Config) -> None:
 def _check_choice_of_best(config: Config) -> None:
     """Check that the evaluations have the score by which the best checkpoint is chosen."""
     protocol = config.evaluation.protocol
+    if config.training.best_metric == "loss" and not config.evaluation.loss:
+        raise UserError(
+            "config.training.best_metric='loss' needs the validation loss: leave config.evaluation.loss at true"
+        )
     if config.training.best_metric == "loss" and "window_px" in PROTOCOLS[protocol]:
         raise UserError(
             f"config.training.best_metric='loss': config.evaluation.protocol={protocol!r} cuts images into windows, and the loss "

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 from etils import epath
@@ -27,6 +27,7 @@ from pyrseg_jax.run.results import Naming
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.names import file_name_of
 from pyrseg_jax.storage.paths import is_remote, local_folder
+from pyrseg_jax.training.validation import make_image_losses
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,9 @@ log = logging.getLogger(__name__)
 _NEUTRAL_DATA_KEYS = ("prepared", "workers", "crop_px", "scale_min", "scale_max", "is_flipped", "color_jitter")
 
 
-def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mesh) -> Evaluator:
+def make_evaluator(
+    config: Config, model: Segmenter, dataset: Dataset, mesh: Mesh, objective: Callable | None = None
+) -> Evaluator:
     """Build the evaluator of the split that the config names.
 
     With several processes, each evaluates every n-th image of the split on its own devices.
@@ -44,7 +47,9 @@ def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mes
       model: the network.
       dataset: the data set with the split.
       mesh: the mesh of the whole run; the evaluator uses the part that belongs to this process.
+      objective: the training objective, for the validation loss; None: that of the config.
     """
+    image_losses = make_image_losses(objective or experiment.make_objective(config))
     source = dataset.open_split(config.evaluation.split)
     share = range(len(source))[jax.process_index() :: jax.process_count()]
     return Evaluator(
@@ -55,6 +60,7 @@ def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mes
         experiment.make_evaluation_protocol(config),
         config.evaluation.batch_size,
         config.evaluation.threshold,
+        image_losses if config.evaluation.loss else None,
     )
 
 

@@ -36,6 +36,8 @@ class Recorder(Protocol):
 
     def write_evaluation(self, step: int, result: Mapping) -> None: ...
 
+    def write_end(self, step: int, reason: str) -> None: ...
+
     def sync(self) -> None: ...
 
 
@@ -231,6 +233,7 @@ class Trainer:
         self.stop_reason = self.stopping.reason(self.checkpoints.scores)
         if self.stop_reason is not None:
             log.info("training ends at step %d: %s", step, self.stop_reason)
+            self.recorder.write_end(step, self.stop_reason)
         return self.stop_reason is not None
 
     def _exit(self) -> NoReturn:

@@ -56,10 +56,10 @@ class Batches:
 
 
 class Record:
-    """A recorder in memory: the recorded lines, the evaluated steps, and the number of saved states."""
+    """A recorder in memory: the recorded lines, the evaluated steps, early ends, and the number of saved states."""
 
     def __init__(self):
-        self.lines, self.evaluated, self.num_synced = [], [], 0
+        self.lines, self.evaluated, self.ends, self.num_synced = [], [], [], 0
 
     def advance(self, step, loss):
         pass
@@ -69,6 +69,9 @@ class Record:
 
     def write_evaluation(self, step, result):
         self.evaluated.append(step)
+
+    def write_end(self, step, reason):
+        self.ends.append((step, reason))
 
     def sync(self):
         self.num_synced += 1
