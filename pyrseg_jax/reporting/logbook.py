@@ -229,24 +229,6 @@ class SilentLogbook:
 
     def sync(self) -> None: ...
 
-    def write_end(self, step: int, reason: str) -> None:
-        """Write why the training ended before its last step into the line of this step."""
-        self._check_present()
-        with self._writing():
-            self._amend(step, {"stopped": reason})
-
-    def _amend(self, step: int, values: Mapping[str, float | str]) -> None:
-        """Add values to the last line of `metrics.jsonl`, if it is that of this step: each step has one line."""
-        line = json.loads(self._last_line)
-        if line.get("step") != step:
-            return
-        amended = json.dumps(line | values).encode()
-        with (self._folder / METRICS).open("r+b") as file:  # the open file can only append
-            file.seek(-len(self._last_line) - 1, os.SEEK_END)
-            file.write(amended + b"\n")
-            file.truncate()
-        self._last_line = amended
-
     def say(self, message: str) -> None: ...
 
     def show(self, text: str) -> None: ...
