@@ -38,7 +38,7 @@ class TrainState:
     params: dict
     batch_stats: dict
     opt_state: optax.OptState
-    average: dict | None = None
+    average: Any = None
 
     @property
     def variables(self) -> dict:
