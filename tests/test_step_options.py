@@ -162,12 +162,9 @@ def test_the_average_follows_the_variables_and_does_not_change_them():
 FROZEN = [("backbone",), ("backbone/stem", "backbone/block2/*"), ("*/bn",), ("project/conv", "classify_1")]
 
 
-@pytest.mark.parametrize("patterns", FROZEN, ids=",".join)
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(("patterns", "accumulate"), [*((patterns, 1) for patterns in FROZEN), (FROZEN[1], 2)])
 def test_frozen_variables_stay_bit_for_bit(patterns, accumulate):
     """Parameters, batch statistics and the moving average, with weight decay and momentum; all others change."""
-    if accumulate == 2 and patterns != FROZEN[1]:
-        pytest.skip("one set of patterns is enough")
     states, _ = run(StepOptions(frozen=patterns, ema=0.5), accumulate=accumulate)
     first, last = states[0], states[-1]
     for trees in ((first.variables, last.variables), (first.average, last.average)):
