@@ -14,9 +14,9 @@ from pyrseg_jax.models.xla_cpu import SMALL_MAP, channel_sums
 CHANNELS = 5
 
 
-def plain(is_active, dtype=jnp.float32):
+def plain(is_active, epsilon=EPSILON):
     """Flax's normalization, and ReLU: what the published networks are built of."""
-    norm = nn.BatchNorm(use_running_average=False, momentum=MOMENTUM, epsilon=EPSILON, dtype=dtype)
+    norm = nn.BatchNorm(use_running_average=False, momentum=MOMENTUM, epsilon=epsilon)
 
     def apply(variables, x):
         y, updates = norm.apply(variables, x, mutable=["batch_stats"])
@@ -45,12 +45,12 @@ def gradients(apply, variables, x, weights):
     return dparams | {"x": dx}, aux
 
 
-@pytest.mark.parametrize("is_active", [False, True])
-def test_it_is_flax_batch_norm(rng, is_active):
+@pytest.mark.parametrize(("is_active", "epsilon"), [(False, EPSILON), (True, EPSILON), (False, 0.1), (True, 0.1)])
+def test_it_is_flax_batch_norm(rng, is_active, epsilon):
     variables, x, weights = draw(rng)
-    norm = BatchNorm(is_active)
+    norm = BatchNorm(is_active, epsilon=epsilon)
     ours = gradients(lambda v, x: norm.apply(v, x, True, mutable=["batch_stats"]), variables, x, weights)
-    theirs = gradients(plain(is_active), variables, x, weights)
+    theirs = gradients(plain(is_active, epsilon), variables, x, weights)
     np.testing.assert_allclose(ours[1][0], theirs[1][0], rtol=1e-5, atol=1e-6)
     for name in ("mean", "var"):
         found, expected = (stats["batch_stats"][name] for _, (_, stats) in (ours, theirs))
@@ -86,12 +86,13 @@ def test_gradient_is_the_slope_of_the_result(rng, is_active):
             np.testing.assert_allclose(gradient, slopes, atol=1e-7 * np.abs(slopes).max())
 
 
-def test_inference_takes_the_running_statistics(rng):
+@pytest.mark.parametrize("epsilon", [EPSILON, 0.1])
+def test_inference_takes_the_running_statistics(rng, epsilon):
     variables, x, _ = draw(rng)
     mean, var = variables["batch_stats"]["mean"], variables["batch_stats"]["var"]
-    expected = (x - mean) / np.sqrt(var + EPSILON) * variables["params"]["scale"] + variables["params"]["bias"]
-    np.testing.assert_allclose(BatchNorm().apply(variables, x, False), expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(BatchNorm(True).apply(variables, x, False) > 0, expected > 0)
+    expected = (x - mean) / np.sqrt(var + epsilon) * variables["params"]["scale"] + variables["params"]["bias"]
+    np.testing.assert_allclose(BatchNorm(epsilon=epsilon).apply(variables, x, False), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(BatchNorm(True, epsilon=epsilon).apply(variables, x, False) > 0, expected > 0)
 
 
 def test_half_precision_has_statistics_in_single(rng):

@@ -342,8 +342,9 @@ def test_weights_that_do_not_fit_leave_no_run_behind(folder, tmp_path, weight_fi
     with pytest.raises(UserError, match=r"config\.model\.init=.*tiny\.safetensors: the weights are of HRNet-W8"):
         train(config, Workdir(str(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
+    (tmp_path / "empty").mkdir()
     for wrong, message in (
-        (tmp_path, "this folder holds no run"),
+        (tmp_path / "empty", "this folder holds no run"),
         (tmp_path / "w.pth", "there is no such file of weights"),
     ):
         config = tiny_config(wrong)

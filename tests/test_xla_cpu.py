@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pyrseg_jax.models import xla_cpu
+from pyrseg_jax.models.xla_cpu_depthwise import convolve_depthwise
 
 
 def normal(rng, *shape):
@@ -33,6 +34,7 @@ CASES = {
     "average": (lambda x: xla_cpu.average_cells(x, 2), lambda x: nn.avg_pool(x, (2, 2), (2, 2)), (2, 4, 6, 5)),
     "resample": (xla_cpu.resample_separably, resample, (2, 4, 6, 5), (7, 4), (3, 6)),
     "sums": (xla_cpu.channel_sums, sums, (2, 4, 6, 5), (2, 4, 6, 5)),
+    "cells beyond the last whole one": (xla_cpu.convolve_as_matrix_product, convolve, (2, 5, 7, 5), (2, 2, 5, 3)),
     "one image": (lambda x: xla_cpu.one_image_at_a_time(jnp.sin, x), jnp.sin, (3, 4, 5)),
 }
 
@@ -47,6 +49,50 @@ def test_a_work_around_equals_its_twin(rng, name):
         jax.tree.leaves((found, pull(weights))), jax.tree.leaves((expected, pull_plain(weights))), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sides", "strides", "padding", "dilation", "dtype"),
+    [
+        ((2, 17, 13, 41), (7, 7), (1, 1), ((3, 3), (3, 3)), 1, jnp.float32),
+        ((1, 10, 20, 90), (7, 7), (1, 1), ((3, 3), (3, 3)), 1, jnp.bfloat16),
+        ((1, 6, 24, 150), (3, 3), (1, 1), ((1, 1), (1, 1)), 1, jnp.float32),
+        ((2, 3, 4, 700), (5, 5), (1, 1), ((2, 2), (2, 2)), 1, jnp.float32),
+        ((2, 9, 11, 90), (5, 7), (1, 1), ((1, 3), (2, 0)), 1, jnp.float32),
+        ((2, 14, 13, 50), (3, 3), (2, 2), ((1, 1), (2, 0)), 1, jnp.float32),
+        ((2, 15, 14, 50), (5, 3), (2, 1), ((2, 2), (1, 1)), 1, jnp.bfloat16),
+        ((2, 12, 11, 70), (3, 3), (1, 1), ((4, 4), (4, 4)), 4, jnp.float32),
+        ((2, 12, 11, 70), (3, 3), (1, 1), ((12, 12), (12, 12)), 12, jnp.float32),
+        ((2, 12, 11, 70), (1, 3), (1, 2), ((0, 0), (3, 3)), 2, jnp.float32),
+        ((2, 4, 6, 5), (7, 7), (1, 1), ((3, 3), (3, 3)), 1, jnp.bfloat16),
+    ],
+)
+def test_a_depthwise_convolution_equals_its_twin(rng, shape, sides, strides, padding, dilation, dtype):
+    """Also in half precision, where both are summed in float32; the last map is so small that both are the same program."""
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            strides,
+            padding,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=x.shape[-1],
+        )
+
+    @jax.jit
+    def ours(x, kernel):
+        return convolve_depthwise(x, kernel, strides, padding, rhs_dilation=(dilation, dilation))
+
+    inputs = normal(rng, *shape).astype(dtype), normal(rng, *sides, 1, shape[-1]).astype(dtype)
+    found, pull = jax.vjp(ours, *inputs)
+    expected, pull_plain = jax.vjp(plain, *(a.astype(jnp.float32) for a in inputs))
+    weights = normal(rng, *found.shape).astype(dtype)
+    tolerance = 1e-5 if dtype == jnp.float32 else 2**-8
+    for a, b in zip((found, *pull(weights)), (expected, *pull_plain(weights.astype(jnp.float32))), strict=True):
+        assert a.dtype == dtype
+        assert np.abs(np.float32(a) - b).max() <= tolerance * np.abs(b).max()
 
 
 def test_relu_of_a_sum_is_relu_of_a_sum_with_its_gradient(rng):

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pyrseg_jax.models.layers import OUTPUT_INIT_STD, hidden_init, linear_init, output_init, zero_init
+from pyrseg_jax.models.layers import OUTPUT_INIT_STD, Kernel, hidden_init, linear_init, output_init, zero_init
 from pyrseg_jax.models.normalization import BatchNorm
-from pyrseg_jax.models.token_layers import TOKEN_INIT_STD, LayerScale, token_init
+from pyrseg_jax.models.token_layers import TOKEN_INIT_STD, GlobalResponseNorm, LayerScale, token_init
 
 # Initializers of convolution kernels that NumPy draws: numbers of inputs of an output ("fan in") and of outputs of an input ("fan
 # out") → standard deviation.
@@ -23,6 +23,7 @@ STD_OF_KERNEL: dict[Callable, Callable[[int, int], float]] = {
 }
 
 Path = tuple[str, ...]  # of a variable: collection, modules …, name
+INITIALIZERS = ("kernel_init", "bias_init", "scale_init", "init", "table_init")  # attributes of modules
 
 
 class _Module(NamedTuple):
@@ -33,6 +34,7 @@ class _Module(NamedTuple):
     bias_init: Callable | None
     scale_init: Callable | None
     init: Any  # of a layer scale: its first value
+    table_init: Callable | None  # of a table of relative positions
 
 
 def abstract_variables(model: nn.Module, side: int = 64) -> dict:
@@ -64,7 +66,7 @@ def initial_variables(model: nn.Module, seed: int, side: int = 64) -> dict:
 
     def remember(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         module = context.module
-        inits = (getattr(module, name, None) for name in ("kernel_init", "bias_init", "scale_init", "init"))
+        inits = (getattr(module, name, None) for name in INITIALIZERS)
         modules[module.path] = _Module(type(module), *inits)
         return call(*args, **kwargs)
 
@@ -96,12 +98,14 @@ def _find_draw(path: Path, module: _Module | None) -> Draw | None:
         return _draw_ones if starts_at_one else _draw_zeros
     if module.kind is LayerScale:
         return lambda path, shape, seed: np.full(shape, module.init, np.float32)
+    if module.kind is GlobalResponseNorm:
+        return _draw_zeros
     if module.kind is nn.LayerNorm:
         return _draw_ones if name == "scale" else _draw_zeros
-    if module.kernel_init is token_init and name == "kernel":
+    if (name, token_init) in (("kernel", module.kernel_init), ("table", module.table_init)):
         return _draw_token_kernel
     std_of = STD_OF_KERNEL.get(module.kernel_init) if module.kernel_init is not None else None
-    if module.kind in (nn.Conv, nn.ConvTranspose) and name == "kernel" and std_of is not None:
+    if module.kind in (nn.Conv, nn.ConvTranspose, Kernel) and name == "kernel" and std_of is not None:
         return lambda path, shape, seed: _draw_kernel(path, shape, seed, std_of)
     if (
         module.kind in (nn.Conv, nn.ConvTranspose, nn.Dense)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from pyrseg_jax.models.normalization import BatchNorm
 from pyrseg_jax.models.xla_cpu import add_relu, average_cells, convolve_as_matrix_product
+from pyrseg_jax.models.xla_cpu_depthwise import convolve_depthwise
 
 # Kernels before a normalization and a ReLU: He et al. 2015, scaled by the number of inputs ("fan in"). Scaled by the number of
 # outputs, the first layer, which has 3 input channels, would start many times smaller than its gradient, and the first training
@@ -55,6 +56,7 @@ def conv(
       name: name of the module.
     """
     pad = dilation * (kernel - 1) // 2
+    quick = convolve_as_matrix_product if kernel == stride == groups == 1 else None
     return nn.Conv(
         features,
         (kernel, kernel),
@@ -64,7 +66,7 @@ def conv(
         feature_group_count=groups,
         use_bias=False,
         kernel_init=hidden_init,
-        conv_general_dilated=convolve_as_matrix_product if kernel == stride == groups == 1 else None,
+        conv_general_dilated=convolve_depthwise if 1 < groups == features else quick,
         dtype=dtype,
         name=name,
     )
@@ -98,6 +100,18 @@ def biased_conv(
         dtype=dtype,
         name=name,
     )
+
+
+class Kernel(nn.Module):
+    """The kernel (1, 1, inputs, features) of a 1×1 convolution, for layers that apply parts of it to several maps."""
+
+    inputs: int
+    features: int
+    kernel_init: nn.initializers.Initializer = hidden_init
+
+    @nn.compact
+    def __call__(self) -> Float[Array, "1 1 {self.inputs} {self.features}"]:
+        return self.param("kernel", self.kernel_init, (1, 1, self.inputs, self.features))
 
 
 class ConvNormAct(nn.Module):

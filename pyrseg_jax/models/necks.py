@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.layers import ConvNormAct
 from pyrseg_jax.models.resample import resize
-from pyrseg_jax.models.token_layers import layer_norm
+from pyrseg_jax.models.token_layers import LAYER_NORM_EPSILON, layer_norm
 
 MERGE_WIDTH = 128  # channels of each stage in the final map
 
@@ -24,6 +24,7 @@ class MergeStages(nn.Module):
       has_final: whether the final map is read; if not, the stages are only normalized.
       is_normalized: whether the backbone's stages end with a normalization of their own.
       width: channels that each stage contributes to the final map.
+      epsilon: added to the variance of these normalizations.
       dtype: number format of the computation.
 
     Chosen: as HRNetV2 joins its branches, with a 1×1 convolution before each enlargement, because the coarse stages of these
@@ -34,6 +35,7 @@ class MergeStages(nn.Module):
     has_final: bool = True
     is_normalized: bool = False
     width: int = MERGE_WIDTH
+    epsilon: float = LAYER_NORM_EPSILON
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -41,7 +43,9 @@ class MergeStages(nn.Module):
         """Return the normalized stages, and the final map (N, H/s, W/s, width · number of stages) with the finest stage's s."""
         stages = features.stages
         if not self.is_normalized:
-            stages = tuple(layer_norm(self.dtype, f"norm_{i}")(stage) for i, stage in enumerate(stages, 1))
+            stages = tuple(
+                layer_norm(self.dtype, f"norm_{i}", self.epsilon)(stage) for i, stage in enumerate(stages, 1)
+            )
         if not self.has_final:
             return features._replace(stages=stages, final=stages[-1])
         size = stages[0].shape[1:3]

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 from pyrseg_jax.models.xla_cpu import channel_sums
 
 MOMENTUM = 0.9  # share of the old running statistic that each step keeps (Flax's sense; PyTorch calls this 0.1)
-EPSILON = 1e-5  # added to the variance; PyTorch's default
+EPSILON = 1e-5  # added to the variance; PyTorch's default, and that of most networks
 # A normalization whose variables include this name in this collection is frozen: training uses its running statistics, too.
 FROZEN, STATISTICS = "frozen", "statistics"
 
@@ -30,6 +30,7 @@ class BatchNorm(nn.Module):
       is_active: whether a ReLU follows.
       dtype: number format of the result.
       scale_init: initializer of the scale; by default, ones.
+      epsilon: added to the variance. Some families of networks have another than most.
 
     Differs: the running variance is the biased one (divided by n); PyTorch keeps the unbiased one.
     """
@@ -37,6 +38,7 @@ class BatchNorm(nn.Module):
     is_active: bool = False
     dtype: DTypeLike = jnp.float32
     scale_init: nn.initializers.Initializer = nn.initializers.ones
+    epsilon: float = EPSILON
 
     @nn.compact
     def __call__(
@@ -49,13 +51,13 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, channels)
         x = x.astype(self.dtype)
         if not train or self.has_variable(FROZEN, STATISTICS):
-            y = _normalize(x, scale, bias, running_mean.value, running_var.value, self.is_active)
+            y = _normalize(x, scale, bias, running_mean.value, running_var.value, self.is_active, self.epsilon)
             return y if mask is None else jnp.where(mask[..., None], y, 0)
         momentum = MOMENTUM
         if mask is None:
-            y, mean, var = normalize_by_batch(x, scale, bias, self.is_active)  # pyright: ignore[reportGeneralTypeIssues]  # jax's decorator
+            y, mean, var = normalize_by_batch(x, scale, bias, self.is_active, self.epsilon)  # pyright: ignore[reportGeneralTypeIssues]  # jax's decorator
         else:
-            y, mean, var = _normalize_masked(x, scale, bias, self.is_active, mask)
+            y, mean, var = _normalize_masked(x, scale, bias, self.is_active, mask, self.epsilon)
             momentum = jnp.where(mask.any(), MOMENTUM, 1)
         if not self.is_initializing():
             running_mean.value = momentum * running_mean.value + (1 - momentum) * mean
@@ -63,9 +65,13 @@ class BatchNorm(nn.Module):
         return y
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def normalize_by_batch(
-    x: Float[Array, "n h w c"], scale: Float[Array, "c"], bias: Float[Array, "c"], is_active: bool
+    x: Float[Array, "n h w c"],
+    scale: Float[Array, "c"],
+    bias: Float[Array, "c"],
+    is_active: bool,
+    epsilon: float = EPSILON,
 ) -> tuple[Float[Array, "n h w c"], Float[Array, "c"], Float[Array, "c"]]:
     """Normalize by the batch's own statistics.
 
@@ -73,21 +79,22 @@ def normalize_by_batch(
       x: (N, H, W, C).
       scale, bias: (C,), applied after the normalization.
       is_active: apply a ReLU at the end.
+      epsilon: added to the variance.
 
     Returns:
       The normalized map, and the mean and the (biased) variance of each channel. Gradients flow through the map alone; the two
       statistics are treated as constants.
     """
     mean, var = _statistics(x)
-    return _normalize(x, scale, bias, mean, var, is_active), mean, var
+    return _normalize(x, scale, bias, mean, var, is_active, epsilon), mean, var
 
 
-def _forward(x, scale, bias, is_active: bool):
+def _forward(x, scale, bias, is_active: bool, epsilon: float):
     mean, var = _statistics(x)
-    return (_normalize(x, scale, bias, mean, var, is_active), mean, var), (x, scale, bias, mean, var)
+    return (_normalize(x, scale, bias, mean, var, is_active, epsilon), mean, var), (x, scale, bias, mean, var)
 
 
-def _backward(is_active: bool, residuals, cotangents):
+def _backward(is_active: bool, epsilon: float, residuals, cotangents):
     """Return the gradients of x, scale and bias.
 
     With x̂ = (x - mean) / σ and sums over the n positions of a channel, they are
@@ -102,8 +109,10 @@ def _backward(is_active: bool, residuals, cotangents):
     x, scale, bias, mean, var = residuals
     dy = cotangents[0]
     if is_active:
-        dy = jnp.where(_normalize(x, scale, bias, mean, var, True) > 0, dy, 0)  # the gradient of a ReLU is 0 at 0
-    inverse = jax.lax.rsqrt(var + EPSILON)
+        dy = jnp.where(
+            _normalize(x, scale, bias, mean, var, True, epsilon) > 0, dy, 0
+        )  # the gradient of a ReLU is 0 at 0
+    inverse = jax.lax.rsqrt(var + epsilon)
     centered = x - mean
     bias_gradient, along_x = channel_sums(_widen(dy), dy * centered)
     scale_gradient = along_x * inverse
@@ -116,13 +125,13 @@ def _backward(is_active: bool, residuals, cotangents):
 normalize_by_batch.defvjp(_forward, _backward)
 
 
-def _normalize_masked(x, scale, bias, is_active: bool, mask: Bool[Array, "n h w"]):
+def _normalize_masked(x, scale, bias, is_active: bool, mask: Bool[Array, "n h w"], epsilon: float):
     """Normalize by the statistics of the positions in a mask. Written plainly: only networks that leave positions out come here."""
     wide, weights = _widen(x), _widen(mask[..., None])
     count = jnp.maximum(weights.sum(), 1)
     mean = (weights * wide).sum((0, 1, 2)) / count
     var = (weights * jnp.square(wide - mean)).sum((0, 1, 2)) / count
-    y = jnp.where(mask[..., None], _normalize(x, scale, bias, mean, var, is_active), 0)
+    y = jnp.where(mask[..., None], _normalize(x, scale, bias, mean, var, is_active, epsilon), 0)
     return y, jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var)
 
 
@@ -141,6 +150,6 @@ def _widen(x: Shaped[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _normalize(x, scale, bias, mean, var, is_active: bool):
-    y = ((x - mean) * (jax.lax.rsqrt(var + EPSILON) * scale) + bias).astype(x.dtype)
+def _normalize(x, scale, bias, mean, var, is_active: bool, epsilon: float):
+    y = ((x - mean) * (jax.lax.rsqrt(var + epsilon) * scale) + bias).astype(x.dtype)
     return nn.relu(y) if is_active else y

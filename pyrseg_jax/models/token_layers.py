@@ -1,4 +1,4 @@
-"""The layers that transformers and their convolutional relatives are made of: layer normalization, drop path, layer scale, MLP."""
+"""The layers that transformers and their convolutional relatives are made of: normalizations, drop path, layer scale, MLP."""
 
 from collections.abc import Callable, Sequence
 
@@ -70,6 +70,27 @@ class LayerScale(nn.Module):
     def __call__(self, x: Float[Array, "*dims c"]) -> Float[Array, "*dims c"]:
         gamma = self.param("gamma", nn.initializers.constant(self.init), (x.shape[-1],))
         return x * gamma.astype(x.dtype)
+
+
+class GlobalResponseNorm(nn.Module):
+    """Scale each channel by its norm over all positions, relative to the mean norm of the channels, and add the input.
+
+    The norms are computed in float32. At the start of a training, the layer returns its input.
+
+    Source: Woo et al. 2023, "ConvNeXt V2", Algorithm 1.
+    """
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        gamma = self.param("gamma", nn.initializers.zeros, (x.shape[-1],))
+        beta = self.param("beta", nn.initializers.zeros, (x.shape[-1],))
+        squares = jnp.square(x.astype(jnp.float32)).sum((1, 2), keepdims=True)
+        # The square root has no gradient at 0; the norm's is 0 there.
+        norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
+        relative = norms / (norms.mean(-1, keepdims=True) + self.epsilon)
+        return x * (1 + gamma * relative).astype(x.dtype) + beta.astype(x.dtype)
 
 
 def drop_path_rates(highest: float, num_blocks: int) -> tuple[float, ...]:

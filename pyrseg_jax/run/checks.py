@@ -9,6 +9,7 @@ from pyrseg_jax.models.contexts import CONTEXTS, ContextSettings
 from pyrseg_jax.models.segmenter import make_backbone, make_context
 from pyrseg_jax.models.strides import plan_strides
 from pyrseg_jax.run.schema import Config, Optimizer
+from pyrseg_jax.storage.hub import is_address, parse_address
 from pyrseg_jax.training.profile import parse_steps
 
 # The optimizers that read a key, for keys that not all of them read.
@@ -26,6 +27,7 @@ def check_together(config: Config) -> None:
     """Raise UserError, naming the keys, for values that do not fit together."""
     _check_sizes(config)
     _check_loss(config)
+    _check_init(config)
     _check_optimizer(config)
     _check_choice_of_best(config)
     data, training = config.data, config.training
@@ -71,6 +73,16 @@ def _check_sizes(config: Config) -> None:
             f"config.data.crop_px={crop_px} is not divisible by the coarsest stride {coarsest}: "
             f"take {near} or {near + coarsest}"
         )
+
+
+def _check_init(config: Config) -> None:
+    """Check the form of addresses of the hub; whether they exist is found out when a training starts."""
+    for name in (config.model.init or "").split(","):
+        if is_address(name.strip()):
+            try:
+                parse_address(name.strip())
+            except UserError as error:
+                raise UserError(f"config.model.init: {error}") from error
 
 
 def _check_loss(config: Config) -> None:

@@ -1,6 +1,7 @@
 """The state that a training starts from: the newest checkpoint, or initial weights.
 
-Initial weights (`config.model.init`) are random, or they come from published weights or from another run.
+Initial weights (`config.model.init`) are random, or they come from published weights, which may be in the Hugging Face hub, or from
+another run.
 """
 
 import hashlib
@@ -26,10 +27,14 @@ from pyrseg_jax.models.initial import abstract_variables, initial_variables
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.models.weights.files import read_parts
 from pyrseg_jax.models.weights.importer import import_weights
+from pyrseg_jax.models.weights.places import NUM_NAMED, STANDARD, Place, holds_weights, locate
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import RANDOM, Workdir
+from pyrseg_jax.storage import documents
+from pyrseg_jax.storage.hub import is_address
+from pyrseg_jax.storage.paths import is_remote
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 from pyrseg_jax.training.step import TrainState, initial_state
 
@@ -41,7 +46,7 @@ class Start(NamedTuple):
     """The initial variables of a training.
 
     variables: the network's variables, on the host.
-    origin: `"random"`, or a dict of `file`, `sha256` and `source`; stored with every result.
+    origin: `"random"`, or a dict of `file`, `sha256`, `source` and, for a file of the hub, `commit`; stored with every result.
     """
 
     variables: dict
@@ -62,12 +67,12 @@ def initialize(config: Config, model: Segmenter, label_space: LabelSpace) -> Sta
     drawn = initial_variables(model, config.seed, config.model.strides[0] * 2)
     if config.model.init is None:
         return Start(drawn, RANDOM)
-    path = epath.Path(config.model.init).expanduser()
     try:
+        run = _run_of(config.model.init)
         given, origin, left, converted = (
-            (*_of_run(path, config, label_space, drawn), ())
-            if path.is_dir()
-            else _of_file(_files_of(config.model.init), config, model, drawn)
+            (*_of_run(run, config, label_space, drawn), ())
+            if run is not None
+            else _of_files(locate(config.model.init), config, model, drawn)
         )
     except UserError as error:
         raise UserError(f"config.model.init={config.model.init}: {error}") from error
@@ -75,7 +80,7 @@ def initialize(config: Config, model: Segmenter, label_space: LabelSpace) -> Sta
     fresh = _name([at for at in flat if at not in given], flat)
     log.info(
         "starting from %s (%s, SHA-256 %s…): %d of %d arrays; random: %s; not used: %s%s",
-        path,
+        config.model.init,
         origin["source"],
         origin["sha256"][:12],
         len(given),
@@ -87,17 +92,32 @@ def initialize(config: Config, model: Segmenter, label_space: LabelSpace) -> Sta
     return Start(unflatten_dict(flat | dict(given)), origin)
 
 
-def _files_of(init: str) -> list[Path]:
-    """Return the files that `config.model.init` names: one, or several joined with commas."""
-    whole = Path(init).expanduser()
-    names = [name.strip() for name in init.split(",")]
-    return [whole] if whole.exists() or not all(names) else [Path(name).expanduser() for name in names]
+def _run_of(init: str) -> Workdir | None:
+    """Return the run that `config.model.init` names; None if it names files, or a folder of weights.
+
+    Raises:
+      UserError: if it is a folder with neither.
+    """
+    folder = None if is_address(init) else epath.Path(init).expanduser()
+    if folder is None or not folder.is_dir():
+        return None
+    run = Workdir(str(folder))
+    # Repositories of the hub have a config.json, too, but nothing else that a run has.
+    if run.has_run() and (run.has_checkpoint() or run.has_classes() or is_remote(folder)):
+        return run
+    if not is_remote(folder) and holds_weights(Path(folder)):
+        return None
+    found = ", ".join(sorted(documents.shorten(path.name) for path in folder.iterdir())[:NUM_NAMED])
+    raise UserError(
+        f"this folder holds no run (config.json and checkpoints) and no weights, but {found or 'nothing'}: give the folder of a "
+        f"run, a file of weights, or a folder with {STANDARD[0]}, with parts and their index, or with {STANDARD[2]}"
+    )
 
 
-def _of_file(
-    paths: Sequence[Path], config: Config, model: Segmenter, drawn: dict
+def _of_files(
+    place: Place, config: Config, model: Segmenter, drawn: dict
 ) -> tuple[Arrays, dict, tuple[str, ...], tuple[str, ...]]:
-    file = read_parts(paths)
+    file = read_parts(place.paths)
     found = import_weights(file.state_dict, drawn, BACKBONES[config.model.backbone].importers)
     for option, value in found.trained.items():
         # An option that the backbone does not have may be the context module's.
@@ -114,25 +134,15 @@ def _of_file(
         log.warning("the weights are of %s: %s", found.source, difference)
     return (
         found.variables,
-        {
-            "file": ",".join(map(str, paths)),
-            "sha256": file.sha256,
-            "source": found.source,
-        },
+        {"file": place.name, "sha256": file.sha256, "source": found.source}
+        | ({"commit": place.commit} if place.commit else {}),
         found.left,
         found.converted,
     )
 
 
-def _of_run(
-    path: epath.Path, config: Config, label_space: LabelSpace, drawn: dict
-) -> tuple[Arrays, dict, tuple[str, ...]]:
+def _of_run(run: Workdir, config: Config, label_space: LabelSpace, drawn: dict) -> tuple[Arrays, dict, tuple[str, ...]]:
     """Take the arrays of another run's newest checkpoint that fit here; classifiers only if the classes are the same."""
-    run = Workdir(str(path))
-    if not run.has_run():
-        raise UserError(
-            "this folder holds no run (it has no config.json): give the folder of a run, or a file of weights"
-        )
     its_config, classes = run.read_config(), run.read_label_space()
     if its_config.model.backbone != config.model.backbone:
         raise UserError(
@@ -156,7 +166,7 @@ def _of_run(
         digest.update("/".join(at).encode() + np.ascontiguousarray(given[at]).tobytes())
     source = f"a run's step {int(state.step)}, its {len(given)} arrays taken"
     left = _name([at for at in theirs if at not in given], theirs)
-    return given, {"file": str(path), "sha256": digest.hexdigest(), "source": source}, left
+    return given, {"file": str(run.path), "sha256": digest.hexdigest(), "source": source}, left
 
 
 def _flatten(variables: dict) -> dict[tuple[str, ...], np.ndarray]:

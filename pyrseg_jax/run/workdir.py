@@ -30,11 +30,15 @@ RANDOM = "random"  # the recorded initialization of a run that did not start fro
 
 
 class GivenWeights(documents.Document):
-    """Weights that a run started from: where they were, their SHA-256, and which publisher or run they are of."""
+    """Weights that a run started from: where they were, their SHA-256, and which publisher or run they are of.
+
+    Files of the Hugging Face hub have a commit, too.
+    """
 
     file: str
     sha256: str
     source: str
+    commit: str | None = None
 
 
 def _kind_of_initialization(content: Any) -> str:
@@ -133,6 +137,10 @@ class Workdir:
         """Return whether a run was started here."""
         return is_there(self._config)
 
+    def has_classes(self) -> bool:
+        """Return whether the classes of a run are recorded here."""
+        return is_there(self._classes)
+
     def read_config(self) -> Config:
         """Read the configuration of the run in this folder.
 
@@ -226,11 +234,11 @@ class Workdir:
         return documents.read_json(self._classes, LabelSpace, "restore it, or train again")
 
     def read_initialization(self) -> str | dict:
-        """Return what the run started from: `"random"`, or `file`, `sha256` and `source` of the weights."""
+        """Return what the run started from: `"random"`, or `file`, `sha256`, `source` and `commit` of the weights."""
         if not is_there(self._initialization):  # the run is older than this file
             return RANDOM
         origin = documents.read_json(self._initialization, Initialization).root
-        return origin if isinstance(origin, str) else origin.model_dump()
+        return origin if isinstance(origin, str) else origin.model_dump(exclude_none=True)
 
 
 def _first_difference(before: LabelSpace, now: LabelSpace) -> str:

@@ -12,6 +12,7 @@ from pyrseg_jax.models.weights.head import Head
 from pyrseg_jax.models.weights.mmseg_attention import MMSEG_ATTENTION
 from pyrseg_jax.models.weights.mmseg_encoding import MMSEG_ENCODING
 from pyrseg_jax.models.weights.mmseg_pooling import MMSEG_POOLING
+from pyrseg_jax.models.weights.segformer_heads import MMSEGMENTATION as SEGFORMER
 from support.mmseg_heads import (
     CHANNELS,
     WIDTH,
@@ -192,6 +193,14 @@ CASES = {
         {"type": "UPerHead", "in_channels": CHANNELS, "in_index": (0, 1, 2, 3)},
         sizes_at(96, 128, 32),
         conventions=_BOTH,
+    ),
+    "segformer_mmseg": Case(
+        "segformer_mmseg",
+        (SEGFORMER,),
+        {"type": "SegformerHead", "in_channels": CHANNELS, "in_index": (0, 1, 2, 3)},
+        sizes_at(96, 128, 32),
+        conventions=_BOTH,
+        has_auxiliary=False,
     ),
     "deeplabv3plus": _pooling(
         "deeplabv3plus", _SEPARABLE | {"dilations": (1, 12, 24, 36)}, sizes_at(96, 128), conventions=_BOTH

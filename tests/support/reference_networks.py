@@ -136,8 +136,8 @@ def randomize(network, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
-            if name.endswith("num_batches_tracked"):
-                continue
+            if not tensor.is_floating_point():
+                continue  # a counter, or an index that the network computes
             noise = torch.randn(tensor.shape, generator=generator)
             if name.endswith("running_var"):
                 tensor.copy_(0.8 + 0.4 * noise.sigmoid())

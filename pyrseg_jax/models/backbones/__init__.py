@@ -8,6 +8,10 @@ import functools
 
 from pyrseg_jax.models.backbones import hrnet, resnet
 from pyrseg_jax.models.backbones.contract import AuxiliaryHead, BackboneSpec, Cut, Features
+from pyrseg_jax.models.backbones.convnext import CONVNEXT
+from pyrseg_jax.models.backbones.mit import MIT
+from pyrseg_jax.models.backbones.mobilenet import MOBILENET
+from pyrseg_jax.models.backbones.swin import SWIN
 from pyrseg_jax.models.weights import hrnet_layout, resnet_layout
 
 __all__ = ["BACKBONES", "AuxiliaryHead", "BackboneSpec", "Cut", "Features"]
@@ -41,4 +45,8 @@ BACKBONES: dict[str, BackboneSpec] = {
         resnet.resnet101, meaning="ResNet-101, dilated to output stride 8, as in most rows of Table 1"
     ),
     "resnet_tiny": _RESNET(resnet.resnet_tiny, meaning="every kind of a ResNet's layers, 8 channels: for tests"),
+    **CONVNEXT,
+    **SWIN,
+    **MIT,
+    **MOBILENET,
 }

@@ -11,6 +11,7 @@ from pyrseg_jax.models.contexts.contract import ContextLoss, ContextMap, Context
 from pyrseg_jax.models.layers import ConvNormAct, drop_channels, hidden_init
 from pyrseg_jax.models.normalization import BatchNorm
 from pyrseg_jax.models.resample import resize
+from pyrseg_jax.models.xla_cpu_depthwise import convolve_depthwise
 
 KERNEL = 11  # length of the one-dimensional kernels that aggregate the map
 
@@ -82,6 +83,7 @@ class Aggregation(nn.Module):
             size,
             padding=pads,
             feature_group_count=self.width,
+            conv_general_dilated=convolve_depthwise,
             kernel_init=hidden_init,
             dtype=self.dtype,
             name=name,

@@ -13,6 +13,7 @@ from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.contract import ContextMap, ContextSpec, Logits, enlarge, make_pooled
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, hidden_init, zero_init
 from pyrseg_jax.models.normalization import BatchNorm
+from pyrseg_jax.models.xla_cpu_depthwise import convolve_depthwise
 
 REGION = 11  # side of the region around a position, of which it chooses a part
 WINDOW = 3  # side of the windows that are compared to decide whether a neighbor belongs to it
@@ -74,6 +75,7 @@ class SVCNet(nn.Module):
             (REGION, REGION),
             padding=REGION // 2,
             feature_group_count=self.width,
+            conv_general_dilated=convolve_depthwise,
             use_bias=False,
             kernel_init=gaussian_init,
             dtype=self.dtype,

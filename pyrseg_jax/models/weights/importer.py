@@ -29,6 +29,7 @@ from pyrseg_jax.models.weights.head import (
 from pyrseg_jax.models.weights.image_input import ImageInput, rewrite_first_layer
 from pyrseg_jax.models.weights.in_place_abn import effective_scales, is_in_place, restore_indices
 
+Shapes = Mapping[str, tuple[int, ...]]  # of arrays, by their published names
 # The published names of an array of ours, and of a bias that is subtracted from it, if there is one.
 Names = Mapping[Path, tuple[str, str | None]]
 
@@ -57,17 +58,25 @@ class Importer(NamedTuple):
       prefixes: what files of whole networks may put before the backbone's names, besides `BACKBONE_PREFIXES`.
       rewrite: brings the backbone's arrays to the names and shapes that `name_of` and our axes expect, for example by splitting an
         array that holds the kernels of queries, keys and values; None: they are as expected.
+      neck_name_of: path of an array in the network's neck (collection, "neck", modules …, kind) → the name under which files of
+        whole networks have it beside the backbone, or None. Such arrays are taken from the files that have them.
+      fit: (the backbone's arrays after `rewrite`, shapes of the network's by the same names) → arrays of these shapes, and in words
+        what was computed anew; for arrays whose shape depends on a setting of the network.
+      conversion: what `rewrite` computes anew, in words, for the log; empty if it only renames, splits or turns arrays.
     """
 
     family: str
     marker: str
-    member: Callable[[Mapping[str, tuple[int, ...]]], str]
+    member: Callable[[Shapes], str]
     name_of: Callable[[Path], str]
     ignored: tuple[str, ...] = ()
     heads: tuple[Head, ...] = ()
     input: ImageInput | None = None
     prefixes: tuple[str, ...] = ()
     rewrite: Callable[[State], dict[str, np.ndarray]] | None = None
+    neck_name_of: Callable[[Path], str | None] | None = None
+    fit: Callable[[State, Shapes], tuple[dict[str, np.ndarray], tuple[str, ...]]] | None = None
+    conversion: str = ""
 
 
 class Import(NamedTuple):
@@ -116,12 +125,18 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
         state = importer.rewrite(state)
     names = {path: (importer.name_of((path[0], *path[2:])), None) for path in flat if path[1] == "backbone"}
     _check_member(importer, state, names, flat)
+    names |= _names_of_neck(importer, state, flat)
+    fitted = (importer.conversion,) if importer.conversion else ()
+    if importer.fit is not None:
+        shapes = {name: published_shape(path, flat[path].shape) for path, (name, _) in names.items()}
+        state, changed = importer.fit(state, shapes)
+        fitted += changed
     variables = convert(importer.family, state, names, flat)
     heads = find_heads(importer, head_state)
     if not heads:
         source = importer.family if not head_state else f"{importer.family}, another head"
         variables, converted = adapt(variables, importer.input, False)
-        return Import(variables, source, modules_of(head_state), converted=converted)
+        return Import(variables, source, modules_of(head_state), converted=fitted + converted)
     paths = at_four_levels(flat)
     flat = {path: flat[ours] for path, ours in paths.items()}
     known = [head for head in heads if has_layers(flat, head)] or heads
@@ -131,7 +146,7 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
     variables |= {paths[path]: array for path, array in taken.items()}
     variables, converted = adapt(variables, head.input or importer.input, has_in_place)
     differs = (LEAKY,) if has_in_place and taken and head.in_place == "leaky_relu" else ()
-    return Import(variables, head.source, left, head.trained, converted, differs)
+    return Import(variables, head.source, left, head.trained, fitted + converted, differs)
 
 
 def find_heads(importer: Importer, head_state: State) -> list[Head]:
@@ -240,6 +255,14 @@ def _strip(state_dict: State) -> dict[str, np.ndarray]:
         for prefix in PREFIXES:
             state = {name.removeprefix(prefix): array for name, array in state.items()}
     return state
+
+
+def _names_of_neck(importer: Importer, state: State, flat: Mapping[Path, Any]) -> Names:
+    """Return the names of those arrays of the network's neck that a file has."""
+    if importer.neck_name_of is None:
+        return {}
+    named = {path: importer.neck_name_of(path) for path in flat if path[1] == "neck"}
+    return {path: (name, None) for path, name in named.items() if name in state}
 
 
 def _check_member(importer: Importer, state: State, names: Names, flat: Mapping[Path, Any]) -> None:

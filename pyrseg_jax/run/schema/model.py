@@ -47,8 +47,9 @@ class Model:
     )
     init: str | None = key(
         None,
-        "Weights to start from: a file of published weights, or several that are parts of one network, joined with commas, or the "
-        "folder of another run. None starts from random weights.",
+        "Weights to start from: a file of published weights, or several that are parts of one network, joined with commas; a "
+        "repository of the Hugging Face hub, `hf://ORG/NAME`, `hf://ORG/NAME@REVISION` or `hf://ORG/NAME/FILE`, or its folder in "
+        "the hub's cache; or the folder of another run. None starts from random weights.",
     )
     remat: Annotated[str, OneOf(choices.remats)] = key(
         "off",
