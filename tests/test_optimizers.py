@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.models.backbones import BACKBONES
 from pyrseg_jax.models.initial import abstract_variables
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
@@ -176,6 +177,25 @@ def test_kernels_alone_decay_with_the_mask():
     )
     assert not any(is_decayed(("backbone", "x", name)) for name in undecayed)
     assert is_decayed(("backbone", "x", "kernel"))
+
+
+@pytest.mark.parametrize("backbone", ["convnext_micro", "swin_micro"])
+def test_the_layers_of_a_backbone_learn_the_slower_the_nearer_they_are_to_the_image(backbone):
+    """A gradient of ones shows the factors: 0.5 for the last layer, half of it for the one before; 1 for all that follows."""
+    settings = {"training.weight_decay": 0.0, "training.momentum": 0.0, "training.learning_rate": 1.0}
+    settings |= {"model.backbone": backbone, "optimizer.layer_decay": 0.5, "optimizer.schedule": "constant"}
+    config = config_lib.changed(config_lib.Config(), settings)
+    params = abstract_variables(experiment.make_model(config, 3))["params"]
+    ones = jax.tree.map(lambda p: np.ones(p.shape[-1:], np.float32), params)
+    optimizer = experiment.make_optimizer(config)
+    updates = jax.jit(lambda g: optimizer.update(g, optimizer.init(g), g)[0])(ones)
+    depth_of = BACKBONES[backbone].depth_of
+    found = {path: -float(x[0]) for path, x in flatten_dict(updates).items()}
+    depths = {path: depth_of(path[1:]) for path in found if path[0] == "backbone"}
+    last = max(depths.values())
+    assert last > 2
+    for path, factor in found.items():
+        assert factor == (0.5 ** (last + 1 - depths[path]) if path in depths else 1.0), path
 
 
 def test_half_precision_keeps_single_precision_states():
