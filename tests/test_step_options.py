@@ -56,6 +56,17 @@ class Backbone(nn.Module):
         return apply_blocks(self, Block, ("block1", "block2"), x, train)
 
 
+class Memory(nn.Module):
+    """A bias, and a state of its own that is not that of a normalization."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        seen = self.variable("batch_stats", "seen", jnp.zeros, x.shape[-1:])
+        if train and not self.is_initializing():
+            seen.value = 0.5 * seen.value + 0.5 * x.astype(jnp.float32).mean((0, 1, 2))
+        return x + self.param("bias", nn.initializers.zeros, x.shape[-1:])
+
+
 class Net(nn.Module):
     """Backbone, projection and classifier, with a dropout whose draw depends on the step."""
 
@@ -65,6 +76,7 @@ class Net(nn.Module):
     def __call__(self, images, train=False):
         x = Backbone(self.always_running, name="backbone")(images, train)
         x = ConvNormAct(8, name="project")(x, train and "project" not in self.always_running)
+        x = Memory(name="memory")(x, train)
         return nn.Dense(3, name="classify_1")(nn.Dropout(0.1, deterministic=not train)(x))
 
 
@@ -159,7 +171,7 @@ def test_the_average_follows_the_variables_and_does_not_change_them():
 # --- freezing
 
 
-FROZEN = [("backbone",), ("backbone/stem", "backbone/block2/*"), ("*/bn",), ("project/conv", "classify_1")]
+FROZEN = [("backbone",), ("backbone/stem", "backbone/block2/*"), ("*/bn",), ("project/conv", "classify_1", "memory")]
 
 
 @pytest.mark.parametrize(("patterns", "accumulate"), [*((patterns, 1) for patterns in FROZEN), (FROZEN[1], 2)])
@@ -262,6 +274,23 @@ def fit(directory, last_step, options, *, evaluate, stopping=EarlyStopping(), me
         return jax.device_get(trainer.fit(state)), trainer
     finally:
         checkpoints.close()
+
+
+def test_an_evaluation_that_was_interrupted_is_repeated(tmp_path):
+    """The state is saved before it is evaluated, and the score after it."""
+    evaluated = []
+
+    def evaluate(step, state):
+        if step == 4 and step not in evaluated:
+            evaluated.append(step)
+            raise KeyboardInterrupt
+        evaluated.append(step)
+        return {"miou": 0.5}
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "run", 6, EVERYTHING, evaluate=evaluate)
+    fit(tmp_path / "run", 6, EVERYTHING, evaluate=evaluate)
+    assert evaluated == [2, 4, 4, 6]
 
 
 @functools.cache

@@ -113,6 +113,10 @@ class Checkpoints:
         if score is not None:
             self.scores.add(step, score, is_written=processes.is_first())
 
+    def is_scored(self, step: int) -> bool:
+        """Return whether the score of a step is known."""
+        return step in self.scores
+
     def restore(self, abstract_state: TrainState, step: int | None = None) -> TrainState | None:
         """Restore a state.
 

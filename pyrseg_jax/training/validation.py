@@ -5,10 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from pyrseg_jax.models.segmenter import Pyramids
-from pyrseg_jax.pyramid.levels import Array
 from pyrseg_jax.training.objective import PyramidObjective, WithAuxiliary, WithContextLosses
 
 ImageLosses = Callable[[Pyramids, UInt8[Array, "n h w"]], Float[Array, "n"]]
@@ -28,14 +27,16 @@ def make_image_losses(objective: Callable) -> ImageLosses:
     Chosen: where the finest level of a pyramid is refined outside of training, the loss reads it at the pixels whose classes are
       the targets of that level.
     """
-    while isinstance(objective, WithAuxiliary | WithContextLosses):
-        objective = objective.objective
+    main: Any = objective
+    while isinstance(main, WithAuxiliary | WithContextLosses):
+        main = main.objective
     changes: dict[str, Any] = {}
-    if getattr(objective, "ohem_threshold", None) is not None:
+    if getattr(main, "ohem_threshold", None) is not None:
         changes["ohem_threshold"] = None
-    if isinstance(objective, PyramidObjective) and objective.procedure != "raw":
+    if isinstance(main, PyramidObjective) and main.procedure != "raw":
         changes["procedure"] = "gt"
-    main = dataclasses.replace(objective, **changes) if dataclasses.is_dataclass(objective) else objective
+    if changes:
+        main = dataclasses.replace(main, **changes)
 
     def loss_of(predicted: Pyramids, labels: UInt8[Array, "h w"]) -> Float[Array, ""]:
         alone = jax.tree.map(lambda x: x[None], predicted)
