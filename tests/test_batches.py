@@ -5,16 +5,19 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from absl import flags
+from support.augmentations import everything
 
 from pyrseg_jax.data import pipeline, transforms
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.threads import ordered_map
 
+PLAIN = transforms.Augmentation(32, 0.5, 1.5, True, 0.2)
 
-def batches_of(folder, count, **kwargs):
+
+def batches_of(folder, count, augmentation=PLAIN, **kwargs):
     dataset = open_dataset("folder", str(folder), None)
-    augmentation = transforms.Augmentation(32, 0.5, 1.5, True, 0.2)
     arguments = {"batch_size": 4, "seed": 7} | kwargs
     stream = pipeline.training_batches(dataset.open_split("training"), dataset.label_space, augmentation, **arguments)
     return [next(stream) for _ in range(count)]
@@ -27,28 +30,33 @@ def assert_same_batches(found, expected):
         np.testing.assert_array_equal(a["label"], b["label"])
 
 
-def test_batches_are_a_function_of_seed_and_step(folder):
-    straight = batches_of(folder, 6)
+@pytest.mark.parametrize("augmentation", [PLAIN, everything()], ids=["plain", "everything"])
+def test_batches_are_a_function_of_seed_and_step(folder, augmentation):
+    straight = batches_of(folder, 6, augmentation)
     assert straight[0]["image"].shape == (4, 32, 32, 3)
     assert straight[0]["label"].dtype == np.uint8
-    assert_same_batches(batches_of(folder, 2, first_step=4), straight[4:])
-    assert not (batches_of(folder, 1, seed=8)[0]["image"] == straight[0]["image"]).all()
+    assert_same_batches(batches_of(folder, 2, augmentation, first_step=4), straight[4:])
+    assert_same_batches(batches_of(folder, 6, augmentation), straight)
+    assert not (batches_of(folder, 1, augmentation, seed=8)[0]["image"] == straight[0]["image"]).all()
     assert not (straight[0]["image"] == straight[3]["image"]).all()
 
 
-def test_shares_of_processes_are_the_global_batch(folder):
-    whole = batches_of(folder, 3)
-    shares = [batches_of(folder, 3, process_index=i, num_processes=2) for i in range(2)]
+@pytest.mark.parametrize("augmentation", [PLAIN, everything()], ids=["plain", "everything"])
+def test_shares_of_processes_are_the_global_batch(folder, augmentation):
+    whole = batches_of(folder, 3, augmentation)
+    shares = [batches_of(folder, 3, augmentation, process_index=i, num_processes=2) for i in range(2)]
     for step in range(3):
-        joined = np.concatenate([share[step]["label"] for share in shares])
-        order = [0, 2, 1, 3]  # process i holds images i, i + 2, …
-        np.testing.assert_array_equal(joined, whole[step]["label"][order])
+        for name in ("image", "label"):
+            joined = np.concatenate([share[step][name] for share in shares])
+            order = [0, 2, 1, 3]  # process i holds images i, i + 2, …
+            np.testing.assert_array_equal(joined, whole[step][name][order])
 
 
 def test_worker_processes_give_the_same_batches(folder):
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-    assert_same_batches(batches_of(folder, 3, workers=2), batches_of(folder, 3))
+    augmentation = everything()  # with a second image and the user's function, which every worker imports itself
+    assert_same_batches(batches_of(folder, 3, augmentation, workers=2), batches_of(folder, 3, augmentation))
 
 
 def test_every_epoch_sees_every_image_in_another_order(folder):

@@ -243,9 +243,9 @@ def test_recomputing_changes_no_gradient():
 
     kept = jax.tree.leaves(gradient(MobileNetV3(SHORT)))
     largest = max(np.abs(leaf).max() for leaf in kept)
-    for remat in ("light", "full"):
-        for ours, expected in zip(jax.tree.leaves(gradient(MobileNetV3(SHORT, remat=remat))), kept, strict=True):
-            np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-6 * largest)
+    recomputed = jax.tree.leaves(gradient(MobileNetV3(SHORT, remat="full")))
+    for ours, expected in zip(recomputed, kept, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-6 * largest)
 
 
 def test_half_precision_is_near():

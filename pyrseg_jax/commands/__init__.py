@@ -88,7 +88,12 @@ MODES = {
         interrupted="finished shards are kept; the same command continues",
         memory="close other programs and start the same command again: it continues",
     ),
-    "validate": Mode("read every image and label of the data set, and name each bad file", "validate", "validate"),
+    "validate": Mode(
+        "read every image and label of the data set, and name each bad file",
+        *("validate", "validate"),
+        takes=("workdir", "draw"),
+        interrupted="nothing was written, except the picture if --draw was given; the same command starts again",
+    ),
     "compile": Mode(
         "compile ahead of time for --topology or this machine; report memory, FLOPs and communication",
         *("compile", "compile_ahead"),

@@ -47,7 +47,7 @@ from pyrseg_jax.training.trainer import Schedule, Trainer
 log = logging.getLogger(__name__)
 
 
-@naming("data")
+@naming("data", "augment")
 def train(config: Config, workdir: Workdir, preemption: Preemption | None = None) -> dict:
     """Train to the last step, starting from the newest checkpoint if there is one.
 

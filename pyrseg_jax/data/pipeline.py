@@ -13,6 +13,7 @@ import grain
 import numpy as np
 from jaxtyping import UInt8
 
+from pyrseg_jax.data.augmentation.mixing import Mix
 from pyrseg_jax.data.decode import Pair
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.loading import load_pair
@@ -26,6 +27,7 @@ from pyrseg_jax.errors import UserError, escaped, first_line, naming_file
 log = logging.getLogger(__name__)
 
 MAX_SKIPPED_IN_A_ROW = 100
+_MIXING = 1  # tells the seeds of the second images from other seeds that are derived from the same one
 _PROBLEM_BYTES = 400  # length of the messages that travel with a batch
 
 
@@ -61,7 +63,24 @@ class _Augment(grain.transforms.RandomMap):
     def random_map(self, element: tuple[Pair, str, str], rng: np.random.Generator) -> dict:  # pyright: ignore[reportIncompatibleMethodOverride]  # Grain declares None
         pair, problem, name = element
         with naming_file(name, "cannot be scaled and cropped", "remove it from the data set, or use fewer workers"):
-            return self._augmentation(pair, rng)._asdict() | {"problem": _to_bytes(problem)}
+            return self._augmentation(pair, rng, name)._asdict() | {"problem": _to_bytes(problem)}
+
+
+class _Mix(grain.transforms.MapWithIndex):
+    """Paste parts of other images into some of the images. The other images are those of the same index in a second order."""
+
+    def __init__(self, mix: Mix, others: grain.MapDataset, seed: int):
+        self._mix, self._others, self._seed = mix, others, seed
+
+    def map_with_index(self, index: int, element: dict) -> dict:  # pyright: ignore[reportIncompatibleMethodOverride]  # Grain declares Any
+        generator = np.random.default_rng((self._seed, index))
+        if not self._mix.is_drawn(generator):
+            return element
+        other = self._others[index]
+        assert other is not None  # Grain gives None for elements that were filtered out, and none are
+        pair, pasted = (Pair(parts["image"], parts["label"]) for parts in (element, other))
+        problem = element["problem"] if element["problem"].any() else other["problem"]
+        return self._mix(pair, pasted, generator)._asdict() | {"problem": problem}
 
 
 def _to_bytes(problem: str) -> UInt8[np.ndarray, "bytes"]:
@@ -143,7 +162,7 @@ def training_batches(
     Args:
       source: the training split.
       label_space: the classes of its label files.
-      augmentation: a random transformation of each pair.
+      augmentation: a random transformation of each pair; it also says whether pairs are mixed.
       batch_size: number of images in a batch, over all processes.
       seed: seed for the order and the augmentation.
       first_step: the batch to begin with; batches before it are not computed.
@@ -154,14 +173,21 @@ def training_batches(
     Raises:
       UserError: while iterating, naming the file of a bad record, or if a worker process was killed.
     """
-    dataset = (
-        grain.MapDataset.range(len(source))
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .map(_Load(source, label_space, on_error == "skip"))
-        .random_map(_Augment(augmentation))
-    )
+
+    def augmented(order_seed: int) -> grain.MapDataset:
+        return (
+            grain.MapDataset.range(len(source))
+            .seed(order_seed)
+            .shuffle()
+            .repeat()
+            .map(_Load(source, label_space, on_error == "skip"))
+            .random_map(_Augment(augmentation))
+        )
+
+    dataset = augmented(seed)
+    if augmentation.mix is not None:
+        others, drawing = (int(number) for number in np.random.SeedSequence((seed, _MIXING)).generate_state(2))
+        dataset = dataset.map_with_index(_Mix(augmentation.mix, augmented(others), drawing))
     # The share is taken after the random map, so that augmentation does not depend on the number of processes.
     dataset = dataset[process_index::num_processes].batch(batch_size // num_processes, drop_remainder=True)
     # A MapDataset has random access, so it can start at any step. A saved iterator would need the same number of workers.

@@ -102,6 +102,9 @@ def _find_draw(path: Path, module: _Module | None) -> Draw | None:
         return _draw_zeros
     if module.kind is nn.LayerNorm:
         return _draw_ones if name == "scale" else _draw_zeros
+    if module.kind is nn.LayerNorm and (name, module.scale_init) == ("scale", nn.initializers.ones):
+        return _draw_ones
+    if module.kind is nn.LayerNorm and (name, module.bias_init) == ("bias", nn.initializers.zeros):
     if (name, token_init) in (("kernel", module.kernel_init), ("table", module.table_init)):
         return _draw_token_kernel
     std_of = STD_OF_KERNEL.get(module.kernel_init) if module.kernel_init is not None else None

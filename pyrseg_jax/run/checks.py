@@ -2,13 +2,15 @@
 
 import dataclasses
 
+from pyrseg_jax.data.augmentation.user_function import check_name
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.views import PROTOCOLS
 from pyrseg_jax.models.backbones import BACKBONES
 from pyrseg_jax.models.contexts import CONTEXTS, ContextSettings
 from pyrseg_jax.models.segmenter import make_backbone, make_context
 from pyrseg_jax.models.strides import plan_strides
-from pyrseg_jax.run.schema import Config, Optimizer
+from pyrseg_jax.run.naming import naming
+from pyrseg_jax.run.schema import Augment, Config, Optimizer
 from pyrseg_jax.storage.hub import is_address, parse_address
 from pyrseg_jax.training.profile import parse_steps
 
@@ -27,6 +29,7 @@ def check_together(config: Config) -> None:
     """Raise UserError, naming the keys, for values that do not fit together."""
     _check_sizes(config)
     _check_loss(config)
+    _check_augmentation(config.augment)
     _check_init(config)
     _check_optimizer(config)
     _check_choice_of_best(config)
@@ -143,3 +146,14 @@ def _check_choice_of_best(config: Config) -> None:
             f"config.training.best_metric='loss': config.evaluation.protocol={protocol!r} cuts images into windows, and the loss "
             "is that of whole images: take another protocol or another score"
         )
+
+
+@naming("augment")
+def _check_augmentation(augment: Augment) -> None:
+    """Check the range of qualities, and the form of the name of the user's function, which is not imported here."""
+    if augment.jpeg_quality_min > augment.jpeg_quality_max:
+        raise UserError(
+            f"jpeg_quality_min={augment.jpeg_quality_min} is larger than jpeg_quality_max={augment.jpeg_quality_max}"
+        )
+    if augment.function is not None:
+        check_name(augment.function)

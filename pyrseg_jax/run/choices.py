@@ -132,6 +132,24 @@ def best_metrics() -> Choices:
     return {name: metric.meaning for name, metric in METRICS.items()}
 
 
+def labels_of_erased() -> Choices:
+    """Return what can become of the labels of erased pixels."""
+    from pyrseg_jax.data.augmentation.erasing import LABELS
+
+    return LABELS
+
+
+def mixes() -> Choices:
+    """Return the ways to mix two images."""
+    from pyrseg_jax.data.augmentation.mixing import MIXES
+
+    meanings = {
+        "cutmix": "paste a random rectangle of a second image",
+        "classmix": "paste all pixels of a random half of the classes of a second image",
+    }
+    return {"none": "images are not mixed"} | {name: meanings.get(name, "") for name in MIXES}
+
+
 def protocols() -> Choices:
     """Return the evaluation protocols."""
     from pyrseg_jax.evaluation.views import PROTOCOLS

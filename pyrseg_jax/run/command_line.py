@@ -69,6 +69,7 @@ FLAGS = {
         _split,
         [],
     ),
+    "draw": Flag("", "draw twelve augmented training images as one picture", _read_switch, False),
     "topology": Flag(
         "NAME",
         "accelerators to compile for, such as v5e:16x16, h100 or h100:8; the hardware does not have to be present; without the "

@@ -16,11 +16,11 @@ from pyrseg_jax.data.catalog import TRAINING, Dataset, open_dataset
 from pyrseg_jax.data.label_mapping import LabelMapping
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pipeline import TrainingBatches, training_batches
-from pyrseg_jax.data.transforms import Augmentation
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.views import Protocol, make_protocol
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
+from pyrseg_jax.run.augmentation import make_augmentation
 from pyrseg_jax.run.config import Config, Data, Parallel
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.optimization import check_frozen as check_frozen
@@ -66,7 +66,7 @@ def open_batches(config: Config, dataset: Dataset, first_step: int) -> TrainingB
     return training_batches(
         dataset.open_split(TRAINING),
         dataset.label_space,
-        Augmentation(data.crop_px, data.scale_min, data.scale_max, data.is_flipped, data.color_jitter),
+        make_augmentation(config, dataset.label_space.num_classes),
         batch_size=config.training.batch_size,
         seed=config.seed,
         first_step=first_step,

@@ -122,15 +122,16 @@ def list_files(address: Address) -> list[str]:
         return sorted(hub.list_repo_files(address.repository, revision=address.revision))
 
 
-def download(address: Address) -> Path:
-    """Download the file of an address into the cache, if it is not there, and return its path.
+def download(address: Address, file: str) -> Path:
+    """Download a file of an address's repository into the cache, if it is not there, and return its path.
 
     Raises:
       UserError: naming the address, if there is no network, repository, revision or file, no access to it, or no space on the disk.
     """
+    address = address._replace(file=file)
     hub = _import_hub(address)
     with _explaining(hub, address):
-        return Path(hub.hf_hub_download(address.repository, address.file, revision=address.revision))
+        return Path(hub.hf_hub_download(address.repository, file, revision=address.revision))
 
 
 def _import_hub(address: Address):

@@ -117,7 +117,10 @@ def network_of(layout: str, is_v2: bool):
     elif layout == "open-mmlab":
         network = _mmpretrain(is_v2)
     else:
-        transformers, options = reference_networks.transformers_models(), {"depths": BLOCKS, "hidden_sizes": WIDTHS}
+        transformers, options = (
+            reference_networks.transformers_models(),
+            {"depths": list(BLOCKS), "hidden_sizes": list(WIDTHS)},
+        )
         if layout == "DINOv3":
             network = transformers.DINOv3ConvNextModel(transformers.DINOv3ConvNextConfig(**options))
         elif is_v2:
@@ -128,6 +131,10 @@ def network_of(layout: str, is_v2: bool):
 
 
 def _mmpretrain(is_v2: bool):
+    """Build the network of mmpretrain 1.2.0, which mmsegmentation uses.
+
+    It is installed without its dependencies, but for these: importlib_metadata, zipp, model-index, mat4py, ordered-set, einops.
+    """
     reference_networks.mmseg_models()
     reference_networks.require("mmpretrain")
     from mmpretrain.models.backbones.convnext import ConvNeXt
@@ -158,9 +165,13 @@ def stages_of(layout: str, network, images) -> list:
 
 
 def state_of(network, layout: str) -> dict:
-    """Return the arrays of a network as its publisher's files have them."""
+    """Return the arrays of a network as its publisher's files have them, but for those that go to the neck of ours."""
     prefix = "backbone." if layout == "open-mmlab" else ""
-    return {f"{prefix}{name}": tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
+    return {
+        f"{prefix}{name}": tensor.detach().clone().contiguous()
+        for name, tensor in network.state_dict().items()
+        if not re.match(r"norm\d\.", name)
+    }
 
 
 def to_official(state: dict) -> dict:

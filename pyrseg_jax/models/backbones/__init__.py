@@ -12,6 +12,7 @@ from pyrseg_jax.models.backbones.convnext import CONVNEXT
 from pyrseg_jax.models.backbones.mit import MIT
 from pyrseg_jax.models.backbones.mobilenet import MOBILENET
 from pyrseg_jax.models.backbones.swin import SWIN
+from pyrseg_jax.models.backbones.vit import VIT
 from pyrseg_jax.models.weights import hrnet_layout, resnet_layout
 
 __all__ = ["BACKBONES", "AuxiliaryHead", "BackboneSpec", "Cut", "Features"]
@@ -49,4 +50,5 @@ BACKBONES: dict[str, BackboneSpec] = {
     **SWIN,
     **MIT,
     **MOBILENET,
+    **VIT,
 }

@@ -29,6 +29,7 @@ from pyrseg_jax.models.token_layers import (
 )
 from pyrseg_jax.models.weights.mit_layout import MIT_IMPORTERS
 from pyrseg_jax.models.xla_cpu_depthwise import convolve_depthwise
+from pyrseg_jax.models.xla_cpu import convolve_depthwise
 
 NUM_HEADS = (1, 2, 5, 8)  # of each stage; every head has `head_width` channels
 REDUCTIONS = (8, 4, 2, 1)  # of each stage: positions along a side for each key and value
@@ -243,7 +244,7 @@ def _spec(num_blocks: tuple[int, ...], head_width: int, meaning: str) -> Backbon
 
 MIT: dict[str, BackboneSpec] = {
     "mit_b0": _spec((2, 2, 2, 2), 32, "MiT-B0, SegFormer's smallest encoder"),
-    "mit_b1": _spec((2, 2, 2, 2), 64, "MiT-B1, twice as wide"),
+    "mit_b1": _spec((2, 2, 2, 2), 64, "MiT-B1, twice as wide as B0"),
     "mit_b2": _spec((3, 4, 6, 3), 64, "MiT-B2, with 16 blocks"),
     "mit_b3": _spec((3, 4, 18, 3), 64, "MiT-B3, with 28 blocks"),
     "mit_b4": _spec((3, 8, 27, 3), 64, "MiT-B4, with 41 blocks"),

@@ -118,15 +118,17 @@ def import_weights(state_dict: State, abstract: Mapping, importers: Sequence[Imp
             "no importer reads weight files for this backbone: start from another run's folder, or choose a "
             "backbone that published weights fit"
         )
-    flat = flatten_dict(abstract)
+    flat: dict[Path, Any] = flatten_dict(abstract)  # pyright: ignore[reportAssignmentType]  # flax cannot know the leaves
     importer = recognize(state_dict, importers)
     state, head_state = split(state_dict, importer)
     if importer.rewrite is not None:
         state = importer.rewrite(state)
-    names = {path: (importer.name_of((path[0], *path[2:])), None) for path in flat if path[1] == "backbone"}
+    names: Names = {path: (importer.name_of((path[0], *path[2:])), None) for path in flat if path[1] == "backbone"}
     _check_member(importer, state, names, flat)
     names |= _names_of_neck(importer, state, flat)
     fitted = (importer.conversion,) if importer.conversion else ()
+    names = {**names, **_names_of_neck(importer, state, flat)}
+    fitted = ()
     if importer.fit is not None:
         shapes = {name: published_shape(path, flat[path].shape) for path, (name, _) in names.items()}
         state, changed = importer.fit(state, shapes)
@@ -262,7 +264,7 @@ def _names_of_neck(importer: Importer, state: State, flat: Mapping[Path, Any]) -
     if importer.neck_name_of is None:
         return {}
     named = {path: importer.neck_name_of(path) for path in flat if path[1] == "neck"}
-    return {path: (name, None) for path, name in named.items() if name in state}
+    return {path: (name, None) for path, name in named.items() if name is not None and name in state}
 
 
 def _check_member(importer: Importer, state: State, names: Names, flat: Mapping[Path, Any]) -> None:

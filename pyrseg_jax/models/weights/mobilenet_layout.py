@@ -73,7 +73,7 @@ def to_our_epsilon(state: State) -> dict[str, np.ndarray]:
     for name, var in state.items():
         scale_name = name.removesuffix(".running_var") + ".weight"
         scale = state.get(scale_name)
-        if name == scale_name or not name.endswith(".running_var") or np.shape(scale) != np.shape(var):
+        if scale is None or not name.endswith(".running_var") or np.shape(scale) != np.shape(var):
             continue
         wide = np.asarray(var, np.float64)
         with np.errstate(invalid="ignore"):  # a negative variance is an error of its own later

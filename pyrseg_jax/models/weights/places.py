@@ -148,11 +148,11 @@ def _in_hub(address: hub.Address) -> Place:
     else:
         file = address.file or choose(hub.list_files(address), str(address))
         log.info("%s: downloading %s", address, file)
-        chosen = hub.download(address._replace(file=file))
+        chosen = hub.download(address, file)
         # The other parts are of the same commit, even if the branch has moved in the meantime.
         at = address._replace(revision=hub.commit_of(chosen) or address.revision)
         beside = file.rpartition("/")[0]
-        paths = _with_parts(chosen, lambda name: hub.download(at._replace(file=f"{beside}/{name}".lstrip("/"))))
+        paths = _with_parts(chosen, lambda name: hub.download(at, f"{beside}/{name}".lstrip("/")))
     commit = hub.commit_of(chosen)
     named = address._replace(revision=commit or address.revision, file=address.file or chosen.name)
     log.info("%s: taking %s, commit %s%s", address, chosen, commit, "" if cached is None else ", from the cache")

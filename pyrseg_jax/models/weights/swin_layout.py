@@ -19,7 +19,7 @@ from pyrseg_jax.models.weights.relative_positions import TABLE, fit_tables
 BUFFERS = (".relative_position_index", ".attn_mask")
 KINDS = {"kernel": ".weight", "scale": ".weight", "bias": ".bias", "table": ""}
 NUM_STAGES = 4
-MEMBERS = {
+MEMBERS: dict[tuple[int, tuple[int, ...]], str] = {
     (96, (2, 2, 6, 2)): "Swin-T",
     (96, (2, 2, 18, 2)): "Swin-S",
     (128, (2, 2, 18, 2)): "Swin-B",

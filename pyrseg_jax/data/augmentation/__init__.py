@@ -1,0 +1,1 @@
+"""The parts of augmentation beyond scale, crop, mirroring and color jitter. `pyrseg_jax.data.transforms` puts them together."""
