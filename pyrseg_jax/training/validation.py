@@ -42,7 +42,8 @@ def make_image_losses(objective: Callable) -> ImageLosses:
         alone = jax.tree.map(lambda x: x[None], predicted)
         if isinstance(main, PyramidObjective):
             alone = alone._replace(semantic=_at_targets(alone.semantic, labels.shape[0], main.strides[-1]))
-        return main(alone, labels[None])[0]
+        loss: Any = main(alone, labels[None])[0]
+        return loss
 
     def image_losses(predicted: Pyramids, labels: UInt8[Array, "n h w"]) -> Float[Array, "n"]:
         # Outputs for context losses may lack the axis of the images; nothing here reads them.
