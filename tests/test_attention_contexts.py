@@ -9,6 +9,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from hypothesis import given
 from hypothesis import strategies as st
 from support.attention_formulas import FORMULAS, Formulas, danet_branches, find_bases, rows
+from support.training import sgd
 
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.models.backbones import Features
@@ -18,7 +19,6 @@ from pyrseg_jax.models.contexts.emanet import EMAUnit, expectation_maximization
 from pyrseg_jax.models.heads import AuxiliaryClassifier
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.segmenter import build_segmenter
-from pyrseg_jax.training.optimizer import make_sgd, poly_schedule
 from pyrseg_jax.training.step import initial_state, make_train_step
 
 WIDTH, KEY_WIDTH, CLASSES = 16, 4, 3
@@ -225,7 +225,7 @@ def test_bases_after_a_step_belong_to_the_global_batch(rng, context):
         strides=(64, 32, 16, 8),
     ).clone(backbone=Cells(), auxiliary_head=None)
     frozen = CONTEXTS[context].frozen
-    optimizer = make_sgd(poly_schedule(0.1, 10), momentum=0.9, weight_decay=0.1, head_multiplier=1.0, frozen=frozen)
+    optimizer = sgd(0.1, 10, weight_decay=0.1, frozen=frozen)
     start = initial_variables(model, 0)
     batch = {
         "image": rng.integers(0, 255, (4, 64, 64, 3)).astype(np.uint8),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import twins
-from support.training import make_batch
+from support.training import make_batch, sgd
 
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.predict import predict
@@ -21,7 +21,6 @@ from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.training.losses import ohem_targets
 from pyrseg_jax.training.objective import PerPixelObjective, WithAuxiliary, fit_to_labels
-from pyrseg_jax.training.optimizer import make_sgd, poly_schedule
 from pyrseg_jax.training.step import initial_state, make_train_step
 
 
@@ -155,7 +154,7 @@ def test_every_combination_learns_two_images(context, representation, procedure)
     widths = {"semantic_width": 16, "key_width": 8, "unity_width": 8, "crop_px": 32, "strides": config.model.strides}
     model = build_segmenter(3, context=context, representation=representation, **widths).copy(backbone=Patches())
     num_steps = 60  # to the end of the schedule, so that the running statistics have caught up
-    optimizer = make_sgd(poly_schedule(0.1, num_steps), momentum=0.9, weight_decay=0.0, head_multiplier=1.0)
+    optimizer = sgd(0.1, num_steps, weight_decay=0.0)
     step = make_train_step(model, optimizer, experiment.make_objective(config), mesh_lib.make_mesh(data=1))
     state = initial_state(jax.tree.map(jnp.asarray, initial_variables(model, 0)), optimizer)
     # QGN normalizes the stage of stride 32, which needs more than one position per image.

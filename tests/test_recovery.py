@@ -370,8 +370,17 @@ def straight(tmp_path_factory):
     return run, place
 
 
-SHORT = {"training.steps": 12, "training.save_every": 4, "training.evaluate_every": 6}
+SHORT = {"training.steps": 60, "training.save_every": 4, "training.evaluate_every": 4}
 SHORT |= {"model.context": "none", "model.strides": "(8, 4)"}  # so that each start traces and compiles less
+# Everything that a step can do and remember, and an end after the third evaluation, since no loss improves by that much.
+SHORT |= {
+    "optimizer.name": "adamw",
+    "optimizer.clip_norm": 1.0,
+    "optimizer.ema": 0.9,
+    "optimizer.freeze": "backbone/stem*",
+}
+SHORT |= {"training.best_metric": "loss", "training.patience": 2, "training.min_delta": 1000.0}
+LAST = 12
 
 
 def test_a_killed_run_ends_with_the_same_bits(straight):
@@ -380,7 +389,11 @@ def test_a_killed_run_ends_with_the_same_bits(straight):
     hit = killed_runs.disturb(killed, ("save", "evaluation"), 10, signal.SIGKILL)
     assert [status for _, status, _ in hit] == [-signal.SIGKILL] * 2
     assert killed_runs.differences(killed, run) == []
-    assert len(killed.records()["metrics.jsonl"]) == 12
+    lines = killed.records()["metrics.jsonl"]
+    assert [line["step"] for line in lines] == list(range(1, LAST + 1))
+    assert lines[-1]["stopped"].startswith("loss did not improve by more than 1000 in 2 evaluations (patience=2)")
+    for each in (killed, run):
+        assert json.loads((each.workdir / "finished").read_text()) == {"step": LAST, "reason": lines[-1]["stopped"]}
 
 
 @pytest.mark.slow
@@ -390,7 +403,7 @@ def test_a_preempted_run_is_saved_and_ends_with_the_same_bits(straight):
     status, last = preempted.kill("evaluation", 10, random.Random(0), signal.SIGTERM)
     assert status == 75
     assert last.startswith("preempted: ")
-    assert [e.name for e in (preempted.workdir / "checkpoints").iterdir() if e.is_dir()] == ["6"]
+    assert [e.name for e in (preempted.workdir / "checkpoints").iterdir() if e.is_dir()] == ["4"]
     preempted.finish()
     assert killed_runs.differences(preempted, run) == []
 

@@ -19,7 +19,7 @@ from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.segmenter import build_segmenter
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 from pyrseg_jax.training.objective import PyramidObjective
-from pyrseg_jax.training.optimizer import poly_schedule
+from pyrseg_jax.training.schedules import poly_schedule
 from pyrseg_jax.training.step import MAX_JOINED_SIZE, global_norm, initial_state, make_train_step
 from pyrseg_jax.training.trainer import Schedule, Trainer
 

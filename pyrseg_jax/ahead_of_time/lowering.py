@@ -13,7 +13,7 @@ from pyrseg_jax.evaluation.view_predictor import ViewPredictor
 from pyrseg_jax.evaluation.views import Protocol
 from pyrseg_jax.models.initial import abstract_variables
 from pyrseg_jax.models.segmenter import Segmenter
-from pyrseg_jax.training.step import initial_state, make_train_step
+from pyrseg_jax.training.step import NO_OPTIONS, StepOptions, initial_state, make_train_step
 
 
 def lower_training(
@@ -25,6 +25,7 @@ def lower_training(
     batch_size: int,
     crop_px: int,
     accumulate: int = 1,
+    options: StepOptions = NO_OPTIONS,
     is_state_sharded: bool = False,
 ) -> jax.stages.Lowered:
     """Lower the training step as `training.step.make_train_step` makes it.
@@ -37,11 +38,14 @@ def lower_training(
       batch_size: number of images over all devices.
       crop_px: height and width of the images.
       accumulate: number of micro-batches that the batch is taken in.
+      options: options of the training step.
       is_state_sharded: whether parameters and optimizer state are split over the devices.
     """
-    state = jax.eval_shape(lambda v: initial_state(v, optimizer), abstract_variables(model, crop_px))
+    state = jax.eval_shape(lambda v: initial_state(v, optimizer, options), abstract_variables(model, crop_px))
     sharding = mesh_lib.state_sharding(mesh, state, is_state_sharded)
-    step = make_train_step(model, optimizer, objective, mesh, accumulate=accumulate, state_sharding=sharding)
+    step = make_train_step(
+        model, optimizer, objective, mesh, accumulate=accumulate, options=options, state_sharding=sharding
+    )
     shape, rows = (batch_size, crop_px, crop_px), mesh_lib.image_sharding(mesh)
     batch = {
         "image": jax.ShapeDtypeStruct((*shape, 3), jnp.uint8, sharding=rows),
@@ -52,7 +56,11 @@ def lower_training(
 
 
 def count_flops_per_image(
-    model: nn.Module, optimizer: optax.GradientTransformation, objective: Callable, crop_px: int
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    objective: Callable,
+    crop_px: int,
+    options: StepOptions = NO_OPTIONS,
 ) -> float:
     """Count the FLOPs of a training step for one image.
 
@@ -60,7 +68,7 @@ def count_flops_per_image(
     JAX counts no FLOPs before compilation. After it, they would include padding.
     """
     mesh = mesh_lib.make_mesh(1, devices=jax.devices("cpu")[:1])
-    lowered = lower_training(model, optimizer, objective, mesh, batch_size=1, crop_px=crop_px)
+    lowered = lower_training(model, optimizer, objective, mesh, batch_size=1, crop_px=crop_px, options=options)
     cost = lowered.cost_analysis()
     assert cost is not None, "XLA counts the FLOPs of lowered programs on CPU"
     return cost["flops"]

@@ -142,6 +142,7 @@ def _compile_training(config: Config, mesh: Mesh, classes: LabelSpace, target: T
         batch_size=batch_size,
         crop_px=config.data.crop_px,
         accumulate=config.training.accumulate,
+        options=experiment.make_step_options(config),
         is_state_sharded=config.parallel.shard_state,
     )
     program = compile_program(lowered, "training step", target)
@@ -156,13 +157,15 @@ def _compile_training(config: Config, mesh: Mesh, classes: LabelSpace, target: T
 def training_flops(config: Config, classes: LabelSpace | int, remat: str) -> float:
     """Count the FLOPs of a training step per image, with `remat` instead of the configured rematerialization."""
     config = config_lib.changed(config, {"model.remat": remat, "training.accumulate": 1})
-    return count_flops_per_image(*_training_parts(config, classes), config.data.crop_px)
+    options = experiment.make_step_options(config)
+    return count_flops_per_image(*_training_parts(config, classes), config.data.crop_px, options)
 
 
 def _training_parts(
     config: Config, classes: LabelSpace | int
 ) -> tuple[Segmenter, optax.GradientTransformation, Callable]:
     model = experiment.make_model(config, classes)
+    experiment.check_frozen(config, model)
     # The program is the same for any weights, and those of the training split are not known without its images.
     num_classes = classes if isinstance(classes, int) else classes.num_classes
     class_weights = (1.0,) * num_classes if config.loss.class_weights else None

@@ -7,6 +7,7 @@ from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting.evaluation_table import print_table
 from pyrseg_jax.run import experiment
+from pyrseg_jax.run.class_weights import find_class_weights
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.data_checks import check_evaluation_data
 from pyrseg_jax.run.evaluations import draw_evaluation, make_evaluator, with_context, write_result
@@ -49,7 +50,7 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
     variables = mesh_lib.whole_on(mesh_lib.local_mesh(mesh), trained.variables)
     step = trained.step
     log.info("evaluating step %d on %d images of %s", step, len(source), config.evaluation.split)
-    evaluator = make_evaluator(config, model, dataset, mesh)
+    evaluator = make_evaluator(config, model, dataset, mesh, find_class_weights(config, dataset, workdir))
     result = with_context(evaluator(variables, config.evaluation.analysis), config, workdir, step, dataset.place)
     if processes.is_first():
         try:

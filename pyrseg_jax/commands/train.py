@@ -33,6 +33,7 @@ from pyrseg_jax.run.evaluations import (
     with_context,
     write_result,
 )
+from pyrseg_jax.run.finished import remove_finished, write_finished
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.start import Start, initialize, restore_or_start
 from pyrseg_jax.run.workdir import Workdir
@@ -41,6 +42,7 @@ from pyrseg_jax.training.preemption import Preemption
 from pyrseg_jax.training.profile import Profiler, parse_steps
 from pyrseg_jax.training.stalls import StallWatch
 from pyrseg_jax.training.step import TrainState
+from pyrseg_jax.training.stopping import EarlyStopping
 from pyrseg_jax.training.trainer import Schedule, Trainer
 
 log = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     config = config_lib.resolve_durations(config, len(dataset.open_split(TRAINING)))
     check_training_data(config, dataset)
     model = experiment.make_model(config, dataset.label_space)
+    experiment.check_frozen(config, model)
     optimizer = experiment.make_optimizer(config)
     class_weights = find_class_weights(config, dataset, workdir)
     # Before anything is written: if the weights do not fit, no workdir is left behind.
@@ -82,7 +85,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
         first_step, schedule = int(state.step), experiment.make_schedule(config)
         _log_start(config, dataset, state, schedule)
         logbook = held.enter_context(contextlib.closing(_open_logbook(workdir, schedule, first_step)))
-        evaluator = make_evaluator(config, model, dataset, mesh)
+        evaluator = make_evaluator(config, model, dataset, mesh, class_weights)
         evaluation = _Evaluation(config, workdir, dataset, logbook, evaluator, mesh, schedule)
         trainer = Trainer(
             train_step=experiment.make_step(config, model, optimizer, mesh, state, class_weights),
@@ -96,10 +99,14 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
             preemption=preemption,
             stalls=StallWatch(config.training.stall_s, workdir.stalls(jax.process_index())),
             profiler=Profiler(parse_steps(config.training.profile), workdir.path / "profile", first_step),
+            stopping=EarlyStopping(config.training.patience, config.training.min_delta),
         )
         state = trainer.fit(state)
         with preemption.evaluating():
+            if trainer.stop_reason is not None:
+                trainer.last_evaluation = evaluation.evaluate_last(state)
             evaluation.draw_figures(model, state)
+        _record_end(config, workdir, int(state.step), trainer.stop_reason)
     _print_places(workdir)
     return trainer.last_evaluation
 
@@ -112,7 +119,10 @@ def _opened(config: Config, workdir: Workdir, label_space: LabelSpace, start: St
         origin = start.origin if start else None
         processes.on_first(lambda: workdir.open_for_training(config, label_space, origin))
         about = {"config": config_lib.to_values(config), "classes": label_space.names}
-        checkpoints = Checkpoints(workdir.checkpoints, config.training.keep_last, about=about)
+        checkpoints = Checkpoints(
+            workdir.checkpoints, config.training.keep_last, about=about, metric=config.training.best_metric
+        )
+        processes.on_first(lambda: remove_finished(workdir))
         with contextlib.closing(checkpoints):
             yield checkpoints
 
@@ -124,6 +134,14 @@ def _open_logbook(workdir: Workdir, schedule: Schedule, first_step: int) -> Logb
     logbook = Logbook(workdir.path, schedule.last_step, schedule.batch_size, first_step)
     workdir.results.drop_after(first_step)
     return logbook
+
+
+def _record_end(config: Config, workdir: Workdir, step: int, stop_reason: str | None) -> None:
+    """Write the file `finished`, unless the training was only interrupted by `training.stop_after`."""
+    steps = config.training.steps
+    if stop_reason is not None or step >= steps:
+        reason = stop_reason or f"all {steps} steps are done"
+        processes.on_first(lambda: write_finished(workdir, step, reason))
 
 
 def _print_places(workdir: Workdir) -> None:
@@ -170,9 +188,15 @@ class _Evaluation:
 
     def __call__(self, step: int, state: TrainState) -> dict:
         """Return the result; the table of the last step is printed before anything is written."""
+        return self._evaluate(step, state, step >= self.schedule.last_step)
+
+    def evaluate_last(self, state: TrainState) -> dict:
+        """Evaluate the state of a training that has ended before its last step again, now with the analysis and its table."""
+        return self._evaluate(int(state.step), state, is_last=True)
+
+    def _evaluate(self, step: int, state: TrainState, is_last: bool) -> dict:
         self.logbook.say(f"evaluating step {step} on {self.config.evaluation.split}")
-        variables = mesh_lib.whole_on(mesh_lib.local_mesh(self.mesh), state.variables)
-        is_last = step >= self.schedule.last_step
+        variables = mesh_lib.whole_on(mesh_lib.local_mesh(self.mesh), state.predicting)
         # The analysis of the pyramid takes longer, so only the last evaluation includes it.
         result = self.evaluator(variables, self.config.evaluation.analysis and is_last)
         result = with_context(result, self.config, self.workdir, step, self.dataset.place)
@@ -187,7 +211,7 @@ class _Evaluation:
     def draw_figures(self, model: Segmenter, state: TrainState) -> None:
         """Draw the figures of the last evaluation, and some predictions; raises UserError if the workdir has been removed."""
         self.logbook.sync()
-        variables = mesh_lib.whole_on(mesh_lib.local_mesh(self.mesh), state.variables)
+        variables = mesh_lib.whole_on(mesh_lib.local_mesh(self.mesh), state.predicting)
         if self.written is not None:
             draw_evaluation(self.config, self.workdir, self.written, self.result)
             draw_predictions(self.config, model, variables, self.dataset, self.workdir)

@@ -2,7 +2,9 @@
 
 import functools
 import hashlib
+import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -13,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
+from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.source import Source
 from pyrseg_jax.distributed import mesh as mesh_lib
@@ -26,7 +29,7 @@ from pyrseg_jax.evaluation.padding import PaddedView, unpad_view
 from pyrseg_jax.evaluation.pixels import count_pixels
 from pyrseg_jax.evaluation.programs import num_compiled
 from pyrseg_jax.evaluation.summary import summarize
-from pyrseg_jax.evaluation.view_predictor import ViewPredictor
+from pyrseg_jax.evaluation.view_predictor import ImageLosses, ViewPredictor
 from pyrseg_jax.evaluation.views import Protocol
 from pyrseg_jax.models.segmenter import Segmenter
 
@@ -44,6 +47,7 @@ class Evaluator:
       protocol: the evaluation protocol.
       batch_size: images per batch, rounded up to a multiple of the mesh's data axis.
       threshold: τ of the fuser.
+      image_losses: the loss of each image, for the validation loss; None: there is none.
     """
 
     def __init__(
@@ -55,13 +59,14 @@ class Evaluator:
         protocol: Protocol,
         batch_size: int,
         threshold: float,
+        image_losses: ImageLosses | None = None,
     ):
         self._source, self._label_space, self._mesh, self._protocol = source, label_space, mesh, protocol
         groups = mesh.shape["data"]
         self._batch_size = -(-batch_size // groups) * groups
         self._strides = model.prediction_strides
         rows = mesh_lib.batch_sharding(mesh)
-        self._predict_views = ViewPredictor(model, protocol, threshold, mesh_lib.replicated(mesh), rows)
+        self._predict_views = ViewPredictor(model, protocol, threshold, mesh_lib.replicated(mesh), rows, image_losses)
         # A small program beside the network's: evaluations without the analysis never build targets.
         self._compare = jax.jit(
             functools.partial(_compare, self._strides[-1], threshold), in_shardings=rows, out_shardings=rows
@@ -99,6 +104,7 @@ class Evaluator:
                 "best_constant_miou": best_constant_miou(confusion) if confusion.sum() else None,
                 "cells_per_image": float(cells.sum() / num_images),
                 "pixels_per_image": sum(share.num_pixels for share in shares) / num_images,
+                "loss": _mean_loss(itertools.chain(*(share.losses for share in shares))),
                 "images": num_images,
                 "fingerprint": _fingerprint(digest for share in shares for digest, _ in share.images),
                 "image_counts": to_lists(images),
@@ -114,47 +120,68 @@ class Evaluator:
         """
         totals: dict[str, np.ndarray] = {}
         pending: dict[str, jax.Array] = {}
+        losses: list[tuple[jax.Array, np.ndarray]] = []
         images: list[tuple[bytes, np.ndarray]] = []
         waiting: tuple[tuple[bytes, ...], Any] = ((), ())
         num_pixels = 0
         count = self._count[is_analyzed]
         for batch in evaluation_batches(self._source, self._label_space, self._protocol.sizes, self._batch_size):
-            counts, rows = self._count_batch(variables, batch, count, is_analyzed)
+            counts, rows, image_losses = self._count_batch(variables, batch, count, is_analyzed)
             num_pixels += int(batch.sizes[batch.is_real].astype(np.int64).prod(1).sum())
             # Fetched one batch late, so that the device never waits.
             totals, pending = _add(totals, pending), counts
             images += zip(waiting[0], np.asarray(waiting[1]), strict=False)
             waiting = batch.digests, rows
+            if image_losses is not None:
+                losses.append((image_losses, batch.is_real & (batch.view_labels != VOID).any((1, 2))))
         num_programs = self._predict_views.num_programs() + num_compiled(count)
         num_programs += num_compiled(self._compare) if is_analyzed else 0
         images += zip(waiting[0], np.asarray(waiting[1]), strict=False)  # images come before the padding of a batch
-        return _Share(_add(totals, pending), images, num_pixels, num_programs)
+        counted = [float(loss) for found, is_counted in losses for loss in np.asarray(found)[is_counted]]
+        return _Share(_add(totals, pending), images, num_pixels, num_programs, counted)
 
     def _count_batch(
         self, variables: dict, batch: EvaluationBatch, count: Callable, is_analyzed: bool
-    ) -> tuple[dict[str, jax.Array], jax.Array]:
-        views, unity = self._predict_views(variables, batch.images)
+    ) -> tuple[dict[str, jax.Array], jax.Array, jax.Array | None]:
+        views, unity, losses = self._predict_views.with_losses(variables, batch.images, batch.view_labels)
         names = ("labels", "is_near_boundary", "sizes", "is_real")
         arrays = mesh_lib.to_devices(self._mesh, {name: getattr(batch, name) for name in names})
         truth, sums = None, {}
         if is_analyzed:
             labels = mesh_lib.to_devices(self._mesh, {"labels": batch.view_labels})["labels"]
             truth, sums = self._compare(views[0], unity, labels)
-        return count(views, truth, sums, arrays)
+        return *count(views, truth, sums, arrays), losses
 
 
 class _Share(NamedTuple):
-    """The counts of one process; `images`: digest and counts (C, 3) of each image, see `pixels.count_pixels`."""
+    """The counts of one process.
+
+    Attributes:
+      totals: sums over its images.
+      images: digest and counts (C, 3) of each image, see `pixels.count_pixels`.
+      num_pixels, num_programs: of its images, and of the compiled programs.
+      losses: the loss of each of its images that has a labeled pixel.
+    """
 
     totals: dict[str, np.ndarray]
     images: list[tuple[bytes, np.ndarray]]
     num_pixels: int
     num_programs: int
+    losses: list[float]
 
 
 def _fingerprint(digests: Iterable[bytes]) -> str:
     """Combine the digests of all pairs of a split to one that does not depend on their order or on how they were shared out."""
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def _mean_loss(losses: Iterable[float]) -> float | None:
+    """Return the mean loss of the images with a labeled pixel; None without any, or if a loss is not a finite number."""
+    values = list(losses)
+    if not values or not all(map(math.isfinite, values)):
+        return None
+    # `fsum` rounds once, so the mean does not depend on the order of the images or on how they were shared out.
+    return math.fsum(values) / len(values)
 
 
 def _add(totals: dict[str, np.ndarray], sums: Mapping[str, Any]) -> dict[str, np.ndarray]:

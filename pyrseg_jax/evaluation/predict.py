@@ -44,7 +44,16 @@ def predict(model: Segmenter, variables: dict, images: UInt8[Array, "n h w 3"], 
       images: (N, H, W, 3) uint8 RGB; H and W are multiples of the coarsest stride.
       threshold: τ in 0 … 1, the least probability at which a cell counts as a unit-cell.
     """
-    pyramids = cast(Pyramids, model.apply(variables, normalize(images), False))
+    return predict_from(run(model, variables, images), threshold)
+
+
+def run(model: Segmenter, variables: dict, images: UInt8[Array, "n h w 3"]) -> Pyramids:
+    """Run the network on a batch as outside of training; arguments as for `predict`."""
+    return cast(Pyramids, model.apply(variables, normalize(images), False))
+
+
+def predict_from(pyramids: Pyramids, threshold: float) -> Prediction:
+    """Turn the network's logits into probabilities and fuse the two pyramids; `threshold` as for `predict`."""
     probs = tuple(jax.nn.softmax(logits) for logits in pyramids.semantic)
     unity = tuple(jax.nn.sigmoid(logits) for logits in pyramids.unity)
     return fuse_pyramids(probs, unity, threshold)

@@ -1,7 +1,8 @@
 """Predict every view of a batch of images: its scales, mirrored or not, whole or in windows."""
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,13 +11,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int32, UInt8
 
 from pyrseg_jax.evaluation.padding import PaddedView, pad_view, padded_positions
-from pyrseg_jax.evaluation.predict import predict
+from pyrseg_jax.evaluation.predict import predict, predict_from, run
 from pyrseg_jax.evaluation.programs import num_compiled
 from pyrseg_jax.evaluation.views import Protocol, window_starts
-from pyrseg_jax.models.segmenter import Segmenter
+from pyrseg_jax.models.segmenter import Pyramids, Segmenter
 
 Images = UInt8[np.ndarray, "_ _ _ 3"]
 Unity = tuple[Float[Array, "n _ _"], ...]
+# (logits, labels (N, H, W) of the same size as the images) → loss of each image.
+ImageLosses = Callable[[Pyramids, UInt8[Array, "n h w"]], Float[Array, "n"]]
 # Per finest-level position of the whole image: the sum of the windows' probabilities (N, P, C), the number of windows (P,),
 # and the level that decides (N, P).
 Joined = tuple[Float[Array, "n p c"], Float[Array, "p"], Int32[Array, "n p"]]
@@ -33,10 +36,17 @@ class ViewPredictor:
       threshold: τ of the fuser.
       replicated: sharding of the variables; None on a single device.
       rows: sharding of arrays whose first axis is images; None on a single device.
+      image_losses: the loss of each image, for `with_losses`.
     """
 
     def __init__(
-        self, model: Segmenter, protocol: Protocol, threshold: float, replicated: Any = None, rows: Any = None
+        self,
+        model: Segmenter,
+        protocol: Protocol,
+        threshold: float,
+        replicated: Any = None,
+        rows: Any = None,
+        image_losses: ImageLosses | None = None,
     ):
         self._protocol, self._finest, self._stride = protocol, model.strides[-1], model.prediction_strides[-1]
 
@@ -46,6 +56,16 @@ class ViewPredictor:
 
         sharded = {} if rows is None else {"in_shardings": (replicated, rows, rows), "out_shardings": rows}
         self._predict_view = jax.jit(predict_view, **sharded)
+        self._predict_with_losses = None
+        if image_losses is not None and protocol.window_px is None:
+
+            def predict_with_losses(variables: dict, images: Array, is_mirrored: Array, labels: Array) -> tuple:
+                pyramids = run(model, variables, images)
+                prediction = predict_from(pyramids, threshold)
+                return pad_view(prediction, is_mirrored), prediction.unity, image_losses(pyramids, labels)
+
+            sharded = {} if rows is None else {"in_shardings": (replicated, rows, rows, rows), "out_shardings": rows}
+            self._predict_with_losses = jax.jit(predict_with_losses, **sharded)
         self._put = functools.partial(jax.device_put, device=rows)
 
     @property
@@ -60,7 +80,27 @@ class ViewPredictor:
 
     def num_programs(self) -> int:
         """Return how many programs were compiled to predict views."""
-        return num_compiled(self._predict_view)
+        with_losses = self._predict_with_losses
+        return num_compiled(self._predict_view) + (0 if with_losses is None else num_compiled(with_losses))
+
+    def with_losses(
+        self, variables: dict, images: Sequence[Images], labels: UInt8[np.ndarray, "n h w"]
+    ) -> tuple[list[PaddedView], Unity, Float[Array, "n"] | None]:
+        """Predict all views of a batch as a call does, and also return the loss of each image in the first view.
+
+        Args:
+          variables, images: as for a call.
+          labels: label maps at the size of the first scale.
+
+        Returns:
+          The losses are None without `image_losses`, and for protocols that cut images into windows.
+        """
+        if self._predict_with_losses is None:
+            return *self(variables, images), None
+        flags = np.zeros(len(labels), bool)
+        first, unity, losses = self._predict_with_losses(variables, *self._put((images[0], flags, labels)))
+        views, _ = self._predict_views(variables, images, num_done=1)
+        return [first, *views], unity, losses
 
     def __call__(self, variables: dict, images: Sequence[Images]) -> tuple[list[PaddedView], Unity]:
         """Predict all views of a batch.
@@ -73,18 +113,24 @@ class ViewPredictor:
           The views, of which the first is the first scale as it is, and that view's unity pyramid. An image in windows has no
           unity pyramid of its own; then the pyramid is that of the last window.
         """
+        return self._predict_views(variables, images)
+
+    def _predict_views(
+        self, variables: dict, images: Sequence[Images], num_done: int = 0
+    ) -> tuple[list[PaddedView], Unity]:
+        """Predict all views of a batch but the first `num_done`."""
         views, first_unity = [], ()
         window = self._protocol.window_px
-        for batch in images:
-            for is_mirrored in (False, True) if self._protocol.is_mirrored else (False,):
-                pixels = np.ascontiguousarray(batch[:, :, ::-1]) if is_mirrored else batch
-                if window is None or max(pixels.shape[1:3]) <= window:
-                    flags = np.full(len(pixels), is_mirrored)
-                    view, unity = self._predict_view(variables, *self._put((pixels, flags)))
-                else:
-                    view, unity = self._predict_windows(variables, pixels, is_mirrored, window)
-                first_unity = unity if not views else first_unity
-                views.append(view)
+        mirrorings = (False, True) if self._protocol.is_mirrored else (False,)
+        for batch, is_mirrored in itertools.islice(itertools.product(images, mirrorings), num_done, None):
+            pixels = np.ascontiguousarray(batch[:, :, ::-1]) if is_mirrored else batch
+            if window is None or max(pixels.shape[1:3]) <= window:
+                flags = np.full(len(pixels), is_mirrored)
+                view, unity = self._predict_view(variables, *self._put((pixels, flags)))
+            else:
+                view, unity = self._predict_windows(variables, pixels, is_mirrored, window)
+            first_unity = unity if not views else first_unity
+            views.append(view)
         return views, first_unity
 
     def _predict_windows(

@@ -12,13 +12,16 @@ from pyrseg_jax.models.xla_cpu import channel_sums
 
 MOMENTUM = 0.9  # share of the old running statistic that each step keeps (Flax's sense; PyTorch calls this 0.1)
 EPSILON = 1e-5  # added to the variance; PyTorch's default, and that of most networks
+# A normalization whose variables include this name in this collection is frozen: training uses its running statistics, too.
+FROZEN, STATISTICS = "frozen", "statistics"
 
 
 class BatchNorm(nn.Module):
     """Normalize each channel over (N, H, W), scale and shift it, and apply a ReLU if `is_active`.
 
-    In training, mean and variance are those of the batch, and they also move the running statistics; otherwise they are the running
-    statistics. They are computed and kept in float32 at least. Under `jit` with a sharded batch they are those of the global batch.
+    In training, mean and variance are those of the batch, and they also move the running statistics; otherwise, and where the
+    normalization is frozen (see `FROZEN`), they are the running statistics. They are computed and kept in float32 at least. Under
+    `jit` with a sharded batch they are those of the global batch.
 
     With a mask, only its positions count for the statistics, and all others become 0, after the shift, too. If the mask is empty,
     the running statistics stay as they are.
@@ -47,7 +50,7 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", self.scale_init, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
         x = x.astype(self.dtype)
-        if not train:
+        if not train or self.has_variable(FROZEN, STATISTICS):
             y = _normalize(x, scale, bias, running_mean.value, running_var.value, self.is_active, self.epsilon)
             return y if mask is None else jnp.where(mask[..., None], y, 0)
         momentum = MOMENTUM

@@ -45,6 +45,7 @@ class Logbook:
         with self._writing():
             kept = _lines_until(workdir / METRICS, first_step)
             write_bytes_atomically(self._folder / METRICS, kept)
+            self._last_line = kept.splitlines()[-1] if kept else b"{}"
             self._file = (self._folder / METRICS).open("a", encoding="utf-8")
             self._tensorboard = Scalars(self._folder / "tensorboard", purge_step=first_step + 1)
         self._num_steps, self._batch_size = num_steps, batch_size
@@ -68,8 +69,10 @@ class Logbook:
         """
         self._check_present()
         with self._writing():
-            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            line = json.dumps({"step": step, **values})
+            self._file.write(line + "\n")
             self._file.flush()
+            self._last_line = line.encode()
             for name, value in values.items():
                 self._tensorboard.add(f"training/{name}", value, step)
         if self._bar is None:
@@ -87,19 +90,45 @@ class Logbook:
             self._bar.set_description_str(f"{values['images_per_second']:.1f} images/s", refresh=False)
 
     def write_evaluation(self, step: int, result: Mapping) -> None:
-        """Write the scores of an evaluation to TensorBoard and the terminal; `result` is what `Evaluator` returns."""
+        """Write the scores of an evaluation to TensorBoard and the terminal, and the validation loss to `metrics.jsonl`, too.
+
+        Args:
+          step: the evaluated step. If its metrics were logged, the loss is added to their line.
+          result: what `Evaluator` returns.
+        """
         self._miou = result["miou"]
         with self._writing():
-            for name in ("miou", "pixel_accuracy", "mean_accuracy"):
-                if result[name] is not None:
+            for name in ("miou", "pixel_accuracy", "mean_accuracy", "loss"):
+                if result.get(name) is not None:
                     self._tensorboard.add(f"evaluation/{name}", result[name], step)
             for index, share in enumerate(result["level_share"], 1):
                 self._tensorboard.add(f"evaluation/level_share_{index}", share, step)
             self._tensorboard.flush()
+            if result.get("loss") is not None:
+                self._amend(step, {"validation_loss": result["loss"]})
+        loss = f"loss {result['loss']:.3f}, " if result.get("loss") is not None else ""
         self.say(
-            f"step {step}: mIoU {self._miou_text()} over {result['classes_averaged']} classes, "
+            f"step {step}: {loss}mIoU {self._miou_text()} over {result['classes_averaged']} classes, "
             f"{result['images']} images in {result['seconds']:.0f} s"
         )
+
+    def write_end(self, step: int, reason: str) -> None:
+        """Write why the training ended before its last step into the line of this step."""
+        self._check_present()
+        with self._writing():
+            self._amend(step, {"stopped": reason})
+
+    def _amend(self, step: int, values: Mapping[str, float | str]) -> None:
+        """Add values to the last line of `metrics.jsonl`, if it is that of this step: each step has one line."""
+        line = json.loads(self._last_line)
+        if line.get("step") != step:
+            return
+        amended = json.dumps(line | values).encode()
+        with (self._folder / METRICS).open("r+b") as file:  # the open file can only append
+            file.seek(-len(self._last_line) - 1, os.SEEK_END)
+            file.write(amended + b"\n")
+            file.truncate()
+        self._last_line = amended
 
     def say(self, message: str) -> None:
         """Print a line without breaking the progress bar."""
@@ -195,6 +224,8 @@ class SilentLogbook:
     def write_step(self, step: int, values: Mapping[str, float]) -> None: ...
 
     def write_evaluation(self, step: int, result: Mapping) -> None: ...
+
+    def write_end(self, step: int, reason: str) -> None: ...
 
     def sync(self) -> None: ...
 

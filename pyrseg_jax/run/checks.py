@@ -4,14 +4,26 @@ import dataclasses
 
 from pyrseg_jax.data.augmentation.user_function import check_name
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.evaluation.views import PROTOCOLS
+from pyrseg_jax.models.backbones import BACKBONES
 from pyrseg_jax.models.contexts import CONTEXTS, ContextSettings
 from pyrseg_jax.models.segmenter import make_backbone, make_context
 from pyrseg_jax.models.strides import plan_strides
 from pyrseg_jax.run.naming import naming
-from pyrseg_jax.run.schema import Augment, Config
+from pyrseg_jax.run.schema import Augment, Config, Optimizer
 from pyrseg_jax.storage.hub import is_address, parse_address
 from pyrseg_jax.training.losses import LOSSES
 from pyrseg_jax.training.profile import parse_steps
+
+# The optimizers that read a key, for keys that not all of them read.
+_READERS = {
+    "beta1": ("adamw", "muon"),
+    "beta2": ("adamw", "muon"),
+    "epsilon": ("adamw", "muon"),
+    "muon_momentum": ("muon",),
+    "muon_steps": ("muon",),
+    "muon_rms": ("muon",),
+}
 
 
 def check_together(config: Config) -> None:
@@ -20,6 +32,8 @@ def check_together(config: Config) -> None:
     _check_loss(config)
     _check_augmentation(config.augment)
     _check_init(config)
+    _check_optimizer(config)
+    _check_choice_of_best(config)
     data, training = config.data, config.training
     if data.scale_min > data.scale_max:
         raise UserError(f"config.data.scale_min={data.scale_min} is larger than config.data.scale_max={data.scale_max}")
@@ -99,6 +113,51 @@ _DOES_NOT_APPLY = {
     "learned",
     False: "applies only to config.model.representation='pyramid': without a pyramid there are no unity logits",
 }
+
+
+def _check_optimizer(config: Config) -> None:
+    """Check that the keys of other optimizers and schedules are not set, and that the backbone has the order that they need."""
+    optimizer, usual = config.optimizer, Optimizer()
+    for name, readers in _READERS.items():
+        value = getattr(optimizer, name)
+        if optimizer.name not in readers and value != getattr(usual, name):
+            raise UserError(
+                f"config.optimizer.{name}={value!r} applies only to config.optimizer.name={' or '.join(map(repr, readers))}, and "
+                f"this is {optimizer.name!r}: leave it at {getattr(usual, name)!r}"
+            )
+    for name in ("beta1", "beta2", "muon_momentum", "ema"):
+        if getattr(optimizer, name) == 1:
+            raise UserError(
+                f"config.optimizer.{name}=1: expected less than 1, because an average with this decay never moves"
+            )
+    if optimizer.schedule == "constant" and optimizer.final_factor:
+        raise UserError(
+            f"config.optimizer.final_factor={optimizer.final_factor} does not apply to config.optimizer.schedule='constant', which "
+            "ends at the peak: leave it at 0.0"
+        )
+    if optimizer.warmup_start is not None and optimizer.schedule != "one_cycle" and config.training.warmup_steps == 0:
+        raise UserError(
+            f"config.optimizer.warmup_start={optimizer.warmup_start} applies only to a warm-up: set config.training.warmup_steps"
+        )
+    if optimizer.layer_decay is not None and BACKBONES[config.model.backbone].depth_of is None:
+        raise UserError(
+            f"config.optimizer.layer_decay={optimizer.layer_decay}: the backbone {config.model.backbone!r} defines no order of its "
+            "layers: leave it at None, or take a backbone that does"
+        )
+
+
+def _check_choice_of_best(config: Config) -> None:
+    """Check that the evaluations have the score by which the best checkpoint is chosen."""
+    protocol = config.evaluation.protocol
+    if config.training.best_metric == "loss" and not config.evaluation.loss:
+        raise UserError(
+            "config.training.best_metric='loss' needs the validation loss: leave config.evaluation.loss at true"
+        )
+    if config.training.best_metric == "loss" and "window_px" in PROTOCOLS[protocol]:
+        raise UserError(
+            f"config.training.best_metric='loss': config.evaluation.protocol={protocol!r} cuts images into windows, and the loss "
+            "is that of whole images: take another protocol or another score"
+        )
 
 
 @naming("augment")

@@ -104,6 +104,34 @@ def supervisions() -> Choices:
     return SUPERVISIONS
 
 
+def optimizers() -> Choices:
+    """Return the optimizers."""
+    from pyrseg_jax.training.optimizer import OPTIMIZERS
+
+    return OPTIMIZERS
+
+
+def decay_masks() -> Choices:
+    """Return the choices of parameters that weight decay touches."""
+    from pyrseg_jax.training.optimizer import DECAY_MASKS
+
+    return DECAY_MASKS
+
+
+def schedules() -> Choices:
+    """Return the learning-rate schedules."""
+    from pyrseg_jax.training.schedules import SCHEDULES
+
+    return SCHEDULES
+
+
+def best_metrics() -> Choices:
+    """Return the scores by which the best checkpoint can be chosen."""
+    from pyrseg_jax.training.scores import METRICS
+
+    return {name: metric.meaning for name, metric in METRICS.items()}
+
+
 def labels_of_erased() -> Choices:
     """Return what can become of the labels of erased pixels."""
     from pyrseg_jax.data.augmentation.erasing import LABELS

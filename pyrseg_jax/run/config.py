@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 RETIRED = {
     "model.scan": "blocks are always applied one by one, which was faster on every device",
 }
+MAX_NAMES = 12  # keys of a group that an error lists
 _SCHEMA = pydantic.TypeAdapter(Config)
 
 
@@ -192,9 +193,9 @@ def _word(error: pydantic.ValidationError) -> UserError:
     name, value = documents.place_of(problems[0]["loc"]), problems[0]["input"]
     if problems[0]["type"] == "dataclass_type":
         group = Config.__annotations__[name] if name else Config
-        return UserError(
-            f"config.{name}={documents.shorten(value)}: expected a group of keys: {', '.join(group.__annotations__)}"
-        )
+        names = [*group.__annotations__]
+        shown = ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
+        return UserError(f"config.{name}={documents.shorten(value)}: expected a group of keys: {shown}")
     if value is None:
         about = keys.keys_of(Config).get(name)
         return UserError(f"config.{name} is not set: expected {about.type.__name__ if about else 'a value'}")

@@ -28,6 +28,7 @@ from pyrseg_jax.run.results import Naming
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.names import file_name_of
 from pyrseg_jax.storage.paths import is_remote, local_folder
+from pyrseg_jax.training.validation import make_image_losses
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,9 @@ _NEUTRAL_DATA_KEYS = (
 )  # fmt: skip
 
 
-def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mesh) -> Evaluator:
+def make_evaluator(
+    config: Config, model: Segmenter, dataset: Dataset, mesh: Mesh, class_weights: tuple[float, ...] | None = None
+) -> Evaluator:
     """Build the evaluator of the split that the config names.
 
     With several processes, each evaluates every n-th image of the split on its own devices.
@@ -47,7 +50,9 @@ def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mes
       model: the network.
       dataset: the data set with the split.
       mesh: the mesh of the whole run; the evaluator uses the part that belongs to this process.
+      class_weights: those of the training objective, for the validation loss; see `class_weights.find_class_weights`.
     """
+    image_losses = make_image_losses(experiment.make_objective(config, class_weights))
     source = dataset.open_split(config.evaluation.split)
     share = range(len(source))[jax.process_index() :: jax.process_count()]
     return Evaluator(
@@ -58,6 +63,7 @@ def make_evaluator(config: Config, model: Segmenter, dataset: Dataset, mesh: Mes
         experiment.make_evaluation_protocol(config),
         config.evaluation.batch_size,
         config.evaluation.threshold,
+        image_losses if config.evaluation.loss else None,
     )
 
 

@@ -25,11 +25,14 @@ from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
 from pyrseg_jax.run.augmentation import make_augmentation
 from pyrseg_jax.run.config import Config, Data, Parallel
 from pyrseg_jax.run.naming import naming
+from pyrseg_jax.run.optimization import check_frozen as check_frozen
+from pyrseg_jax.run.optimization import make_learning_rate as make_learning_rate
+from pyrseg_jax.run.optimization import make_optimizer as make_optimizer
+from pyrseg_jax.run.optimization import make_step_options as make_step_options
 from pyrseg_jax.storage.caches import cache_folder, is_writable
 from pyrseg_jax.storage.paths import is_remote
 from pyrseg_jax.training.losses import LossSettings, SemanticLosses
 from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, WithAuxiliary, WithContextLosses
-from pyrseg_jax.training.optimizer import make_sgd, poly_schedule
 from pyrseg_jax.training.step import TrainState, make_train_step
 from pyrseg_jax.training.trainer import Schedule
 
@@ -160,24 +163,6 @@ def make_objective(config: Config, class_weights: tuple[float, ...] | None = Non
     return WithContextLosses(objective, context.losses, training.supervision) if context.losses else objective
 
 
-def make_learning_rate(config: Config) -> optax.Schedule:
-    """Build the schedule step → learning rate of the backbone."""
-    training = config.training
-    return poly_schedule(training.learning_rate, training.steps, training.poly_power, training.warmup_steps)
-
-
-def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """Build the optimizer."""
-    training = config.training
-    return make_sgd(
-        make_learning_rate(config),
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
-        head_multiplier=training.head_multiplier,
-        frozen=CONTEXTS[config.model.context].frozen,
-    )
-
-
 def make_step(
     config: Config,
     model: Segmenter,
@@ -194,6 +179,7 @@ def make_step(
         mesh,
         config.seed,
         accumulate=config.training.accumulate,
+        options=make_step_options(config),
         state_sharding=mesh_lib.state_sharding(mesh, state, config.parallel.shard_state),
     )
 

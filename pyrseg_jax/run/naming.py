@@ -14,7 +14,7 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.run import keys
 from pyrseg_jax.run.schema import Config
 
-Group = Literal["data", "model", "training", "loss", "augment", "evaluation", "parallel"]
+Group = Literal["data", "model", "training", "optimizer", "loss", "augment", "evaluation", "parallel"]
 
 
 def complete_names(message: str, *groups: Group) -> str:

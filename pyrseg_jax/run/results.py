@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 Step = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 # Keys whose values may differ between two evaluations of the same identity without being another result.
-INCIDENTAL = ("seconds", "compiled_programs")
+# The loss depends on the batch size by rounding.
+INCIDENTAL = ("seconds", "compiled_programs", "loss")
 
 
 class StoredData(documents.Document):

@@ -206,13 +206,15 @@ def restore_or_start(
       label_space: the classes, for the initial variables.
     """
     like = abstract_variables(model, config.model.strides[0] * 2) if start is None else start.variables
-    abstract = jax.eval_shape(lambda v: initial_state(v, optimizer), like)
+    options = experiment.make_step_options(config)
+    abstract = jax.eval_shape(lambda v: initial_state(v, optimizer, options), like)
     sharding = mesh_lib.state_sharding(mesh, abstract, config.parallel.shard_state)
     # Look again even if there was no checkpoint before: another training may have run in the meantime.
     state = checkpoints.restore(abstract_on(abstract, sharding))
     if state is None:
+        checkpoints.set_aside_after(0)  # scores without their checkpoints must not decide anything
         start = start or initialize(config, model, label_space)
-        return jax.device_put(initial_state(start.variables, optimizer), sharding)
+        return jax.device_put(initial_state(start.variables, optimizer, options), sharding)
     log.info("continuing from the checkpoint of step %d", int(state.step))
     checkpoints.set_aside_after(int(state.step))
     return state

@@ -1,6 +1,5 @@
 """Checkpoints: everything that the next step needs, so that a resumed run continues as if it had never stopped."""
 
-import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,7 +8,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
-from pydantic import ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.distributed import processes
@@ -23,32 +22,23 @@ from pyrseg_jax.training.checkpoint_files import (
     remove_unfinished,
     short_reason,
 )
+from pyrseg_jax.training.checkpoint_items import ABOUT, VARIABLES, About, items_of, state_of
 from pyrseg_jax.training.checksums import checksums, differing
-from pyrseg_jax.training.scores import BestScored, Scores
+from pyrseg_jax.training.scores import MIOU, BestScored, Scores
 from pyrseg_jax.training.step import TrainState
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-VARIABLES, TRAINING, ABOUT = "variables", "training", "about"  # the items of a checkpoint
-
-
-class About(documents.Document):
-    """The item `about` of a checkpoint: checksums by item and array, and the class names. What else it says is for people."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    checksums: dict[str, dict[str, str]]
-    classes: tuple[str, ...] = ()  # older checkpoints do not name them
 
 
 class Checkpoints:
     """The checkpoints of one run, in `WORKDIR/checkpoints`.
 
     The state includes the step, and the order of the data is a function of seed and step, so nothing else is needed to
-    resume. A checkpoint has three items: `variables` (parameters and batch statistics), which is all that inference reads;
-    `training` (step and optimizer state); and `about` (the checksum of every array, and the caller's `about`). The newest
-    checkpoints are kept, and the one with the best mIoU.
+    resume. A checkpoint has three items: `variables` (parameters and batch statistics, or their moving average), which is all that
+    inference reads; `training` (step, optimizer state, and what else the next step needs); and `about` (the checksum of every
+    array, and the caller's `about`). The newest checkpoints are kept, and the one with the best score.
 
     Args:
       directory: the folder, on a local disk or in remote storage (gs://…).
@@ -56,26 +46,33 @@ class Checkpoints:
       is_reader: whether to read only. Then nothing is written or cleaned up, not even what another process is currently writing.
       about: a description that is stored with each checkpoint, for example the configuration. A checkpoint whose `classes` are
         others than those in here is not restored.
+      metric: the score that decides which checkpoint is the best, a key of `scores.METRICS`.
 
     Raises:
       UserError: if the folder holds a named pipe or a device, or Orbax cannot list it.
     """
 
     def __init__(
-        self, directory: epath.PathLike, keep_last: int = 2, *, is_reader: bool = False, about: dict | None = None
+        self,
+        directory: epath.PathLike,
+        keep_last: int = 2,
+        *,
+        is_reader: bool = False,
+        about: dict | None = None,
+        metric: str = MIOU,
     ):
         self._directory = epath.Path(directory)
         if not is_reader:
             self._directory.mkdir(parents=True, exist_ok=True)
         check_kinds(self._directory)
-        self._scores = Scores(self._directory / "scores.json")
+        self.scores = Scores(self._directory / "scores.json", metric)
         self._about = about or {}
         self._is_writing = self._has_failed = False
         if is_reader:
             options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
         else:
             # Orbax's `max_to_keep` together with `best_fn` would delete the newest checkpoint.
-            policy = policies.AnyPreservationPolicy([policies.LatestN(keep_last), BestScored(self._scores)])
+            policy = policies.AnyPreservationPolicy([policies.LatestN(keep_last), BestScored(self.scores)])
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=policy, enable_async_checkpointing=True, cleanup_tmp_directories=True
             )
@@ -100,7 +97,7 @@ class Checkpoints:
         """
         if step in self.steps():  # Orbax would silently save nothing
             return
-        items = _items_of(state)
+        items = items_of(state)
         about = self._about | {
             "step": step,
             "devices": mesh_lib.describe_devices(),
@@ -111,14 +108,14 @@ class Checkpoints:
         args = {name: ocp.args.StandardSave(item) for name, item in items.items()} | {ABOUT: ocp.args.JsonSave(about)}
         self._report_failure(lambda: self._manager.save(step, args=ocp.args.Composite(**args)))
 
-    def score(self, step: int, miou: float | None) -> None:
-        """Record the mIoU of a step, which decides which checkpoint is the best; None (no labeled pixel) is ignored."""
-        if miou is not None:
-            self._scores.add(step, miou, is_written=processes.is_first())
+    def score(self, step: int, score: float | None) -> None:
+        """Record the score of a step, which decides which checkpoint is the best; None (no labeled pixel) is ignored."""
+        if score is not None:
+            self.scores.add(step, score, is_written=processes.is_first())
 
     def is_scored(self, step: int) -> bool:
-        """Return whether the mIoU of a step is known."""
-        return step in self._scores
+        """Return whether the score of a step is known."""
+        return step in self.scores
 
     def restore(self, abstract_state: TrainState, step: int | None = None) -> TrainState | None:
         """Restore a state.
@@ -136,8 +133,7 @@ class Checkpoints:
         """
 
         def read(candidate: int) -> TrainState:
-            found = self._read_items(candidate, _items_of(abstract_state))
-            return dataclasses.replace(abstract_state, **found[VARIABLES], **found[TRAINING])
+            return state_of(abstract_state, self._read_items(candidate, items_of(abstract_state)))
 
         found = self._newest_intact(read, step)
         return None if found is None else found[1]
@@ -221,7 +217,7 @@ class Checkpoints:
                 log.warning("checkpoint %d was moved to %s; delete that folder if you do not need it", newer, aside)
         processes.wait_for_all("damaged checkpoints are out of the way")
         self._manager.reload()
-        self._scores.drop_after(step, is_written=processes.is_first())
+        self.scores.drop_after(step, is_written=processes.is_first())
 
     def is_writing(self) -> bool:
         """Return whether a checkpoint is still being written in the background."""
@@ -287,10 +283,6 @@ def _fail_together(read: Callable[[], T]) -> T:
     if problem is not None:
         raise ValueError(problem)
     return found  # pyright: ignore[reportReturnType]  # None only after a problem
-
-
-def _items_of(state: TrainState) -> dict[str, dict]:
-    return {VARIABLES: state.variables, TRAINING: {"step": state.step, "opt_state": state.opt_state}}
 
 
 def _absolute(path: epath.Path) -> epath.Path:

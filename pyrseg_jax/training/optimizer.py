@@ -1,70 +1,195 @@
-"""SGD with momentum and a polynomial learning-rate schedule, as in the published HRNet recipes."""
+"""Optimizers by name: how gradients become changes of the parameters.
 
-import functools
-from collections.abc import Collection, Hashable
+All of them take the same schedule, decay weights, and give the parameters outside the backbone, and the layers inside it, learning
+rates of their own. Optax computes them; this file says which parameter gets what.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict
+from optax import contrib
+
+from pyrseg_jax.training.freezing import is_match
+
+OPTIMIZERS = {
+    "sgd": "gradient descent with momentum; weight decay is added to the gradient, as in the published HRNet recipes",
+    "adamw": "Adam with decoupled weight decay (Loshchilov & Hutter 2019), as in the recipes of transformers",
+    "muon": "orthogonalized momentum (Jordan et al. 2024) for the matrices of hidden layers, AdamW for everything else",
+}
+DECAY_MASKS = {
+    "all": "every parameter",
+    "kernels": "kernels of convolutions and dense layers: no biases, normalizations, layer scales, positions, tokens or codewords",
+}
+BACKBONE, HEAD, MATRICES, FROZEN = "backbone", "head", "_matrices", "frozen"  # the labels of parameters, and a suffix
+# Layers that predict: their kernels are the rows of a table, one per class, and not maps between features.
+CLASSIFIERS = ("classify", "unity_")
+IMAGE_CHANNELS = 3
+
+Path = tuple[str, ...]
 
 
-def poly_schedule(learning_rate: float, steps: int, power: float = 0.9, warmup_steps: int = 0) -> optax.Schedule:
-    """Return the schedule step → learning_rate · (1 - step / steps)^power, with a linear warm-up.
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+    """The arguments of an optimizer. Those of other optimizers than the named one have no effect.
 
-    The warm-up multiplies the decay instead of preceding it. Both are functions of the step alone, and the schedule ends at
-    zero at the same step with and without a warm-up.
-
-    Args:
-      learning_rate: the rate at the start, before the warm-up factor.
-      steps: number of steps of the whole training; the rate is zero from there on.
-      power: exponent of the decay.
-      warmup_steps: number of steps until the factor reaches 1; 0: no warm-up.
+    Attributes:
+      name: a key of `OPTIMIZERS`.
+      momentum: of `sgd`: the decay of the running sum of gradients, 0 … 1.
+      nesterov: whether the momentum looks ahead; None: only that of `muon` does.
+      beta1, beta2, epsilon: of `adamw`, and of `muon` where it uses Adam: the decays of both moments, and what is added to a root.
+      muon_momentum, muon_steps: the decay of Muon's momentum, and the Newton-Schulz iterations that orthogonalize it.
+      muon_rms: the root mean square of an update at a learning rate of 1. That of Adam is about 0.2.
+      weight_decay: factor on the parameters; where they are subtracted depends on the optimizer.
+      decay_mask: a key of `DECAY_MASKS`.
+      head_multiplier: multiple of the schedule at which all parameters outside the backbone learn.
+      layer_decay: factor from each layer of the backbone to the one before it; None: all layers learn alike.
+      depth_of: path of a parameter inside the backbone → number of its layer, 0 at the images; needed by `layer_decay`.
+      frozen: patterns of parameters that stay as they are; see `freezing`.
     """
-    decay = optax.polynomial_schedule(learning_rate, 0.0, power, steps)
-    if not warmup_steps:
-        return decay
-    return lambda step: decay(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
+
+    name: str = "sgd"
+    momentum: float = 0.9
+    nesterov: bool | None = None
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    muon_momentum: float = 0.95
+    muon_steps: int = 5
+    muon_rms: float = 0.2
+    weight_decay: float = 1e-4
+    decay_mask: str = "all"
+    head_multiplier: float = 1.0
+    layer_decay: float | None = None
+    depth_of: Callable[[Path], int] | None = None
+    frozen: tuple[str, ...] = ()
 
 
-def make_sgd(
-    schedule: optax.Schedule,
-    *,
-    momentum: float,
-    weight_decay: float,
-    head_multiplier: float,
-    frozen: Collection[str] = (),
-) -> optax.GradientTransformation:
-    """Make SGD with momentum and weight decay on all parameters.
-
-    As in PyTorch's SGD, weight decay is added to the gradient before the momentum ("coupled"), not subtracted from the
-    weights separately.
+def make_optimizer(schedule: optax.Schedule, settings: OptimizerSettings) -> optax.GradientTransformation:
+    """Make an optimizer.
 
     Args:
       schedule: step → learning rate of the backbone.
-      momentum: decay of the running sum of gradients, 0 … 1.
-      weight_decay: factor on the parameters that are added to their gradient.
-      head_multiplier: multiple of the schedule at which all parameters outside the backbone learn.
-      frozen: paths of layers, joined by "/", that stay as they are.
+      settings: its name and arguments.
+
+    Source: `sgd` is PyTorch's: weight decay is added to the gradient before the momentum ("coupled"). `adamw` and `muon` subtract
+      learning rate · decay · parameter, beside the update. The learning rate of a backbone layer is layer_decay^(L + 1 - layer)
+      times the schedule, with the number L of the last layer, as in BEiT's code (Bao et al. 2022).
+    Chosen: Muon takes the kernels of convolutions and dense layers, except for those that read the image, that convolve each
+      channel alone, or that predict (`CLASSIFIERS`). Its updates are scaled to the root mean square of Adam's (Liu et al. 2025,
+      "Muon is scalable for LLM training"), so that one learning rate and one weight decay serve both.
     """
+    parts: dict[Hashable, optax.GradientTransformation] = {}
+    for part, multiplier in ((BACKBONE, 1.0), (HEAD, settings.head_multiplier)):
+        rate = _times(multiplier, schedule)
+        parts[part] = _make_sgd(rate, settings) if settings.name == "sgd" else _make_adamw(rate, settings)
+        if settings.name == "muon":
+            parts[part + MATRICES] = _make_muon(rate, settings)
+    if settings.frozen:
+        parts[FROZEN] = optax.set_to_zero()
+    optimizer = optax.partition(parts, lambda params: _map_with_path(_labeler(settings), params))
+    if settings.layer_decay is None:
+        return optimizer
+    assert settings.depth_of is not None, "a decay by layers needs the order of the layers"
+    return optax.chain(optimizer, optax.stateless(_slower_below(settings.layer_decay, settings.depth_of)))
 
-    def sgd(multiplier: float) -> optax.GradientTransformation:
-        return optax.chain(
-            optax.add_decayed_weights(weight_decay),
-            optax.sgd(lambda step: multiplier * schedule(step), momentum=momentum),
-        )
 
-    parts: dict[Hashable, optax.GradientTransformation] = {"backbone": sgd(1.0), "head": sgd(head_multiplier)}
-    if frozen:
-        parts["frozen"] = optax.set_to_zero()
-    return optax.partition(parts, functools.partial(_label_parts, frozen=frozen))
+def is_decayed(path: Path) -> bool:
+    """Return whether weight decay with the mask "kernels" touches a parameter."""
+    return path[-1] == "kernel"
 
 
-def _label_parts(params: dict, frozen: Collection[str]) -> dict:
-    """Label each parameter with the part of the network whose learning rate it gets, or with "frozen"."""
+def is_matrix(path: Path, shape: tuple[int, ...]) -> bool:
+    """Return whether Muon takes a parameter; see `make_optimizer`."""
+    if path[-1] != "kernel" or len(shape) not in (2, 4) or path[-2].startswith(CLASSIFIERS):
+        return False
+    return len(shape) == 2 or shape[2] not in (1, IMAGE_CHANNELS)
 
-    def part_of(path: tuple, _) -> str:
-        if "/".join(entry.key for entry in path[:-1]) in frozen:
-            return "frozen"
-        return "backbone" if path[0].key == "backbone" else "head"
 
-    return jax.tree_util.tree_map_with_path(part_of, params)
+def _make_sgd(rate: optax.Schedule, settings: OptimizerSettings) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.add_decayed_weights(settings.weight_decay, _mask(settings)),
+        optax.sgd(rate, momentum=settings.momentum, nesterov=bool(settings.nesterov)),
+    )
+
+
+def _make_adamw(rate: optax.Schedule, settings: OptimizerSettings) -> optax.GradientTransformation:
+    return optax.adamw(
+        rate,
+        settings.beta1,
+        settings.beta2,
+        settings.epsilon,
+        weight_decay=settings.weight_decay,
+        mask=_mask(settings),
+        # Beside Muon, whose momentum alone the key describes, Adam is the plain one.
+        nesterov=bool(settings.nesterov) and settings.name == "adamw",
+    )
+
+
+def _make_muon(rate: optax.Schedule, settings: OptimizerSettings) -> optax.GradientTransformation:
+    return optax.chain(
+        contrib.scale_by_muon(
+            ns_steps=settings.muon_steps,
+            beta=settings.muon_momentum,
+            eps=settings.epsilon,
+            nesterov=settings.nesterov is not False,
+            weight_dimension_numbers=lambda tree: jax.tree.map(_sides, tree),
+        ),
+        optax.stateless(lambda updates, _: jax.tree.map(lambda x: x * (settings.muon_rms * _longer_side(x)), updates)),
+        optax.add_decayed_weights(settings.weight_decay),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+def _sides(kernel: Any) -> contrib.MuonDimensionNumbers:
+    """Take a kernel (…, inputs, outputs) as a matrix from all inputs of an output to the outputs."""
+    return contrib.MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), kernel.ndim - 1)
+
+
+def _longer_side(kernel: Any) -> float:
+    """Return the root of the longer side of a kernel as a matrix: the inverse root mean square of an orthogonal one."""
+    outputs = kernel.shape[-1]
+    return math.sqrt(max(kernel.size // outputs, outputs))
+
+
+def _mask(settings: OptimizerSettings) -> Callable[[Any], Any] | None:
+    if settings.decay_mask == "all":
+        return None
+    return lambda params: _map_with_path(lambda path, _: is_decayed(path), params)
+
+
+def _labeler(settings: OptimizerSettings) -> Callable[[Path, Any], str]:
+    """Return the function that labels a parameter with the transformation that it gets."""
+
+    def label(path: Path, leaf: Any) -> str:
+        if is_match(path, settings.frozen):
+            return FROZEN
+        part = BACKBONE if path[0] == BACKBONE else HEAD
+        return part + MATRICES if settings.name == "muon" and is_matrix(path, leaf.shape) else part
+
+    return label
+
+
+def _slower_below(decay: float, depth_of: Callable[[Path], int]) -> Callable[[Any, Any], Any]:
+    """Return the function that scales the updates of the backbone's layers by how far they are below the heads."""
+
+    def scale(updates: Any, _: Any) -> Any:
+        depths = {path: depth_of(path[1:]) for path in flatten_dict(updates) if path[0] == BACKBONE}
+        last = max(depths.values(), default=0)
+        factors = {path: decay ** (last + 1 - depth) for path, depth in depths.items()}
+        return _map_with_path(lambda path, x: x * factors.get(path, 1.0), updates)
+
+    return scale
+
+
+def _times(multiplier: float, schedule: optax.Schedule) -> optax.Schedule:
+    return lambda step: multiplier * schedule(step)
+
+
+def _map_with_path(function: Callable[[Path, Any], Any], tree: Mapping) -> Any:
+    """Apply (path, leaf) → leaf to a tree of nested dictionaries."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(tuple(entry.key for entry in path), leaf), tree)

@@ -1,4 +1,4 @@
-"""The training loop: next batch → step → save → evaluate, until the last step."""
+"""The training loop: next batch → step → save → evaluate, until the last step or until the score no longer improves."""
 
 import contextlib
 import dataclasses
@@ -18,6 +18,7 @@ from pyrseg_jax.training.preemption import Phase, Preempted, Preemption
 from pyrseg_jax.training.profile import Profiler
 from pyrseg_jax.training.stalls import StallWatch
 from pyrseg_jax.training.step import Metrics, StepFunction, TrainState
+from pyrseg_jax.training.stopping import EarlyStopping
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ class Recorder(Protocol):
     def write_step(self, step: int, values: Mapping[str, float]) -> None: ...
 
     def write_evaluation(self, step: int, result: Mapping) -> None: ...
+
+    def write_end(self, step: int, reason: str) -> None: ...
 
     def sync(self) -> None: ...
 
@@ -89,15 +92,17 @@ class Trainer:
       train_step: (state, batch on devices) → (state, metrics); see `step.make_train_step`.
       open_batches: number of steps taken → batches, beginning with that of the next step.
       to_devices: batch on the host → sharded batch.
-      evaluate: (step, state) → scores; `miou` among them decides which checkpoint is the best.
-      checkpoints: the store for states and for the mIoU of each evaluated step.
+      evaluate: (step, state) → scores; one of them decides which checkpoint is the best.
+      checkpoints: the store for states and for that score of each evaluated step.
       recorder: the interface that receives the metrics and the scores.
       learning_rate: step → the optimizer's learning rate, for the record.
       schedule: when to log, evaluate and save.
       preemption: the handler of SIGTERM; it is asked after each step whether to save and exit.
       stalls: the watchdog that reports steps that do not finish.
       profiler: the profiler, which is notified before and after each step.
+      stopping: the rule that ends the training before the last step.
       last_evaluation: the scores of the last evaluation; empty before the first one.
+      stop_reason: why the training ended before the last step; None if it did not.
     """
 
     train_step: StepFunction
@@ -111,10 +116,12 @@ class Trainer:
     preemption: Preemption = dataclasses.field(default_factory=Preemption)
     stalls: StallWatch = dataclasses.field(default_factory=StallWatch)
     profiler: Profiler = dataclasses.field(default_factory=Profiler)
+    stopping: EarlyStopping = EarlyStopping()
     last_evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    stop_reason: str | None = None
 
     def fit(self, state: TrainState) -> TrainState:
-        """Train from the state's step to the schedule's last step, and return the final state.
+        """Train from the state's step to the schedule's last step, or until `stopping` ends it; return the final state.
 
         Args:
           state: the state to start from. The steps take over its memory, so the caller must not use it afterwards.
@@ -132,10 +139,14 @@ class Trainer:
             log.info("step %d is already done: nothing is left to train", first_step)
             self._evaluate(first_step, state)
             return state
+        if self._is_over(first_step):
+            return state
         with contextlib.closing(self.open_batches(first_step)) as self._batches, self.stalls, self.profiler:
             # An earlier part of the run may have ended after saving this state and before evaluating it.
             if first_step and schedule.is_evaluated(first_step) and not self.checkpoints.is_scored(first_step):
                 self._evaluate(first_step, state)
+                if self._is_over(first_step):
+                    return state
             for step in range(first_step + 1, schedule.last_step + 1):
                 is_first = step == first_step + 1
                 batch = self._next_batch(step, state, is_first)
@@ -155,6 +166,8 @@ class Trainer:
                     self._exit()
                 if schedule.is_evaluated(step):
                     self._evaluate(step, state)
+                    if step < schedule.last_step and self._is_over(step):
+                        break
             self._finish_writing()
         return state
 
@@ -213,7 +226,15 @@ class Trainer:
                     self.recorder.write_evaluation(step, self.last_evaluation)
             except Preempted:
                 self._exit()
-            self.checkpoints.score(step, self.last_evaluation["miou"])
+            self.checkpoints.score(step, self.last_evaluation[self.checkpoints.scores.metric])
+
+    def _is_over(self, step: int) -> bool:
+        """Return whether the scores so far end the training at this step, and say why."""
+        self.stop_reason = self.stopping.reason(self.checkpoints.scores)
+        if self.stop_reason is not None:
+            log.info("training ends at step %d: %s", step, self.stop_reason)
+            self.recorder.write_end(step, self.stop_reason)
+        return self.stop_reason is not None
 
     def _exit(self) -> NoReturn:
         self._finish_writing()

@@ -8,7 +8,8 @@ import numpy as np
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.segmenter import build_segmenter
-from pyrseg_jax.training.optimizer import make_sgd, poly_schedule
+from pyrseg_jax.training.optimizer import OptimizerSettings, make_optimizer
+from pyrseg_jax.training.schedules import poly_schedule
 from pyrseg_jax.training.step import initial_state
 from support.data_sets import draw_pair
 
@@ -18,9 +19,8 @@ def tiny_model(dtype="float32"):
     return build_segmenter(3, backbone="hrnet_tiny", semantic_width=16, key_width=8, unity_width=8, dtype=dtype)
 
 
-def sgd(learning_rate=0.05, steps=40, **kwargs):
-    options = {"momentum": 0.9, "weight_decay": 1e-4, "head_multiplier": 1.0} | kwargs
-    return make_sgd(poly_schedule(learning_rate, steps), **options)
+def sgd(learning_rate=0.05, steps=40, **settings):
+    return make_optimizer(poly_schedule(learning_rate, steps), OptimizerSettings(**settings))
 
 
 def fresh_state(optimizer, seed=0):
@@ -56,10 +56,10 @@ class Batches:
 
 
 class Record:
-    """A recorder in memory: the recorded lines, the evaluated steps, and the number of saved states."""
+    """A recorder in memory: the recorded lines, the evaluated steps, early ends, and the number of saved states."""
 
     def __init__(self):
-        self.lines, self.evaluated, self.num_synced = [], [], 0
+        self.lines, self.evaluated, self.ends, self.num_synced = [], [], [], 0
 
     def advance(self, step, loss):
         pass
@@ -69,6 +69,9 @@ class Record:
 
     def write_evaluation(self, step, result):
         self.evaluated.append(step)
+
+    def write_end(self, step, reason):
+        self.ends.append((step, reason))
 
     def sync(self):
         self.num_synced += 1

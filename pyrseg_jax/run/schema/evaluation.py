@@ -36,6 +36,7 @@ class Evaluation:
     long_side_px: int = key(
         2048, "Maximum length of the long side, for the same protocols.", unit="px", at_least=1, resumable=True
     )
+    loss: bool = key(True, "Compute the validation loss.", resumable=True)
     analysis: bool = key(
         True, "Write tables and figures about the pyramid, after `evaluate` and at the end of training.", resumable=True
     )

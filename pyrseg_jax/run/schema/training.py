@@ -18,9 +18,11 @@ class Training:
     warmup_steps: Annotated[int, Duration(at_least=0)] = duration(
         0, "Length of the linear warm-up at the start of training."
     )
-    poly_power: float = key(0.9, "Exponent p of the schedule learning_rate · (1 − step / steps)^p.", at_least=0)
-    momentum: float = key(0.9, "Momentum of SGD.", at_least=0)
-    weight_decay: float = key(1e-4, "Weight decay (L2) on all parameters.", at_least=0)
+    poly_power: float = key(0.9, "Exponent p of the schedule `poly`: learning_rate · (1 − step / steps)^p.", at_least=0)
+    momentum: float = key(0.9, "Momentum of `sgd`.", at_least=0)
+    weight_decay: float = key(
+        1e-4, "Weight decay: for `sgd` added to the gradient (L2), otherwise decoupled from it.", at_least=0
+    )
     procedure: Annotated[str, OneOf(choices.procedures)] = key(
         "tp",
         "Training procedure: which cells of a pyramid are don't care because a coarser level decides them (Sec. 3.1).",
@@ -78,6 +80,22 @@ class Training:
     profile: str | None = key(
         None,
         "First and last step to record with the profiler, for example `10:15`. None disables the profiler.",
+        resumable=True,
+    )
+    best_metric: Annotated[str, OneOf(choices.best_metrics)] = key(
+        "miou", "Score of an evaluation by which the best checkpoint is chosen and kept, and `patience` counts."
+    )
+    patience: int | None = key(
+        None,
+        "Evaluations without an improvement of `best_metric` after which training stops. None trains to the last step.",
+        unit="evaluations",
+        at_least=1,
+        resumable=True,
+    )
+    min_delta: float = key(
+        0.0,
+        "Difference from the best score so far that counts as an improvement, for `patience`.",
+        at_least=0,
         resumable=True,
     )
     keep_last: int = key(
