@@ -23,7 +23,7 @@ STD_OF_KERNEL: dict[Callable, Callable[[int, int], float]] = {
 }
 
 Path = tuple[str, ...]  # of a variable: collection, modules …, name
-INITIALIZERS = ("kernel_init", "bias_init", "scale_init", "init", "table_init")  # attributes of modules
+INITIALIZERS = ("kernel_init", "bias_init", "scale_init", "first", "table_init")  # attributes of modules
 
 
 class _Module(NamedTuple):
@@ -33,7 +33,7 @@ class _Module(NamedTuple):
     kernel_init: Callable | None
     bias_init: Callable | None
     scale_init: Callable | None
-    init: Any  # of a layer scale: its first value
+    first: Any  # of a layer scale: its first value
     table_init: Callable | None  # of a table of relative positions
 
 
@@ -97,7 +97,7 @@ def _find_draw(path: Path, module: _Module | None) -> Draw | None:
         starts_at_one = name == "var" or (name == "scale" and module.scale_init is nn.initializers.ones)
         return _draw_ones if starts_at_one else _draw_zeros
     if module.kind is LayerScale:
-        return lambda path, shape, seed: np.full(shape, module.init, np.float32)
+        return lambda path, shape, seed: np.full(shape, module.first, np.float32)
     if module.kind is GlobalResponseNorm:
         return _draw_zeros
     if module.kind is nn.LayerNorm and (name, module.scale_init) == ("scale", nn.initializers.ones):

@@ -64,11 +64,11 @@ class LayerScale(nn.Module):
     Source: Touvron et al. 2021, "Going deeper with image transformers".
     """
 
-    init: float = 1e-6
+    first: float = 1e-6
 
     @nn.compact
     def __call__(self, x: Float[Array, "*dims c"]) -> Float[Array, "*dims c"]:
-        gamma = self.param("gamma", nn.initializers.constant(self.init), (x.shape[-1],))
+        gamma = self.param("gamma", nn.initializers.constant(self.first), (x.shape[-1],))
         return x * gamma.astype(x.dtype)
 
 

@@ -41,7 +41,9 @@ def convolve_depthwise(
     dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=C)`, which is also what every other platform runs, and the CPU
     for maps up to `TINY_MAP`.
     """
-    shape = _Shape(tuple(strides), tuple(map(tuple, padding)), tuple(rhs_dilation or (1, 1)))
+    (along_rows, along_columns), (rows, columns) = strides, padding
+    down, right = rhs_dilation or (1, 1)
+    shape = _Shape((along_rows, along_columns), ((rows[0], rows[1]), (columns[0], columns[1])), (down, right))
     is_plain = x.size <= TINY_MAP or kernel.shape[2] > 1  # groups of several channels are convolved plainly, too
     return shape.convolve_plainly(x, kernel) if is_plain else _convolve(shape, x, kernel)
 
