@@ -23,6 +23,7 @@ from pyrseg_jax.models.contexts import ContextLoss
 from pyrseg_jax.models.segmenter import Pyramids, Segmenter
 from pyrseg_jax.reporting.logbook import Logbook
 from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, WithAuxiliary, WithContextLosses
+from pyrseg_jax.training.scores import METRICS as METRICS_OF_BEST
 from pyrseg_jax.training.validation import make_image_losses
 
 TP, GT, RAW = (PyramidObjective(procedure=name) for name in ("tp", "gt", "raw"))
@@ -63,6 +64,11 @@ def evaluate(root, objective, batch_size, devices=1, protocol=Protocol()):  # no
     split = dataset.open_split("validation")
     evaluator = Evaluator(MODEL, split, dataset.label_space, mesh, protocol, batch_size, 0.5, losses)
     return evaluator(jax.device_put(variables(), mesh_lib.replicated(mesh)))
+
+
+def test_every_score_that_can_choose_the_best_checkpoint_is_in_the_result(data):
+    result = evaluate(data, TP, 3)
+    assert all(isinstance(result[name], float) for name in METRICS_OF_BEST)
 
 
 def expected_loss(root, objective):
@@ -135,7 +141,7 @@ def test_a_refined_level_is_read_at_the_pixels_of_its_targets(rng):
     predicted, labels = draw(rng)
     *coarse, finest = predicted.semantic
     refined = np.kron(finest, np.ones((1, 4, 4, 1), np.float32))
-    refined[:, ::4] += 9  # rows that hold no target of stride 4
+    refined[:, ::4, :, 0] += 9  # rows that hold no target of stride 4
     found = jax.jit(make_image_losses(GT))(predicted._replace(semantic=(*coarse, refined)), labels)
     np.testing.assert_allclose(found, jax.jit(make_image_losses(GT))(predicted, labels), rtol=1e-6)
 

@@ -34,6 +34,12 @@ METRICS = {
     "boundary_miou": Metric("mean IoU near semantic boundaries"),
     "pixel_accuracy": Metric("share of correct pixels"),
     "mean_accuracy": Metric("share of correct pixels, averaged over the classes"),
+    "mean_dice": Metric("Dice, averaged over the classes"),
+    "mean_precision": Metric("precision, averaged over the classes"),
+    "mean_recall": Metric("recall, averaged over the classes"),
+    "frequency_weighted_iou": Metric("IoU, weighted by the pixels of each class"),
+    "image_miou": Metric("mean IoU of each image, averaged over the images"),
+    "class_image_miou": Metric("IoU of each class over the images, averaged over the classes"),
     "ade20k_score": Metric("mean of pixel_accuracy and miou_all_classes"),
     "loss": Metric("validation loss; less is better", is_higher_better=False),
 }
