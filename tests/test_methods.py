@@ -15,6 +15,7 @@ from pyrseg_jax.models.initial import abstract_variables
 from pyrseg_jax.models.weights.head import at_four_levels, has_layers
 from pyrseg_jax.paper import table_1, variants
 from pyrseg_jax.paper.methods import METHODS
+from pyrseg_jax.paper.modern import FAMILY_OF
 from pyrseg_jax.paper.releases import RELEASES
 from pyrseg_jax.paper.tables import TABLE_1
 from pyrseg_jax.run import keys
@@ -217,3 +218,43 @@ def test_words_are_listed_in_a_hundred_columns(capsys):
     ):
         assert line in listed
     assert listed.count("  :danet ") == 1
+
+
+def test_every_modern_backbone_is_a_word():
+    """All but the families that have a recipe elsewhere, and the smallest networks, which are for tests."""
+    others = {name for name in BACKBONES if name.startswith(("hrnet", "resnet")) or name.endswith("micro")}
+    assert {word for word in FAMILY_OF if word in variants.BACKBONES} == BACKBONES.keys() - others
+
+
+MODERN_FACTS = {
+    "convnext_b,upernet": {"name": "adamw", "learning_rate": 1e-4, "weight_decay": 0.05, "layer_decay": 0.9},
+    "swin_t,upernet,pyramid": {"name": "adamw", "learning_rate": 6e-5, "weight_decay": 0.01, "layer_decay": None},
+    "mit_b5,segformer": {"learning_rate": 6e-5, "head_multiplier": 10.0, "context": "segformer"},
+    "mit_b0,segformer,mmsegmentation": {"context": "segformer_mmseg", "ohem_threshold": None},
+    "dinov2_b": {"learning_rate": 3e-5, "layer_decay": 0.9, "representation": "pyramid", "steps": 160_000},
+    "mobilenetv3_l": {"name": "sgd", "learning_rate": 0.02, "steps": "120 epochs"},
+}
+
+
+@pytest.mark.parametrize("words", MODERN_FACTS)
+def test_words_of_modern_backbones_bring_their_recipe(words):
+    config = load("ade20k", words)
+    assert config.model.backbone == words.partition(",")[0]
+    for name, expected in MODERN_FACTS[words].items():
+        group = next(g for g in (config.optimizer, config.training, config.model) if hasattr(g, name))
+        assert config.said.get(f"training.{name}", getattr(group, name)) == expected, name
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "mit_b0,segformer,pyramid",
+        *(
+            pytest.param(f"{word},{more}", marks=pytest.mark.slow)
+            for word in ("convnext_b", "convnextv2_a", "swin_t", "mit_b0", "dinov2_s", "dinov3_s", "mobilenetv3_s")
+            for more in ("ours", "upernet", "upernet,pyramid", "pspnet,pyramid", "segformer", "deeplabv3plus,pyramid")
+        ),
+    ],
+)
+def test_a_full_step_fits_together_on_a_modern_backbone(words):
+    assert trace(load("ade20k", words)) is not None

@@ -70,6 +70,13 @@ METHODS = {
         elsewhere="semseg, ADE20K: 43.10, 44.15 with several scales",
     ),
     "layer_cascade": Method("Layer-Cascade-style (after Li et al. 2017)", "layer_cascade"),
+    "segformer": Method(
+        "SegFormer's decoder (Xie et al. 2021)",
+        "segformer",
+        on_resnet={},
+        has_resize=True,
+        of_mmsegmentation="segformer_mmseg",
+    ),
     "upernet": Method(
         "UperNet (Xiao et al. 2018)",
         "upernet",

@@ -64,7 +64,7 @@ def _steps(ade20k: int | str, coco_stuff10k: int | str, pascal_context: int | st
 
 
 # What mmsegmentation trains its networks with on each data set. Releases without a recipe for a data set borrow its length.
-_STANDARD_STEPS = _steps(160_000, 40_000, 80_000)
+STANDARD_STEPS = _steps(160_000, 40_000, 80_000)
 _STANDARD_PASCAL = {
     "training.learning_rate": 0.004,
     "training.weight_decay": 1e-4,
@@ -79,7 +79,7 @@ RELEASES = {
         "10K; Pascal Context (59 classes): 0.004, decay 1e-4, 80k steps, crops of 480",
         _network("v1c", "contracted", "half_pixel"),
         _training(0.01, 1.0, 5e-4, 160_000, 512, 0.4),
-        {**_STANDARD_STEPS, "pascal_context": _STANDARD_PASCAL},
+        {**STANDARD_STEPS, "pascal_context": _STANDARD_PASCAL},
     ),
     "semseg": Release(
         "semseg (Zhao)",
@@ -88,7 +88,7 @@ RELEASES = {
         "the same size",
         _network("deep", "plain", "align_corners"),
         _training(0.01, 10.0, 1e-4, 160_000, 480, 0.4),
-        _STANDARD_STEPS | {"ade20k": {"training.steps": "100 epochs"}},
+        STANDARD_STEPS | {"ade20k": {"training.steps": "100 epochs"}},
     ),
     "csail": Release(
         "CSAIL (semantic-segmentation-pytorch)",
@@ -96,7 +96,7 @@ RELEASES = {
         "whose short side is 300 to 600 pixels; ours are crops of 512",
         _network("deep", "contracted", "half_pixel"),
         _training(0.02, 1.0, 1e-4, 160_000, 512, 0.0),
-        _STANDARD_STEPS | {"ade20k": {"training.steps": 200_000}},
+        STANDARD_STEPS | {"ade20k": {"training.steps": 200_000}},
     ),
     "encoding": Release(
         "PyTorch-Encoding",
@@ -104,7 +104,7 @@ RELEASES = {
         "backbone, decay 1e-4, 120 epochs on ADE20K, auxiliary weight 0.2, crops of 480 (576 for its ResNet-101 on ADE20K)",
         _network("deep", "contracted", "align_corners"),
         _training(0.01, 10.0, 1e-4, 160_000, 480, 0.2),
-        _STANDARD_STEPS | {"ade20k": {"training.steps": "120 epochs"}},
+        STANDARD_STEPS | {"ade20k": {"training.steps": "120 epochs"}},
     ),
     "danet": Release(
         "DANet",
@@ -112,7 +112,7 @@ RELEASES = {
         "classifier. No schedule for COCO-Stuff is published",
         _network("v1", "contracted", "align_corners", (4, 8, 16)),
         _training(0.01, 10.0, 1e-4, 160_000, 480, 0.0),
-        _STANDARD_STEPS | {"ade20k": {"training.steps": "120 epochs"}},
+        STANDARD_STEPS | {"ade20k": {"training.steps": "120 epochs"}},
     ),
     "emanet": Release(
         "EMANet",
@@ -120,7 +120,7 @@ RELEASES = {
         "other data sets, its running statistics move by 3e-4 a step instead of 0.1",
         _network("deep", "contracted", "align_corners", (2, 8, 16)),
         _training(0.009, 1.0, 1e-4, 160_000, 512, 0.0),
-        _STANDARD_STEPS,
+        STANDARD_STEPS,
     ),
     "openseg": Release(
         "openseg",
@@ -128,7 +128,7 @@ RELEASES = {
         "times that outside the backbone, 60k steps): decay 1e-4, auxiliary weight 0.4, crops of 520 (ours: 512)",
         _network("deep", "contracted", "align_corners"),
         _training(0.02, 1.0, 1e-4, 160_000, 512, 0.4) | {"training.warmup_steps": 1000},
-        _STANDARD_STEPS
+        STANDARD_STEPS
         | {
             "ade20k": {"training.steps": 150_000},
             "coco_stuff10k": {
@@ -143,6 +143,6 @@ RELEASES = {
         "kashyap7x/QGN, train.py: 0.02, decay 1e-4, 20 epochs of 5000 steps on ADE20K, on whole images as CSAIL's release",
         _network("deep", "contracted", "half_pixel"),
         _training(0.02, 1.0, 1e-4, 160_000, 512, 0.0),
-        _STANDARD_STEPS | {"ade20k": {"training.steps": 100_000}},
+        STANDARD_STEPS | {"ade20k": {"training.steps": 100_000}},
     ),
 }

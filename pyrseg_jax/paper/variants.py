@@ -10,6 +10,7 @@ from typing import Any
 
 from pyrseg_jax.paper.methods import METHODS as METHOD_TABLE
 from pyrseg_jax.paper.methods import Method
+from pyrseg_jax.paper.modern import FAMILIES, FAMILY_OF
 from pyrseg_jax.paper.releases import RELEASES
 from pyrseg_jax.paper.tables import TABLE_2A, UNKNOWN
 from pyrseg_jax.run.config_file import Words
@@ -44,6 +45,7 @@ BACKBONES = Words(
     {
         "resnet50": "a ResNet-50 instead of the HRNet, with the recipe of the method's release",
         "resnet101": "a ResNet-101 instead of the HRNet, with the recipe of the method's release, as most rows of Table 1",
+        **{word: about for family in FAMILIES for word, about in family.words.items()},
     },
 )
 RECIPES = Words(
@@ -73,6 +75,7 @@ RECIPE_KEYS = (
             for keys in (release.network, release.training, *release.by_data.values())
             for key in keys
         }
+        | {key for family in FAMILIES for key in family.keys}
     ),
 )
 
@@ -153,6 +156,7 @@ def choose_method(config: Any, words: set[str]) -> None:
 
     On the config's HRNet, the recipe stays that of the config, and methods with one class per pixel learn from hard pixels, as in
     the paper. On a ResNet, the recipe is that of the method's release, and its network is the one that the release's weights fit.
+    On any other backbone, the recipe is that backbone's.
 
     Source: Sec. 4: "Online hard pixel mining is also employed for the two baselines"; `paper/releases.py`.
     """
@@ -163,7 +167,10 @@ def choose_method(config: Any, words: set[str]) -> None:
         config.model.context = method.of_mmsegmentation or method.context
     for backbone in words & BACKBONES.keys():
         config.model.backbone = backbone
-        _choose_release(config, method, is_standard)
+        if backbone in FAMILY_OF:
+            _set_all(config, FAMILY_OF[backbone].keys_for(config.data.name))
+        else:
+            _choose_release(config, method, is_standard)
         return
     if is_standard:
         _set_all(config, RELEASES["mmsegmentation"].keys_for(config.data.name))

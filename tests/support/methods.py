@@ -19,10 +19,12 @@ def load(name: str, variant: str) -> config_lib.Config:
 
 
 def make_shallow(config: config_lib.Config, num_classes: int) -> Segmenter:
-    """Return the network of a configuration at its full width, but with few blocks: the others have the same shapes."""
+    """Return the network of a configuration at its full width, an HRNet or a ResNet with few blocks: others have equal shapes."""
     model = experiment.make_model(config, num_classes)
     if config.model.backbone.startswith("resnet"):
         backbone = model.backbone.clone(num_blocks=(1, 1, 2, 3))
+    elif not config.model.backbone.startswith("hrnet"):
+        return model
     else:
         backbone = model.backbone.clone(num_modules=(1, 1, 1), num_blocks=1, num_bottlenecks=1)
     return model.clone(backbone=backbone)
