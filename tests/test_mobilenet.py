@@ -311,9 +311,9 @@ def timm_network(name):
         return timm.create_model(published[name], features_only=True, out_indices=(1, 2, 3, 4))
     import torch
     from timm.layers import get_act_layer
-    from timm.models import _efficientnet_builder as builder
     from timm.models import mobilenetv3
     from timm.models._efficientnet_blocks import SqueezeExcite as Squeeze
+    from timm.models._efficientnet_builder import decode_arch_def, round_channels
 
     widths, groups = iter(MICRO.widths), []
     for blocks in MICRO.groups:
@@ -325,13 +325,13 @@ def timm_network(name):
         groups.append(group)
     groups.append([f"cn_r1_k1_s1_c{MICRO.last}"])
     return mobilenetv3.MobileNetV3Features(
-        builder.decode_arch_def(groups),
+        decode_arch_def(groups),
         out_indices=(1, 2, 3, 4),
         stem_size=MICRO.stem,
         norm_layer=torch.nn.BatchNorm2d,
         act_layer=get_act_layer("hard_swish"),
         se_layer=functools.partial(
-            Squeeze, gate_layer="hard_sigmoid", force_act_layer=torch.nn.ReLU, rd_round_fn=builder.round_channels
+            Squeeze, gate_layer="hard_sigmoid", force_act_layer=torch.nn.ReLU, rd_round_fn=round_channels
         ),
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32, UInt8
 
 from pyrseg_jax.evaluation.padding import PaddedView, pad_view, padded_positions
-from pyrseg_jax.evaluation.predict import predict, predict_from, run
+from pyrseg_jax.evaluation.predict import predict_from, run
 from pyrseg_jax.evaluation.programs import num_compiled
 from pyrseg_jax.evaluation.views import Protocol, window_starts
 from pyrseg_jax.models.segmenter import Pyramids, Segmenter
@@ -51,7 +51,7 @@ class ViewPredictor:
         self._protocol, self._finest, self._stride = protocol, model.strides[-1], model.prediction_strides[-1]
 
         def predict_view(variables: dict, images: Array, is_mirrored: Array) -> tuple[PaddedView, Unity]:
-            prediction = predict(model, variables, images, threshold)
+            prediction = predict_from(run(model, variables, images), threshold)
             return pad_view(prediction, is_mirrored), prediction.unity
 
         sharded = {} if rows is None else {"in_shardings": (replicated, rows, rows), "out_shardings": rows}
@@ -99,26 +99,21 @@ class ViewPredictor:
             return *self(variables, images), None
         flags = np.zeros(len(labels), bool)
         first, unity, losses = self._predict_with_losses(variables, *self._put((images[0], flags, labels)))
-        views, _ = self._predict_views(variables, images, num_done=1)
+        views, _ = self(variables, images, num_done=1)
         return [first, *views], unity, losses
 
-    def __call__(self, variables: dict, images: Sequence[Images]) -> tuple[list[PaddedView], Unity]:
+    def __call__(self, variables: dict, images: Sequence[Images], num_done: int = 0) -> tuple[list[PaddedView], Unity]:
         """Predict all views of a batch.
 
         Args:
           variables: the model's variables.
           images: the batch, resized to each scale of the protocol.
+          num_done: number of the first views that are left out.
 
         Returns:
           The views, of which the first is the first scale as it is, and that view's unity pyramid. An image in windows has no
           unity pyramid of its own; then the pyramid is that of the last window.
         """
-        return self._predict_views(variables, images)
-
-    def _predict_views(
-        self, variables: dict, images: Sequence[Images], num_done: int = 0
-    ) -> tuple[list[PaddedView], Unity]:
-        """Predict all views of a batch but the first `num_done`."""
         views, first_unity = [], ()
         window = self._protocol.window_px
         mirrorings = (False, True) if self._protocol.is_mirrored else (False,)

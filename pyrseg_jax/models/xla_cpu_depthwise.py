@@ -1,6 +1,7 @@
 """Depthwise convolutions for XLA's CPU compiler, which runs them channel by channel; see also `xla_cpu.py`."""
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -44,8 +45,16 @@ def convolve_depthwise(
     (along_rows, along_columns), (rows, columns) = strides, padding
     down, right = rhs_dilation or (1, 1)
     shape = _Shape((along_rows, along_columns), ((rows[0], rows[1]), (columns[0], columns[1])), (down, right))
-    is_plain = x.size <= TINY_MAP or kernel.shape[2] > 1  # groups of several channels are convolved plainly, too
-    return shape.convolve_plainly(x, kernel) if is_plain else _convolve(shape, x, kernel)
+    return shape.convolve_plainly(x, kernel) if _is_plain(x, kernel) else _convolve(shape, x, kernel)
+
+
+def _is_plain(x: Array, kernel: Array) -> bool:
+    """Return whether the plain convolution is as good: on tiny maps, of groups of several channels, or of an unknown size.
+
+    An exported program may be for any number of images. Then, one image decides.
+    """
+    known = [side for side in x.shape if isinstance(side, int)]
+    return len(known) < 3 or math.prod(known) <= TINY_MAP or kernel.shape[2] > 1
 
 
 class _Shape(tuple):
