@@ -27,8 +27,8 @@ def convolve_depthwise(
 ) -> Float[Array, "n _ _ c"]:
     """Convolve each channel with a kernel of its own.
 
-    XLA:CPU runs such a convolution 20 to 40 times slower than it multiplies and adds shifted maps, and the gradient of the kernel
-    is as slow. `nn.Conv` calls this instead of `jax.lax.conv_general_dilated`. Results and gradients have the input's number format
+    XLA:CPU runs such a convolution 9 to 29 times slower than it multiplies and adds shifted maps, and its gradients 4 to 23 times
+    (`benchmarks/depthwise.py`). `nn.Conv` calls this instead of `jax.lax.conv_general_dilated`. Results and gradients have the input's number format
     and are summed in at least float32.
 
     Args:

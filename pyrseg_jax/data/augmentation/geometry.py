@@ -45,7 +45,7 @@ class Affine:
     probability: float = 1.0
 
     def draw_stretch(self, generator: np.random.Generator) -> tuple[float, float]:
-        """Draw the factors of height and width; their product is 1. Nothing is drawn if there is no stretch."""
+        """Draw the factors of height and width, whose product is 1; without a stretch, draw no random number."""
         if self.aspect == 1:
             return 1.0, 1.0
         limit = math.log(self.aspect)
