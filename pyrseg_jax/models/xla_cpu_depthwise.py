@@ -28,8 +28,8 @@ def convolve_depthwise(
     """Convolve each channel with a kernel of its own.
 
     XLA:CPU runs such a convolution 9 to 29 times slower than it multiplies and adds shifted maps, and its gradients 4 to 23 times
-    (`benchmarks/depthwise.py`). `nn.Conv` calls this instead of `jax.lax.conv_general_dilated`. Results and gradients have the input's number format
-    and are summed in at least float32.
+    (`benchmarks/depthwise.py`). `nn.Conv` calls this instead of `jax.lax.conv_general_dilated`. Results and gradients have the
+    input's number format and are summed in at least float32.
 
     Args:
       x: (N, H, W, C).

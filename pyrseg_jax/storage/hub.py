@@ -85,7 +85,7 @@ def only_snapshot(folder: Path) -> Path:
     """Return the files of a repository's main branch or, if the cache does not have it, of the only commit there.
 
     Raises:
-      UserError: if the cache holds no commit that begins so, or several.
+      UserError: if the main branch is not in the cache, and the cache holds no commit or several.
     """
     found = find_snapshot(folder, MAIN)
     snapshots = sorted(path for path in (folder / "snapshots").iterdir() if path.is_dir())
