@@ -26,6 +26,11 @@ def in_turn(runs: Mapping[str, Run], rounds: int, pause_s: float = 0.0) -> dict[
     Returns:
       The median seconds of each.
     """
+    return {name: statistics.median(found) for name, found in times_in_turn(runs, rounds, pause_s).items()}
+
+
+def times_in_turn(runs: Mapping[str, Run], rounds: int, pause_s: float = 0.0) -> dict[str, list[float]]:
+    """Time several functions as `in_turn` does, and return the seconds of every round."""
     times = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():
@@ -34,7 +39,7 @@ def in_turn(runs: Mapping[str, Run], rounds: int, pause_s: float = 0.0) -> dict[
             run()
             if number:
                 times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return times
 
 
 def ready(function: Callable, *arguments) -> Run:
