@@ -35,6 +35,9 @@ CASES = {
     "resample": (xla_cpu.resample_separably, resample, (2, 4, 6, 5), (7, 4), (3, 6)),
     "sums": (xla_cpu.channel_sums, sums, (2, 4, 6, 5), (2, 4, 6, 5)),
     "cells beyond the last whole one": (xla_cpu.convolve_as_matrix_product, convolve, (2, 5, 7, 5), (2, 2, 5, 3)),
+    "rows of a map": (xla_cpu.multiply_rows, jnp.matmul, (2, 4, 6, 5), (5, 3)),
+    "rows of tokens": (xla_cpu.multiply_rows, jnp.matmul, (3, 4, 5), (5, 7)),
+    "one row": (xla_cpu.multiply_rows, jnp.matmul, (5,), (5, 7)),
     "one image": (lambda x: xla_cpu.one_image_at_a_time(jnp.sin, x), jnp.sin, (3, 4, 5)),
 }
 

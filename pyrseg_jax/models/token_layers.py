@@ -9,6 +9,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from pyrseg_jax.models.xla_cpu import multiply_rows
+
 LAYER_NORM_EPSILON = 1e-6
 # Kernels of dense layers, as all these networks begin: a normal distribution, cut off at two standard deviations.
 TOKEN_INIT_STD = 0.02
@@ -31,7 +33,7 @@ def layer_norm(dtype: DTypeLike, name: str | None = None, epsilon: float = LAYER
 
 def dense(features: int, dtype: DTypeLike, name: str | None = None, use_bias: bool = True) -> nn.Dense:
     """Make a dense layer over the last axis."""
-    return nn.Dense(features, use_bias, dtype=dtype, kernel_init=token_init, name=name)
+    return nn.Dense(features, use_bias, dtype=dtype, kernel_init=token_init, dot_general=multiply_rows, name=name)
 
 
 def gelu(x: Float[Array, "*dims"]) -> Float[Array, "*dims"]:

@@ -10,8 +10,6 @@ from jaxtyping import Array, Float
 
 # Elements of a map up to which `convolve_depthwise` is not worth the time that its program takes to compile.
 TINY_MAP = 1 << 14
-# Side of a kernel from which its gradient is computed by tiles.
-LARGE_KERNEL = 5
 
 Pair = tuple[int, int]
 
@@ -145,25 +143,25 @@ def _convolve_by_shifts(shape: _Shape, x: Array, kernel: Array) -> Array:
 
 def _gradient_of_kernel(shape: _Shape, x: Array, kernel: Array, cotangent: Array) -> Array:
     strides, _, dilation = shape
-    if min(kernel.shape[:2]) >= LARGE_KERNEL and strides == dilation == (1, 1):
+    if min(kernel.shape[:2]) > 1 and strides == dilation == (1, 1):
         return _correlate_tiles(shape, x, cotangent, kernel)
     return jax.vjp(lambda taps: _convolve_by_shifts(shape, x, taps), kernel)[1](cotangent)[0]
 
 
 def _correlate_tiles(shape: _Shape, x: Array, cotangent: Array, kernel: Array) -> Array:
-    """Return the gradient of a large kernel, at stride 1 and without dilation.
+    """Return the gradient of a kernel, at stride 1 and without dilation.
 
     The map is cut into tiles. In one loop over the taps and the tiles, each tap adds up the products at the positions of a tile;
-    the tiles are added at the end. Rows are in reversed order before that, as in `_convolve_by_shifts`.
+    the tiles are added at the end. Between the two, the rows of the kernel are reversed and then turned around again: without
+    that, XLA:CPU would hand all the products to its YNNPACK library, as in `_convolve_by_shifts`.
     """
     _, ((top, bottom), (left, right)), _ = shape
     n, h, w, c = cotangent.shape
     kind = jnp.promote_types(x.dtype, jnp.float32)
     rows, columns = _side_of_tiles(h), _side_of_tiles(w)
     below, beside = -h % rows, -w % columns
-    # With the rows reversed, the padding below the map comes first.
-    padded = jnp.pad(x[:, ::-1].astype(kind), ((0, 0), (bottom, top + below), (left, right + beside), (0, 0)))
-    cells = jnp.pad(cotangent[:, ::-1].astype(kind), ((0, 0), (0, below), (0, beside), (0, 0)))
+    padded = jnp.pad(x.astype(kind), ((0, 0), (top, bottom + below), (left, right + beside), (0, 0)))
+    cells = jnp.pad(cotangent.astype(kind), ((0, 0), (0, below), (0, beside), (0, 0)))
     cells = cells.reshape(n, (h + below) // rows, rows, (w + beside) // columns, columns, c)
     cut = _cut(_cut(padded, 1, rows, kernel.shape[0] - 1), 3, columns, kernel.shape[1] - 1)
     tiles = jax.lax.optimization_barrier(cut)
@@ -172,7 +170,8 @@ def _correlate_tiles(shape: _Shape, x: Array, cotangent: Array, kernel: Array) -
         for i in range(rows)
         for j in range(columns)
     )
-    return jnp.asarray(total)[:, :, ::-1].sum((0, 1, 3))[:, :, None].astype(kernel.dtype)
+    turned = jnp.asarray(total)[:, :, ::-1].sum((0, 1, 3))
+    return turned[::-1, :, None].astype(kernel.dtype)
 
 
 def _side_of_tiles(side: int) -> int:
