@@ -1,5 +1,8 @@
 """The work-arounds for XLA's CPU compiler against their plain twins, with gradients."""
 
+import functools
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -38,6 +41,7 @@ CASES = {
     "rows of a map": (xla_cpu.multiply_rows, jnp.matmul, (2, 4, 6, 5), (5, 3)),
     "rows of tokens": (xla_cpu.multiply_rows, jnp.matmul, (3, 4, 5), (5, 7)),
     "one row": (xla_cpu.multiply_rows, jnp.matmul, (5,), (5, 7)),
+    "gelu": (xla_cpu.gelu, functools.partial(jax.nn.gelu, approximate=False), (2, 4, 6, 5)),
     "one image": (lambda x: xla_cpu.one_image_at_a_time(jnp.sin, x), jnp.sin, (3, 4, 5)),
 }
 
@@ -52,6 +56,20 @@ def test_a_work_around_equals_its_twin(rng, name):
         jax.tree.leaves((found, pull(weights))), jax.tree.leaves((expected, pull_plain(weights))), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_the_gaussian_error_unit_is_exact_everywhere(dtype):
+    """To the last digit of the number format; in float32, to two digits of the largest number, for which PyTorch's formula is."""
+    x = jnp.linspace(-12, 12, 4001).astype(dtype)
+    found, slope = jax.jit(xla_cpu.gelu)(x), jax.jit(jax.vmap(jax.grad(xla_cpu.gelu)))(x)
+    assert found.dtype == slope.dtype == dtype
+    exact = np.asarray(x, np.float64)
+    share = np.array([math.erfc(-value / math.sqrt(2)) / 2 for value in exact])
+    density = np.exp(-(exact**2) / 2) / math.sqrt(2 * math.pi)
+    digit = float(jnp.finfo(dtype).eps)
+    for a, b in ((found, exact * share), (slope, share + exact * density)):
+        np.testing.assert_allclose(np.asarray(a, np.float64), b, rtol=digit, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.layers import ConvNormAct
 from pyrseg_jax.models.resample import resize
-from pyrseg_jax.models.token_layers import LAYER_NORM_EPSILON, dense, gelu, layer_norm
+from pyrseg_jax.models.token_layers import LAYER_NORM_EPSILON, dense, layer_norm
+from pyrseg_jax.models.xla_cpu import gelu
 
 MERGE_WIDTH = 128  # channels of each stage in the final map
 

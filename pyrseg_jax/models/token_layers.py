@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from pyrseg_jax.models.xla_cpu import multiply_rows
+from pyrseg_jax.models.xla_cpu import gelu, multiply_rows
 
 LAYER_NORM_EPSILON = 1e-6
 # Kernels of dense layers, as all these networks begin: a normal distribution, cut off at two standard deviations.
@@ -34,11 +34,6 @@ def layer_norm(dtype: DTypeLike, name: str | None = None, epsilon: float = LAYER
 def dense(features: int, dtype: DTypeLike, name: str | None = None, use_bias: bool = True) -> nn.Dense:
     """Make a dense layer over the last axis."""
     return nn.Dense(features, use_bias, dtype=dtype, kernel_init=token_init, dot_general=multiply_rows, name=name)
-
-
-def gelu(x: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
-    """Return the Gaussian error linear unit, exact, as in PyTorch; not its approximation by a hyperbolic tangent."""
-    return jax.nn.gelu(x, approximate=False)
 
 
 class Mlp(nn.Module):

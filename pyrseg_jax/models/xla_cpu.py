@@ -5,6 +5,7 @@ file. Each function says what XLA:CPU does with the obvious code, and names that
 numbers, but for the rounding of sums in another order. The measurements are in the performance notes of the documentation.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -93,6 +94,50 @@ def add_relu(x: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Float[Arra
 def _add_relu_jvp(primals, tangents):
     out = add_relu(*primals)
     return out, jnp.where(out > 0, sum(tangents), 0)
+
+
+@jax.custom_vjp
+def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return the Gaussian error linear unit, exact: x · (1 + erf(x / √2)) / 2.
+
+    JAX computes it with the complementary error function, which has more digits where the result is nearly 0. XLA:CPU needs three
+    times as long for that. PyTorch uses erf as well. Half-precision numbers are computed in float32.
+
+    Plain twin: `jax.nn.gelu(x, approximate=False)`, which is also what every other platform runs.
+    """
+    return jax.lax.platform_dependent(x, cpu=_gelu_by_erf, default=_plain_gelu)
+
+
+def _plain_gelu(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=False)
+
+
+def _share_below(x: Array) -> tuple[Array, Array]:
+    """Return x in float32 at least, and the share of a normal distribution that is below it."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return wide, 0.5 + 0.5 * jax.lax.erf(wide * math.sqrt(0.5))
+
+
+def _gelu_by_erf(x: Array) -> Array:
+    wide, share = _share_below(x)
+    return (wide * share).astype(x.dtype)
+
+
+def _gelu_gradient_by_erf(x: Array, cotangent: Array) -> Array:
+    wide, share = _share_below(x)
+    density = jnp.exp(-0.5 * jnp.square(wide)) / math.sqrt(2 * math.pi)
+    return (cotangent.astype(wide.dtype) * (share + wide * density)).astype(x.dtype)
+
+
+def _plain_gelu_gradient(x: Array, cotangent: Array) -> Array:
+    return jax.vjp(_plain_gelu, x)[1](cotangent)[0]
+
+
+def _gelu_backward(x: Array, cotangent: Array) -> tuple[Array]:
+    return (jax.lax.platform_dependent(x, cotangent, cpu=_gelu_gradient_by_erf, default=_plain_gelu_gradient),)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 def average_cells(x: Float[Array, "n h w c"], side: int) -> Float[Array, "n _ _ c"]:

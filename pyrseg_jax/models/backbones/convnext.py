@@ -21,11 +21,11 @@ from pyrseg_jax.models.token_layers import (
     dense,
     draw_factors,
     drop_path_rates,
-    gelu,
     layer_norm,
     token_init,
 )
 from pyrseg_jax.models.weights.convnext_layout import make_importers
+from pyrseg_jax.models.xla_cpu import gelu
 from pyrseg_jax.models.xla_cpu_depthwise import convolve_depthwise
 
 OUTPUT_STRIDE = 4

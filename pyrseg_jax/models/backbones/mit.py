@@ -24,10 +24,10 @@ from pyrseg_jax.models.token_layers import (
     dense,
     draw_factors,
     drop_path_rates,
-    gelu,
     layer_norm,
 )
 from pyrseg_jax.models.weights.mit_layout import MIT_IMPORTERS
+from pyrseg_jax.models.xla_cpu import gelu
 from pyrseg_jax.models.xla_cpu_depthwise import convolve_depthwise
 
 NUM_HEADS = (1, 2, 5, 8)  # of each stage; every head has `head_width` channels
