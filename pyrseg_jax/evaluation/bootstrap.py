@@ -1,7 +1,7 @@
 """Intervals of scores by the bootstrap over images: how much would a score differ if other images had been drawn?
 
 Images are drawn with replacement, as many as there are. The counts of the drawn images are added up, and the scores are computed
-from the sums, as for the whole split. All runs that are compared get the same draws, so that the samples of a difference are paired.
+from the sums, as for the whole split. All runs that are compared get the same draws, so the samples of a difference are paired.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,11 +42,11 @@ def scores_of_sums(sums: Real[np.ndarray, "*b c 3"], rarest: Sequence[int]) -> F
 
     Returns:
       4 + C scores, as fractions of 1: those of `SCORES`, then the IoU of each class. A class that is neither labeled nor predicted
-      has no IoU and no Dice (NaN); the means are over the classes that have one. Without such a class, or without a labeled pixel, a
-      mean is NaN.
+      has no IoU and no Dice (NaN); the means are over the classes that have one. Without such a class, or without a labeled pixel,
+      a mean is NaN.
 
-    Chosen: this is the rule of `metrics.scores`, applied to the sums at hand. So a class that is neither labeled nor predicted in the
-      images of a resample does not count in the means of this resample.
+    Chosen: this is the rule of `metrics.scores`, applied to the sums at hand. So a class that is neither labeled nor predicted in
+      the images of a resample does not count in the means of this resample.
     """
     right, predicted, labeled = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
     both = predicted + labeled
@@ -86,8 +86,8 @@ def bootstrap(
       max_values: the largest number of values in an array of a block of resamples; it changes no result.
 
     Returns:
-      The scores of each experiment and resample, as `scores_of_sums` orders them. The score of an experiment with several runs is the
-      mean over its runs, which all see the same images of a resample.
+      The scores of each experiment and resample, as `scores_of_sums` orders them. The score of an experiment with several runs is
+      the mean over its runs, which all see the same images of a resample.
 
     Raises:
       ValueError: if there are no images, or the runs have different numbers of images or classes.
@@ -145,7 +145,7 @@ def _mean_over_runs(values: Sequence[np.ndarray]) -> np.ndarray:
     return values[0] if len(values) == 1 else mean_of_defined(np.stack(values, -1))
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _ratio(part: np.ndarray | np.number, whole: np.ndarray | np.number) -> np.ndarray:
     """Divide; NaN where the divisor is 0."""
     is_defined = whole > 0
     return np.where(is_defined, part / np.where(is_defined, whole, 1), np.nan)

@@ -35,7 +35,7 @@ def comparison_table(comparison: Mapping) -> str:
 
 
 def _class_rows(comparison: Mapping) -> list[list[str]]:
-    """Return the rows of the classes: their pixels and images, their IoU, and the differences to the first experiment."""
+    """Return the rows of the classes: their pixels and images, their IoU, and the differences from the first experiment."""
     experiments, differences = comparison["experiments"], comparison["differences"]
     heads = [f"IoU {i}" for i in range(1, len(experiments) + 1)]
     rows = [["class", "pixels", "images", *heads, *(f"{i} - 1" for i in range(2, len(experiments) + 1))]]
@@ -54,7 +54,7 @@ def comparison_markdown(comparison: Mapping) -> str:
     if differences:
         first = _plain(experiments[0]["label"])
         rows = [[_bold(d), *(_cell(v, "+") for v in _in_order(d))] for d in differences]
-        lines += [f"Differences to **{first}**:", "", *_grid(["", *SCORES.values()], rows)]
+        lines += [f"Differences from **{first}**:", "", *_grid(["", *SCORES.values()], rows)]
     seeds = [e for e in experiments if e["joined"] == "seeds"]
     if seeds:
         rows = [[_bold(e), *(_percent(v["deviation"]) for v in _in_order(e))] for e in seeds]
@@ -69,7 +69,9 @@ def comparison_markdown(comparison: Mapping) -> str:
         row += [_cell(e["iou"][name]) for e in experiments]
         rows.append(row + [_cell(d["iou"][name], "+") + _clear(d["iou"][name]) for d in differences])
     lines += _grid(["class", "pixels", "images", *heads], rows)
-    lines += [*explanations(comparison), *level_lines(comparison), "", "## Runs", ""]
+    for line in explanations(comparison):
+        lines += [_plain(line), ""]
+    lines += [*_level_table(experiments), "## Runs", ""]
     for experiment in experiments:
         lines += [f"* {_bold(experiment)}{_joined(experiment)}"]
         lines += [f"    * `{escaped(run['result'])}`, step {run['step']}" for run in experiment["runs"]]
@@ -101,17 +103,24 @@ def explanations(comparison: Mapping) -> list[str]:
     return lines
 
 
+def _level_table(experiments: Sequence[Mapping]) -> list[str]:
+    """Return the share of the positions that each level decides, as a table of Markdown."""
+    shares = {_bold(e): e["level_share"] for e in experiments if e["level_share"] is not None}
+    most = max(map(len, shares.values()), default=0)
+    if most < 2:
+        return []
+    rows = [[name, *(f"{100 * x:.1f} %" for x in share), *[""] * (most - len(share))] for name, share in shares.items()]
+    return _grid(["share of positions", *(f"level {i}" for i in range(1, most + 1))], rows)
+
+
 def level_lines(comparison: Mapping) -> list[str]:
-    """Return a line for each experiment with the share of the positions that each level decides."""
-    lines = []
+    """Return the share of the positions that each level decides, a line for each experiment."""
+    rows = []
     for i, experiment in enumerate(comparison["experiments"], 1):
         shares = experiment["level_share"]
         if shares is not None and len(shares) > 1:
-            text = ", ".join(f"{100 * share:.1f} %" for share in shares)
-            lines.append(
-                f"share of positions that each level of {_numbered(i, experiment)} decides, coarse to fine: {text}"
-            )
-    return lines
+            rows.append([f"  {_numbered(i, experiment)}", *(f"{100 * share:.1f} %" for share in shares)])
+    return ["share of positions that each level decides, coarse to fine:", *_aligned(rows)] if rows else []
 
 
 def pixel_share(about: Mapping, comparison: Mapping) -> str:

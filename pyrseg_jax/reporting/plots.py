@@ -47,10 +47,10 @@ def tidy(axes: Any, grid: str) -> None:
         axes.spines[side].set_visible(False)
 
 
-def shown_names(names: Sequence[str], instead: str = "class") -> list[str]:
+def shown_names(names: Sequence[str], instead: str = "class", longest: int = LONGEST_NAME) -> list[str]:
     """Return names as a plot shows them: in one line, cut where they are long; `class 3` for one that no font can draw."""
     shown = [" ".join(name.split()) if is_drawable(name) else f"{instead} {i}" for i, name in enumerate(names)]
-    return [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in shown]
+    return [name if len(name) <= longest else name[: longest - 1] + "…" for name in shown]
 
 
 def name_ticks(axis: Any, names: Sequence[str], **style: Any) -> None:

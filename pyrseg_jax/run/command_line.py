@@ -65,8 +65,8 @@ FLAGS = {
     "output": Flag("PATH", "where to write: a folder for predict and compare, a file for export"),
     "result": Flag(
         "NAME",
-        "which result of each run to compare: newest (the default), best (by mIoU), or the name of a file in the folder evaluation, "
-        "such as validation-660",
+        "which result of each run to compare: newest (the default), best (by mIoU), or the name of a file in evaluation/, such as "
+        "validation-660",
     ),
     "sizes": Flag(
         "HEIGHTxWIDTH,…",

@@ -85,8 +85,8 @@ def _how_joined(label: str, runs: Sequence[Run]) -> str:
         if all(not _differing(describe_images(runs[0]), describe_images(run)) for run in runs):
             return SEEDS
         raise UserError(
-            f"{label}: the runs were evaluated on different images, and {without[0].path} has no counts of its images, by which folds "
-            f"are recognized: run `{command_for_counts(without[0])}`"
+            f"{label}: the runs were evaluated on different images, and {without[0].path} has no counts of its images, by which "
+            f"folds are recognized: run `{command_for_counts(without[0])}`"
         )
     images = [run.images.digests for run in runs if run.images is not None]
     if all(digests == images[0] for digests in images):

@@ -100,9 +100,9 @@ class Argument(NamedTuple):
 
 
 def read_argument(text: str) -> Argument:
-    """Find the runs of one experiment: a workdir, a result, a pattern of these, or several joined with `+`; `LABEL=` may come first.
+    """Find the runs of one experiment: a workdir, a result, a pattern of these, or several joined with `+`.
 
-    A `+` or `=` in the name of a folder stays part of the name.
+    `LABEL=` may come first. A `+` or `=` in the name of a folder stays part of the name.
 
     Raises:
       UserError: if there is no such folder or file.
@@ -119,7 +119,7 @@ def read_argument(text: str) -> Argument:
     absent = next((part for part in text.split("+") if _find(part) is None), text)
     kind = "matches no run" if MAGIC.search(absent) else "is no folder and no result"
     raise UserError(
-        f"{absent!r} {kind}: expected the folder of a run, a file of its folder evaluation, a quoted pattern such as 'runs/mine-*', "
+        f"{absent!r} {kind}: expected the folder of a run, a file of its folder evaluation, a quoted pattern such as 'runs/mine-*' "
         "or several of these joined with +"
     )
 
@@ -129,8 +129,8 @@ def read_run(path: epath.Path, which: str) -> Run:
 
     Args:
       path: the folder of a run, or a result.
-      which: for a folder, which of its results: `newest` or `best` among those of the run's own split, protocol and data set, or the
-        name of a file in its folder `evaluation`, such as `validation-660-multi_scale_flip`.
+      which: for a folder, which of its results: `newest` or `best` among those of the run's own split, protocol and data set, or
+        the name of a file in its folder `evaluation`, such as `validation-660-multi_scale_flip`.
 
     Raises:
       UserError: naming the file, if there is no such result, or a file is damaged.
@@ -219,8 +219,8 @@ def _choose(workdir: epath.Path, which: str) -> epath.Path:
     if not steps:
         command = shlex.join(["pyrseg", "evaluate", f"--workdir={workdir}"])
         raise UserError(
-            f"{folder} holds no result {file_name_of(split)}-STEP.json of the run's own protocol; {_list_results(folder)}; make one "
-            f"with `{command}`, or choose another with --result=NAME"
+            f"{folder} holds no result {file_name_of(split)}-STEP.json of the run's own protocol; {_list_results(folder)}; make "
+            f"one with `{command}`, or choose another with --result=NAME"
         )
     paths = [folder / f"{file_name_of(split)}-{step}.json" for step in steps]
     if which == NEWEST:

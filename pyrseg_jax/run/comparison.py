@@ -1,4 +1,4 @@
-"""Compute the scores of experiments, their differences to the first experiment, and the intervals of both."""
+"""Compute the scores of experiments, their differences from the first experiment, and the intervals of both."""
 
 from collections.abc import Mapping, Sequence
 

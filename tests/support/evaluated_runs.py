@@ -1,5 +1,6 @@
-"""Runs that consist of results and counts of images alone, as `pyrseg evaluate` leaves them: no network is needed to compare them."""
+"""Runs that consist of results and counts of images alone, as `pyrseg evaluate` leaves them; comparing them needs no network."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -59,7 +60,14 @@ def write_evaluated(workdir, matrices, digests, step=STEP, names=None, has_count
     confusion = matrices.sum(0)
     counts = np.stack([matrices.diagonal(axis1=1, axis2=2), matrices.sum(1), matrices.sum(2)], -1)
     images = collect_counts([list(zip(digests, counts, strict=True))])
-    protocol = {"name": "single", "scales": [1.0], "flip": False, "threshold": 0.5, "short_side_px": None, "initialisation": "random"}
+    protocol = {
+        "name": "single",
+        "scales": [1.0],
+        "flip": False,
+        "threshold": 0.5,
+        "short_side_px": None,
+        "initialisation": "random",
+    }
     result = scores(confusion, names) | {
         "step": step,
         "images": len(matrices),
@@ -73,7 +81,9 @@ def write_evaluated(workdir, matrices, digests, step=STEP, names=None, has_count
     path = workdir / "evaluation" / f"{name or f'validation-{step}'}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result | changes))
-    (workdir / "config.json").write_text(json.dumps({"evaluation": {"split": "validation", "protocol": "single", "threshold": 0.5}}))
+    (workdir / "config.json").write_text(
+        json.dumps({"evaluation": {"split": "validation", "protocol": "single", "threshold": 0.5}})
+    )
     if has_counts:
         write_image_counts(epath.Path(path), names, to_lists(images))
     return workdir
@@ -81,7 +91,7 @@ def write_evaluated(workdir, matrices, digests, step=STEP, names=None, has_count
 
 def fingerprint_of(images: ImageCounts) -> str:
     """Return a text of 64 digits that depends on the digests of the images alone."""
-    return f"{hash(images.digests) % 2**64:064x}"
+    return hashlib.sha256(repr(images.digests).encode()).hexdigest()
 
 
 def digests_of(numbers):
