@@ -32,7 +32,7 @@ def comparison_figure(comparison: Mapping):
     heights = [0.26 * len(rows) + 1.0 for rows in (experiments, differences) if rows]
     heights += [row_height * len(classes) + 1.3]
     figure = empty_figure(WIDTH, sum(heights))
-    parts = figure.subfigures(len(heights), 1, height_ratios=heights)
+    parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
     names = [f"{i} {name}" for i, name in enumerate(shown_names([e["label"] for e in experiments], "run", 26), 1)]
     _draw_scores(parts[0], keys, experiments, names, "%", _explain_marks(comparison))
     if differences:

@@ -176,8 +176,8 @@ def _check_fingerprints(names: str, first: Run, other: Run) -> None:
 
 
 def _first_paths(experiment: Experiment) -> str:
-    more = f" (and {len(experiment.runs) - 1} more)" if len(experiment.runs) > 1 else ""
-    return f"{experiment.runs[0].path}{more}"
+    num_more = len(experiment.runs) - 1
+    return f"{experiment.runs[0].path}" + (f" (and {num_more} more)" if num_more else "")
 
 
 def _differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -187,7 +187,8 @@ def _differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def _differences_of_protocols(runs: Sequence[Run]) -> list[str]:
     """Say in which keys the protocols of the runs differ from that of the first one."""
-    first, found = runs[0], []
+    first = runs[0]
+    found = []
     for run in runs[1:]:
         before, now = _settings(first), _settings(run)
         keys = [key for key in _differing(before, now) if key not in NOT_PROTOCOL]

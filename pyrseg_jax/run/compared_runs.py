@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 from pyrseg_jax.errors import UserError, escaped
 from pyrseg_jax.evaluation.image_scores import ImageCounts
 from pyrseg_jax.run import image_counts
-from pyrseg_jax.run.results import StoredData, StoredResult
+from pyrseg_jax.run.results import StoredResult
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.names import file_name_of
 from pyrseg_jax.storage.paths import is_remote, is_there
@@ -29,16 +29,9 @@ PROTOCOL_KEYS = ("threshold", "short_side_px", "long_side_px")
 Score = Annotated[float, Field(ge=0, le=1)] | None
 
 
-class ComparedData(StoredData):
-    """The data set of a result, and where it was."""
-
-    place: str = ""
-
-
 class ComparedResult(StoredResult):
     """The keys of a result that a comparison reads."""
 
-    data: ComparedData | None = None
     iou: dict[str, Score]
     boundary_miou: Score = None
     boundary_px: int | None = None
@@ -170,8 +163,10 @@ def command_for_counts(run: Run) -> str:
         for key in PROTOCOL_KEYS:
             if key in result.protocol and key in stored and result.protocol[key] != stored[key]:
                 words.append(f"--config.evaluation.{key}={result.protocol[key]}")
-    if result.data is not None and result.data.place and f"-{result.data.fingerprint[:8]}" in run.path.stem:
-        words.append(f"--config.data.root={result.data.place}")
+    if (
+        result.data is not None and f"-{result.data.fingerprint[:8]}" in run.path.stem
+    ):  # another data set than the run's own
+        words.append(f"--config.data.root={(result.data.model_extra or {}).get('place', 'DIR')}")
     return " ".join(map(shlex.quote, words))
 
 

@@ -1,6 +1,7 @@
 """Compute the scores of experiments, their differences from the first experiment, and the intervals of both."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -36,21 +37,18 @@ def compare_experiments(experiments: Sequence[Experiment], num_resamples: int = 
         drawn = bootstrap.bootstrap(list(counts.values()), rarest, num_resamples)
         samples = dict(zip(counts, drawn, strict=True))
         images = (next(iter(counts.values()))[0][..., 2] > 0).sum(0).tolist()
-    described = [
-        {"label": experiment.label, "joined": experiment.joined, "runs": _describe_runs(experiment)}
-        | _values(names, points[i], samples.get(i), _spreads(experiment, rarest))
-        | {"level_share": _level_share(experiment)}
-        for i, experiment in enumerate(experiments)
-    ]
-    for entry, experiment in zip(described, experiments, strict=True):
-        entry["scores"]["boundary_miou"] = _boundary(experiment)
-    differences = []
-    for i, entry in enumerate(described[1:], 1):
-        paired = samples[i] - samples[0] if {0, i} <= samples.keys() else None
-        found = {"label": entry["label"], "minus": described[0]["label"]}
-        found |= _values(names, points[i] - points[0], paired)
-        found["scores"]["boundary_miou"] = _difference_near_boundaries(entry, described[0])
-        differences.append(found)
+    boundaries = [_boundary(experiment) for experiment in experiments]
+    described: list[dict] = []
+    differences: list[dict] = []
+    for i, experiment in enumerate(experiments):
+        entry = {"label": experiment.label, "joined": experiment.joined, "runs": _describe_runs(experiment)}
+        entry |= _values(names, points[i], samples.get(i), boundaries[i], _spreads(experiment, rarest))
+        described.append(entry | {"level_share": _level_share(experiment)})
+        if i > 0:
+            paired = samples[i] - samples[0] if {0, i} <= samples.keys() else None
+            boundary = _boundary_difference(boundaries[i], boundaries[0])
+            entry = {"label": experiment.label, "minus": experiments[0].label}
+            differences.append(entry | _values(names, points[i] - points[0], paired, boundary))
     return {
         "images": experiments[0].num_images,
         "labeled_pixels": int(labeled.sum()),
@@ -73,20 +71,32 @@ def _describe_runs(experiment: Experiment) -> list[dict]:
 
 
 def _values(
-    names: Sequence[str], points: np.ndarray, samples: Samples | None, spreads: np.ndarray | None = None
+    names: Sequence[str],
+    points: np.ndarray,
+    samples: Samples | None,
+    boundary: dict,
+    spreads: np.ndarray | None = None,
 ) -> dict[str, dict]:
-    """Return `scores` and `iou`: of each score its value, the bounds of its interval, and what the runs have."""
+    """Return `scores` and `iou`: of each score its value, the bounds of its interval, and what the runs have.
+
+    Args:
+      names: of the classes.
+      points: the scores, as `bootstrap.scores_of_sums` orders them.
+      samples: the scores of the resamples, if there are counts.
+      boundary: the entry of the mIoU near boundaries.
+      spreads: the scores of each run, if the runs are seeds.
+    """
     bounds = [None] * len(points) if samples is None else bootstrap.intervals(samples)
     entries = []
     for i, (point, interval) in enumerate(zip(points, bounds, strict=True)):
-        is_defined = not np.isnan(point) and interval is not None
-        entry = {"value": _number(point)}
-        entry |= {"low": interval.low, "high": interval.high} if is_defined else {"low": None, "high": None}
+        entry: dict[str, Any] = {"value": _number(point), "low": None, "high": None}
+        if interval is not None and not np.isnan(point):
+            entry |= {"low": interval.low, "high": interval.high}
         if spreads is not None:
             entry |= _spread([_number(value) for value in spreads[:, i]])
         entries.append(entry)
     return {
-        "scores": dict(zip(SCORES, entries, strict=False)),
+        "scores": dict(zip(SCORES, entries, strict=False)) | {"boundary_miou": boundary},
         "iou": dict(zip(names, entries[len(SCORES) :], strict=True)),
     }
 
@@ -113,8 +123,8 @@ def _boundary(experiment: Experiment) -> dict:
     return found | (_spread(values) if experiment.joined == SEEDS else {})
 
 
-def _difference_near_boundaries(entry: Mapping, first: Mapping) -> dict:
-    value, other = (e["scores"]["boundary_miou"]["value"] for e in (entry, first))
+def _boundary_difference(entry: Mapping, first: Mapping) -> dict:
+    value, other = entry["value"], first["value"]
     return {"value": None if None in (value, other) else value - other, "low": None, "high": None}
 
 
