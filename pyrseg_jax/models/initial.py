@@ -11,7 +11,7 @@ import numpy as np
 
 from pyrseg_jax.models.layers import OUTPUT_INIT_STD, Kernel, hidden_init, linear_init, output_init, zero_init
 from pyrseg_jax.models.normalization import BatchNorm
-from pyrseg_jax.models.token_layers import TOKEN_INIT_STD, GlobalResponseNorm, LayerScale, token_init
+from pyrseg_jax.models.token_layers import TOKEN_INIT_STD, DepthwiseConv, GlobalResponseNorm, LayerScale, token_init
 
 # Initializers of convolution kernels that NumPy draws: numbers of inputs of an output ("fan in") and of outputs of an input ("fan
 # out") → standard deviation.
@@ -107,10 +107,10 @@ def _find_draw(path: Path, module: _Module | None) -> Draw | None:
     if (name, token_init) in (("kernel", module.kernel_init), ("table", module.table_init)):
         return _draw_token_kernel
     std_of = STD_OF_KERNEL.get(module.kernel_init) if module.kernel_init is not None else None
-    if module.kind in (nn.Conv, nn.ConvTranspose, Kernel) and name == "kernel" and std_of is not None:
+    if module.kind in (nn.Conv, nn.ConvTranspose, DepthwiseConv, Kernel) and name == "kernel" and std_of is not None:
         return lambda path, shape, seed: _draw_kernel(path, shape, seed, std_of)
     if (
-        module.kind in (nn.Conv, nn.ConvTranspose, nn.Dense)
+        module.kind in (nn.Conv, nn.ConvTranspose, DepthwiseConv, nn.Dense)
         and name == "bias"
         and module.bias_init is nn.initializers.zeros
     ):

@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.xla_cpu import gelu, multiply_rows
+from pyrseg_jax.models.xla_cpu_depthwise import convolve_depthwise
 
 LAYER_NORM_EPSILON = 1e-6
 # Kernels of dense layers, as all these networks begin: a normal distribution, cut off at two standard deviations.
@@ -53,6 +54,32 @@ class Mlp(nn.Module):
     def __call__(self, x: Float[Array, "*dims c"]) -> Float[Array, "*dims c"]:
         hidden = self.act(dense(self.width, self.dtype, "fc1")(x))
         return dense(x.shape[-1], self.dtype, "fc2")(hidden)
+
+
+class DepthwiseConv(nn.Module):
+    """Convolve each channel with a kernel of its own and add a bias: (N, h, w, C) → (N, h, w, C).
+
+    This is `nn.Conv` with as many groups as channels and zeros around the map, with the same parameters.
+
+    Attributes:
+      side: of the kernel, odd.
+      kernel_init: initializer of the kernel.
+      bias_init: initializer of the bias.
+      dtype: number format of the computation.
+    """
+
+    side: int
+    kernel_init: nn.initializers.Initializer
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        width, pad = x.shape[-1], self.side // 2
+        kernel = self.param("kernel", self.kernel_init, (self.side, self.side, 1, width))
+        bias = self.param("bias", self.bias_init, (width,))
+        x, kernel, bias = (jnp.asarray(array, self.dtype) for array in (x, kernel, bias))
+        return convolve_depthwise(x, kernel, (1, 1), ((pad, pad), (pad, pad)), bias=bias)
 
 
 class LayerScale(nn.Module):

@@ -21,9 +21,10 @@ def convolve_depthwise(
     padding: Sequence[Pair],
     *,
     rhs_dilation: Sequence[int] | None = None,
+    bias: Float[Array, "c"] | None = None,
     **_: object,
 ) -> Float[Array, "n _ _ c"]:
-    """Convolve each channel with a kernel of its own.
+    """Convolve each channel with a kernel of its own, and add a bias, if there is one.
 
     XLA:CPU runs such a convolution 9 to 29 times slower than it multiplies and adds shifted maps, and its gradients 4 to 23 times
     (`benchmarks/depthwise.py`). `nn.Conv` calls this instead of `jax.lax.conv_general_dilated`. Results and gradients have the
@@ -35,15 +36,16 @@ def convolve_depthwise(
       strides: positions from one output to the next, of both axes.
       padding: zeros before and after the map, of both axes.
       rhs_dilation: positions from one tap of the kernel to the next, of both axes; None: 1.
+      bias: (C,), in the input's number format.
 
     Plain twin: `jax.lax.conv_general_dilated(x, kernel, strides, padding, rhs_dilation=rhs_dilation,
-    dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=C)`, which is also what every other platform runs, and the CPU
-    for maps up to `TINY_MAP`.
+    dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=C) + bias`, which is also what every other platform runs, and
+    the CPU for maps up to `TINY_MAP`.
     """
     (along_rows, along_columns), (rows, columns) = strides, padding
     down, right = rhs_dilation or (1, 1)
     shape = _Shape((along_rows, along_columns), ((rows[0], rows[1]), (columns[0], columns[1])), (down, right))
-    return shape.convolve_plainly(x, kernel) if _is_plain(x, kernel) else _convolve(shape, x, kernel)
+    return shape.convolve_plainly(x, kernel, bias) if _is_plain(x, kernel) else _convolve(shape, x, kernel, bias)
 
 
 def _is_plain(x: Array, kernel: Array) -> bool:
@@ -61,9 +63,9 @@ class _Shape(tuple):
     def __new__(cls, strides: Pair, padding: tuple[Pair, Pair], dilation: Pair):
         return super().__new__(cls, (strides, padding, dilation))
 
-    def convolve_plainly(self, x: Array, kernel: Array) -> Array:
+    def convolve_plainly(self, x: Array, kernel: Array, bias: Array | None) -> Array:
         strides, padding, dilation = self
-        return jax.lax.conv_general_dilated(
+        y = jax.lax.conv_general_dilated(
             x,
             kernel,
             strides,
@@ -72,26 +74,32 @@ class _Shape(tuple):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=x.shape[-1] // kernel.shape[2],
         )
+        return y if bias is None else y + bias
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _convolve(shape: _Shape, x: Array, kernel: Array) -> Array:
+def _convolve(shape: _Shape, x: Array, kernel: Array, bias: Array | None) -> Array:
     by_shifts = functools.partial(_convolve_by_shifts, shape)
-    return jax.lax.platform_dependent(x, kernel, cpu=by_shifts, default=shape.convolve_plainly)
+    return jax.lax.platform_dependent(x, kernel, bias, cpu=by_shifts, default=shape.convolve_plainly)
 
 
-def _forward(shape: _Shape, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _convolve(shape, x, kernel), (x, kernel)
+def _forward(shape: _Shape, x: Array, kernel: Array, bias: Array | None) -> tuple[Array, tuple]:
+    return _convolve(shape, x, kernel, bias), (x, kernel, bias)
 
 
-def _backward(shape: _Shape, saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+def _backward(
+    shape: _Shape, saved: tuple[Array, Array, Array | None], cotangent: Array
+) -> tuple[Array, Array, Array | None]:
+    x, kernel, bias = saved
+
     def plainly(x: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
-        return jax.vjp(shape.convolve_plainly, x, kernel)[1](cotangent)
+        return jax.vjp(lambda *inputs: shape.convolve_plainly(*inputs, None), x, kernel)[1](cotangent)
 
     def by_shifts(x: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
         return _gradient_of_map(shape, x, kernel, cotangent), _gradient_of_kernel(shape, x, kernel, cotangent)
 
-    return jax.lax.platform_dependent(*saved, cotangent, cpu=by_shifts, default=plainly)
+    of_bias = None if bias is None else cotangent.sum((0, 1, 2))
+    return *jax.lax.platform_dependent(x, kernel, cotangent, cpu=by_shifts, default=plainly), of_bias
 
 
 _convolve.defvjp(_forward, _backward)
@@ -112,11 +120,13 @@ def _gradient_of_map(shape: _Shape, x: Array, kernel: Array, cotangent: Array) -
     return _convolve_by_shifts(_Shape((1, 1), ((0, 0), (0, 0)), dilation), wide, kernel[::-1, ::-1])
 
 
-def _convolve_by_shifts(shape: _Shape, x: Array, kernel: Array) -> Array:
+def _convolve_by_shifts(shape: _Shape, x: Array, kernel: Array, bias: Array | None = None) -> Array:
     """Add the shifted maps, each multiplied by its tap of the kernel, in one loop.
 
-    The rows are computed in reversed order and turned around at the end. XLA:CPU would otherwise hand all the products to its
-    YNNPACK library, one after another, when a large sum such as that of a layer normalization follows.
+    The rows are computed in reversed order and turned around near the end. XLA:CPU would otherwise hand all the products to its
+    YNNPACK library, one after another, when a large sum such as that of a layer normalization follows. The very last operation is
+    a sum of two maps. XLA:CPU would repeat anything else, such as the sum of a map and a bias, and all that leads to it, in each
+    loop that reads the result; a layer normalization and its gradient have seven.
     """
     strides, padding, dilation = shape
     kind = jnp.promote_types(x.dtype, jnp.float32)
@@ -137,8 +147,12 @@ def _convolve_by_shifts(shape: _Shape, x: Array, kernel: Array) -> Array:
             left : left + (columns - 1) * strides[1] + 1 : strides[1],
         ]
 
-    total = sum(shifted(i, j) * taps[i, j] for i in range(kernel.shape[0]) for j in range(kernel.shape[1]))
-    return jnp.asarray(total)[:, ::-1].astype(x.dtype)
+    products = [shifted(i, j) * taps[i, j] for i in range(kernel.shape[0]) for j in range(kernel.shape[1])]
+    last = products.pop()[:, ::-1]
+    if bias is not None:
+        last += bias.astype(kind)
+    total = jnp.asarray(sum(products[1:], products[0]))[:, ::-1] + last if products else last
+    return total.astype(x.dtype)
 
 
 def _gradient_of_kernel(shape: _Shape, x: Array, kernel: Array, cotangent: Array) -> Array:

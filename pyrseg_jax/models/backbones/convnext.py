@@ -15,6 +15,7 @@ from pyrseg_jax.models.blocks import apply_each_block
 from pyrseg_jax.models.layers import biased_conv
 from pyrseg_jax.models.necks import MergeStages
 from pyrseg_jax.models.token_layers import (
+    DepthwiseConv,
     GlobalResponseNorm,
     LayerScale,
     add_branch,
@@ -26,7 +27,6 @@ from pyrseg_jax.models.token_layers import (
 )
 from pyrseg_jax.models.weights.convnext_layout import make_importers
 from pyrseg_jax.models.xla_cpu import gelu
-from pyrseg_jax.models.xla_cpu_depthwise import convolve_depthwise
 
 OUTPUT_STRIDE = 4
 # As in the UperNets on ConvNeXt of the official release and of mmsegmentation.
@@ -55,17 +55,8 @@ class Block(nn.Module):
         self, x: Float[Array, "n h w c"], train: bool, factors: Float[Array, "1 n"] | None = None
     ) -> Float[Array, "n h w c"]:
         """Return the block's map; `factors` are those of drop path, see `token_layers.draw_factors`."""
-        width, pad = x.shape[-1], KERNEL // 2
-        y = nn.Conv(
-            width,
-            (KERNEL, KERNEL),
-            padding=((pad, pad), (pad, pad)),
-            feature_group_count=width,
-            kernel_init=token_init,
-            conv_general_dilated=convolve_depthwise,
-            dtype=self.dtype,
-            name="depthwise",
-        )(x)
+        width = x.shape[-1]
+        y = DepthwiseConv(KERNEL, token_init, dtype=self.dtype, name="depthwise")(x)
         y = layer_norm(self.dtype, "norm")(y)
         y = gelu(dense(EXPANSION * width, self.dtype, "fc1")(y))
         if self.is_v2:

@@ -18,6 +18,7 @@ from pyrseg_jax.models.blocks import apply_blocks
 from pyrseg_jax.models.layers import biased_conv, hidden_init
 from pyrseg_jax.models.necks import MergeStages
 from pyrseg_jax.models.token_layers import (
+    DepthwiseConv,
     Factors,
     add_branch,
     attend,
@@ -28,7 +29,6 @@ from pyrseg_jax.models.token_layers import (
 )
 from pyrseg_jax.models.weights.mit_layout import MIT_IMPORTERS
 from pyrseg_jax.models.xla_cpu import gelu
-from pyrseg_jax.models.xla_cpu_depthwise import convolve_depthwise
 
 NUM_HEADS = (1, 2, 5, 8)  # of each stage; every head has `head_width` channels
 REDUCTIONS = (8, 4, 2, 1)  # of each stage: positions along a side for each key and value
@@ -89,16 +89,7 @@ class MixMlp(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         width = EXPANSION * x.shape[-1]
         hidden = dense(width, self.dtype, "fc1")(x)
-        depthwise = nn.Conv(
-            width,
-            (3, 3),
-            padding=((1, 1), (1, 1)),
-            feature_group_count=width,
-            kernel_init=hidden_init,
-            conv_general_dilated=convolve_depthwise,
-            dtype=self.dtype,
-            name="depthwise",
-        )
+        depthwise = DepthwiseConv(3, hidden_init, dtype=self.dtype, name="depthwise")
         return dense(x.shape[-1], self.dtype, "fc2")(gelu(depthwise(hidden)))
 
 
