@@ -10,6 +10,7 @@ import pytest
 from support import twins
 
 from pyrseg_jax.distributed import mesh as mesh_lib
+from pyrseg_jax.errors import UserError
 from pyrseg_jax.models import hrnet as published
 from pyrseg_jax.models import layers, resample
 from pyrseg_jax.models.backbones import BACKBONES, Features
@@ -18,6 +19,8 @@ from pyrseg_jax.models.heads import UnityHead
 from pyrseg_jax.models.initial import abstract_variables, initial_variables, num_parameters
 from pyrseg_jax.models.inputs import normalize
 from pyrseg_jax.models.segmenter import build_segmenter
+from pyrseg_jax.run import config as config_lib
+from pyrseg_jax.run import experiment
 
 PUBLISHED_PARAMETERS = {"hrnet_w18": 9_562_260, "hrnet_w32": 29_305_536, "hrnet_w48": 65_325_120}
 
@@ -228,3 +231,23 @@ def test_opencv_and_this_package_mean_the_same_by_half_pixel(rng):
     x = rng.random((5, 6, 3)).astype(np.float32)
     expected = cv2.resize(x, (12, 10), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_allclose(resample.resize(jnp.asarray(x[None]), (10, 12), "half_pixel")[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["convnext_micro", "swin_micro", "mit_micro", "vit_micro", "mobilenetv3_micro"])
+def test_the_rate_of_drop_path_reaches_the_backbone(backbone):
+    values = config_lib.defaults()
+    values.model.backbone = backbone
+    default = experiment.make_model(config_lib.resolve(values), 3).backbone.drop_path
+    assert default == BACKBONES[backbone].make().drop_path != 0.25
+    values.model.drop_path = 0.25
+    assert experiment.make_model(config_lib.resolve(values), 3).backbone.drop_path == 0.25
+
+
+@pytest.mark.parametrize("backbone", ["hrnet_tiny", "resnet_tiny"])
+def test_a_backbone_without_drop_path_refuses_a_rate(backbone):
+    values = config_lib.defaults()
+    values.model.backbone, values.model.drop_path = backbone, 0.0
+    with pytest.raises(
+        UserError, match=rf"config.model.drop_path=0.0: the backbone '{backbone}' has no such option; leave"
+    ):
+        config_lib.resolve(values)

@@ -236,6 +236,7 @@ _OPTIONS = {
     "stem": None,
     "dilation": None,
     "multi_grid": None,
+    "drop_path": None,
 }
 
 

@@ -66,7 +66,7 @@ def _check_sizes(config: Config) -> None:
     """Check the options of backbone and context module, and that the crop divides into the pyramid's coarsest cells."""
     model, crop_px, coarsest = config.model, config.data.crop_px, config.model.strides[0]
     try:
-        options = ("resize", "remat", "output_stride", "stem", "dilation", "multi_grid")
+        options = ("resize", "remat", "output_stride", "stem", "dilation", "multi_grid", "drop_path")
         make_backbone(model.backbone, model.context, **{option: getattr(model, option) for option in options})
         make_context(CONTEXTS[model.context], ContextSettings(2, len(model.strides), model.semantic_width))
     except ValueError as error:

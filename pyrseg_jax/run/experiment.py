@@ -129,6 +129,7 @@ def make_model(config: Config, classes: LabelSpace | int) -> Segmenter:
         stem=model.stem,
         dilation=model.dilation,
         multi_grid=model.multi_grid,
+        drop_path=model.drop_path,
         crop_px=config.data.crop_px,
     )
 

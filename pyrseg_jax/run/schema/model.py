@@ -45,6 +45,13 @@ class Model:
     multi_grid: tuple[StrictInt, ...] | None = key(
         None, "Dilation of each block of a ResNet's last stage. None follows the output stride.", is_tuple=True
     )
+    drop_path: float | None = key(
+        None,
+        "Rate at which training leaves out the branches of the last block for one image (stochastic depth); it falls to 0 at the "
+        "first block. ConvNeXt, Swin, MiT, ViT and MobileNetV3 have it. None takes the backbone's default.",
+        at_least=0.0,
+        at_most=0.99,
+    )
     init: str | None = key(
         None,
         "Weights to start from: a file of published weights, or several that are parts of one network, joined with commas; a "
