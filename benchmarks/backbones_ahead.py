@@ -4,10 +4,10 @@
 
 A topology is a name like v5e:2x2 or h100; see docs/guide/scaling.md for what must be installed. Each word is one of the config
 `ade20k`, which brings the recipe of a backbone; an empty word is HRNet-W48. All networks have the paper's context module and both
-pyramids, 150 classes, images of 512×512 pixels, and bfloat16. For each network, it prints the millions of parameters, the FLOPs of a
-training step per image, the memory of a device, the estimated time of a step where the compiler gives an estimate (for TPUs), and
-the seconds of compilation. Of the memory, arguments are mostly parameters and the state of the optimizer. Each row is printed as
-soon as it is known.
+pyramids, 150 classes, images of 512×512 pixels, and bfloat16. For each network, it prints the millions of parameters, the FLOPs of
+a training step per image, the memory of a device, the estimated time of a step where the compiler gives an estimate (for TPUs),
+and the seconds of compilation. Of the memory, arguments are mostly parameters and the state of the optimizer. Each row is printed
+as soon as it is known.
 """
 
 import argparse
