@@ -93,13 +93,13 @@ def _backward(
     x, kernel, bias = saved
 
     def plainly(x: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
-        return jax.vjp(lambda *inputs: shape.convolve_plainly(*inputs, None), x, kernel)[1](cotangent)
+        return jax.vjp(lambda x, kernel: shape.convolve_plainly(x, kernel, None), x, kernel)[1](cotangent)
 
     def by_shifts(x: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
         return _gradient_of_map(shape, x, kernel, cotangent), _gradient_of_kernel(shape, x, kernel, cotangent)
 
-    of_bias = None if bias is None else cotangent.sum((0, 1, 2))
-    return *jax.lax.platform_dependent(x, kernel, cotangent, cpu=by_shifts, default=plainly), of_bias
+    of_map, of_kernel = jax.lax.platform_dependent(x, kernel, cotangent, cpu=by_shifts, default=plainly)
+    return of_map, of_kernel, None if bias is None else cotangent.sum((0, 1, 2))
 
 
 _convolve.defvjp(_forward, _backward)
