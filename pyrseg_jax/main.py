@@ -54,7 +54,9 @@ def main(argv: list[str]) -> int:
         with preemption or contextlib.nullcontext():
             given = {**arguments.flags, "topic": arguments.topic, "preemption": preemption}
             if mode.has_config:
-                _join_processes(arguments, mode, preemption)
+                if mode.uses_devices:
+                    _join_processes(arguments, mode, preemption)
+                given["changes"] = arguments.changes
                 config, given["workdir"] = read_config(arguments, mode)
                 workdir = given["workdir"]
                 if preemption is not None:

@@ -149,6 +149,15 @@ def parse_text(about: Key, text: str) -> Any:
         return text
 
 
+def to_text(value: Any) -> str:
+    """Write a key's value as a command line takes it; `parse_text` reads it back."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    return repr(value) if isinstance(value, float) else str(value)
+
+
 def _read_numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.strip("()[] ").split(",") if part.strip())
 
