@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -24,18 +26,21 @@ from support.searches import (
     Interrupted,
     Killed,
     record,
+    resolved,
     search,
     value_in,
     without_times,
 )
+from support.searches import SPACE as SEARCHED
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run.keys import keys_of, parse_text, to_text
 from pyrseg_jax.storage import lock
 from pyrseg_jax.tuning.process import TrainingProcess
+from pyrseg_jax.tuning.results import write_figure
 from pyrseg_jax.tuning.space import Choices, Range, changes_of, parameters_of, parse_space
-from pyrseg_jax.tuning.store import State, Trial
+from pyrseg_jax.tuning.store import State, Store, Trial
 from pyrseg_jax.tuning.suggest import JOURNAL, STUDY, Suggester
 from pyrseg_jax.tuning.training import reason_of_failure
 
@@ -178,8 +183,6 @@ def test_the_best_trial_is_found_and_told(straight, capsys):
     table = (straight / "trials.md").read_text()
     assert f"**{best.score:.4f}**" in table and flag in table and f"--workdir={folder}" in table
     assert len(re.findall(r"^\| \d+ \|", table, re.MULTILINE)) == 12
-    with Image.open(straight / "trials.png") as picture:
-        assert picture.width > 800
 
 
 def test_the_first_trial_takes_the_values_of_the_config(straight, tmp_path):
@@ -201,6 +204,26 @@ def test_the_search_learns_from_its_trials(tmp_path):
     assert 0.02 < best.parameters[RATE] < 0.5
     rates = [trial["parameters"][RATE] for trial in record(tmp_path)["trials"]]
     assert sum(0.01 < rate < 1 for rate in rates[10:]) > 6
+
+
+def test_the_figure_has_a_panel_for_each_key(straight, tmp_path):
+    shutil.copy(straight / "trials.json", tmp_path)
+    config, _ = resolved({})
+    space = parse_space(SEARCHED)
+    store = Store(tmp_path, config, space)
+    failed = Trial(number=12, state=State.FAILED, parameters=store.trials[0].parameters)
+    pruned = failed.model_copy(update={"number": 13, "state": State.PRUNED, "scores": {10: 0.2}})
+    store.trials += [failed, pruned]
+    write_figure(store, space)
+    with Image.open(tmp_path / "trials.png") as picture:
+        width, height = picture.size
+    assert width > 1500 > height  # two rows of up to three panels
+
+
+def test_a_search_without_scores_has_no_figure(tmp_path):
+    config, _ = resolved({})
+    write_figure(Store(tmp_path, config, parse_space(SEARCHED)), parse_space(SEARCHED))
+    assert not list(tmp_path.iterdir())
 
 
 def test_optuna_opens_the_journal(straight):
@@ -544,11 +567,16 @@ def test_a_training_ends_with_its_search(tmp_path):
     process.kill()
     process.wait()
     end = time.monotonic() + 10
-    while os.path.exists(f"/proc/{number}/stat") and time.monotonic() < end:
-        if open(f"/proc/{number}/stat").read().rpartition(")")[2].split()[0] == "Z":
-            return
+    while is_alive(number):
+        assert time.monotonic() < end
         time.sleep(0.02)
-    assert not os.path.exists(f"/proc/{number}/stat")
+
+
+def is_alive(number):
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 # --- all of it

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from pyrseg_jax.data.holdout import HOLDOUT
 from pyrseg_jax.errors import UserError, escaped
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import config_file, keys
+from pyrseg_jax.run.checks import holdout_of
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage import lock
@@ -37,6 +38,7 @@ def tune(
     is_pruning: bool = True,
     keeps_checkpoints: bool = False,
     start: Start = TrainingProcess,
+    draw: Callable[[Store, Space], None] = write_figure,
 ) -> Trial:
     """Search for the values of some keys with the best score, and print the command line of the best trial.
 
@@ -51,6 +53,7 @@ def tune(
       is_pruning: whether trials that are worse than others are stopped early.
       keeps_checkpoints: whether to keep all checkpoints of all trials.
       start: starts a training.
+      draw: draws the figure.
 
     Returns:
       The best trial.
@@ -72,7 +75,7 @@ def tune(
         def write_results() -> None:
             try:
                 write_table(store, arguments, config.evaluation.split)
-                write_figure(store, space)
+                draw(store, space)
                 suggester.write_journal(store.folder, store.trials)
             except OSError as error:  # they are written again after the next trial
                 log.warning("%s: results could not be written (%s)", store.folder, error.strerror or error)
@@ -113,8 +116,11 @@ def _check_place(config: Config, workdir: Workdir, name: str, output: str, resol
         raise UserError(f"--output={output}: expected a folder on a disk, because the record of a search is locked")
 
 
-def _warn_of_validation(config: Config) -> None:
+def _check_split(config: Config) -> None:
+    """Raise UserError if there is no split to score on; say so if it is not one of held-out training images."""
     split = config.evaluation.split
+    if split == HOLDOUT and holdout_of(config.data).is_empty:
+        raise UserError(f"config.evaluation.split={split!r} is empty: set config.data.holdout=N or config.data.folds=K")
     if split != HOLDOUT:
         log.warning(
             "hint: the trials are compared by their scores on the split %r, so that the score of the best one there is too "

@@ -107,12 +107,19 @@ class Interrupted:
         raise self._error
 
 
-def search(folder: Path, vary=SPACE, trials: int = 12, start=FakeTraining, changes=None, name=NAME, **arguments):
-    """Run `pyrseg tune` in this process, with stand-ins for the trainings."""
+def resolved(changes, name=NAME):
+    """Return the configuration of a search, and the keys that its command line sets."""
     given = {"training.steps": STEPS, "training.evaluate_every": EVERY} | HOLDOUT | (changes or {})
-    config = config_lib.resolve(config_file.load(config_file.find(name)), given)
+    return config_lib.resolve(config_file.load(config_file.find(name)), given), given
+
+
+def search(folder: Path, vary=SPACE, trials: int = 12, start=FakeTraining, changes=None, name=NAME, **arguments):
+    """Run `pyrseg tune` in this process, with stand-ins for the trainings, and without the figure, which takes a second."""
+    config, given = resolved(changes, name)
     workdir = Workdir(f"runs/{name}")
-    return tune(config, workdir, name, given, str(folder), list(vary), trials, start=start, **arguments)
+    return tune(
+        config, workdir, name, given, str(folder), list(vary), trials, start=start, draw=lambda *_: None, **arguments
+    )
 
 
 def record(folder: Path) -> dict:
