@@ -20,6 +20,7 @@ from support.searches import (
     EVERY,
     HOLDOUT,
     NAME,
+    NUM_TRIALS,
     STEPS,
     Fails,
     FakeTraining,
@@ -47,9 +48,16 @@ from pyrseg_jax.tuning.training import reason_of_failure
 RATE = "training.learning_rate"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_waiting_for_the_disk():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """A search of twelve trials that nothing has interrupted."""
+    """A search that nothing has interrupted."""
     folder = tmp_path_factory.mktemp("straight")
     search(folder)
     return folder
@@ -182,12 +190,19 @@ def test_the_best_trial_is_found_and_told(straight, capsys):
     assert f"  pyrseg train --config={NAME} --config.training.steps={STEPS} " in said and flag in said
     table = (straight / "trials.md").read_text()
     assert f"**{best.score:.4f}**" in table and flag in table and f"--workdir={folder}" in table
-    assert len(re.findall(r"^\| \d+ \|", table, re.MULTILINE)) == 12
+    assert len(re.findall(r"^\| \d+ \|", table, re.MULTILINE)) == NUM_TRIALS
 
 
-def test_the_first_trial_takes_the_values_of_the_config(straight, tmp_path):
-    config = config_lib.resolve(config_lib.defaults())
-    assert value_in(straight, 0, "training.weight_decay") == config.training.weight_decay
+def test_the_first_trial_takes_the_values_of_the_config(tmp_path):
+    training = resolved({})[0].training
+    expected = {
+        RATE: training.learning_rate,
+        "training.weight_decay": training.weight_decay,
+        "training.warmup_steps": 9,
+    }
+    search(tmp_path / "a", trials=1, changes={"training.warmup_steps": 9})
+    assert record(tmp_path / "a")["trials"][0]["parameters"] == expected
+    tmp_path = tmp_path / "b"
     search(tmp_path, trials=1, changes={RATE: 2.0})  # outside of the space
     assert record(tmp_path)["trials"][0]["parameters"][RATE] <= 1
 
@@ -200,10 +215,10 @@ def test_each_trial_is_a_run_with_its_values_in_a_folder_of_its_own(straight):
 
 
 def test_the_search_learns_from_its_trials(tmp_path):
-    best = search(tmp_path, ["training.learning_rate=log:0.0001:10"], trials=20, changes={RATE: 1e-3})
+    best = search(tmp_path, ["training.learning_rate=log:0.0001:10"], trials=18, changes={RATE: 1e-3})
     assert 0.02 < best.parameters[RATE] < 0.5
     rates = [trial["parameters"][RATE] for trial in record(tmp_path)["trials"]]
-    assert sum(0.01 < rate < 1 for rate in rates[10:]) > 6
+    assert sum(0.01 < rate < 1 for rate in rates[10:]) > 4
 
 
 def test_the_figure_has_a_panel_for_each_key(straight, tmp_path):
@@ -211,8 +226,8 @@ def test_the_figure_has_a_panel_for_each_key(straight, tmp_path):
     config, _ = resolved({})
     space = parse_space(SEARCHED)
     store = Store(tmp_path, config, space)
-    failed = Trial(number=12, state=State.FAILED, parameters=store.trials[0].parameters)
-    pruned = failed.model_copy(update={"number": 13, "state": State.PRUNED, "scores": {10: 0.2}})
+    failed = Trial(number=NUM_TRIALS, state=State.FAILED, parameters=store.trials[0].parameters)
+    pruned = failed.model_copy(update={"number": NUM_TRIALS + 1, "state": State.PRUNED, "scores": {10: 0.2}})
     store.trials += [failed, pruned]
     write_figure(store, space)
     with Image.open(tmp_path / "trials.png") as picture:
@@ -238,8 +253,12 @@ def test_optuna_opens_the_journal(straight):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, Killed])
-@pytest.mark.parametrize(("trial", "waits"), [(0, 0), (0, 2), (3, 1), (7, 1), (11, 4)])
+@pytest.mark.parametrize(("trial", "waits"), [(0, 0), (3, 1), (-1, 0), (-1, 4)])
 def test_an_interrupted_search_goes_on_as_if_it_had_not_been(straight, tmp_path, error, trial, waits):
+    if trial < 0:  # a trial that is suggested from others
+        complete = [t["number"] for t in record(straight)["trials"] if t["state"] == "complete"]
+        trial = complete[-1]
+        assert trial > 5
     with pytest.raises(error):
         search(tmp_path, start=Interrupted(trial, waits, error))
     assert record(tmp_path)["trials"][-1]["state"] == "running"
@@ -262,7 +281,7 @@ def test_more_trials_continue_a_search_that_was_finished(straight, tmp_path):
     search(tmp_path, trials=4)
     search(tmp_path, trials=3)
     assert len(record(tmp_path)["trials"]) == 4
-    search(tmp_path, trials=12)
+    search(tmp_path)
     assert without_times(tmp_path) == without_times(straight)
 
 
@@ -416,7 +435,7 @@ def test_a_pruned_trial_is_judged_again_after_a_kill(tmp_path):
 
     with pytest.raises(Killed):
         search(tmp_path, trials=6, start=killed)
-    search(tmp_path, trials=6, start=None)  # nothing is started for it
+    search(tmp_path, trials=6, start=lambda *_: pytest.fail("it is not started again"))
     assert record(tmp_path)["trials"][5]["state"] == "pruned"
 
 
@@ -584,9 +603,13 @@ def is_alive(number):
 
 def test_a_real_search_of_two_trials(tmp_path):
     """The program itself starts two trainings; their scores are in the record, and the search leaves the devices to them."""
-    data = write_folder(tmp_path / "data", {"training": 6, "validation": 2}, size=(64, 64))
-    given = {"training.steps": 2, "training.batch_size": 2, "training.evaluate_every": 1, "data.workers": 0} | HOLDOUT
-    given |= {"evaluation.analysis": False, "evaluation.num_pictures": 0, "parallel.data": 1, "training.stop_after": 1}
+    data = write_folder(tmp_path / "data", {"training": 9, "validation": 1}, size=(60, 64))
+    given = {
+        "data.workers": 0,
+        "evaluation.analysis": False,
+        "evaluation.num_pictures": 0,
+        "training.stop_after": 3,
+    } | HOLDOUT
     arguments = ["tune", f"--config={NAME}", *TINY, f"--config.data.root={data}", f"--output={tmp_path / 'search'}"]
     arguments += [f"--config.{key}={to_text(value)}" for key, value in given.items()]
     arguments += ["--trials=2", "--vary", "training.learning_rate=log:0.001:0.1", "--vary=training.momentum=0.5|0.9"]
@@ -596,7 +619,8 @@ def test_a_real_search_of_two_trials(tmp_path):
         "    status = main.main(['pyrseg', *sys.argv[1:]]); print(xla_bridge.backends_are_initialized()); sys.exit(status)\n"
     )
     (tmp_path / "program.py").write_text(program)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=1")  # as the runs of other tests
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(tmp_path / "program.py"), *arguments]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr + "".join(p.read_text() for p in (tmp_path / "search").glob("*.log"))
@@ -605,7 +629,7 @@ def test_a_real_search_of_two_trials(tmp_path):
     assert [trial["state"] for trial in trials] == ["complete"] * 2
     for trial in trials:
         folder = tmp_path / "search" / f"trial-{trial['number']:03d}"
-        result = json.loads((folder / "evaluation" / "holdout-1.json").read_text())
-        assert trial["scores"] == {"1": result["miou"]} and result["images"] == HOLDOUT["data.holdout"]
+        result = json.loads((folder / "evaluation" / "holdout-3.json").read_text())
+        assert trial["scores"] == {"3": result["miou"]} and result["images"] == HOLDOUT["data.holdout"]
         assert value_in(tmp_path / "search", trial["number"], RATE) == trial["parameters"][RATE]
         assert trial["seconds"] > 0

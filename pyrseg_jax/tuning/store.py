@@ -13,7 +13,6 @@ from pyrseg_jax.run import keys
 from pyrseg_jax.run.config import Config, from_json, to_values
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.atomic import write_atomically
-from pyrseg_jax.storage.paths import is_there
 from pyrseg_jax.training.scores import METRICS
 from pyrseg_jax.tuning.space import Parameter, Space
 
@@ -136,7 +135,7 @@ class Store:
         self._config, self._space = to_values(config), {name: values.text for name, values in space.items()}
         self._path = folder / TRIALS
         self.trials: list[Trial] = []
-        if is_there(self._path):
+        if self._path.exists():
             stored = documents.read_json(self._path, StoredSearch, ADVICE)
             found = _differences(stored, from_json(json.dumps(stored.config), str(self._path)), config, self._space)
             if found:

@@ -1,14 +1,14 @@
 """Stand-ins for trainings of a search: they write the files of a run, as a training does, without training."""
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pyrseg_jax.commands import MODES
 from pyrseg_jax.commands.tune import tune
-from pyrseg_jax.run import command_line, config_file
 from pyrseg_jax.run import config as config_lib
-from pyrseg_jax.run.keys import value_of
+from pyrseg_jax.run import config_file
+from pyrseg_jax.run.keys import keys_of, parse_text, value_of
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.training.preemption import STATUS
 from pyrseg_jax.training.scores import Scores
@@ -16,6 +16,7 @@ from pyrseg_jax.training.scores import Scores
 NAME = "scenes"
 SPACE = ("training.learning_rate=log:0.001:1", "training.weight_decay=0:0.01", "training.warmup_steps=0:9")
 STEPS, EVERY = 40, 10
+NUM_TRIALS = 9
 HOLDOUT = {"data.holdout": 3, "evaluation.split": "holdout"}
 
 
@@ -38,10 +39,12 @@ class FakeTraining:
     """
 
     def __init__(self, arguments: Sequence[str], log: Path, score: Callable = score_of):
-        found = command_line.parse(arguments, MODES)
-        assert found.mode == "train" and found.flags["distributed"] == "off"
-        self.config = config_lib.resolve(config_file.load(config_file.find(found.flags["config"])), found.changes)
-        self.folder, self.log, self._score = Path(found.flags["workdir"]), log, score
+        assert arguments[:2] == ["train", f"--config={NAME}"] and "--distributed=off" in arguments
+        flags = dict(argument.removeprefix("--").split("=", 1) for argument in arguments[1:])
+        texts = {name.removeprefix("config."): text for name, text in flags.items() if name.startswith("config.")}
+        about = keys_of(config_lib.Config)
+        self.config, _ = resolved({name: parse_text(about[name], text) for name, text in texts.items()})
+        self.folder, self.log, self._score = Path(flags["workdir"]), log, score
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         (self.folder / "config.json").write_text(config_lib.to_json(self.config))
         workdir = Workdir(str(self.folder))
@@ -107,13 +110,20 @@ class Interrupted:
         raise self._error
 
 
+@functools.cache
+def _loaded(name):
+    return config_file.load(config_file.find(name))
+
+
 def resolved(changes, name=NAME):
     """Return the configuration of a search, and the keys that its command line sets."""
     given = {"training.steps": STEPS, "training.evaluate_every": EVERY} | HOLDOUT | (changes or {})
-    return config_lib.resolve(config_file.load(config_file.find(name)), given), given
+    return config_lib.resolve(_loaded(name), given), given
 
 
-def search(folder: Path, vary=SPACE, trials: int = 12, start=FakeTraining, changes=None, name=NAME, **arguments):
+def search(
+    folder: Path, vary=SPACE, trials: int = NUM_TRIALS, start=FakeTraining, changes=None, name=NAME, **arguments
+):
     """Run `pyrseg tune` in this process, with stand-ins for the trainings, and without the figure, which takes a second."""
     config, given = resolved(changes, name)
     workdir = Workdir(f"runs/{name}")
