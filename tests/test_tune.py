@@ -601,8 +601,9 @@ def is_alive(number):
 # --- all of it
 
 
-def test_a_real_search_of_two_trials(tmp_path):
-    """The program itself starts two trainings; their scores are in the record, and the search leaves the devices to them."""
+@pytest.mark.parametrize("num_trials", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_real_search(tmp_path, num_trials):
+    """The program itself starts trainings; their scores are in the record, and the search leaves the devices to them."""
     data = write_folder(tmp_path / "data", {"training": 9, "validation": 1}, size=(60, 64))
     given = {
         "data.workers": 0,
@@ -612,7 +613,12 @@ def test_a_real_search_of_two_trials(tmp_path):
     } | HOLDOUT
     arguments = ["tune", f"--config={NAME}", *TINY, f"--config.data.root={data}", f"--output={tmp_path / 'search'}"]
     arguments += [f"--config.{key}={to_text(value)}" for key, value in given.items()]
-    arguments += ["--trials=2", "--vary", "training.learning_rate=log:0.001:0.1", "--vary=training.momentum=0.5|0.9"]
+    arguments += [
+        f"--trials={num_trials}",
+        "--vary",
+        "training.learning_rate=log:0.001:0.1",
+        "--vary=training.momentum=0.5|0.9",
+    ]
     program = (
         "import sys; from pyrseg_jax import main; from jax._src import xla_bridge\n"
         "if __name__ == '__main__':\n"
@@ -626,7 +632,7 @@ def test_a_real_search_of_two_trials(tmp_path):
     assert done.returncode == 0, done.stderr + "".join(p.read_text() for p in (tmp_path / "search").glob("*.log"))
     assert done.stdout.splitlines()[-1] == "False"
     trials = record(tmp_path / "search")["trials"]
-    assert [trial["state"] for trial in trials] == ["complete"] * 2
+    assert [trial["state"] for trial in trials] == ["complete"] * num_trials
     for trial in trials:
         folder = tmp_path / "search" / f"trial-{trial['number']:03d}"
         result = json.loads((folder / "evaluation" / "holdout-3.json").read_text())

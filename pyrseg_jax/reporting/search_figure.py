@@ -68,6 +68,7 @@ def draw_search(
             panel.spines[side].set_visible(False)
     for panel in panels[num_panels:]:
         panel.remove()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=130)
     write_bytes_atomically(path, content.getvalue())
@@ -98,10 +99,12 @@ def _draw_history(panel: Any, metric: str, is_higher_better: bool, outcomes: Seq
     panel.set_xlabel("trial")
     panel.set_ylabel(metric)
     panel.xaxis.get_major_locator().set_params(integer=True)
-    panel.legend(fontsize=8, frameon=False)
+    panel.margins(y=0.08)
 
 
 def _draw_key(panel: Any, axis: Axis, outcomes: Sequence[Outcome], best: Outcome | None) -> None:
+    from matplotlib.ticker import LogLocator
+
     places = {text: i for i, text in enumerate(axis.choices)}
 
     def place(outcome: Outcome) -> float:
@@ -113,6 +116,10 @@ def _draw_key(panel: Any, axis: Axis, outcomes: Sequence[Outcome], best: Outcome
         panel.plot(place(best), best.score, "o", markersize=12, markerfacecolor="none", color=BEST_COLOR)
     if axis.is_log:
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter("")
+        panel.tick_params(axis="x", rotation=30)
     if axis.choices:
         panel.set_xlim(-0.5, len(axis.choices) - 0.5)
         shown = axis.choices[:MAX_TICKS]

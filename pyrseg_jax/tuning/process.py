@@ -49,5 +49,6 @@ def run_in_child(program: str, arguments: list[str], log: str) -> None:
         os.dup2(descriptor, stream)
     os.close(descriptor)
     sys.argv = ["pyrseg", *arguments]
+    sys.modules.pop(program, None)  # the program of the search may have imported it
     # As `python -m` would run it: the program lies on a layer above this one.
     runpy.run_module(program, run_name="__main__", alter_sys=True)
