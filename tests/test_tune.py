@@ -321,7 +321,7 @@ def test_a_failed_trial_counts_and_the_search_goes_on(tmp_path, caplog):
     with caplog.at_level("INFO"):
         search(tmp_path, trials=3, start=start)
     reason = "step 21: the loss is nan; training stops here"
-    assert f"trial 1 was failed: {reason}" in caplog.messages
+    assert f"trial 1 failed: {reason}" in caplog.messages
     trials = record(tmp_path)["trials"]
     assert [trial["state"] for trial in trials] == ["complete", "failed", "complete"]
     assert (trials[1]["reason"], trials[1]["score"]) == (reason, None)

@@ -119,7 +119,7 @@ MODES = {
         takes=("workdir", "config", "changes", "output", "vary", "trials", "prune", "keep"),
         needs=("output", "vary"),
         uses_devices=False,
-        interrupted="trials that have ended are kept; the same command continues the search, and a trial from its last checkpoint",
+        interrupted="trials that have ended are kept; the same command continues the search where it was",
     ),
     "help": Mode(
         "explain a mode, a flag or a configuration key",

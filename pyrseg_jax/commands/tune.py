@@ -17,7 +17,7 @@ from pyrseg_jax.storage import lock
 from pyrseg_jax.storage.atomic import remove_leftovers
 from pyrseg_jax.storage.paths import is_remote
 from pyrseg_jax.tuning.process import TrainingProcess
-from pyrseg_jax.tuning.results import FIGURE, TABLE, command_of, write_figure, write_table
+from pyrseg_jax.tuning.results import FIGURE, TABLE, Results, command_of, write_figure
 from pyrseg_jax.tuning.search import Search
 from pyrseg_jax.tuning.space import Space, check_space, parameters_of, parse_space
 from pyrseg_jax.tuning.store import TRIALS, Store, Trial
@@ -49,11 +49,8 @@ def tune(
       changes: the values of the keys that were set on the command line, by key.
       output: the folder of the search. If it holds this search, that goes on.
       vary: the keys to vary, each with its values; see `tuning.space.parse_space`.
-      num_trials: trials to make, those of earlier parts of the search included.
-      is_pruning: whether trials that are worse than others are stopped early.
-      keeps_checkpoints: whether to keep all checkpoints of all trials.
-      start: starts a training.
-      draw: draws the figure.
+      num_trials, is_pruning, keeps_checkpoints: see `tuning.search.Search`.
+      start, draw: start a training, and draw the figure.
 
     Returns:
       The best trial.
@@ -71,15 +68,7 @@ def tune(
     kept = [f"--config.{key}={keys.to_text(value)}" for key, value in changes.items() if key not in space]
     arguments = ("train", f"--config={name}", *kept)
     with _opened(Path(output).expanduser(), config, space) as store:
-
-        def write_results() -> None:
-            try:
-                write_table(store, arguments, config.evaluation.split)
-                draw(store, space)
-                suggester.write_journal(store.folder, store.trials)
-            except OSError as error:  # they are written again after the next trial
-                log.warning("%s: results could not be written (%s)", store.folder, error.strerror or error)
-
+        results = Results(store, space, arguments, config.evaluation.split, suggester, draw)
         search = Search(
             store,
             suggester,
@@ -90,10 +79,10 @@ def tune(
             num_trials=num_trials,
             is_pruning=is_pruning,
             keeps_checkpoints=keeps_checkpoints,
-            after_trial=write_results,
+            after_trial=results.write,
         )
         best = search.run()
-        write_results()
+        results.write()
         _print_best(best, store, arguments)
     return best
 

@@ -111,12 +111,13 @@ def _draw_key(panel: Any, axis: Axis, outcomes: Sequence[Outcome], best: Outcome
         value = outcome.values[axis.name]
         return places[value] if isinstance(value, str) else value
 
-    _scatter(panel, outcomes, [place(outcome) for outcome in outcomes])
+    x = [place(outcome) for outcome in outcomes]
+    _scatter(panel, outcomes, x)
     if best is not None:
         panel.plot(place(best), best.score, "o", markersize=12, markerfacecolor="none", color=BEST_COLOR)
     if axis.is_log:
         panel.set_xscale("log")
-        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if max(x) < 100 * min(x) else (1.0,)))
         panel.xaxis.set_major_formatter("{x:g}")
         panel.xaxis.set_minor_formatter("")
         panel.tick_params(axis="x", rotation=30)

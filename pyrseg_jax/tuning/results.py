@@ -1,7 +1,9 @@
 """What a search leaves for people: `trials.md`, the plot `trials.png`, and the command line of the best trial."""
 
+import dataclasses
+import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pyrseg_jax.errors import escaped
@@ -11,6 +13,9 @@ from pyrseg_jax.training.scores import METRICS
 from pyrseg_jax.tuning.search import flags_of, shown
 from pyrseg_jax.tuning.space import Range, Space
 from pyrseg_jax.tuning.store import State, Store, Trial
+from pyrseg_jax.tuning.suggest import Suggester
+
+log = logging.getLogger(__name__)
 
 TABLE, FIGURE = "trials.md", "trials.png"
 
@@ -24,6 +29,36 @@ def command_of(trial: Trial, arguments: Sequence[str], workdir: str) -> str:
       workdir: the folder of the run.
     """
     return shlex.join(["pyrseg", *arguments, *flags_of(trial.parameters), f"--workdir={workdir}"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """Writes everything that a search leaves for people and for Optuna's tools.
+
+    Attributes:
+      store: the record.
+      space: the values by key.
+      arguments: of the command line, which all trials share.
+      split: the split that they are scored on.
+      suggester: writes the journal for Optuna's tools.
+      draw: draws the figure.
+    """
+
+    store: Store
+    space: Space
+    arguments: Sequence[str]
+    split: str
+    suggester: Suggester
+    draw: Callable[[Store, Space], None]
+
+    def write(self) -> None:
+        """Write the files. If that fails, a warning says so, and they are written again after the next trial."""
+        try:
+            write_table(self.store, self.arguments, self.split)
+            self.draw(self.store, self.space)
+            self.suggester.write_journal(self.store.folder, self.store.trials)
+        except OSError as error:
+            log.warning("%s: results could not be written (%s)", self.store.folder, error.strerror or error)
 
 
 def write_table(store: Store, arguments: Sequence[str], split: str) -> None:

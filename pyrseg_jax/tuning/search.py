@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 1.0  # how often the scores of a running trial are read; evaluations take longer
 NUM_EQUAL_FAILURES = 3  # at the start, after which the search ends: the next trials would fail, too
+_SAID = {State.FAILED: "failed", State.PRUNED: "was pruned"}
 
 
 @dataclasses.dataclass
@@ -107,14 +108,13 @@ class Search:
             trial = self._with_best_score(trial)
         self.store.put(trial)
         best = self.store.best
-        if trial.state is State.COMPLETE:
-            is_best = best is None or best.number == trial.number
-            others = "the best so far" if is_best else f"the best is {best.score:.4f} of trial {best.number}"
+        if trial.state is State.COMPLETE and best is not None:
+            others = f"the best is {best.score:.4f} of trial {best.number}" if best != trial else "the best so far"
             log.info(
                 "trial %d: %s %.4f at step %s; %s", trial.number, self.store.metric, trial.score, trial.step, others
             )
         else:
-            log.info("trial %d was %s: %s", trial.number, trial.state.value, escaped(trial.reason))
+            log.info("trial %d %s: %s", trial.number, _SAID[trial.state], escaped(trial.reason))
         if not self.keeps_checkpoints:
             for other in self.store.trials:
                 if best is None or other.number != best.number:
