@@ -52,7 +52,8 @@ def main(argv: list[str]) -> int:
         preemption = _prepare_process(is_debugging, mode)
         # From here on SIGTERM is handled, even while JAX is being imported.
         with preemption or contextlib.nullcontext():
-            given = {**arguments.flags, "topic": arguments.topic, "preemption": preemption}
+            given = {**arguments.flags, "topic": arguments.topic, "words": arguments.words}
+            given["preemption"] = preemption
             if mode.has_config:
                 if mode.uses_devices:
                     _join_processes(arguments, mode, preemption)
@@ -67,7 +68,10 @@ def main(argv: list[str]) -> int:
                 signals.begin_work(preemption)
                 command(config, *(given[name] for name in mode.takes))
             else:
-                mode.load()(*(given[name] for name in mode.takes))
+                command = mode.load()
+                has_started = True
+                signals.begin_work(preemption)
+                command(*(given[name] for name in mode.takes))
     except BaseException as error:
         if isinstance(error, SystemExit) or (is_debugging and isinstance(error, Exception)):
             raise

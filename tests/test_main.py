@@ -92,6 +92,16 @@ def test_evaluate_needs_only_the_workdir(trained):
     assert "has no checkpoint of step 5" in error_of(run("--mode=evaluate", f"--workdir={workdir}", "--step=5"))
 
 
+def test_a_run_can_be_compared_with_itself(trained):
+    """The training wrote the counts of each image beside its result."""
+    _, workdir, _ = trained
+    done = call("compare", f"first={workdir}", f"second={workdir / 'evaluation' / 'validation-6.json'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3 images with ")
+    line = [line for line in done.stdout.splitlines() if line.startswith("2 second")][-1]
+    assert line.split()[2:5] == ["+0.00", "[+0.00,", "+0.00]"]
+
+
 @pytest.mark.slow
 def test_evaluate_follows_the_protocol(trained):
     _, workdir, _ = trained
@@ -246,6 +256,7 @@ def test_bad_data_ends_training_before_it_begins(folder, tmp_path, what, message
         (["xyz"], "'xyz' is not a mode: expected one of train, evaluate"),
         (["xyz"], "completion. Flags are written --name=value; --help lists them"),
         (["evaluate", "now"], "'now' is not a flag"),
+        (["help", "data", "now"], "'now' is not a flag"),
         (["train", "--input=a.jpg"], "--input is not a flag of train"),
         (["predict", "--input=a.jpg"], "predict needs --input=FILE_OR_FOLDER and --output=PATH"),
         (["help", "training.step"], "did you mean `pyrseg help training.steps`?"),
@@ -328,7 +339,7 @@ def test_every_mode_can_be_loaded_and_takes_what_the_table_says():
     for name, mode in MODES.items():
         parameters = inspect.signature(mode.load()).parameters.values()
         assert mode.has_config + len(mode.takes) <= len(parameters), name
-        known = {*command_line.FLAGS, "workdir", "preemption", "topic", "changes"}
+        known = {*command_line.FLAGS, "workdir", "preemption", "topic", "words", "changes"}
         assert set(mode.needs) <= set(mode.takes) <= known, name
 
 
@@ -377,6 +388,7 @@ def test_help_names_modes_and_flags():
         ("config", ["  seed", "* data.root", "* can be changed when a run resumes", "--config.KEY=None"]),
         ("predict", ["--input=FILE_OR_FOLDER", "(required)", "--workdir"]),
         ("topology", ["accelerators to compile for"]),
+        ("compare", ["usage: pyrseg compare [LABEL=]RUN[+RUN…] …", "--result=NAME", "--overwrite"]),
     ],
 )
 def test_help_explains(topic, words):

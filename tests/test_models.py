@@ -82,7 +82,7 @@ def test_segmenter_returns_both_pyramids_in_float32(strides, context, dtype):
 def test_bfloat16_agrees_with_float32(rng):
     images = jnp.asarray(rng.normal(size=(8, 64, 64, 3)), jnp.float32)
     variables = initial_variables(tiny_segmenter(), seed=1)
-    full, half = (tiny_segmenter(dtype=d).apply(variables, images) for d in ("float32", "bfloat16"))
+    full, half = (jax.jit(tiny_segmenter(dtype=d).apply)(variables, images) for d in ("float32", "bfloat16"))
     for a, b in zip(jax.tree.leaves(full), jax.tree.leaves(half), strict=True):
         # At random weights 0.5 to 6 %, by level and by the order in which sums are rounded.
         assert np.abs(a - b).mean() < 0.1 * np.abs(a).mean()
@@ -182,12 +182,13 @@ def test_context_passes_from_coarse_to_fine(rng):
     """Eq. (4): changing what level 1 aggregated changes the finer levels, and never the other way round."""
     model = tiny_segmenter().context
     features = Features((), jnp.asarray(rng.normal(size=(1, 16, 16, 12)), jnp.float32))
-    variables = model.init(jax.random.key(0), features, None, False)
+    variables = jax.jit(model.init, static_argnums=3)(jax.random.key(0), features, None, False)
+    compute = jax.jit(lambda variables: model.apply(variables, features, None, False))
 
     def changed_levels(name):
         params = dict(variables["params"])
         params[name] = jax.tree.map(lambda a: a * 1.5 + 0.1, params[name])
-        before, after = (model.apply(v, features, None, False) for v in (variables, {**variables, "params": params}))
+        before, after = (compute(v) for v in (variables, {**variables, "params": params}))
         return [bool(np.abs(a - b).max() > 1e-7) for a, b in zip(before.levels, after.levels, strict=True)]
 
     assert changed_levels("aggregate_1") == [True, True, True, True]

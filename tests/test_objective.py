@@ -2,20 +2,18 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import twins
+from support.patches import Patches
 from support.training import make_batch, sgd
 
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.predict import predict
-from pyrseg_jax.models.backbones import Features
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.initial import initial_variables
-from pyrseg_jax.models.layers import ConvNormAct, halve
 from pyrseg_jax.models.segmenter import Pyramids, build_segmenter
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
@@ -109,26 +107,6 @@ def test_labels_are_never_interpolated(rng):
     labels = jnp.asarray(rng.integers(0, 4, (1, 8, 8)), jnp.uint8)
     _, same = fit_to_labels(jnp.zeros((1, 2, 2, 4)), labels, "full_size")
     np.testing.assert_array_equal(same, labels)
-
-
-class Patches(nn.Module):
-    """A backbone of three convolutions, which compiles quickly; the three choices do not depend on the backbone.
-
-    Its coarser stages are positions of the first one. A gate decides before and after the last convolution.
-    """
-
-    @nn.compact
-    def __call__(self, images, train, gate=None):
-        half = ConvNormAct(16, 3, 2)(images, train)
-        quarter = ConvNormAct(16, 3, 2)(half, train)
-        stages = tuple(halve(quarter, times) for times in range(4))
-        last = ConvNormAct(24, 3, dtype=jnp.float32)
-        if gate is None:
-            return Features(stages, last(quarter, train), half)
-        first = gate(1, quarter, None, train)
-        final = last(quarter * first.is_open[..., None], train, first.is_open)
-        second = gate(2, final, first.is_open, train)
-        return Features(stages, final * second.is_open[..., None], half, cuts=(first, second))
 
 
 def combination(context, representation, procedure):

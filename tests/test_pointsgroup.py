@@ -106,8 +106,10 @@ def test_analysis_of_a_refined_prediction_equals_the_twin(rng):
     probs, unity = draw_pyramid(rng, n=1, refinement=8)
     labels = np.kron(rng.integers(0, 3, (4, 4)), np.ones((8, 8), int)).astype(np.uint8)[None]  # cells of 8 pixels
     labels[0, :3, :5], labels[0, 20:22] = 255, 1
-    prediction = fuse_pyramids([jnp.asarray(p) for p in probs], [jnp.asarray(u) for u in unity], 0.5)
-    truth, counts = compare_with_truth(prediction, jnp.asarray(labels), 0.5)
+    prediction = jax.jit(fuse_pyramids, static_argnums=2)(
+        [jnp.asarray(p) for p in probs], [jnp.asarray(u) for u in unity], 0.5
+    )
+    truth, counts = jax.jit(compare_with_truth, static_argnums=2)(prediction, jnp.asarray(labels), 0.5)
     semantic, is_unit = twins.build_targets(labels, (16, 8, 1), "agree")
     cells = np.concatenate([p.reshape(-1, 3) for p in probs])
     for at in np.ndindex(32, 32):
@@ -195,13 +197,13 @@ def draw_head(rng, classes=4, fine_width=6):
 def test_choosing_all_pixels_gives_the_point_head_everywhere(rng):
     refiner, variables, arguments = draw_head(rng)
     _, found, coarse, _ = arguments
-    refined = refiner.apply(variables, *arguments).logits
+    refined = jax.jit(refiner.apply, static_argnums=4)(variables, *arguments).logits
     rows, columns = np.meshgrid((np.arange(12) + 0.5) / 12, (np.arange(20) + 0.5) / 20, indexing="ij")
     points = jnp.asarray(np.tile(np.stack([rows, columns], -1).reshape(1, -1, 2), (2, 1, 1)), jnp.float32)
     head = {"params": variables["params"]["head"]}
     expected = PointHead(4, 8).apply(head, found.outputs["fine"], coarse, points)
     np.testing.assert_allclose(refined.reshape(2, -1, 4), expected, rtol=1e-4, atol=1e-4)
-    once = refiner.clone(num_points=7).apply(variables, *arguments).logits
+    once = jax.jit(refiner.clone(num_points=7).apply, static_argnums=4)(variables, *arguments).logits
     is_changed = (np.asarray(once) == np.asarray(refined)).all(-1)
     assert 7 <= is_changed.sum((1, 2)).min() < 60
 
@@ -250,6 +252,7 @@ def test_the_loss_of_points(rng):
     labels = rng.integers(0, 4, (2, 12, 20)).astype(np.uint8)
     labels[:, :, :7] = 255
 
+    @jax.jit
     def run(coarse):
         return refiner.apply(variables, features, found, coarse, True, rngs={"dropout": jax.random.key(1)})
 

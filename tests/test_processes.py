@@ -27,6 +27,8 @@ ROOT = Path(__file__).parents[1]
 FIVE_STEPS = [
     *TINY,
     "--config.data.crop_px=128",
+    "--config.model.context=none",  # so that each start traces and compiles less
+    "--config.model.strides=(8,4)",
     "--config.training.procedure=gt",
     "--config.training.steps=5",
     "--config.training.log_every=1",

@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 from support import twins
 
+from pyrseg_jax import pyramid
 from pyrseg_jax.distributed import mesh as mesh_lib
-from pyrseg_jax.pyramid import PROCEDURES, VOID_RULES, Targets, build_targets, fuse, pyramid_loss, specialize
+from pyrseg_jax.pyramid import PROCEDURES, VOID_RULES, Targets
+
+# Each is compiled as a whole. Outside of a compiled function, every small operation would be compiled by itself.
+build_targets = jax.jit(pyramid.build_targets, static_argnames=("strides", "void"))
+specialize = jax.jit(pyramid.specialize, static_argnames=("procedure", "threshold"))
+pyramid_loss = jax.jit(pyramid.pyramid_loss)
+fuse = jax.jit(pyramid.fuse, static_argnames="threshold")
 
 STRIDES = [(32, 16, 8, 4), (4,), (8, 4), (8, 4, 2, 1), (24, 12, 6)]
 
@@ -51,7 +58,7 @@ def assert_same_targets(found: Targets, expected):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32])
 def test_targets_equal_the_twin(rng, strides, void, dtype):
     label_map = blocky_maps(rng, strides)
-    found = jax.jit(build_targets, static_argnums=(1, 2))(label_map.astype(dtype), strides, void)
+    found = build_targets(label_map.astype(dtype), strides, void)
     assert_same_targets(found, twins.build_targets(label_map, strides, void))
 
 
@@ -69,7 +76,7 @@ def test_specialize_equals_the_twin(rng, strides, procedure, threshold):
     label_map = blocky_maps(rng, strides)
     _, logits = random_pyramids(rng, label_map, strides)
     targets = build_targets(label_map, strides)
-    found = jax.jit(specialize, static_argnums=(2, 3))(targets, logits, procedure, threshold)
+    found = specialize(targets, logits, procedure, threshold)
     probs = [np.asarray(jax.nn.sigmoid(x)) for x in logits]
     plain = [np.asarray(t) for t in targets.semantic], [np.asarray(t) for t in targets.unity]
     assert_same_targets(found, twins.specialize(*plain, probs, procedure, threshold))
@@ -135,7 +142,7 @@ def test_dont_care_cells_change_neither_loss_nor_gradient(rng):
     label_map = blocky_maps(rng, (32, 16, 8, 4))
     semantic, unity = random_pyramids(rng, label_map, (32, 16, 8, 4))
     targets = specialize(build_targets(label_map), unity)
-    value_and_grad = jax.value_and_grad(lambda s, u: pyramid_loss(s, u, targets)[0], argnums=(0, 1))
+    value_and_grad = jax.jit(jax.value_and_grad(lambda s, u: pyramid_loss(s, u, targets)[0], argnums=(0, 1)))
     loss, gradients = value_and_grad(semantic, unity)
     changed_semantic = [
         np.where((t == 255)[..., None], s * 100 - 7, s) for s, t in zip(semantic, targets.semantic, strict=True)
@@ -153,7 +160,8 @@ def test_nothing_to_learn_gives_zero_and_finite_gradients(rng):
     label_map = np.full((2, 32, 64), 255, np.uint8)
     semantic, unity = random_pyramids(rng, label_map, (32, 16, 8, 4))
     targets = specialize(build_targets(label_map), unity)
-    loss, gradients = jax.value_and_grad(lambda s, u: pyramid_loss(s, u, targets)[0], argnums=(0, 1))(semantic, unity)
+    value_and_grad = jax.jit(jax.value_and_grad(lambda s, u: pyramid_loss(s, u, targets)[0], argnums=(0, 1)))
+    loss, gradients = value_and_grad(semantic, unity)
     assert loss == 0
     assert all((g == 0).all() for g in jax.tree.leaves(gradients))
 

@@ -112,10 +112,12 @@ def test_each_form_learns_from_its_own_quadtree():
     rng = np.random.default_rng(0)
     labels = np.kron(rng.integers(0, 3, (1, 8, 8)), np.ones((16, 16), int)).astype(np.uint8)
     outputs = {"quadtree": [jnp.float32(rng.normal(size=(1, 128 // s, 128 // s, 4))) for s in STRIDES[:-1]]}
-    dense, sparse = (quadtree_loss(outputs, jnp.asarray(labels), "finest", is_sparse) for is_sparse in (False, True))
+    compute = jax.jit(quadtree_loss, static_argnums=(2, 3))
+    dense, sparse = (compute(outputs, jnp.asarray(labels), "finest", is_sparse) for is_sparse in (False, True))
     assert abs(dense - sparse) > 0.01
     for context, expected in (("qgn", dense), ("qgn_sparse", sparse)):
-        assert CONTEXTS[context].losses["quadtree"].compute(outputs, jnp.asarray(labels), "finest") == expected
+        compute = jax.jit(CONTEXTS[context].losses["quadtree"].compute, static_argnums=2)
+        assert compute(outputs, jnp.asarray(labels), "finest") == expected
 
 
 def test_each_pixel_is_decided_by_its_coarsest_cell_that_is_not_composite():

@@ -371,7 +371,8 @@ def straight(tmp_path_factory):
 
 
 SHORT = {"training.steps": 60, "training.save_every": 4, "training.evaluate_every": 4}
-SHORT |= {"model.context": "none", "model.strides": "(8, 4)"}  # so that each start traces and compiles less
+# The smallest network, so that each start traces and compiles less.
+SHORT |= {"model.backbone": "resnet_tiny", "model.context": "none", "model.strides": "(8, 4)"}
 # Everything that a step can do and remember, and an end after the third evaluation, since no loss improves by that much.
 SHORT |= {
     "optimizer.name": "adamw",

@@ -4,6 +4,7 @@ To add one, write its file and add it to `MODES`. A command imports no other com
 """
 
 import importlib
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,9 +16,10 @@ class Mode(NamedTuple):
     module, function: the command's file in this package, and its function there. The file is imported only when the mode is
       chosen, because most commands import jax.
     takes: the function's arguments after the configuration: flags by name, "workdir" for the folder of the run, "preemption"
-      for the handler of SIGTERM, "topic" for the word after the mode, "changes" for the values of --config.KEY=VALUE by key.
+      for the handler of SIGTERM, "topic" for the word after the mode, "words" for all words after it, "changes" for the values of
+      --config.KEY=VALUE by key.
     needs: the flags that must be given.
-    topic: the name of the word after the mode in help texts; "" where no word may follow.
+    topic: the name of the word or words after the mode in help texts; "" where no word may follow.
     is_parallel: whether several processes can run it together.
     reads_run: whether the workdir must hold a run of this configuration.
     has_config: whether there is a configuration at all.
@@ -50,9 +52,9 @@ class Mode(NamedTuple):
         return getattr(importlib.import_module(f"{__name__}.{self.module}"), self.function)
 
     @property
-    def takes_topic(self) -> bool:
-        """Return whether a word may follow the mode."""
-        return bool(self.topic)
+    def most_words(self) -> int:
+        """Return how many words may follow the mode."""
+        return sys.maxsize - 1 if "words" in self.takes else int(bool(self.topic))
 
 
 MODES = {
@@ -120,6 +122,14 @@ MODES = {
         needs=("output", "vary"),
         uses_devices=False,
         interrupted="trials that have ended are kept; the same command continues the search where it was",
+    ),
+    "compare": Mode(
+        "compare evaluated runs: a table and a plot of their scores, with intervals over images",
+        *("compare", "compare"),
+        takes=("words", "result", "output", "overwrite"),
+        topic="[LABEL=]RUN[+RUN…] …",
+        has_config=False,
+        interrupted="each file in --output is complete; the same command with --overwrite writes all of them",
     ),
     "help": Mode(
         "explain a mode, a flag or a configuration key",

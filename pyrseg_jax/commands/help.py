@@ -76,7 +76,7 @@ def _explain_mode(name: str) -> str:
     lines = [f"pyrseg {name}: {mode.help}", ""]
     width = max((len(_spell(flag)) for flag in flags), default=0)
     lines += [f"  {_spell(flag):<{width}}  {FLAGS[flag].help}{_required(flag, mode.needs)}" for flag in flags]
-    if mode.takes_topic:
+    if mode.topic:
         lines += [f"  usage: pyrseg {name} {mode.topic}"]
     return "\n".join(lines)
 

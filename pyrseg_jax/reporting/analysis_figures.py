@@ -1,25 +1,21 @@
 """Figures of an evaluation, in the style of a paper: how the levels specialize, and where the prediction is wrong."""
 
-import io
+import functools
 import logging
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from pyrseg_jax.errors import reason_of
-from pyrseg_jax.reporting.sheet import installed_families, is_drawable
+from pyrseg_jax.reporting.plots import COLORS, empty_figure, name_ticks, render, shown_names, tidy
 from pyrseg_jax.storage.atomic import write_bytes_atomically
 
 log = logging.getLogger(__name__)
 
-# Distinguishable with any color vision (the palette of Okabe and Ito); coarse → fine.
-LEVEL_COLORS = ("#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#009E73")
+LEVEL_COLORS = COLORS  # coarse → fine
 MOST_CLASSES = 40  # figures by class show at most this many: those with the most pixels
-LONGEST_NAME = 32  # characters of a class name that an axis shows
 
 
 def draw_analysis(folder: Path, result: Mapping) -> list[Path]:
@@ -43,7 +39,7 @@ def draw_analysis(folder: Path, result: Mapping) -> list[Path]:
     paths = []
     for name, draw in figures.items():
         try:
-            contents = _render(draw, result)
+            contents = render(functools.partial(draw, result))
         except Exception as error:  # whatever Matplotlib stumbles over, the result itself is good
             log.warning("the figure %s cannot be drawn (%s): the result is complete without it", name, reason_of(error))
             continue
@@ -53,50 +49,16 @@ def draw_analysis(folder: Path, result: Mapping) -> list[Path]:
     return paths
 
 
-def _render(draw: Callable[[Mapping], Any], result: Mapping) -> dict[str, bytes]:
-    """Draw a figure with settings of ours, whatever the user's settings of Matplotlib are: every text means itself."""
-    import matplotlib
-
-    settings: dict[Any, Any] = {"text.parse_math": False, "text.usetex": False, "font.family": installed_families()}
-    contents = {}
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # very many or long names may leave no room for the axes
-        figure = draw(result)
-        for suffix in (".pdf", ".png"):
-            data = io.BytesIO()
-            figure.savefig(data, format=suffix.removeprefix("."), dpi=160)
-            contents[suffix] = data.getvalue()
-    return contents
-
-
-def _figure(width: float, height: float):
-    """Make an empty figure of this size in inches."""
-    from matplotlib.figure import Figure  # takes a second to import
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _tidy(axes: Any, grid: str) -> None:
-    """Remove the upper and right spines, and draw the grid of one axis behind the data."""
-    axes.grid(axis=grid, color="0.88")
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-
-
-def _name_ticks(axis: Any, names: list[str], classes: list[int], **style: Any) -> None:
-    """Write the names of some classes along an axis. No name is read as a formula, whatever characters it holds."""
-    shown = [" ".join(names[i].split()) if is_drawable(names[i]) else f"class {i}" for i in classes]
-    shown = [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in shown]
-    axis.set_ticks(range(len(shown)), shown, **style)
-    for label in axis.get_ticklabels():
-        label.set_parse_math(False)
-
-
 def _classes(result: Mapping) -> list[int]:
     """Return the classes to draw, those with the most pixels in the truth first."""
     pixels = np.asarray(result["confusion"]).sum(1)
     return [int(i) for i in np.argsort(-pixels, kind="stable")[:MOST_CLASSES] if pixels[i]]
+
+
+def _names(names: list[str], classes: list[int]) -> list[str]:
+    """Return the names of some classes as an axis shows them."""
+    shown = shown_names(names)
+    return [shown[i] for i in classes]
 
 
 def levels_by_class_figure(result: Mapping):
@@ -104,15 +66,15 @@ def levels_by_class_figure(result: Mapping):
     names = list(result["iou"])
     classes = _classes(result)
     num_levels = len(result["level_miou"])
-    figure = _figure(max(5.5, 0.42 * len(classes) + 1.2), 1.05 * num_levels + 1.4)
+    figure = empty_figure(max(5.5, 0.42 * len(classes) + 1.2), 1.05 * num_levels + 1.4)
     rows = figure.subplots(num_levels, 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for level, axes in enumerate(rows):
         values = [_minus(result["level_iou"][names[i]][level], result["iou"][names[i]]) for i in classes]
         axes.bar(range(len(classes)), values, color=LEVEL_COLORS[level % len(LEVEL_COLORS)])
         axes.axhline(0, color="0.3", linewidth=0.8)
         axes.set_ylabel(f"level {level + 1}")
-        _tidy(axes, "y")
-    _name_ticks(rows[-1].xaxis, names, classes, rotation=60, ha="right", rotation_mode="anchor")
+        tidy(axes, "y")
+    name_ticks(rows[-1].xaxis, _names(names, classes), rotation=60, ha="right", rotation_mode="anchor")
     figure.supylabel("IoU of the level alone minus fused, points", fontsize=10)
     return figure
 
@@ -121,7 +83,7 @@ def level_by_level_figure(result: Mapping):
     """Draw the mIoU of every level on the pixels that each level decides (Table 2c)."""
     values = np.array([[np.nan if v is None else 100 * v for v in row] for row in result["level_miou"]])
     num_levels = len(values)
-    figure = _figure(1.1 * num_levels + 1.8, 0.75 * num_levels + 1.5)
+    figure = empty_figure(1.1 * num_levels + 1.8, 0.75 * num_levels + 1.5)
     axes = figure.subplots()
     # Each column has its own color scale, because the question is which level is best on these pixels.
     top, low = np.nanmax(values, 0, initial=-np.inf), np.nanmin(values, 0, initial=np.inf)
@@ -148,7 +110,7 @@ def boundary_figure(result: Mapping):
         "true semantic\npyramid": result["oracle"]["true_semantic_miou"],
     }
     bars = {name: 100 * value for name, value in bars.items() if value is not None}
-    figure = _figure(5.2, 3.2)
+    figure = empty_figure(5.2, 3.2)
     axes = figure.subplots()
     colors = [LEVEL_COLORS[0]] * 2 + ["0.65"] * 2
     for rect, value in zip(
@@ -163,7 +125,7 @@ def boundary_figure(result: Mapping):
         )
     axes.set_ylabel("mIoU, %")
     axes.margins(y=0.12)
-    _tidy(axes, "y")
+    tidy(axes, "y")
     return figure
 
 
@@ -172,7 +134,7 @@ def unity_figure(result: Mapping):
     names, classes = list(result["iou"]), _classes(result)
     cells = np.array([result["unit_cells"][names[i]] for i in classes], float)
     num_levels = cells.shape[1]
-    figure = _figure(8.5, max(3.0, 0.22 * len(classes) + 1.3))
+    figure = empty_figure(8.5, max(3.0, 0.22 * len(classes) + 1.3))
     left, right = figure.subplots(1, 2, width_ratios=(2.2, 1))
     share = 100 * cells / np.maximum(cells.sum(0), 1)
     for level in range(num_levels):
@@ -184,11 +146,11 @@ def unity_figure(result: Mapping):
             color=LEVEL_COLORS[level],
             label=f"level {level + 1}",
         )
-    _name_ticks(left.yaxis, names, classes)
+    name_ticks(left.yaxis, _names(names, classes))
     left.invert_yaxis()
     left.set_xlabel("share of the level's true unit-cells, %")
     left.legend(frameon=False)
-    _tidy(left, "x")
+    tidy(left, "x")
     for name, marker in (("precision", "o"), ("recall", "s")):
         values = [np.nan if v is None else 100 * v for v in result["unity"][name]]
         right.plot(
@@ -203,7 +165,7 @@ def unity_figure(result: Mapping):
     right.set_ylabel("unit-cells, %")
     right.set_ylim(0, 103)
     right.legend(frameon=False)
-    _tidy(right, "y")
+    tidy(right, "y")
     return figure
 
 
@@ -212,7 +174,7 @@ def confusion_figure(result: Mapping):
     names, classes = list(result["iou"]), _classes(result)
     shares = _rows_as_shares(np.asarray(result["confusion"]))[np.ix_(classes, classes)]
     side = max(3.6, 0.26 * len(classes) + 2.2)
-    figure = _figure(side + 0.7, side)
+    figure = empty_figure(side + 0.7, side)
     axes = figure.subplots()
     drawn = axes.imshow(100 * shares, cmap="magma_r", vmin=0, vmax=100)
     if len(classes) <= 15:
@@ -220,8 +182,8 @@ def confusion_figure(result: Mapping):
             if shares[i, j] >= 0.005:
                 color = "white" if shares[i, j] > 0.5 else "black"
                 axes.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", fontsize=7, color=color)
-    _name_ticks(axes.xaxis, names, classes, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
-    _name_ticks(axes.yaxis, names, classes, fontsize=8)
+    name_ticks(axes.xaxis, _names(names, classes), rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+    name_ticks(axes.yaxis, _names(names, classes), fontsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel(
         "true" if len(classes) == len(names) else f"true: the {len(classes)} largest of {len(names)} classes"

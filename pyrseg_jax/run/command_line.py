@@ -64,7 +64,12 @@ FLAGS = {
     "workdir": Flag("DIR", "the folder of the run; default: runs/NAME or runs/NAME-WORDS"),
     "step": Flag("N", "the step of the checkpoint to use; default: the newest", _at_least(0)),
     "input": Flag("FILE_OR_FOLDER", "an image or a folder of images"),
-    "output": Flag("PATH", "where to write: a folder for predict and tune, a file for export"),
+    "output": Flag("PATH", "where to write: a folder for predict, compare and tune, a file for export"),
+    "result": Flag(
+        "NAME",
+        "which result of each run to compare: newest (the default), best (by mIoU), or the name of a file in evaluation/, such as "
+        "validation-660",
+    ),
     "sizes": Flag(
         "HEIGHTxWIDTH,…",
         "image sizes that the exported model accepts, such as 512x512; default: the training crop",
@@ -128,6 +133,7 @@ class Arguments:
     Attributes:
       mode: a name in the table of modes.
       topic: the word after the mode, for modes that take one.
+      words: all words after the mode, for modes that take several.
       flags: a value for each of `FLAGS`.
       changes: text by configuration key, for example `{"training.steps": "7"}`.
       asks_for_version: whether --version was given.
@@ -138,6 +144,7 @@ class Arguments:
     flags: Mapping[str, Any]
     changes: Mapping[str, Any]
     asks_for_version: bool = False
+    words: tuple[str, ...] = ()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -151,7 +158,8 @@ def make_parser(modes: Iterable[str]) -> argparse.ArgumentParser:
     """Build the parser, which knows every flag and every configuration key; shell completion is made from it, too."""
     parser = _Parser("pyrseg", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("mode", nargs="?", help="what to do")
-    parser.add_argument("topic", nargs="?", help="for help: a mode, a flag or a key; for completion: a shell")
+    about = "for help: a mode, a flag or a key; for completion: a shell; for compare: runs"
+    parser.add_argument("topic", nargs="*", help=about)
     parser.add_argument("--mode", dest="mode_flag", metavar="MODE", help="what to do: " + ", ".join(modes))
     parser.add_argument("--help", "-h", action="store_true", help="explain the command, a mode or a key")
     parser.add_argument("--version", action="store_true", help="print the version")
@@ -176,13 +184,13 @@ def parse(argv: Sequence[str], modes: Mapping[str, Any]) -> Arguments:
         argv = ["help"]
     found, left = make_parser(modes).parse_known_intermixed_args(_spell_out(argv))
     values = vars(found)
-    words = [values[name] for name in ("mode", "topic") if values.get(name) is not None]
+    words = [word for word in (values.get("mode"), *(values.get("topic") or ())) if word is not None]
     if "help" in values or "version" in values:  # whatever else is on the line, right or wrong
         topic = next((word for word in (*words, values.get("mode_flag")) if word not in (None, "help")), None)
         return Arguments("help", topic, {name: flag.default for name, flag in FLAGS.items()}, {}, "version" in values)
     for word in left:
         raise _unknown(word)
-    mode, topic = _choose_mode(words, values.get("mode_flag"), modes)
+    mode, words = _choose_mode(words, values.get("mode_flag"), modes)
     flags = {name: _read_flag(name, values.get(name)) for name in FLAGS}
     about = keys.keys_of(config_lib.Config)
     changes = {
@@ -190,7 +198,7 @@ def parse(argv: Sequence[str], modes: Mapping[str, Any]) -> Arguments:
         for option, text in values.items()
         if (name := option.removeprefix("config.")) != option
     }
-    return Arguments(mode, topic, flags, changes)
+    return Arguments(mode, words[0] if words else None, flags, changes, words=tuple(words))
 
 
 def asks_for_debug(argv: Sequence[str]) -> bool:
@@ -206,10 +214,10 @@ def asks_for_debug(argv: Sequence[str]) -> bool:
     return answer
 
 
-def _choose_mode(words: list[str], flag: str | None, modes: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Return mode and topic from the words of the command line and the value of --mode."""
+def _choose_mode(words: list[str], flag: str | None, modes: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the mode and the words after it from the words of the command line and the value of --mode."""
     if flag is not None:
-        words = [flag, *(word for word in words if word != flag)]
+        words = [flag, *(words[1:] if words[:1] == [flag] else words)]
         if flag not in modes:
             raise UserError(f"--mode={flag}: expected one of {', '.join(modes)}")
     mode = words[0] if words else DEFAULT_MODE
@@ -217,9 +225,9 @@ def _choose_mode(words: list[str], flag: str | None, modes: Mapping[str, Any]) -
         near = difflib.get_close_matches(mode, modes, 1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(modes)}."
         raise UserError(f"{mode!r} is not a mode: {hint} Flags are written --name=value; --help lists them")
-    if len(words) > 1 and not modes[mode].takes_topic:
-        raise UserError(f"{words[1]!r} is not a flag: flags are written --name=value; --help lists them")
-    return mode, words[1] if len(words) > 1 else None
+    for word in words[1 + modes[mode].most_words :]:
+        raise UserError(f"{word!r} is not a flag: flags are written --name=value; --help lists them")
+    return mode, words[1:]
 
 
 def _spell_out(argv: Sequence[str]) -> list[str]:
@@ -257,6 +265,11 @@ def _read_flag(name: str, text: Any) -> Any:
 
 def check_flags(arguments: Arguments, takes: Sequence[str], needs: Sequence[str]) -> None:
     """Raise UserError for a flag that the mode does not take, or for one that it needs and that is missing."""
+    if "words" in takes:  # which name the runs; whatever else seems to choose one would be ignored
+        ignored = [name for name in ("config", "workdir") if arguments.flags[name] is not None]
+        ignored += [f"config.{name}" for name in arguments.changes]
+        if ignored:
+            raise UserError(f"--{ignored[0]} is not a flag of {arguments.mode}: it compares results that exist")
     for name, flag in FLAGS.items():
         is_given = arguments.flags[name] != flag.default
         if is_given and name not in (*SHARED_FLAGS, *PROCESS_FLAGS, *takes):

@@ -74,6 +74,7 @@ CHECKED: list[tuple[str, str, Callable[[Command], None]]] = [
     ("pyrseg compile", "minutes, and compilers that the tests do not install", read_only),
     ("pyrseg tune", "many trainings; test_tune.py runs a tiny search", read_only),
     ("pyrseg prepare", "downloads gigabytes", read_only),
+    ("pyrseg compare", "needs several evaluated runs; test_compare.py runs it", read_only),
     ("pyrseg validate --config=scenes", "renders for a minute", read_only),
     ("bash launch/quickstart.sh", "makes an environment and trains for minutes", check_script),
     ("bash launch/test.sh", "runs all tests, this one included", check_script),
