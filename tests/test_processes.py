@@ -119,7 +119,10 @@ def test_any_number_of_processes_computes_the_same_as_one(trained, layout):
     np.testing.assert_allclose(losses_of(several), losses_of(one), atol=1e-5)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     jax.tree.map(close, state_of(several).variables["params"], state_of(one).variables["params"])
-    assert evaluation_of(several) == evaluation_of(one)
+    counted, expected = evaluation_of(several), evaluation_of(one)
+    # Counts are exact. The loss is a sum of single precision in another order.
+    assert counted.pop("loss") == pytest.approx(expected.pop("loss"), rel=1e-6)
+    assert counted == expected
     # Only the first process prints and logs.
     assert "pixel accuracy" in outputs[0][1]
     assert not any("accuracy" in stdout for _, stdout, _ in outputs[1:])
