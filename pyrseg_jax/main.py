@@ -55,7 +55,9 @@ def main(argv: list[str]) -> int:
             given = {**arguments.flags, "topic": arguments.topic, "words": arguments.words}
             given["preemption"] = preemption
             if mode.has_config:
-                _join_processes(arguments, mode, preemption)
+                if mode.uses_devices:
+                    _join_processes(arguments, mode, preemption)
+                given["changes"] = arguments.changes
                 config, given["workdir"] = read_config(arguments, mode)
                 workdir = given["workdir"]
                 if preemption is not None:

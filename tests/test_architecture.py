@@ -24,6 +24,7 @@ LAYERS = {
     "run": 5,
     "paper": 6,
     "export": 6,
+    "tuning": 6,
     "ahead_of_time": 6,
     "commands": 7,
     "api": 8,

@@ -339,7 +339,7 @@ def test_every_mode_can_be_loaded_and_takes_what_the_table_says():
     for name, mode in MODES.items():
         parameters = inspect.signature(mode.load()).parameters.values()
         assert mode.has_config + len(mode.takes) <= len(parameters), name
-        known = {*command_line.FLAGS, "workdir", "preemption", "topic", "words"}
+        known = {*command_line.FLAGS, "workdir", "preemption", "topic", "words", "changes"}
         assert set(mode.needs) <= set(mode.takes) <= known, name
 
 

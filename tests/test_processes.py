@@ -106,6 +106,12 @@ def evaluation_of(workdir):
     return {key: value for key, value in result.items() if key not in ("seconds", "compiled_programs")}
 
 
+def assert_same_scores(found, expected):
+    """Counts are exact. The loss is computed in single precision, whose rounding depends on the number of devices."""
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    assert found | {"loss": 0} == expected | {"loss": 0}
+
+
 def state_of(workdir):
     config = Workdir(str(workdir)).read_config()
     model = experiment.make_model(config, len(CLASSES))
@@ -119,7 +125,7 @@ def test_any_number_of_processes_computes_the_same_as_one(trained, layout):
     np.testing.assert_allclose(losses_of(several), losses_of(one), atol=1e-5)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     jax.tree.map(close, state_of(several).variables["params"], state_of(one).variables["params"])
-    assert evaluation_of(several) == evaluation_of(one)
+    assert_same_scores(evaluation_of(several), evaluation_of(one))
     # Only the first process prints and logs.
     assert "pixel accuracy" in outputs[0][1]
     assert not any("accuracy" in stdout for _, stdout, _ in outputs[1:])
@@ -138,7 +144,7 @@ def test_a_run_of_two_processes_continues_in_one_and_is_evaluated_by_three(train
     (workdir / "evaluation" / "validation-5.json").unlink()
     results = finish(start_all(3, 1, [*FIVE_STEPS, *arguments, "--mode=evaluate"]))
     assert [status for status, _, _ in results] == [0, 0, 0], results
-    assert evaluation_of(workdir) == before
+    assert_same_scores(evaluation_of(workdir), before)
 
 
 def test_a_mode_for_one_process_is_refused_in_two(trained):

@@ -16,12 +16,14 @@ class Mode(NamedTuple):
     module, function: the command's file in this package, and its function there. The file is imported only when the mode is
       chosen, because most commands import jax.
     takes: the function's arguments after the configuration: flags by name, "workdir" for the folder of the run, "preemption"
-      for the handler of SIGTERM, "topic" for the word after the mode, "words" for all words after it.
+      for the handler of SIGTERM, "topic" for the word after the mode, "words" for all words after it, "changes" for the values of
+      --config.KEY=VALUE by key.
     needs: the flags that must be given.
     topic: the name of the word or words after the mode in help texts; "" where no word may follow.
     is_parallel: whether several processes can run it together.
     reads_run: whether the workdir must hold a run of this configuration.
     has_config: whether there is a configuration at all.
+    uses_devices: whether this process computes on the devices. One that only starts others leaves the devices to them.
     interrupted: what is true of the mode's files after Ctrl-C or another signal, and what the same command does next.
     resumable: the same for a run that has a checkpoint; "" if that makes no difference.
     memory: what the user can do when memory runs out.
@@ -36,6 +38,7 @@ class Mode(NamedTuple):
     is_parallel: bool = False
     reads_run: bool = False
     has_config: bool = True
+    uses_devices: bool = True
     interrupted: str = "nothing was written; the same command starts again"
     resumable: str = ""
     memory: str = "close other programs and start the same command again"
@@ -109,6 +112,16 @@ MODES = {
         reads_run=True,
         interrupted="a model file is complete or absent; the same command starts again",
         memory="export fewer or smaller --sizes",
+    ),
+    "tune": Mode(
+        "search for good values of configuration keys: many trainings one after another, in folders below --output. Score them on "
+        "held-out training images (config.data.holdout=N, config.evaluation.split=holdout), so that the validation split stays "
+        "unseen",
+        *("tune", "tune"),
+        takes=("workdir", "config", "changes", "output", "vary", "trials", "prune", "keep"),
+        needs=("output", "vary"),
+        uses_devices=False,
+        interrupted="trials that have ended are kept; the same command continues the search where it was",
     ),
     "compare": Mode(
         "compare evaluated runs: a table and a plot of their scores, with intervals over images",

@@ -25,6 +25,7 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
+from pyrseg_jax.run.checks import holdout_of
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.workdir import Workdir
@@ -99,12 +100,8 @@ def _writing(path: epath.Path) -> Iterator[None]:
 
 def _num_training_images(config: Config) -> int | None:
     """Return the published number of training images without those held out; None if only the files could tell."""
-    published, holdout = find_spec(config.data.name).num_training_images, config.data.holdout
-    if published is not None and holdout >= published:
-        raise UserError(
-            f"config.data.holdout={holdout}: {config.data.name} has {published} training images; use at most {published - 1}"
-        )
-    return None if published is None else published - holdout
+    published = find_spec(config.data.name).num_training_images
+    return None if published is None else len(holdout_of(config.data).draw(published)[0])
 
 
 def splittable_batch(batch_size: int, num_groups: int, accumulate: int) -> int:

@@ -4,7 +4,7 @@ import dataclasses
 
 from pyrseg_jax.data.checks import leave_out_bad
 from pyrseg_jax.data.datasets import DATASETS
-from pyrseg_jax.data.holdout import HOLDOUT, draw_holdout, take
+from pyrseg_jax.data.holdout import HOLDOUT, Holdout, take
 from pyrseg_jax.data.label_mapping import LabelMapping
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.source import Source
@@ -32,6 +32,8 @@ def open_dataset(
     *,
     holdout: int = 0,
     holdout_seed: int = 0,
+    folds: int = 0,
+    fold: int = 0,
     label_mapping: LabelMapping = LabelMapping(),  # noqa: B008 (it is frozen)
     on_error: str = "stop",
     is_raw: bool = False,
@@ -43,7 +45,9 @@ def open_dataset(
       root: folder or file with the user's files; see `DataLocation`.
       prepared: folder that keeps prepared data sets; see `DataLocation`.
       holdout: number of images, drawn by `holdout_seed`, that leave the training split and form the split `holdout`.
-      holdout_seed: seed that decides which images these are.
+      holdout_seed: seed that decides which images these are, and which images form which fold.
+      folds: number of folds that the training split is divided into; 0: it is not divided.
+      fold: the fold that forms the split `holdout`, while the others form the training split.
       label_mapping: the meaning of the values in label files, for data sets that accept it.
       on_error: "skip" leaves out pairs that cannot be used; with "stop", `checks.check_once` raises an error for them.
       is_raw: whether to read the original files even if they were prepared before.
@@ -59,7 +63,7 @@ def open_dataset(
             "leave it out"
         )
     dataset = spec.open(DataLocation(root, prepared, is_raw), label_mapping)
-    dataset = _hold_out(dataset, holdout, holdout_seed)
+    dataset = _hold_out(dataset, Holdout(holdout, holdout_seed, folds, fold))
     return _skip_bad(dataset) if on_error == "skip" and not is_raw else dataset
 
 
@@ -72,21 +76,24 @@ def read_label_space(name: str, root: str | None) -> LabelSpace:
     return find_spec(name).read_label_space(root)
 
 
-def _hold_out(dataset: Dataset, num_images: int, seed: int) -> Dataset:
+def _hold_out(dataset: Dataset, holdout: Holdout) -> Dataset:
     def open_split(split: str) -> Source:
-        if split not in (TRAINING, HOLDOUT) or (split == TRAINING and not num_images):
+        if split not in (TRAINING, HOLDOUT) or (split == TRAINING and holdout.is_empty):
             return dataset.open_split(split)
-        if not num_images:
+        if holdout.is_empty:
             raise UserError(
-                f"the split {HOLDOUT!r} is empty: set holdout=N to the number of training images that form it"
+                f"the split {HOLDOUT!r} is empty: set holdout=N to the number of training images that form it, or folds=K"
             )
         source = dataset.open_split(TRAINING)
-        training, held_out = draw_holdout(len(source), num_images, seed)
+        training, held_out = holdout.draw(len(source))
         return take(source, training if split == TRAINING else held_out)
 
+    if holdout.is_empty:
+        return dataclasses.replace(dataset, open_split=open_split)
     # The report of the whole training split does not describe a part of it.
-    reports = {split: report for split, report in dataset.reports.items() if split != TRAINING or not num_images}
-    return dataclasses.replace(dataset, open_split=open_split, reports=reports)
+    reports = {split: report for split, report in dataset.reports.items() if split != TRAINING}
+    whole = dataset.reports.get(TRAINING)
+    return dataclasses.replace(dataset, open_split=open_split, reports=reports, whole_training=whole)
 
 
 def _skip_bad(dataset: Dataset) -> Dataset:

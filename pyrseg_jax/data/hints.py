@@ -80,6 +80,16 @@ def hints_between(
     return lines
 
 
+def lost_hints(lost: Sequence[int], label_space: LabelSpace) -> list[str]:
+    """List the hint on classes that only held-out images show."""
+    if not lost:
+        return []
+    return [
+        f"{len(lost)} of {label_space.num_classes} classes are shown by held-out images alone, so they cannot be learned: "
+        f"{_name(label_space, np.array(lost))}"
+    ]
+
+
 def _about_names(label_space: LabelSpace) -> list[str]:
     """List the hints on the names of the classes, which count by their lines: comments, and numbers that are not the values."""
     lines = [

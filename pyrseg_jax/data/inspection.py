@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from pyrseg_jax.data.checks import check_once, recall_report
-from pyrseg_jax.data.hints import hints_between, need_labels, split_hints
+from pyrseg_jax.data.hints import hints_between, lost_hints, need_labels, split_hints
+from pyrseg_jax.data.holdout import Subset, lost_classes
 from pyrseg_jax.data.report import DatasetReport
 from pyrseg_jax.data.source import Source
 from pyrseg_jax.data.spec import TRAINING, Dataset
@@ -63,8 +64,11 @@ def _recall(dataset: Dataset) -> Checked:
 
 
 def _hints_on(dataset: Dataset, checked: Mapping[str, Checked]) -> list[tuple[str, str]]:
-    lines = []
     training_source, training = checked.get(TRAINING, (None, None))
+    lines = []
+    if training is None and dataset.whole_training is not None and isinstance(training_source, Subset):
+        lost = lost_classes(dataset.whole_training, training_source.indices)
+        lines += [(TRAINING, hint) for hint in lost_hints(lost, dataset.label_space)]
     for split, (source, found) in checked.items():
         if source is None or found is None:
             continue

@@ -25,6 +25,7 @@ class Dataset:
       open_split: name of a split → its records.
       reports: name of a split → its report, for splits that were checked when the data set was prepared.
       checksums: name of a split → the checksums that were recorded then; see `report.make_report`.
+      whole_training: the report of the training split with the images that are held out of it, if there are any and it is known.
     """
 
     label_space: LabelSpace
@@ -32,6 +33,7 @@ class Dataset:
     open_split: Callable[[str], Source]
     reports: dict[str, DatasetReport] = dataclasses.field(default_factory=dict)
     checksums: Callable[[str], Checksums] = _no_checksums
+    whole_training: DatasetReport | None = None
 
 
 @dataclasses.dataclass(frozen=True)

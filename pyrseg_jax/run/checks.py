@@ -3,6 +3,7 @@
 import dataclasses
 
 from pyrseg_jax.data.augmentation.user_function import check_name
+from pyrseg_jax.data.holdout import Holdout
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.views import PROTOCOLS
 from pyrseg_jax.models.backbones import BACKBONES
@@ -10,7 +11,7 @@ from pyrseg_jax.models.contexts import CONTEXTS, ContextSettings
 from pyrseg_jax.models.segmenter import make_backbone, make_context
 from pyrseg_jax.models.strides import plan_strides
 from pyrseg_jax.run.naming import naming
-from pyrseg_jax.run.schema import Augment, Config, Optimizer
+from pyrseg_jax.run.schema import Augment, Config, Data, Optimizer
 from pyrseg_jax.storage.hub import is_address, parse_address
 from pyrseg_jax.training.losses import LOSSES
 from pyrseg_jax.training.profile import parse_steps
@@ -29,6 +30,7 @@ _READERS = {
 def check_together(config: Config) -> None:
     """Raise UserError, naming the keys, for values that do not fit together."""
     _check_sizes(config)
+    holdout_of(config.data)
     _check_loss(config)
     _check_augmentation(config.augment)
     _check_init(config)
@@ -158,6 +160,12 @@ def _check_choice_of_best(config: Config) -> None:
             f"config.training.best_metric='loss': config.evaluation.protocol={protocol!r} cuts images into windows, and the loss "
             "is that of whole images: take another protocol or another score"
         )
+
+
+@naming("data")
+def holdout_of(data: Data) -> Holdout:
+    """Return which images are held out; raise UserError, naming the keys, if these do not fit together."""
+    return Holdout(data.holdout, data.holdout_seed, data.folds, data.fold)
 
 
 @naming("augment")

@@ -19,12 +19,14 @@ class Flag(NamedTuple):
     help: a description in one line.
     read: a function from the text to the value; its ValueError says what was expected.
     default: the value without the flag.
+    is_repeated: whether it may be given several times; the value is then the list of all.
     """
 
     metavar: str
     help: str
     read: Callable[[str], Any] = str
     default: Any = None
+    is_repeated: bool = False
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -62,7 +64,7 @@ FLAGS = {
     "workdir": Flag("DIR", "the folder of the run; default: runs/NAME or runs/NAME-WORDS"),
     "step": Flag("N", "the step of the checkpoint to use; default: the newest", _at_least(0)),
     "input": Flag("FILE_OR_FOLDER", "an image or a folder of images"),
-    "output": Flag("PATH", "where to write: a folder for predict and compare, a file for export"),
+    "output": Flag("PATH", "where to write: a folder for predict, compare and tune, a file for export"),
     "result": Flag(
         "NAME",
         "which result of each run to compare: newest (the default), best (by mIoU), or the name of a file in evaluation/, such as "
@@ -73,6 +75,24 @@ FLAGS = {
         "image sizes that the exported model accepts, such as 512x512; default: the training crop",
         _split,
         [],
+    ),
+    "vary": Flag(
+        "KEY=VALUES",
+        "a key to search for, without `config.`, and its values: LOW:HIGH, log:LOW:HIGH or A|B|C; can be given several times",
+        is_repeated=True,
+    ),
+    "trials": Flag("N", "number of trainings, those of earlier parts of the search included", _at_least(1), 20),
+    "prune": Flag(
+        "",
+        "stop a trial early if it is worse than the median of the others at the same step; --noprune trains each to its end",
+        _read_switch,
+        True,
+    ),
+    "keep": Flag(
+        "",
+        "keep all checkpoints of all trials; without it, trials that are not the best keep the newest",
+        _read_switch,
+        False,
     ),
     "draw": Flag("", "draw twelve augmented training images as one picture", _read_switch, False),
     "topology": Flag(
@@ -144,9 +164,11 @@ def make_parser(modes: Iterable[str]) -> argparse.ArgumentParser:
     parser.add_argument("--help", "-h", action="store_true", help="explain the command, a mode or a key")
     parser.add_argument("--version", action="store_true", help="print the version")
     for name, flag in FLAGS.items():
-        parser.add_argument(f"--{name}", metavar=flag.metavar or "BOOL", help=flag.help.replace("%", "%%"))
-    for name, about in keys.keys_of(config_lib.Config).items():
-        parser.add_argument(f"--config.{name}", metavar="VALUE", help=about.description.replace("%", "%%"))
+        action = "append" if flag.is_repeated else "store"
+        about = flag.help.replace("%", "%%")
+        parser.add_argument(f"--{name}", metavar=flag.metavar or "BOOL", help=about, action=action)
+    for name, key in keys.keys_of(config_lib.Config).items():
+        parser.add_argument(f"--config.{name}", metavar="VALUE", help=key.description.replace("%", "%%"))
     for name in keys.group_names(config_lib.Config):  # so that a value for a whole group is refused by the schema
         parser.add_argument(f"--config.{name}", help=argparse.SUPPRESS)
     return parser
@@ -230,9 +252,11 @@ def _spell_out(argv: Sequence[str]) -> list[str]:
     return result
 
 
-def _read_flag(name: str, text: str | None) -> Any:
+def _read_flag(name: str, text: Any) -> Any:
     if text is None:
         return FLAGS[name].default
+    if isinstance(text, list):
+        return [_read_flag(name, one) for one in text]
     try:
         return FLAGS[name].read(text)
     except ValueError as error:

@@ -57,6 +57,8 @@ def open_data(data: Data, is_raw: bool = False) -> Dataset:
         data.prepared,
         holdout=data.holdout,
         holdout_seed=data.holdout_seed,
+        folds=data.folds,
+        fold=data.fold,
         label_mapping=LabelMapping(data.first_value, data.void_value, data.remap),
         on_error=data.on_error,
         is_raw=is_raw,

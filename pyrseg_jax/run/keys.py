@@ -1,6 +1,7 @@
 """Describe, compare and read configuration keys, from what `schema/` declares."""
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -60,6 +61,11 @@ def choices_of(about: Key) -> Mapping[str, str]:
 
 def keys_of(cls: Any, prefix: str = "") -> dict[str, Key]:
     """Return the keys of a group, and of the groups inside it, by their full names."""
+    return dict(_keys_of(cls, prefix))
+
+
+@functools.cache  # describing all keys takes milliseconds, and a command asks hundreds of times
+def _keys_of(cls: Any, prefix: str) -> dict[str, Key]:
     found = {}
     for name, field in cls.__pydantic_fields__.items():
         full = f"{prefix}{name}"
@@ -147,6 +153,15 @@ def parse_text(about: Key, text: str) -> Any:
         return _READERS[about.type](text)
     except (ValueError, KeyError):
         return text
+
+
+def to_text(value: Any) -> str:
+    """Write a key's value as a command line takes it; `parse_text` reads it back."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    return repr(value) if isinstance(value, float) else str(value)
 
 
 def _read_numbers(text: str) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ class Holder(documents.Document):
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, activity: str = "trained in", option: str = "--workdir") -> Iterator[None]:
     """Hold a lock for the duration of the context.
 
     The operating system releases the lock when the process ends, however it ends. The file itself stays behind, which is
@@ -39,6 +39,8 @@ def locked(path: Path) -> Iterator[None]:
 
     Args:
       path: path of the lock file. Its content names the process that holds the lock.
+      activity: what the holder does with the folder, for the message.
+      option: the flag that names the folder.
 
     Raises:
       UserError: if another process holds the lock; the message names that process. Also if the path is not a regular file.
@@ -50,8 +52,8 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"{path.parent} is being trained in by {_holder(os.read(descriptor, MAX_BYTES), path)}: wait until that run "
-                "ends, end it, or choose another --workdir"
+                f"{path.parent} is being {activity} by {_holder(os.read(descriptor, MAX_BYTES), path)}: wait until that run "
+                f"ends, end it, or choose another {option}"
             ) from error
         except OSError as error:  # some network file systems do not support locks
             log.warning("%s cannot be locked (%s): make sure that nothing else trains there", path.parent, error)

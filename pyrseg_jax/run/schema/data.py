@@ -39,7 +39,17 @@ class Data:
     holdout: int = key(
         0, "Number of training images to hold out: they form the split `holdout` instead.", unit="images", at_least=0
     )
-    holdout_seed: int = key(0, "Seed of the random choice of the held-out images.", at_least=0, at_most=MAX_SEED)
+    holdout_seed: int = key(
+        0, "Seed of the random choice of the held-out images, and of the folds.", at_least=0, at_most=MAX_SEED
+    )
+    folds: int = key(
+        0,
+        "Number of parts that the training images are divided into, for cross-validation. The part `data.fold` forms the split "
+        "`holdout`, and the others are trained on. 0 switches this off.",
+        unit="folds",
+        at_least=0,
+    )
+    fold: int = key(0, "Which of the folds to hold out: 0 … `data.folds` − 1.", at_least=0)
     crop_px: int = key(
         512,
         "Height and width of the training crops. It must be a multiple of the pyramid's coarsest stride.",
