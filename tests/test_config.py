@@ -109,7 +109,13 @@ def test_a_multi_grid_survives_the_round_trip():
         ({"data.name": "imagenet"}, r"config\.data\.name='imagenet': expected one of ade20k"),
         ({"data.is_flipped": 1}, r"config\.data\.is_flipped=1: expected true or false, found int"),
         ({"data.prepared": 3}, r"config\.data\.prepared=3: expected str, found int"),
-        ({"model.backbone": "resnet"}, r"config\.model\.backbone='resnet': expected one of hrnet_w18"),
+        (
+            {"model.backbone": "resnet"},
+            r"config\.model\.backbone='resnet': expected one of \d+ names, such as resnet50, resnet101, "
+            r"resnet_tiny; `pyrseg help model\.backbone` lists them all",
+        ),
+        ({"model.backbone": "zzz"}, r"expected one of \d+ names, such as hrnet_w18, hrnet_w32, hrnet_w48;"),
+        ({"data.on_error": "resnet"}, r"config\.data\.on_error='resnet': expected one of stop, "),
         ({"training.procedure": "TP"}, r"config\.training\.procedure='TP': expected one of tp, gt, raw"),
         ({"training.steps": "many"}, r"config\.training\.steps='many': expected int, .* '2 epochs', found str"),
         ({"training.steps": 0}, r"config\.training\.steps=0: expected at least 1"),

@@ -273,7 +273,7 @@ def test_a_mistake_on_the_command_line_is_one_line(arguments, message, tmp_path)
 
 def test_a_mistake_is_one_line_of_the_program_too():
     done = run("--config=scenes", "--config.model.backbone=resnet")
-    assert error_of(done).startswith("error: config.model.backbone='resnet': expected one of hrnet_w18")
+    assert error_of(done).startswith("error: config.model.backbone='resnet': expected one of")
     assert "Traceback" in run("--config=scenes", "--config.model.backbone=resnet", "--debug").stderr
 
 

@@ -200,6 +200,8 @@ def _word(error: pydantic.ValidationError) -> UserError:
         about = keys.keys_of(Config).get(name)
         return UserError(f"config.{name} is not set: expected {about.type.__name__ if about else 'a value'}")
     expected = documents.expectation(problems[0])
+    if problems[0]["type"] == "one_of_many":
+        expected += f"; `pyrseg help {name}` lists them all"
     if (
         problems[0]["type"] == "tuple_type"
     ):  # on the command line and in Python, integers are not written as a JSON list

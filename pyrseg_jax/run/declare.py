@@ -1,5 +1,6 @@
 """Declare groups of configuration keys: `schema/` lists the keys with these functions."""
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, dataclass_transform
 
@@ -8,6 +9,8 @@ import pydantic.dataclasses
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 FIRST_VERSION = "0.1"
+# Number of names up to which an error lists all of them.
+MAX_LISTED = 20
 C = TypeVar("C")
 
 
@@ -81,5 +84,9 @@ class OneOf:
     def _check(self, value: str | None) -> str | None:
         names = tuple(self.choices())
         if value is not None and value not in names:  # whether None is allowed, the key's type has decided already
-            raise PydanticCustomError("one_of", "expected one of {names}", {"names": ", ".join(names)})
+            if len(names) <= MAX_LISTED:
+                raise PydanticCustomError("one_of", "expected one of {names}", {"names": ", ".join(names)})
+            near = difflib.get_close_matches(value, names, 3, 0.5) or names[:3]
+            shown = {"number": len(names), "names": ", ".join(near)}
+            raise PydanticCustomError("one_of_many", "expected one of {number} names, such as {names}", shown)
         return value
