@@ -609,6 +609,8 @@ def test_a_real_search(tmp_path, num_trials):
         "data.workers": 0,
         "evaluation.analysis": False,
         "evaluation.num_pictures": 0,
+        "model.context": "none",  # so that each start traces and compiles less
+        "model.strides": (8, 4),
         "training.stop_after": 3,
     } | HOLDOUT
     arguments = ["tune", f"--config={NAME}", *TINY, f"--config.data.root={data}", f"--output={tmp_path / 'search'}"]
