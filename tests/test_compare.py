@@ -277,10 +277,10 @@ def test_the_result_of_a_run_is_the_newest_of_its_own_protocol(cases, tmp_path):
     ("arguments", "message"),
     [
         ([], "compare needs runs: give their folders"),
-        (["RUNS/base-0", "RUNS/absent"], "RUNS/absent' is no folder and no result: expected the folder of a run"),
-        (["RUNS/base-0+RUNS/absent"], "RUNS/absent' is no folder and no result"),
+        (["RUNS/base-0", "RUNS/absent"], "RUNS/absent' is neither a folder nor a result: expected the folder of a run"),
+        (["RUNS/base-0+RUNS/absent"], "RUNS/absent' is neither a folder nor a result"),
         (["RUNS/none-*"], "RUNS/none-*' matches no run"),
-        (["label=RUNS/absent"], "error: 'RUNS/absent' is no folder"),
+        (["label=RUNS/absent"], "error: 'RUNS/absent' is neither a folder"),
         (["RUNS/base-0+RUNS/base-0"], "base-0: RUNS/base-0 occurs twice"),
         (["RUNS/base-0", "RUNS/fold-0"], "were evaluated on different images: 10 are the same, 10 only in the first and 0 only"),
         (["x=RUNS/base-0+RUNS/fold-0"], "x: RUNS/base-0/evaluation/validation-660.json (20 images) and RUNS/fold-0"),

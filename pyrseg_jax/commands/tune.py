@@ -106,7 +106,7 @@ def _check_place(config: Config, workdir: Workdir, name: str, output: str, resol
 
 
 def _check_split(config: Config) -> None:
-    """Raise UserError if there is no split to score on; say so if it is not one of held-out training images."""
+    """Raise UserError if the config has no split to score on, and warn if that split was not held out from training."""
     split = config.evaluation.split
     if split == HOLDOUT and holdout_of(config.data).is_empty:
         raise UserError(f"config.evaluation.split={split!r} is empty: set config.data.holdout=N or config.data.folds=K")

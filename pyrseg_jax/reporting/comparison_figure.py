@@ -135,7 +135,7 @@ def _style(index: int) -> tuple[str, str]:
 
 
 def _draw_value(axes: Any, entry: Mapping, y: float, index: int, size: float) -> None:
-    """Draw a score with its interval, and the runs that it is the mean of; nothing if there is no score."""
+    """Draw a score with its interval and the runs that it averages. Without a score, draw nothing."""
     if entry["value"] is None:
         return
     color, marker = _style(index)

@@ -98,7 +98,7 @@ def read_argument(text: str) -> Argument:
     `LABEL=` may come first. A `+` or `=` in the name of a folder stays part of the name.
 
     Raises:
-      UserError: if there is no such folder or file.
+      UserError: if the folder or file does not exist.
     """
     paths = _find(text)
     if paths is not None:
@@ -110,7 +110,7 @@ def read_argument(text: str) -> Argument:
             return Argument(label, rest, paths)
         text = rest
     absent = next((part for part in text.split("+") if _find(part) is None), text)
-    kind = "matches no run" if MAGIC.search(absent) else "is no folder and no result"
+    kind = "matches no run" if MAGIC.search(absent) else "is neither a folder nor a result"
     raise UserError(
         f"{absent!r} {kind}: expected the folder of a run, a file of its folder evaluation, a quoted pattern such as 'runs/mine-*' "
         "or several of these joined with +"
