@@ -325,12 +325,16 @@ with signals.handling():
     print("working", flush=True)
     %s
 """
+# The second interrupt may arrive in the first one's `except`, or anywhere else inside of the loop.
 STUBBORN = """
-    while True:
-        try:
-            time.sleep(100)
-        except KeyboardInterrupt:
-            print("swallowed", flush=True)
+    try:
+        while True:
+            try:
+                time.sleep(100)
+            except KeyboardInterrupt:
+                print("swallowed", flush=True)
+    except KeyboardInterrupt:
+        time.sleep(100)
 """
 IN_DESTRUCTOR = """
     class Slow:
