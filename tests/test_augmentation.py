@@ -6,6 +6,7 @@ from support.data_sets import draw_pair
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data import decode, transforms
+from pyrseg_jax.data.augmentation.geometry import PADDING_COLOR
 from pyrseg_jax.data.resample import resize_labels, resize_pair_into, upsample_argmax
 
 
@@ -77,9 +78,7 @@ def test_crop_covers_the_image_and_pads_with_void(rng):
     for _ in range(20):
         found = transforms.Augmentation(crop_px=16)(small, rng)
         assert 70 <= (found.label == 1).sum() <= 80  # at most one row or column is lost to rounding
-        assert (found.image[found.label == VOID] == transforms.PADDING_COLOR).all(
-            -1
-        ).mean() > 0.8  # the rest is interpolated
+        assert (found.image[found.label == VOID] == PADDING_COLOR).all(-1).mean() > 0.8  # the rest is interpolated
 
 
 def test_scales_are_drawn_from_the_given_range(rng):

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.evaluation.view_predictor import ViewPredictor
 from pyrseg_jax.evaluation.views import Protocol
-from pyrseg_jax.models.initial import abstract_variables
+from pyrseg_jax.models.initial import abstract_variables, channels_of
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.training.step import NO_OPTIONS, StepOptions, initial_state, make_train_step
 
@@ -27,6 +28,8 @@ def lower_training(
     accumulate: int = 1,
     options: StepOptions = NO_OPTIONS,
     is_state_sharded: bool = False,
+    image_dtype: DTypeLike = jnp.uint8,
+    label_dtype: DTypeLike = jnp.uint8,
 ) -> jax.stages.Lowered:
     """Lower the training step as `training.step.make_train_step` makes it.
 
@@ -40,6 +43,7 @@ def lower_training(
       accumulate: number of micro-batches that the batch is taken in.
       options: options of the training step.
       is_state_sharded: whether parameters and optimizer state are split over the devices.
+      image_dtype, label_dtype: types of images and label maps.
     """
     state = jax.eval_shape(lambda v: initial_state(v, optimizer, options), abstract_variables(model, crop_px))
     sharding = mesh_lib.state_sharding(mesh, state, is_state_sharded)
@@ -48,8 +52,8 @@ def lower_training(
     )
     shape, rows = (batch_size, crop_px, crop_px), mesh_lib.image_sharding(mesh)
     batch = {
-        "image": jax.ShapeDtypeStruct((*shape, 3), jnp.uint8, sharding=rows),
-        "label": jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=rows),
+        "image": jax.ShapeDtypeStruct((*shape, channels_of(model)), image_dtype, sharding=rows),
+        "label": jax.ShapeDtypeStruct(shape, label_dtype, sharding=rows),
     }
     state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, sharding)
     return step.lower(state, batch)  # pyright: ignore[reportFunctionMemberAccess]  # the step is a jitted function
@@ -75,7 +79,14 @@ def count_flops_per_image(
 
 
 def lower_evaluation(
-    model: Segmenter, protocol: Protocol, threshold: float, mesh: Mesh, *, batch_size: int, crop_px: int
+    model: Segmenter,
+    protocol: Protocol,
+    threshold: float,
+    mesh: Mesh,
+    *,
+    batch_size: int,
+    crop_px: int,
+    image_dtype: DTypeLike = jnp.uint8,
 ) -> jax.stages.Lowered:
     """Lower the network of an evaluation.
 
@@ -86,12 +97,13 @@ def lower_evaluation(
       mesh: the devices of one process.
       batch_size: number of images, a multiple of the number of devices.
       crop_px: height and width of the images. Those of an evaluation differ in size; this one stands for all.
+      image_dtype: type of the images.
     """
     whole, rows = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
     predictor = ViewPredictor(model, protocol, threshold, whole, rows)
     variables = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), abstract_variables(model, crop_px)
     )
-    images = jax.ShapeDtypeStruct((batch_size, crop_px, crop_px, 3), jnp.uint8, sharding=rows)
+    images = jax.ShapeDtypeStruct((batch_size, crop_px, crop_px, model.channels), image_dtype, sharding=rows)
     is_mirrored = jax.ShapeDtypeStruct((batch_size,), jnp.bool_, sharding=rows)
     return predictor.lower(variables, images, is_mirrored)

@@ -27,6 +27,7 @@ from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.checks import holdout_of
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.image_space import declared_image_space
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.atomic import try_to_write, write_atomically
@@ -141,6 +142,8 @@ def _compile_training(config: Config, mesh: Mesh, classes: LabelSpace, target: T
         accumulate=config.training.accumulate,
         options=experiment.make_step_options(config),
         is_state_sharded=config.parallel.shard_state,
+        image_dtype=declared_image_space(config.data).dtype,
+        label_dtype=classes.dtype,
     )
     program = compile_program(lowered, "training step", target)
     flops = training_flops(config, classes, "off")
@@ -180,6 +183,7 @@ def _compile_evaluation(config: Config, mesh: Mesh, classes: LabelSpace, target:
         mesh,
         batch_size=batch_size,
         crop_px=config.data.crop_px,
+        image_dtype=declared_image_space(config.data).dtype,
     )
     program = compile_program(lowered, "evaluation", target)
     return program.describe() | {"batch_size": batch_size, "devices": mesh.size}

@@ -11,6 +11,7 @@ from pyrseg_jax.run.class_weights import find_class_weights
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.data_checks import check_evaluation_data
 from pyrseg_jax.run.evaluations import draw_evaluation, make_evaluator, with_context, write_result
+from pyrseg_jax.run.image_space import known_image_space
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
@@ -35,7 +36,7 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
     workdir.read_initialization()  # the result repeats it; a damaged file must not be found at the end
     if processes.is_first():
         _say_if_unwritable(workdir)
-    dataset = experiment.open_data(config.data)
+    dataset = experiment.open_data(config.data, image_space=known_image_space(config, workdir))
     if dataset.label_space.names != label_space.names:
         raise UserError(
             f"the run in {workdir.path} has {label_space.num_classes} classes ({', '.join(label_space.names[:4])}, …), but the "

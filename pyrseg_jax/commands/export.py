@@ -16,6 +16,7 @@ from pyrseg_jax.export.write import write_export
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.image_space import known_image_space
 from pyrseg_jax.run.keys import keys_of, value_of
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
@@ -56,7 +57,7 @@ def export(
             f"--mode=export writes a local file, but {workdir.path} is in remote storage: name a file with --output"
         )
     path = Path(target).expanduser() if target else Path(workdir.path) / "model.zip"
-    label_space = workdir.read_label_space()
+    label_space, image_space = workdir.read_label_space(), known_image_space(config, workdir)
     origin = {"initialisation": workdir.read_initialization(), "run": _identity_of(config, workdir)}
     check_target(path, origin["run"], overwrite)
     model = experiment.make_model(config, label_space)
@@ -66,7 +67,7 @@ def export(
     start = time.perf_counter()
     about = {"step": trained.step} | origin
     try:
-        write_export(path, model, variables, label_space, shapes, config.evaluation.threshold, about)
+        write_export(path, model, variables, label_space, shapes, config.evaluation.threshold, about, image_space)
     except OSError as error:  # the disk is full, or the folder was removed
         raise cannot_write(path, error) from error
     measured = {"megabytes": path.stat().st_size / 1e6, "write_seconds": time.perf_counter() - start}
@@ -90,7 +91,8 @@ def _compare(path: Path, model: Segmenter, variables: dict, threshold: float) ->
     exported = read_export(path)
     load_seconds = time.perf_counter() - start
     (height, width), run = next(iter(exported.programs.items()))
-    images = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+    shape = (1, height, width, model.channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8).astype(exported.image_space.dtype)
     found = jax.device_get(run(exported.weights, images))
     expected = jax.jit(lambda v, x: predict(model, v, x, threshold).fused)(variables, images)
     return {

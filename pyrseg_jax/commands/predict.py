@@ -10,13 +10,14 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from pyrseg_jax.data.decode import decode_image, decode_label
+from pyrseg_jax.data.decode import decode_label, decode_masked
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.listing import say_passed_over
 from pyrseg_jax.errors import UserError, naming_file
 from pyrseg_jax.reporting.pictures import save_pictures
 from pyrseg_jax.run import experiment, prediction_files
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.image_space import known_image_space
 from pyrseg_jax.run.prediction_files import Planned
 from pyrseg_jax.run.predictor import Predictor, make_predictor
 from pyrseg_jax.run.restore import restore
@@ -59,10 +60,10 @@ def predict(
     planned = prediction_files.plan(images.paths)
     written = _open_output(config, workdir, folder, planned, overwrite)
 
-    label_space = workdir.read_label_space()
+    label_space, image_space = workdir.read_label_space(), known_image_space(config, workdir)
     model = experiment.make_model(config, label_space)
     trained = restore(config, model, workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), step)
-    predictor = make_predictor(config, model, trained.variables, label_space)
+    predictor = make_predictor(config, model, trained.variables, label_space, image_space)
     log.info("segmenting %d images with step %d", len(planned), trained.step)
     num_complete, problems = _predict_each(predictor, planned, folder, written, overwrite)
     log.info("segmented %d of %d images into %s", num_complete, len(planned), folder)
@@ -109,7 +110,7 @@ def _predict_one(
       UserError: if the image cannot be read or segmented, or its files cannot be written.
     """
     with naming_file(str(item.image), "cannot be segmented", "replace it, or move it out of the folder"):
-        result = predictor.segment(decode_image(_read(item.image), str(item.image)))
+        result = predictor.segment_masked(decode_masked(_read(item.image), str(item.image), predictor.image_space))
         truth = _read_truth(item.truth, result.labels.shape, predictor.label_space)
     with naming_file(f"the result of {item.image}", "cannot be written", "make room, or name another folder"):
         missing = save_pictures(folder, item.name, result, truth, item.image.stem, write)

@@ -34,6 +34,7 @@ from pyrseg_jax.run.evaluations import (
     write_result,
 )
 from pyrseg_jax.run.finished import remove_finished, write_finished
+from pyrseg_jax.run.image_space import image_space_of, keep_image_space
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.start import Start, initialize, restore_or_start
 from pyrseg_jax.run.workdir import Workdir
@@ -69,7 +70,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     experiment.check_layout(config, mesh)
     workdir.check_config(config)
     processes.on_first(lambda: workdir.check_writable(for_training=True))
-    dataset = experiment.open_data(config.data)
+    dataset = experiment.open_data(config.data, image_space=image_space_of(config, workdir))
     config = config_lib.resolve_durations(config, len(dataset.open_split(TRAINING)))
     check_training_data(config, dataset)
     model = experiment.make_model(config, dataset.label_space)
@@ -81,6 +82,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     with contextlib.ExitStack() as held:
         checkpoints = held.enter_context(_opened(config, workdir, dataset.label_space, start))
         processes.on_first(lambda: keep_class_weights(config, dataset, workdir, class_weights))
+        processes.on_first(lambda: keep_image_space(workdir, dataset.image_space))
         state = restore_or_start(config, model, optimizer, checkpoints, mesh, start, dataset.label_space)
         first_step, schedule = int(state.step), experiment.make_schedule(config)
         _log_start(config, dataset, state, schedule)

@@ -5,9 +5,12 @@ import dataclasses
 from pyrseg_jax.data.checks import leave_out_bad
 from pyrseg_jax.data.datasets import DATASETS
 from pyrseg_jax.data.holdout import HOLDOUT, Holdout, take
+from pyrseg_jax.data.image_space import PHOTOGRAPH, ImageSpace
+from pyrseg_jax.data.image_statistics import measured
 from pyrseg_jax.data.label_mapping import LabelMapping
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.source import Source
+from pyrseg_jax.data.spaced_source import images_as
 from pyrseg_jax.data.spec import TRAINING, DataLocation, Dataset, DatasetSpec
 from pyrseg_jax.errors import UserError
 
@@ -35,6 +38,7 @@ def open_dataset(
     folds: int = 0,
     fold: int = 0,
     label_mapping: LabelMapping = LabelMapping(),  # noqa: B008 (it is frozen)
+    image_space: ImageSpace = PHOTOGRAPH,
     on_error: str = "stop",
     is_raw: bool = False,
 ) -> Dataset:
@@ -49,6 +53,8 @@ def open_dataset(
       folds: number of folds that the training split is divided into; 0: it is not divided.
       fold: the fold that forms the split `holdout`, while the others form the training split.
       label_mapping: the meaning of the values in label files, for data sets that accept it.
+      image_space: the meaning of the values in image files, for data sets that accept it; percentiles that are not known are
+        measured on the training split.
       on_error: "skip" leaves out pairs that cannot be used; with "stop", `checks.check_once` raises an error for them.
       is_raw: whether to read the original files even if they were prepared before.
 
@@ -62,8 +68,10 @@ def open_dataset(
             f"{label_mapping.describe()}: only name={accepting} takes a label mapping; the label values of {name} are fixed, so "
             "leave it out"
         )
+    _check_image_space(name, spec, image_space)
     dataset = spec.open(DataLocation(root, prepared, is_raw), label_mapping)
     dataset = _hold_out(dataset, Holdout(holdout, holdout_seed, folds, fold))
+    dataset = _read_as(dataset, image_space, is_skipping=on_error == "skip")
     return _skip_bad(dataset) if on_error == "skip" and not is_raw else dataset
 
 
@@ -94,6 +102,28 @@ def _hold_out(dataset: Dataset, holdout: Holdout) -> Dataset:
     reports = {split: report for split, report in dataset.reports.items() if split != TRAINING}
     whole = dataset.reports.get(TRAINING)
     return dataclasses.replace(dataset, open_split=open_split, reports=reports, whole_training=whole)
+
+
+def _check_image_space(name: str, spec: DatasetSpec, space: ImageSpace) -> None:
+    if spec.accepts_image_space or space.is_photograph:
+        return
+    accepting = " or ".join(name for name, spec in DATASETS.items() if spec.accepts_image_space)
+    given = f"channels={space.channels}" if space.channels != PHOTOGRAPH.channels else "scaling= or nodata="
+    raise UserError(f"{given}: only name={accepting} takes it; the images of {name} are photographs, so leave it out")
+
+
+def _read_as(dataset: Dataset, space: ImageSpace, is_skipping: bool) -> Dataset:
+    """Return the data set with images of this space, whose scaling is measured on the training split where it is not known."""
+    if space.is_photograph:
+        return dataset
+    if not space.is_measured:
+        space = measured(space, dataset.open_split(TRAINING), is_skipping)
+
+    def open_split(split: str) -> Source:
+        return images_as(dataset.open_split(split), space)
+
+    # Reports on other images do not know which pixels have no data.
+    return dataclasses.replace(dataset, open_split=open_split, image_space=space, reports={}, whole_training=None)
 
 
 def _skip_bad(dataset: Dataset) -> Dataset:

@@ -26,7 +26,7 @@ def read_class_names(root: Path) -> tuple[str, ...]:
     if lines == [""]:
         raise UserError(f"{path} is empty: {_WANTED}")
     if len(lines) > MAX_CLASSES:
-        raise UserError(f"{path} names {len(lines)} classes: label maps of eight bits hold at most {MAX_CLASSES}")
+        raise UserError(f"{path} names {len(lines)} classes: expected at most {MAX_CLASSES:,}")
     seen: dict[str, int] = {}
     for number, name in enumerate(lines, 1):
         where = f"{path}: line {number}"

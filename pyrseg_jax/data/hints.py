@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pyrseg_jax.data.decode import decode_label
+from pyrseg_jax.conventions import void_of
+from pyrseg_jax.data.decode import decode_label_values
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.loading import place_of
 from pyrseg_jax.data.report import DatasetReport
@@ -18,7 +19,6 @@ LARGE_VOID_SHARE = 0.05  # of all pixels; borders between objects usually take l
 MANY = 0.1  # share of the pairs; below it, void or repeated pictures are usual
 MAX_LABELS_READ = 20  # to list the values of a split that is void everywhere
 _NUMBERED = re.compile(r"([0-9]{1,3})[ :;,.)_-]+[^\d\s]")  # "0 sky", "1: road", "2. post"
-_ANY_VALUE = LabelSpace(tuple(map(str, range(255))), tuple(range(255)), 255)  # leaves values as they are
 
 
 def split_hints(found: DatasetReport, label_space: LabelSpace, source: Source) -> list[str]:
@@ -44,7 +44,7 @@ def hints(found: DatasetReport, label_space: LabelSpace) -> list[str]:
         lines.append(
             f"the labels look shifted: the last class {label_space.names[-1]!r} (value {last}) never occurs, and {void_share:.0%} "
             f"of all pixels have the value {void} (void); if your labels count from {void}, set first_value={void} and "
-            "void_value=255"
+            f"void_value={void_of(label_space.dtype)}"
         )
     if not found.pixels[0] and found.pixels[-1] and label_space.num_classes > 1 and not found.num_void:
         lines.append(
@@ -123,8 +123,8 @@ def _values_in(source: Source) -> list[int]:
     found: set[int] = set()
     for index in range(0, len(source), max(len(source) // MAX_LABELS_READ, 1)):
         record = source[index]
-        train_ids = decode_label(record["label"], record["label_name"], _ANY_VALUE)
-        found |= set(np.unique(train_ids).tolist())  # the value 255 is the train id 255
+        values = decode_label_values(record["label"], record["label_name"], "whole numbers")
+        found |= set(np.unique(values).tolist())
     return sorted(found)
 
 

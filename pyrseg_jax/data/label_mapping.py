@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from pyrseg_jax.conventions import VOID
-from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.label_space import MAX_VALUE, LabelSpace
 from pyrseg_jax.errors import UserError
 
 VOID_WORD = "void"
@@ -40,10 +39,10 @@ def make_label_space(names: tuple[str, ...], mapping: LabelMapping = LabelMappin
     """
     first_value, void_value = mapping.first_value, mapping.void_value
     last_value = first_value + len(names) - 1
-    if last_value > 255:
+    if last_value > MAX_VALUE:
         raise UserError(
             f"first_value={first_value}: the last of {len(names)} classes would have the value {last_value}, and "
-            "8-bit label maps hold values up to 255; use a smaller value"
+            f"label maps hold values up to {MAX_VALUE}; use a smaller value"
         )
     if first_value <= void_value <= last_value:
         name = names[void_value - first_value]
@@ -58,14 +57,14 @@ def make_label_space(names: tuple[str, ...], mapping: LabelMapping = LabelMappin
 
 def _read_remap(text: str, space: LabelSpace) -> tuple[tuple[int, int], ...]:
     """Parse `VALUE:CLASS,…` to (value in label files, train id or void), in ascending order."""
-    meaning = {value: train_id for train_id, value in enumerate(space.file_ids)} | {space.void_file_id: VOID}
+    meaning = {value: train_id for train_id, value in enumerate(space.file_ids)} | {space.void_file_id: space.void}
     found: dict[int, int] = {}
     for entry in filter(None, (part.strip() for part in text.split(","))):
         value, colon, target = (part.strip() for part in entry.partition(":"))
-        is_number = value.isdecimal() and int(value) <= 255
+        is_number = value.isdecimal() and int(value) <= MAX_VALUE
         if not colon or not is_number or not (target == VOID_WORD or target.isdecimal()):
             raise UserError(
-                f"remap={text!r}: {entry!r} is not VALUE:CLASS with a value from 0 to 255 and the value of a class, "
+                f"remap={text!r}: {entry!r} is not VALUE:CLASS with a value from 0 to {MAX_VALUE} and the value of a class, "
                 f'or the word {VOID_WORD}; write it like "7:1,9:{VOID_WORD}"'
             )
         if target != VOID_WORD and int(target) not in meaning:
@@ -76,5 +75,5 @@ def _read_remap(text: str, space: LabelSpace) -> tuple[tuple[int, int], ...]:
             raise UserError(
                 f"remap={text!r}: {value} is the value of void; if it is a class, set void_value=N to another value"
             )
-        found[int(value)] = VOID if target == VOID_WORD else meaning[int(target)]
+        found[int(value)] = space.void if target == VOID_WORD else meaning[int(target)]
     return tuple(sorted(found.items()))

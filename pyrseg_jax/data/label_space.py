@@ -1,6 +1,7 @@
 """Translate between the values in label files and the train ids of the package.
 
-Inside the package, classes are numbered 0 … C-1 ("train ids") and void is 255. Every data set numbers its files differently.
+Inside the package, classes are numbered 0 … C-1 ("train ids") and void is 255, or 65535 where there are more classes. Every data
+set numbers its files differently.
 """
 
 import dataclasses
@@ -9,14 +10,15 @@ import unicodedata
 
 import cv2
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Shaped, UInt
 
-from pyrseg_jax.conventions import VOID
+from pyrseg_jax.conventions import label_dtype, void_of
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage.documents import shorten
 from pyrseg_jax.storage.names import comparable
 
-MAX_CLASSES = 255  # train ids 0 … 254; void takes the last of the 256 values
+MAX_CLASSES = 10_000  # Chosen: the confusion matrices of an evaluation, (2, 4, C, C) of int32, then take 3.2 GB
+MAX_VALUE = 2**16 - 1  # of a label file of 16 bits
 MAX_NAME = 200  # characters of a class name
 MAX_NESTING = 8  # groups within each other that may hold a class
 # Invisible, but Persian, Hindi and emoji cannot be written without them: joiners, and the letters in flags of regions.
@@ -29,11 +31,11 @@ class LabelSpace:
 
     Attributes:
       names: names of the C classes.
-      file_ids: value of each class in label files, 0 … 255.
+      file_ids: value of each class in label files, 0 … 65535.
       void_file_id: value in label files of pixels that belong to no class.
       colors: (R, G, B) of each class, or None.
       is_stuff: whether each class is stuff (without countable instances), or None where the data set does not say.
-      also: further values in label files, as (value, train id or 255); they are read, and predictions never use them.
+      also: further values in label files, as (value, train id or void); they are read, and predictions never use them.
       hierarchy: for each class, the names of the groups that hold it, outermost first, or None where the data set has no hierarchy.
         Two label spaces that differ in nothing else are equal: only few networks read it.
     """
@@ -59,10 +61,12 @@ class LabelSpace:
                     f"expected one item of {name} per class, found {num_classes} names and {len(values)} {name}"
                 )
         channels = (channel for color in self.colors or () for channel in color)
-        if not all(0 <= value <= 255 for value in (*self.file_ids, self.void_file_id, *channels)):
-            raise ValueError("expected values of label files and of colors between 0 and 255")
-        if not all(0 <= value <= 255 and (0 <= id < num_classes or id == VOID) for value, id in self.also):
-            raise ValueError("expected pairs of a value between 0 and 255 and a train id in also")
+        if not all(0 <= value <= MAX_VALUE for value in (*self.file_ids, self.void_file_id)):
+            raise ValueError(f"expected values of label files between 0 and {MAX_VALUE}")
+        if not all(0 <= value <= 255 for value in channels):
+            raise ValueError("expected values of colors between 0 and 255")
+        if not all(0 <= value <= MAX_VALUE and (0 <= id < num_classes or id == self.void) for value, id in self.also):
+            raise ValueError(f"expected pairs of a value between 0 and {MAX_VALUE} and a train id in also")
         if len(set(map(comparable, self.names))) < num_classes or len(set(self.file_ids)) < num_classes:
             raise ValueError("expected each name and each of the file_ids once")
         if self.void_file_id in self.file_ids:
@@ -89,32 +93,52 @@ class LabelSpace:
         """Number of classes, without void."""
         return len(self.names)
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of arrays of train ids: uint8 for up to 255 classes, and else uint16."""
+        return label_dtype(self.num_classes)
+
+    @property
+    def void(self) -> int:
+        """Train id of pixels without a class: 255, or 65535 where there are more than 255 classes."""
+        return void_of(self.dtype)
+
+    @functools.cached_property
+    def file_dtype(self) -> np.dtype:
+        """Type of the values in label files: uint8 unless one of them needs 16 bits."""
+        values = (*self.file_ids, self.void_file_id, *(value for value, _ in self.also))
+        return np.dtype(np.uint8 if max(values) <= 255 else np.uint16)
+
+    @property
+    def _num_values(self) -> int:
+        return 256 if self.file_dtype == np.uint8 else MAX_VALUE + 1
+
     @functools.cached_property
     def _to_train(self) -> np.ndarray:
-        table = np.zeros(256, np.uint8)
+        table = np.zeros(self._num_values, self.dtype)
         table[list(self.file_ids)] = np.arange(self.num_classes)
-        table[self.void_file_id] = VOID
+        table[self.void_file_id] = self.void
         for value, train_id in self.also:
             table[value] = train_id
         return table
 
     @functools.cached_property
     def _is_no_class(self) -> np.ndarray:
-        table = np.ones(256, np.uint8)
+        table = np.ones(self._num_values, np.uint8)
         table[[*self.file_ids, self.void_file_id, *(value for value, _ in self.also)]] = 0
         return table
 
     @functools.cached_property
     def _first_unknown(self) -> int:
-        return int(self._is_no_class.argmax()) if self._is_no_class.any() else 256
+        return int(self._is_no_class.argmax()) if self._is_no_class.any() else self._num_values
 
     @functools.cached_property
     def _to_file(self) -> np.ndarray:
-        table = np.full(256, self.void_file_id, np.uint8)
+        table = np.full(self.void + 1, self.void_file_id, self.file_dtype)
         table[: self.num_classes] = self.file_ids
         return table
 
-    def to_train_ids(self, file_values: Shaped[np.ndarray, "h w"], where: str) -> UInt8[np.ndarray, "h w"]:
+    def to_train_ids(self, file_values: Shaped[np.ndarray, "h w"], where: str) -> UInt[np.ndarray, "h w"]:
         """Translate the values of a label file to train ids.
 
         Args:
@@ -124,13 +148,13 @@ class LabelSpace:
         Raises:
           UserError: naming the file, the first value that no class has, its pixel, and how many pixels have it.
         """
-        if file_values.dtype == np.uint8:
+        if file_values.dtype == np.uint8 and self.file_dtype == np.uint8:
             train_ids = cv2.LUT(file_values, self._to_train)  # five times as fast as NumPy indexing
             if file_values.max(initial=0) < self._first_unknown:
                 return train_ids
             is_wrong = cv2.LUT(file_values, self._is_no_class)
         else:
-            values = np.clip(file_values, 0, 255).astype(np.uint8)
+            values = np.clip(file_values, 0, self._num_values - 1).astype(self.file_dtype)
             train_ids = self._to_train[values]
             is_wrong = self._is_no_class[values] | (values != file_values)
         if is_wrong.any():
@@ -143,8 +167,8 @@ class LabelSpace:
             )
         return train_ids
 
-    def to_file_values(self, train_ids: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-        """Translate train ids to the values of the data set's own label files."""
+    def to_file_values(self, train_ids: UInt[np.ndarray, "h w"]) -> UInt[np.ndarray, "h w"]:
+        """Translate train ids to the values of the data set's own label files, of 8 bits, or of 16 where a value needs them."""
         return self._to_file[train_ids]
 
     def values(self) -> tuple:

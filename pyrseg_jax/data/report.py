@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, UInt
 from tqdm import tqdm
 
-from pyrseg_jax.conventions import VOID
+from pyrseg_jax.conventions import void_of
 from pyrseg_jax.data.contents import pack_classes
 from pyrseg_jax.data.decode import Pair
 from pyrseg_jax.data.images.orientation import orientation_of
@@ -83,19 +83,20 @@ class DatasetReport:
         """Number of pairs without a problem."""
         return self.sizes.total()
 
-    def add(self, label: UInt8[np.ndarray, "h w"], facts: "PairFacts | None" = None) -> None:
+    def add(self, label: UInt[np.ndarray, "h w"], facts: "PairFacts | None" = None) -> None:
         """Count one more label map of train ids; `facts` are about the files that it came from."""
-        counts = np.bincount(label.ravel(), minlength=256)
+        void = void_of(label.dtype)
+        counts = np.bincount(label.ravel(), minlength=void + 1)
         self.pixels += counts[: len(self.pixels)]
         self.images += counts[: len(self.images)] > 0
-        self.num_void += int(counts[VOID])
+        self.num_void += int(counts[void])
         found = count_cells(label, self.strides, len(self.pixels))
         self.cells += found.cells
         self.unit_pixels += found.unit_pixels
         self.cell_pixels += found.pixels
         self.sizes[label.shape] += 1
         self.num_constant += int(counts.max(initial=0) == label.size)
-        self.num_unlabeled += int(counts[VOID] == label.size)
+        self.num_unlabeled += int(counts[void] == label.size)
         if facts is not None:
             self.digests.append((facts.pair, facts.image_digest, facts.label_digest))
             self.contents.append((facts.pair, pack_classes(counts[: len(self.pixels)] > 0)))
@@ -174,7 +175,7 @@ def _digest(data: bytes) -> str:
 Checksums = Mapping[str, tuple[str, str]]
 
 
-def checksums_of(image: bytes, label: UInt8[np.ndarray, "h w"]) -> tuple[str, str]:
+def checksums_of(image: bytes, label: UInt[np.ndarray, "h w"]) -> tuple[str, str]:
     """Return the SHA-256 of an image file and of its label map.
 
     For the label map these are its train ids, because the same map may be stored in several file formats.

@@ -6,10 +6,12 @@ images, label maps and predictions of any two sizes line up. Sizes are always (h
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real, UInt
+
+from pyrseg_jax.conventions import label_dtype
 
 
-def resize_image(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
+def resize_image(image: Real[np.ndarray, "h w c"], size: tuple[int, int]) -> Real[np.ndarray, "h2 w2 c"]:
     """Resample an image to (height, width).
 
     A smaller result averages over the area of each new pixel, so that nothing aliases; a larger one is bilinear. An image that
@@ -18,20 +20,30 @@ def resize_image(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UI
     if image.shape[:2] == tuple(size):
         return image
     is_shrunk = size[0] * size[1] < image.shape[0] * image.shape[1]
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if is_shrunk else cv2.INTER_LINEAR)
+    if not is_shrunk:
+        return with_channels(cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR))
+    # OpenCV averages over areas for up to four channels at once.
+    parts = [np.ascontiguousarray(image[..., i : i + 4]) for i in range(0, image.shape[-1], 4)]
+    shrunk = [with_channels(cv2.resize(part, size[::-1], interpolation=cv2.INTER_AREA)) for part in parts]
+    return shrunk[0] if len(shrunk) == 1 else np.concatenate(shrunk, axis=-1)
 
 
-def resize_labels(labels: UInt8[np.ndarray, "h w"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2"]:
+def with_channels(image: np.ndarray) -> Real[np.ndarray, "h w c"]:
+    """Return an image with its last axis, which OpenCV drops where there is a single channel."""
+    return image[..., None] if image.ndim == 2 else image
+
+
+def resize_labels(labels: UInt[np.ndarray, "h w"], size: tuple[int, int]) -> UInt[np.ndarray, "h2 w2"]:
     """Resample a label map to (height, width): each new pixel takes the label at its center."""
     rows, columns = ((2 * np.arange(to) + 1) * fro // (2 * to) for to, fro in zip(size, labels.shape, strict=True))
     return labels[rows[:, None], columns]
 
 
 def resize_pair_into(
-    image: UInt8[np.ndarray, "h w 3"],
-    labels: UInt8[np.ndarray, "h w"],
-    image_out: UInt8[np.ndarray, "h2 w2 3"],
-    labels_out: UInt8[np.ndarray, "h2 w2"],
+    image: Real[np.ndarray, "h w c"],
+    labels: UInt[np.ndarray, "h w"],
+    image_out: Real[np.ndarray, "h2 w2 c"],
+    labels_out: UInt[np.ndarray, "h2 w2"],
 ) -> None:
     """Resample an image (bilinear) and its label map (nearest) into given arrays, which may be parts of larger ones.
 
@@ -43,12 +55,12 @@ def resize_pair_into(
     cv2.resize(labels, (width, height), labels_out, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def upsample_argmax(probs: Float[np.ndarray, "h w c"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2"]:
+def upsample_argmax(probs: Float[np.ndarray, "h w c"], size: tuple[int, int]) -> UInt[np.ndarray, "h2 w2"]:
     """Interpolate class probabilities bilinearly to (height, width) and return the most likely class of each pixel.
 
     Of equally likely classes, the first one wins.
     """
-    best, labels = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)
+    best, labels = np.full(size, -np.inf, np.float32), np.zeros(size, label_dtype(probs.shape[-1]))
     for i in range(probs.shape[-1]):  # one class at a time: all 150 at once would take gigabytes
         share = cv2.resize(np.ascontiguousarray(probs[..., i], np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
         is_better = share > best

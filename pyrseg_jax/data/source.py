@@ -1,6 +1,8 @@
 """The interface of every data set: undecoded records, by index."""
 
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
+
+from pyrseg_jax.data.image_space import ImageSpace
 
 
 class Record(TypedDict):
@@ -9,6 +11,7 @@ class Record(TypedDict):
     image, label: the bytes of the files.
     image_name, label_name: names of the files, for messages.
     name: the name of the pair; the names of results are derived from it.
+    image_space: what the values of the image mean; photographs need not say it.
     """
 
     image: bytes
@@ -16,6 +19,7 @@ class Record(TypedDict):
     image_name: str
     label_name: str
     name: str
+    image_space: NotRequired[ImageSpace]
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 
+from pyrseg_jax.data.image_space import PHOTOGRAPH, ImageSpace
 from pyrseg_jax.data.label_mapping import LabelMapping
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.report import Checksums, DatasetReport
@@ -25,6 +26,7 @@ class Dataset:
       open_split: name of a split → its records.
       reports: name of a split → its report, for splits that were checked when the data set was prepared.
       checksums: name of a split → the checksums that were recorded then; see `report.make_report`.
+      image_space: what the values in its image files mean.
       whole_training: the report of the training split with the images that are held out of it, if there are any and it is known.
     """
 
@@ -34,6 +36,7 @@ class Dataset:
     reports: dict[str, DatasetReport] = dataclasses.field(default_factory=dict)
     checksums: Callable[[str], Checksums] = _no_checksums
     whole_training: DatasetReport | None = None
+    image_space: ImageSpace = PHOTOGRAPH
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +67,7 @@ class DatasetSpec:
       layout: the accepted layouts of the user's files, in one sentence.
       num_images: published number of images in each split; empty where that depends on the user's files.
       accepts_label_mapping: whether the user may say what the values in label files mean.
+      accepts_image_space: whether the images may have other channels and values than photographs.
       meaning: a description in one line, for help texts.
     """
 
@@ -72,6 +76,7 @@ class DatasetSpec:
     layout: str
     num_images: Mapping[str, int] = dataclasses.field(default_factory=dict)
     accepts_label_mapping: bool = False
+    accepts_image_space: bool = False
     meaning: str = ""
 
     @property

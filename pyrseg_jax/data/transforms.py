@@ -5,14 +5,14 @@ from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Real
 
-from pyrseg_jax.conventions import VOID
-from pyrseg_jax.data.augmentation.geometry import PADDING_COLOR, Affine, Span, warp_pair
+from pyrseg_jax.conventions import void_of
+from pyrseg_jax.data.augmentation.geometry import Affine, Span, padding_of, warp_pair
 from pyrseg_jax.data.augmentation.mixing import Mix
 from pyrseg_jax.data.augmentation.user_function import UserFunction
 from pyrseg_jax.data.decode import Pair
-from pyrseg_jax.data.resample import resize_pair_into
+from pyrseg_jax.data.resample import resize_pair_into, with_channels
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
@@ -34,7 +34,8 @@ class Augmentation:
       crop_px: height and width of the result, in pixels.
       scale_min, scale_max: range of the random factor by which the image is scaled before the crop, uniform.
       is_flipped: mirror left and right with probability one half.
-      color_jitter: brightness, contrast and saturation are each multiplied by a factor drawn from 1 ± this.
+      color_jitter: brightness, contrast and saturation are each multiplied by a factor drawn from 1 ± this. Only images of three
+        channels have a saturation.
       affine: the rest of the geometry: stretch, shear and rotation.
       effects: further changes of the crop, applied in this order.
       function: the user's own change of the crop, applied last.
@@ -99,8 +100,9 @@ class Augmentation:
         is_enlarged = window.label.size < height * width
         if is_mirrored and is_enlarged:  # mirror before or after resizing, whichever moves fewer pixels
             window = _mirror(window)
-        image = np.empty((self.crop_px, self.crop_px, 3), np.uint8)
-        label = np.empty((self.crop_px, self.crop_px), np.uint8)
+        padding = padding_of(pair.image)
+        image = np.empty((self.crop_px, self.crop_px, len(padding)), pair.image.dtype)
+        label = np.empty((self.crop_px, self.crop_px), pair.label.dtype)
         inside = slice(top, top + height), slice(left, left + width)
         resize_pair_into(window.image, window.label, image[inside], label[inside])
         if is_mirrored and not is_enlarged:
@@ -108,7 +110,7 @@ class Augmentation:
         above_below = ((slice(0, top),), (slice(top + height, None),))
         beside = ((inside[0], slice(0, left)), (inside[0], slice(left + width, None)))
         for around in above_below + beside:
-            image[around], label[around] = PADDING_COLOR, VOID
+            image[around], label[around] = padding, void_of(label.dtype)
         return Pair(image, label)
 
     def _draw_span(self, side: int, scale: float, generator: np.random.Generator) -> Span:
@@ -123,18 +125,25 @@ class Augmentation:
 
 
 def _mirror(pair: Pair) -> Pair:
-    return Pair(cv2.flip(pair.image, 1), cv2.flip(pair.label, 1))
+    return Pair(with_channels(cv2.flip(pair.image, 1)), cv2.flip(pair.label, 1))
 
 
 def jitter_color(
-    image: UInt8[np.ndarray, "h w 3"], brightness: float, contrast: float, saturation: float
-) -> UInt8[np.ndarray, "h w 3"]:
+    image: Real[np.ndarray, "h w c"], brightness: float, contrast: float, saturation: float
+) -> Real[np.ndarray, "h w c"]:
     """Multiply saturation (about gray), contrast (about the image's mean) and brightness by factors; 1 changes nothing.
 
-    Together they are one affine map of RGB, applied in one pass.
+    Together they are one affine map of RGB, applied in one pass. In images of other than three channels, the contrast is about the
+    mean of each channel, and there is no saturation.
     """
+    if image.shape[-1] != 3:
+        mean = image.mean((0, 1), dtype=np.float64)
+        changed = image * np.float32(brightness * contrast) + (brightness * (1 - contrast) * mean).astype(np.float32)
+        changed = np.clip(changed, 0, 255)
+        return changed.astype(image.dtype) if image.dtype.kind == "f" else np.rint(changed).astype(image.dtype)
     to_gray = np.tile(LUMA, (3, 1))
     matrix = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * to_gray)
     mean = LUMA @ cv2.mean(image)[:3]
     shift = brightness * (1 - contrast) * mean
-    return cv2.transform(image, np.column_stack([matrix, np.full(3, shift)]))
+    changed = cv2.transform(image, np.column_stack([matrix, np.full(3, shift)]))
+    return np.clip(changed, 0, 255) if image.dtype.kind == "f" else changed  # OpenCV clips bytes by itself

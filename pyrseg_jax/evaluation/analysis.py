@@ -4,12 +4,12 @@ from typing import Any
 
 import flax.struct
 import jax.numpy as jnp
-from jaxtyping import Array, Int32, UInt8
+from jaxtyping import Array, Int32, Integer
 
 from pyrseg_jax.evaluation.padding import halvings, pad_rows, padded_positions, rows_of
 from pyrseg_jax.evaluation.predict import Prediction, fuse_pyramids
 from pyrseg_jax.pyramid import Targets, build_targets
-from pyrseg_jax.pyramid.levels import DONT_CARE, to_children
+from pyrseg_jax.pyramid.levels import DONT_CARE, dont_care_of, to_children
 
 
 @flax.struct.dataclass
@@ -26,7 +26,7 @@ class PaddedTruth:
 
 
 def compare_with_truth(
-    prediction: Prediction, labels: UInt8[Array, "n h w"], threshold: float
+    prediction: Prediction, labels: Integer[Array, "n h w"], threshold: float
 ) -> tuple[PaddedTruth, dict[str, Array]]:
     """Compare the predicted pyramids of a batch with those of its label maps.
 
@@ -55,7 +55,7 @@ def compare_with_truth(
     return truth, _count_unit_cells(prediction.unity, targets, threshold, num_classes)
 
 
-def _targets(labels: UInt8[Array, "n h w"], strides: tuple[int, ...]) -> Targets:
+def _targets(labels: Integer[Array, "n h w"], strides: tuple[int, ...]) -> Targets:
     """Build the targets of all levels, of which the finest may be refined: it has no unity targets, and depends on no other."""
     *coarse, finest = strides
     if len(coarse) == 0 or coarse[-1] == 2 * finest:
@@ -65,13 +65,13 @@ def _targets(labels: UInt8[Array, "n h w"], strides: tuple[int, ...]) -> Targets
 
 
 def _true_classes(
-    labels: UInt8[Array, "n h w"], targets: Targets, strides: tuple[int, ...], level: Int32[Array, "n h2 w2"]
+    labels: Integer[Array, "n h w"], targets: Targets, strides: tuple[int, ...], level: Int32[Array, "n h2 w2"]
 ) -> Int32[Array, "n p"]:
     """Return the true class of the cell that decides each position. A mixed-cell takes the class at its center."""
     found = jnp.zeros_like(level)
     for i, (stride, semantic) in enumerate(zip(strides, targets.semantic, strict=True)):
         center = labels[:, stride // 2 :: stride, stride // 2 :: stride].astype(jnp.int32)
-        classes = jnp.where(semantic == DONT_CARE, center, semantic)
+        classes = jnp.where(semantic == dont_care_of(semantic), center, semantic)
         found = jnp.where(level == i, to_children(classes, stride // strides[-1]), found)
     return found.reshape(len(level), -1)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32, UInt8
+from jaxtyping import Bool, Int32, Real, UInt
 
-from pyrseg_jax.conventions import VOID
+from pyrseg_jax.conventions import void_of
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.loading import load_pair
 from pyrseg_jax.data.resample import resize_image, resize_labels
@@ -23,18 +23,18 @@ Sizes = tuple[tuple[int, int], ...]
 class EvaluationBatch(NamedTuple):
     """B images of one tuple of network sizes. Their label maps lie row by row in flat arrays of one padded size.
 
-    images: per scale (B, H, W, 3) uint8 RGB.
-    view_labels: (B, H, W) uint8 train ids, resized by nearest neighbor to the first scale.
-    labels: (B, A) uint8 train ids at the label map's own size; void after its end.
+    images: per scale (B, H, W, C) of the type of the data set's images: uint8 RGB, or see `data.images.image_space`.
+    view_labels: (B, H, W) train ids of the type of the data set's label maps, resized by nearest neighbor to the first scale.
+    labels: (B, A) train ids at the label map's own size; void after its end.
     is_near_boundary: (B, A) whether a pixel is near a semantic boundary.
     sizes: (B, 2) height and width of each label map in pixels.
     is_real: (B,) false for the padding of the last batch, which is void and does not count.
     digests: of each real image: the SHA-256 of its file and of its train ids.
     """
 
-    images: tuple[UInt8[np.ndarray, "b _ _ 3"], ...]
-    view_labels: UInt8[np.ndarray, "b h w"]
-    labels: UInt8[np.ndarray, "b a"]
+    images: tuple[Real[np.ndarray, "b _ _ c"], ...]
+    view_labels: UInt[np.ndarray, "b h w"]
+    labels: UInt[np.ndarray, "b a"]
     is_near_boundary: Bool[np.ndarray, "b a"]
     sizes: Int32[np.ndarray, "b 2"]
     is_real: Bool[np.ndarray, "b"]
@@ -84,10 +84,11 @@ def evaluation_batches(
 
 def _to_batch(sizes: Sizes, items: list[_Item], batch_size: int) -> EvaluationBatch:
     padded_size = padded_pixels(max(item.label.size for item in items))
+    first, dtype = items[0].images[0], items[0].label.dtype
     batch = EvaluationBatch(
-        tuple(np.zeros((batch_size, *size, 3), np.uint8) for size in sizes),
-        np.full((batch_size, *sizes[0]), VOID, np.uint8),
-        np.full((batch_size, padded_size), VOID, np.uint8),
+        tuple(np.zeros((batch_size, *size, first.shape[-1]), first.dtype) for size in sizes),
+        np.full((batch_size, *sizes[0]), void_of(dtype), dtype),
+        np.full((batch_size, padded_size), void_of(dtype), dtype),
         np.zeros((batch_size, padded_size), bool),
         np.ones((batch_size, 2), np.int32),
         np.arange(batch_size) < len(items),
@@ -103,7 +104,7 @@ def _to_batch(sizes: Sizes, items: list[_Item], batch_size: int) -> EvaluationBa
     return batch
 
 
-def _digest(image: bytes, label: UInt8[np.ndarray, "h w"]) -> bytes:
+def _digest(image: bytes, label: UInt[np.ndarray, "h w"]) -> bytes:
     """Return the SHA-256 of a pair: of its image file, and of its label map as the scores count it."""
     digest = hashlib.sha256(image)
     digest.update(np.array(label.shape, np.int64).tobytes())

@@ -2,18 +2,18 @@
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, UInt
 
-from pyrseg_jax.conventions import VOID
+from pyrseg_jax.conventions import void_of
 
 BOUNDARY_PX = 8  # Sec. 4.1
 
 
-def near_boundary(labels: UInt8[np.ndarray, "h w"], distance_px: int = BOUNDARY_PX) -> Bool[np.ndarray, "h w"]:
+def near_boundary(labels: UInt[np.ndarray, "h w"], distance_px: int = BOUNDARY_PX) -> Bool[np.ndarray, "h w"]:
     """Return a mask of the pixels within `distance_px` (Chebyshev distance) of a semantic boundary.
 
     Args:
-      labels: train ids (H, W); 255 is void.
+      labels: train ids (H, W); `conventions.void_of` their type is void.
       distance_px: the distance, in pixels of the label map.
 
     Source: Sec. 4.1, "within an eight-pixel range" (Table 2b).
@@ -21,7 +21,7 @@ def near_boundary(labels: UInt8[np.ndarray, "h w"], distance_px: int = BOUNDARY_
       not form boundaries.
     """
     is_boundary = np.zeros(labels.shape, np.uint8)
-    is_labeled = labels != VOID
+    is_labeled = labels != void_of(labels.dtype)
     for axis in (0, 1):
         first, second = (slice(None, -1), slice(1, None))
         a, b = (

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, UInt
 
-from pyrseg_jax.conventions import VOID
+from pyrseg_jax.conventions import void_of
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.source import Source
 from pyrseg_jax.distributed import mesh as mesh_lib
@@ -133,7 +133,9 @@ class Evaluator:
             images += zip(waiting[0], np.asarray(waiting[1]), strict=False)
             waiting = batch.digests, rows
             if image_losses is not None:
-                losses.append((image_losses, batch.is_real & (batch.view_labels != VOID).any((1, 2))))
+                losses.append(
+                    (image_losses, batch.is_real & (batch.view_labels != void_of(batch.view_labels.dtype)).any((1, 2)))
+                )
         num_programs = self._predict_views.num_programs() + num_compiled(count)
         num_programs += num_compiled(self._compare) if is_analyzed else 0
         images += zip(waiting[0], np.asarray(waiting[1]), strict=False)  # images come before the padding of a batch
@@ -194,7 +196,7 @@ def _compare(
     threshold: float,
     view: PaddedView,
     unity: tuple[Float[Array, "n _ _"], ...],
-    labels: UInt8[Array, "n h w"],
+    labels: UInt[Array, "n h w"],
 ) -> tuple[PaddedTruth, dict[str, Array]]:
     """Compare the prediction for one view with the truth; `stride` is that of the prediction."""
     height, width = labels.shape[1:]

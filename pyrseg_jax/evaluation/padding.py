@@ -10,6 +10,7 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, Shaped
 
+from pyrseg_jax.conventions import label_dtype
 from pyrseg_jax.evaluation.predict import Prediction
 from pyrseg_jax.pyramid.levels import to_children
 
@@ -94,7 +95,7 @@ def unpad_view(view: PaddedView, unity: tuple[Float[Array, "n _ _"], ...], grid:
         probs.append(view.cells[:, first : first + h * w].reshape(n, h, w, num_classes))
         first += h * w
     level = view.level[:, : height * width].reshape(n, height, width)
-    semantic = tuple(p.argmax(-1).astype(jnp.uint8) for p in probs)
+    semantic = tuple(p.argmax(-1).astype(label_dtype(num_classes)) for p in probs)
     return Prediction(tuple(probs), fused.reshape(n, height, width, num_classes), level, unity, semantic)
 
 

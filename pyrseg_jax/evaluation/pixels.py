@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int32, UInt8
+from jaxtyping import Array, Bool, Int32, UInt
 
-from pyrseg_jax.conventions import VOID
+from pyrseg_jax.conventions import label_dtype, void_of
 from pyrseg_jax.evaluation.analysis import PaddedTruth
 from pyrseg_jax.evaluation.padding import PaddedView, halvings
 from pyrseg_jax.models.resample import Index, Probs, interpolate_at
@@ -31,7 +31,7 @@ def padded_pixels(num_pixels: int) -> int:
 @functools.partial(jax.jit, static_argnames="padded_size")
 def labels_of_pixels(
     views: Sequence[PaddedView], size: Int32[Array, "2"], padded_size: int
-) -> UInt8[Array, "{padded_size}"]:
+) -> UInt[Array, "{padded_size}"]:
     """Return the class of every pixel of one image, row by row, then padding.
 
     Args:
@@ -40,19 +40,20 @@ def labels_of_pixels(
       padded_size: the size that `padded_pixels` returns.
     """
     views = [jax.tree.map(lambda x: x[0], view) for view in views]
+    dtype = label_dtype(views[0].cells.shape[-1])
 
     def fill(i: Array, labels: Array) -> Array:
         probs = _mean_fused(views, i * PIXELS_AT_A_TIME + jnp.arange(PIXELS_AT_A_TIME), size)
-        piece = probs.argmax(-1).astype(jnp.uint8)
+        piece = probs.argmax(-1).astype(dtype)
         return jax.lax.dynamic_update_slice(labels, piece, (i * PIXELS_AT_A_TIME,))
 
-    return jax.lax.fori_loop(0, _num_pieces(size), fill, jnp.zeros(padded_size, jnp.uint8))
+    return jax.lax.fori_loop(0, _num_pieces(size), fill, jnp.zeros(padded_size, dtype))
 
 
 def count_pixels(
     views: Sequence[PaddedView],
     truth: PaddedTruth | None,
-    labels: UInt8[Array, "n a"],
+    labels: UInt[Array, "n a"],
     is_near_boundary: Bool[Array, "n a"],
     sizes: Int32[Array, "n 2"],
 ) -> tuple[dict[str, Int32[Array, "..."]], Int32[Array, "n c 3"]]:
@@ -87,7 +88,7 @@ def count_pixels(
             start = i * PIXELS_AT_A_TIME
             pixels = start + jnp.arange(PIXELS_AT_A_TIME)
             true, near = (jax.lax.dynamic_slice(x, (start,), (PIXELS_AT_A_TIME,)) for x in (labels, is_near))
-            true = jnp.where(pixels < size[0] * size[1], true, VOID).astype(jnp.int32)
+            true = jnp.where(pixels < size[0] * size[1], true, void_of(labels.dtype)).astype(jnp.int32)
             level = _level_of(views[0], pixels, size)
             add = functools.partial(count_pairs, true=true)
             fused = _mean_fused(views, pixels, size).argmax(-1)
@@ -124,7 +125,7 @@ def count_pairs(counts: Int32[Array, "..."], *group: Array | int, true: Index, p
     at = 0
     for index, length in zip((*group, true, predicted), counts.shape, strict=True):
         at = at * length + index
-    at = jnp.where(true == VOID, counts.size, at)
+    at = jnp.where(true == void_of(label_dtype(counts.shape[-1])), counts.size, at)
     counted = counts.reshape(-1).at[at].add(1, mode="drop", wrap_negative_indices=False)  # no index is negative
     return counted.reshape(counts.shape)
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32, UInt8
+from jaxtyping import Array, Float, Int32, Integer, Real, UInt
 
 from pyrseg_jax.evaluation.padding import PaddedView, pad_view, padded_positions
 from pyrseg_jax.evaluation.predict import predict_from, run
@@ -16,10 +16,10 @@ from pyrseg_jax.evaluation.programs import num_compiled
 from pyrseg_jax.evaluation.views import Protocol, window_starts
 from pyrseg_jax.models.segmenter import Pyramids, Segmenter
 
-Images = UInt8[np.ndarray, "_ _ _ 3"]
+Images = Real[np.ndarray, "_ _ _ c"]
 Unity = tuple[Float[Array, "n _ _"], ...]
 # (logits, labels (N, H, W) of the same size as the images) → loss of each image.
-ImageLosses = Callable[[Pyramids, UInt8[Array, "n h w"]], Float[Array, "n"]]
+ImageLosses = Callable[[Pyramids, Integer[Array, "n h w"]], Float[Array, "n"]]
 # Per finest-level position of the whole image: the sum of the windows' probabilities (N, P, C), the number of windows (P,),
 # and the level that decides (N, P).
 Joined = tuple[Float[Array, "n p c"], Float[Array, "p"], Int32[Array, "n p"]]
@@ -84,7 +84,7 @@ class ViewPredictor:
         return num_compiled(self._predict_view) + (0 if with_losses is None else num_compiled(with_losses))
 
     def with_losses(
-        self, variables: dict, images: Sequence[Images], labels: UInt8[np.ndarray, "n h w"]
+        self, variables: dict, images: Sequence[Images], labels: UInt[np.ndarray, "n h w"]
     ) -> tuple[list[PaddedView], Unity, Float[Array, "n"] | None]:
         """Predict all views of a batch as a call does, and also return the loss of each image in the first view.
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import ConfigDict, Field
 
+from pyrseg_jax.data.image_space import PHOTOGRAPH, ImageSpace
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage import documents
@@ -17,7 +18,7 @@ FORMAT = 2  # 1 had no SHA-256 of the parts
 SUFFIX = ".zip"
 PLATFORMS = ("cpu", "cuda", "tpu")
 ABOUT, WEIGHTS, README = "about.json", "weights.npz", "README.txt"
-MAX_ABOUT_BYTES = 2**20
+MAX_ABOUT_BYTES = 2**22  # of the description of 10,000 classes
 ADVICE = "write the file again with --mode=export"
 HOW_TO = """A segmentation model. It needs Python with jax, numpy and flatbuffers, and nothing else:
 
@@ -29,9 +30,9 @@ HOW_TO = """A segmentation model. It needs Python with jax, numpy and flatbuffer
         about = json.loads(file.read("about.json"))
         weights = dict(np.load(io.BytesIO(file.read("weights.npz"))))
         run = jax.jit(export.deserialize(bytearray(file.read("{program}"))).call)
-    result = run(weights, images)  # images: (N, {height}, {width}, 3) uint8 RGB, any N
+    result = run(weights, images)  # images: (N, {height}, {width}, {images}, any N
 
-result["labels"] (N, H, W) uint8: the class of each pixel, an index into about["classes"].
+result["labels"] (N, H, W) {labels}: the class of each pixel, an index into about["classes"].
 result["level"] (N, h, w) uint8: the level of the pyramid that decides each position of the finest level; 0 is the coarsest.
 result["probs"] (N, h, w, C): class probabilities at the finest level.
 result["semantic"]: the most likely class of each cell, one map per level, coarse to fine.
@@ -44,12 +45,14 @@ class Exported(NamedTuple):
 
     about: classes, strides, sizes, and the origin of the model.
     label_space: the classes, with their values in label files.
+    image_space: what the values in image files mean.
     weights: arrays by name.
-    programs: (height, width) → function of the weights and images (N, height, width, 3) uint8.
+    programs: (height, width) → function of the weights and images (N, height, width, C).
     """
 
     about: dict
     label_space: LabelSpace
+    image_space: ImageSpace
     weights: dict[str, np.ndarray]
     programs: dict
 
@@ -68,6 +71,7 @@ class About(documents.Document):
     format: version of the layout.
     classes: names of the classes; the same as in `label_space`.
     label_space: the classes, with their values in label files.
+    image_space: what the values in image files mean; absent for photographs.
     strides: pixels per cell of each level, coarse → fine.
     sizes: (height, width) in pixels of the images that the programs take.
     threshold: τ of the fuser.
@@ -81,6 +85,7 @@ class About(documents.Document):
     format: Literal[1, 2]
     classes: tuple[str, ...]
     label_space: LabelSpace
+    image_space: ImageSpace = PHOTOGRAPH
     strides: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
     sizes: Annotated[list[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]], Field(min_length=1)]
     threshold: Annotated[float, Field(ge=0, le=1)]

@@ -2,8 +2,9 @@
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Real
 
+from pyrseg_jax.data.image_space import picture_of
 from pyrseg_jax.data.resample import resize_image, upsample_argmax
 from pyrseg_jax.export.format import Exported
 from pyrseg_jax.reporting.result import Result
@@ -18,11 +19,11 @@ class ExportedPredictor(Predictor):
     """
 
     def __init__(self, exported: Exported):
-        super().__init__(exported.label_space)
+        super().__init__(exported.label_space, exported.image_space)
         self._exported = exported
 
-    def segment(self, image: UInt8[np.ndarray, "H W 3"]) -> Result:
-        """Segment one RGB image."""
+    def segment(self, image: Real[np.ndarray, "H W c"]) -> Result:
+        """Segment one image, RGB or of the image space of the model."""
         height, width = image.shape[:2]
 
         def misfit(size: tuple[int, int]) -> tuple[float, float]:
@@ -41,7 +42,7 @@ class ExportedPredictor(Predictor):
             unity=tuple(found["unity"]),
             semantic=tuple(found["semantic"]),
             strides=tuple(size[0] // semantic.shape[0] for semantic in found["semantic"]),
-            image=image,
+            image=picture_of(image),
             label_space=self.label_space,
             threshold=self._exported.about["threshold"],
         )

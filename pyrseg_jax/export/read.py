@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
+from pyrseg_jax.conventions import label_dtype
 from pyrseg_jax.errors import UserError, naming_file, reason_of
 from pyrseg_jax.export.format import (
     ABOUT,
@@ -76,6 +77,7 @@ def read_export(path: Path) -> Exported:
     return Exported(
         about.model_dump(),
         about.label_space,
+        about.image_space,
         weights,
         {size: jax.jit(program.run.call) for size, program in programs.items()},
     )
@@ -105,22 +107,24 @@ def _read_program(content: bytes, size: tuple[int, int], about: About, path: Pat
         if platform not in program.platforms:
             listed = ", ".join(map(shorten, program.platforms))
             raise UserError(f"{name} is for {listed}, and not for {platform}, this machine's device: {ADVICE}")
-        weights = _check_inputs(program, size, name)
+        weights = _check_inputs(program, size, about, name)
         _check_outputs(program, size, about, name)
         _check_effects(program, name)
     return _Program(program, weights)
 
 
-def _check_inputs(program: jax_export.Exported, size: tuple[int, int], name: str) -> dict[str, ArraySpec]:
+def _check_inputs(program: jax_export.Exported, size: tuple[int, int], about: About, name: str) -> dict[str, ArraySpec]:
     """Return the weights that a program takes; raise UserError if it takes anything but weights by name, and images."""
-    problem = UserError(f"{name} does not take weights by name and images (n, {size[0]}, {size[1]}, 3) uint8: {ADVICE}")
+    channels, dtype = about.image_space.channels, about.image_space.dtype
+    expected = f"(n, {size[0]}, {size[1]}, {channels}) {dtype.name}"
+    problem = UserError(f"{name} does not take weights by name and images {expected}: {ADVICE}")
     try:
         (weights, images), named = jax.tree.unflatten(program.in_tree, program.in_avals)
         specs = {key: ArraySpec(tuple(map(int, array.shape)), np.dtype(array.dtype)) for key, array in weights.items()}
     except Exception as error:  # any tree can be in a foreign file
         raise problem from error
     count, *shape = images.shape if len(images.shape) == 4 else (0,)
-    if named or isinstance(count, int) or shape != [*size, 3] or images.dtype != np.uint8:
+    if named or isinstance(count, int) or shape != [*size, channels] or images.dtype != dtype:
         raise problem
     if not all(isinstance(key, str) for key in specs):
         raise problem
@@ -130,6 +134,7 @@ def _check_inputs(program: jax_export.Exported, size: tuple[int, int], name: str
 def _check_outputs(program: jax_export.Exported, size: tuple[int, int], about: About, name: str) -> None:
     """Raise UserError unless the results have the types and shapes of this number of classes and these strides."""
     height, width = size
+    labels = label_dtype(about.label_space.num_classes).name
     maps = [(height // stride, width // stride) for stride in about.strides]
     found: Any = jax.tree.unflatten(program.out_tree, program.out_avals)
     found = jax.tree.map(lambda array: (tuple(array.shape[1:]), str(array.dtype)), found)
@@ -138,10 +143,10 @@ def _check_outputs(program: jax_export.Exported, size: tuple[int, int], about: A
     ):  # a network that predicts no pyramid, but a class per position
         maps = maps[-1:]
     expected = {
-        "labels": ((height, width), "uint8"),
+        "labels": ((height, width), labels),
         "level": (maps[-1], "uint8"),
         "probs": ((*maps[-1], about.label_space.num_classes), "float32"),
-        "semantic": tuple((shape, "uint8") for shape in maps),
+        "semantic": tuple((shape, labels) for shape in maps),
         "unity": tuple((shape, "float32") for shape in maps[:-1]),
     }
     if not isinstance(found, dict) or found.keys() != expected.keys():

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export as jax_export
-from jaxtyping import UInt8
+from jaxtyping import Real
 
+from pyrseg_jax.data.image_space import PHOTOGRAPH, ImageSpace, to_values
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.predict import predict
@@ -42,6 +43,7 @@ def write_export(
     sizes: Sequence[tuple[int, int]],
     threshold: float,
     about: dict,
+    image_space: ImageSpace = PHOTOGRAPH,
 ) -> None:
     """Write a model for batches of any number of images of the given sizes, for CPU, CUDA and TPU.
 
@@ -53,6 +55,7 @@ def write_export(
       sizes: (height, width) in pixels, multiples of the coarsest stride.
       threshold: τ of the fuser.
       about: more entries for `about.json`.
+      image_space: what the values of images mean.
 
     Raises:
       UserError: if a size is not a multiple of the coarsest stride, or a weight is not finite.
@@ -69,8 +72,12 @@ def write_export(
         raise UserError(f"this checkpoint cannot be exported: {problem}; choose an earlier one with --step")
     (height, width), program = sizes[0], program_name(sizes[0])
     parts: dict[str, Buffer] = {WEIGHTS: _write_npz(weights)}
-    parts |= {program_name(size): bytes(_lower(model, weights, size, threshold)) for size in sizes}
-    parts[README] = HOW_TO.format(name=json.dumps(path.name), program=program, height=height, width=width).encode()
+    parts |= {program_name(size): bytes(_lower(model, weights, size, threshold, image_space.dtype)) for size in sizes}
+    words = {"name": json.dumps(path.name), "program": program, "height": height, "width": width}
+    words |= {"labels": label_space.dtype.name, "images": _describe(image_space)}
+    parts[README] = HOW_TO.format(**words).encode()
+    if not image_space.is_photograph:
+        about = about | {"image_space": to_values(image_space)}
     about = about | {
         "format": FORMAT,
         "classes": label_space.names,
@@ -104,7 +111,7 @@ def _write_zip(parts: Mapping[str, Buffer]) -> Buffer:
     return content.getbuffer()
 
 
-def segment(model: Segmenter, weights: dict, images: UInt8[jax.Array, "n h w 3"], threshold: float) -> dict:
+def segment(model: Segmenter, weights: dict, images: Real[jax.Array, "n h w c"], threshold: float) -> dict:
     """Compute the results of an exported program from weights by name. `HOW_TO` explains each result."""
     variables = unflatten_dict({tuple(name.split("/")): array for name, array in weights.items()})
     prediction = predict(model, variables, images, threshold)
@@ -117,11 +124,21 @@ def segment(model: Segmenter, weights: dict, images: UInt8[jax.Array, "n h w 3"]
     }
 
 
-def _lower(model: Segmenter, weights: dict, size: tuple[int, int], threshold: float) -> bytearray:
+def _describe(space: ImageSpace) -> str:
+    """Describe the images that a program takes, after their height and width."""
+    if space.is_photograph:
+        return "3) uint8 RGB"
+    scaled = ', values scaled to 0 … 255 by the limits in about["image_space"]' if space.is_scaled else ""
+    return f"{space.channels}) {space.dtype.name}{scaled}"
+
+
+def _lower(
+    model: Segmenter, weights: dict, size: tuple[int, int], threshold: float, image_dtype: np.dtype
+) -> bytearray:
     """Serialize the program for one size of image and any number of images."""
     (num_images,) = jax_export.symbolic_shape("n")
     shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
-    images = jax.ShapeDtypeStruct((num_images, *size, 3), jnp.uint8)
+    images = jax.ShapeDtypeStruct((num_images, *size, model.channels), image_dtype)
 
     @jax.jit
     def run(weights, images):

@@ -17,7 +17,7 @@ class FinalMap(HRNet):
 
     # Callers of this path have always got the array, so this method returns something else than the one that it overrides.
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, images: Float[Array, "n h w 3"], train: bool = False
+        self, images: Float[Array, "n h w _"], train: bool = False
     ) -> Float[Array, "n _ _ d"]:
         return super().__call__(images, train).final
 

@@ -44,8 +44,13 @@ def abstract_variables(model: nn.Module, side: int = 64) -> dict:
       model: the model; it is called as `model(images, train)`.
       side: any image height and width that the model accepts, in pixels.
     """
-    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, side, side, channels_of(model)), jnp.float32)
     return jax.eval_shape(lambda key, x: model.init(key, x, False), jax.random.key(0), images)
+
+
+def channels_of(model: nn.Module) -> int:
+    """Return the number of channels of the images that a model takes: those of a segmenter, and 3 for a part of one."""
+    return getattr(model, "channels", 3)
 
 
 def initial_variables(model: nn.Module, seed: int, side: int = 64) -> dict:
@@ -148,7 +153,7 @@ def _draw_by_own_initializers(model: nn.Module, seed: int, side: int, leaves: li
 
     @jax.jit
     def draw(key: jax.Array) -> list[jax.Array]:
-        every = jax.tree.leaves(model.init(key, jnp.zeros((1, side, side, 3)), False))
+        every = jax.tree.leaves(model.init(key, jnp.zeros((1, side, side, channels_of(model))), False))
         return [every[i] for i in leaves]
 
     return jax.device_get(draw(jax.random.key(seed)))

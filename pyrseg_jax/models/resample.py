@@ -10,8 +10,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32, UInt8
+from jaxtyping import Array, Float, Int32, UInt
 
+from pyrseg_jax.conventions import label_dtype
 from pyrseg_jax.models import xla_cpu
 
 RESIZE_CONVENTIONS = {
@@ -22,7 +23,7 @@ RESIZE_CONVENTIONS = {
 # Number of classes compared per pass over the best values so far. On a CPU, 25 take twice as long as 10.
 CLASSES_AT_A_TIME = 10
 
-Planes = tuple[tuple[Float[Array, "n h w"], UInt8[Array, "n h w"]], ...]
+Planes = tuple[tuple[Float[Array, "n h w"], UInt[Array, "n h w"]], ...]
 Index = Int32[Array, "k"]
 Probs = Float[Array, "k c"]
 
@@ -82,7 +83,7 @@ def _align_corners_weights(size: int, new_size: int) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(np.arange(size)[:, None] - at[None, :]))
 
 
-def class_of_pixels(probs: Float[Array, "n h w c"], size: tuple[int, int]) -> UInt8[Array, "n {size[0]} {size[1]}"]:
+def class_of_pixels(probs: Float[Array, "n h w c"], size: tuple[int, int]) -> UInt[Array, "n {size[0]} {size[1]}"]:
     """Return the argmax of interpolated probabilities, without a tensor of all classes at all pixels.
 
     Bilinear with half-pixel centers, like `resize`. When a map is enlarged by a whole factor f, each pixel of an f × f cell has
@@ -111,10 +112,10 @@ def class_of_pixels(probs: Float[Array, "n h w c"], size: tuple[int, int]) -> UI
     return jax.lax.platform_dependent(probs, cpu=on_cpu, default=at_once)
 
 
-def _class_of_pixels(probs: Float[Array, "n h w c"], factor: int) -> UInt8[Array, "n {factor}*h {factor}*w"]:
+def _class_of_pixels(probs: Float[Array, "n h w c"], factor: int) -> UInt[Array, "n {factor}*h {factor}*w"]:
     n, h, w, num_classes = probs.shape
     by_class = probs.transpose(3, 0, 1, 2)
-    at_a_time = min(CLASSES_AT_A_TIME, num_classes)
+    at_a_time, dtype = min(CLASSES_AT_A_TIME, num_classes), label_dtype(num_classes)
 
     def compare(i, best: Planes) -> Planes:
         # The last round starts early enough to be a full one: a class that is compared twice does not beat itself.
@@ -125,7 +126,7 @@ def _class_of_pixels(probs: Float[Array, "n h w c"], factor: int) -> UInt8[Array
         rows = [_between(some, 2, (a + 0.5) / factor - 0.5) for a in range(factor)]
         found = [_between(row, 3, (b + 0.5) / factor - 0.5) for row in rows for b in range(factor)]
         for j in range(at_a_time):
-            c = (first + j).astype(jnp.uint8)
+            c = (first + j).astype(dtype)
             best = tuple(
                 (jnp.where(values[j] > highest, values[j], highest), jnp.where(values[j] > highest, c, classes))
                 for values, (highest, classes) in zip(found, best, strict=True)
@@ -133,7 +134,7 @@ def _class_of_pixels(probs: Float[Array, "n h w c"], factor: int) -> UInt8[Array
         return best
 
     # Ties go to the lower class, as in an argmax.
-    nothing = jnp.full((n, h, w), -jnp.inf, probs.dtype), jnp.zeros((n, h, w), jnp.uint8)
+    nothing = jnp.full((n, h, w), -jnp.inf, probs.dtype), jnp.zeros((n, h, w), dtype)
     best = jax.lax.fori_loop(0, -(-num_classes // at_a_time), compare, (nothing,) * factor**2)
     classes = jnp.stack([classes for _, classes in best]).reshape(factor, factor, n, h, w)
     return classes.transpose(2, 3, 0, 4, 1).reshape(n, factor * h, factor * w)

@@ -62,6 +62,7 @@ class Segmenter(nn.Module):
       reads: indices of the backbone's stages that the context module reads.
       unity_reads_context: whether the unity head reads the context module's finest map, and not the backbone's final map: below
         decoders, which have a stride of their own, and where a gate leaves out positions of the final map.
+      channels: number of channels of the images.
       auxiliary_stage: index of the stage that the auxiliary classifier reads; None: the final map.
     """
 
@@ -80,14 +81,15 @@ class Segmenter(nn.Module):
     reads: tuple[int, ...] = ()
     unity_reads_context: bool = False
     auxiliary_stage: int | None = None
+    channels: int = 3
 
     @property
     def prediction_strides(self) -> tuple[int, ...]:
         """Return the strides of the predicted levels outside of training: those of the levels, but for a refined finest one."""
         return (*self.strides[:-1], self.refined_stride or self.strides[-1])
 
-    def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Pyramids:
-        """Return the logits of normalized images (N, H, W, 3); H and W must be multiples of the coarsest stride."""
+    def __call__(self, images: Float[Array, "n h w _"], train: bool = False) -> Pyramids:
+        """Return the logits of normalized images (N, H, W, channels); H and W must be multiples of the coarsest stride."""
         _, height, width, _ = images.shape
         check_divisible(height, width, self.strides)
         features = self.backbone(images, train) if self.gate is None else self.backbone(images, train, self.gate)
@@ -133,6 +135,7 @@ def build_segmenter(
     dtype: str = "float32",
     crop_px: int = 512,
     hierarchy: tuple[tuple[str, ...], ...] | None = None,
+    channels: int = 3,
     **options: Any,
 ) -> Segmenter:
     """Build a segmenter from names and widths.
@@ -147,6 +150,7 @@ def build_segmenter(
       dtype: number format of the computation, a key of `DTYPES`. Parameters, batch statistics and loss are always float32.
       crop_px: side of the training images in pixels, for context modules whose parameters depend on it.
       hierarchy: for each class, the names of its groups, outermost first, for context modules that read it.
+      channels: number of channels of the images.
       options: `resize` (upsampling convention of backbone and context, see `resample.resize`) and options of the backbone:
         `remat` (what the backward pass recomputes, see `blocks.REMATS`), `output_stride`, and others that its class has. None is
         the backbone's default.
@@ -178,6 +182,7 @@ def build_segmenter(
         reads=context_spec.reads,
         unity_reads_context=context_spec.stride is not None or context_spec.make_gate is not None,
         auxiliary_stage=shape.stage,
+        channels=channels,
     )
 
 

@@ -9,11 +9,23 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Integer, Shaped
+
+from pyrseg_jax.conventions import VOID, void_of
 
 Array = jax.Array | np.ndarray  # the algebra accepts both and returns JAX arrays
 
-DONT_CARE = 255  # in targets: this level does not learn from this cell
+DONT_CARE = VOID  # in targets: this level does not learn from this cell; see `dont_care_of`
+
+
+def dont_care_of(classes: Integer[Array, "*n"]) -> int:
+    """Return the value of "don't care" in targets: 255, or 65535 in those of more than 255 classes, which are uint16."""
+    return void_of(classes.dtype)
+
+
+def as_classes(labels: Integer[Array, "*n"]) -> Integer[Array, "*n"]:
+    """Return labels as targets: in int32, or in uint16 where that is their type and says what void is."""
+    return jnp.asarray(labels) if labels.dtype == jnp.uint16 else labels.astype(jnp.int32)
 
 
 def check_strides(strides: Sequence[int]) -> tuple[int, ...]:

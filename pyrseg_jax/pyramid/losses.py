@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int32, Integer
 
 from pyrseg_jax.pyramid import levels
 from pyrseg_jax.pyramid.levels import Array
@@ -25,7 +25,7 @@ def pyramid_loss(
     Args:
       semantic_logits: L maps (N, H/s, W/s, C), any float type; the loss is computed in float32.
       unity_logits: L-1 maps (N, H/s, W/s).
-      targets: targets that `build_targets` or `specialize` returned; 255 = don't care.
+      targets: targets that `build_targets` or `specialize` returned.
 
     Returns:
       The loss, and scalars by name: `semantic` and `unity`, the two halves of the sum, and per level (1 = coarsest)
@@ -46,9 +46,9 @@ def pyramid_loss(
     return terms["semantic"] + terms["unity"], terms
 
 
-def masked_cross_entropy(logits: Float[Array, "n h w c"], classes: Int32[Array, "n h w"]) -> Float[Array, ""]:
-    """Return the mean cross entropy over the positions whose class is not 255, or 0 if there are none."""
-    is_cared = classes != levels.DONT_CARE
+def masked_cross_entropy(logits: Float[Array, "n h w c"], classes: Integer[Array, "n h w"]) -> Float[Array, ""]:
+    """Return the mean cross entropy over the positions whose class is not don't care, or 0 if there are none."""
+    is_cared = classes != levels.dont_care_of(classes)
     # Replace the class *before* the loss: 255 is not an index of the logits, so the loss would be NaN, and NaN · 0 is NaN.
     losses = optax.softmax_cross_entropy_with_integer_labels(
         logits.astype(jnp.float32), jnp.where(is_cared, classes, 0)

@@ -53,7 +53,8 @@ def specialize(
     for level, logits in enumerate(unity_logits):
         is_found = _is_found(targets.unity[level], logits, procedure, threshold)
         is_done = levels.to_children(is_found if is_done is None else is_done | is_found)
-        semantic.append(jnp.where(is_done, levels.DONT_CARE, targets.semantic[level + 1]))
+        below = targets.semantic[level + 1]
+        semantic.append(jnp.where(is_done, levels.dont_care_of(below), below))
         if level + 1 < len(targets.unity):
             unity.append(jnp.where(is_done, levels.DONT_CARE, targets.unity[level + 1]))
     return Targets(tuple(semantic), tuple(unity))

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Int32, Integer, UInt8
+from jaxtyping import Int32, Integer, UInt, UInt8
 
-from pyrseg_jax.conventions import VOID
+from pyrseg_jax.conventions import void_of
 from pyrseg_jax.pyramid import levels
 from pyrseg_jax.pyramid.levels import Array
 
@@ -25,22 +25,23 @@ class Targets(NamedTuple):
     """The training targets of each level, coarse → fine; 255 means don't care.
 
     Attributes:
-      semantic: L maps (N, H/s, W/s) int32: a class, or 255.
+      semantic: L maps (N, H/s, W/s) int32: a class, or 255. Of label maps of uint16, they are uint16, and 65535 means don't care.
       unity: L-1 maps (N, H/s, W/s) int32: 1 for a unit-cell, 0 for a mixed-cell, or 255. The finest level has none.
     """
 
-    semantic: tuple[Int32[Array, "n _ _"], ...]
+    semantic: tuple[Integer[Array, "n _ _"], ...]
     unity: tuple[Int32[Array, "n _ _"], ...]
 
 
 class _Content(NamedTuple):
     """A summary of each cell in a grid: enough to tell unit-cells from mixed-cells and to summarize the next coarser grid.
 
-    All values are bytes, because the largest of these arrays are as large as the label maps.
+    All values are bytes, or those of maps with more than 255 classes, because the largest of these arrays are as large as the
+    label maps.
     """
 
-    lowest: UInt8[Array, "n h w"]  # smallest class among the labeled pixels; 255 if there are none
-    above_highest: UInt8[Array, "n h w"]  # largest class among them, plus 1; 0 if there are none
+    lowest: UInt[Array, "n h w"]  # smallest class among the labeled pixels; void if there are none
+    above_highest: UInt[Array, "n h w"]  # largest class among them, plus 1; 0 if there are none
     has_void: UInt8[Array, "n h w"]  # 0 or 1
 
     def merge(self, factor: int) -> "_Content":
@@ -52,7 +53,7 @@ class _Content(NamedTuple):
 
 
 def build_targets(
-    label_map: UInt8[Array, "n h w"] | Int32[Array, "n h w"],
+    label_map: Integer[Array, "n h w"],
     strides: Sequence[int] = (32, 16, 8, 4),
     void: str = "agree",
 ) -> Targets:
@@ -63,7 +64,7 @@ def build_targets(
     computed from the next finer one, so that the pixels are read only once.
 
     Args:
-      label_map: (N, H, W) classes 0 … 254; 255 = void.
+      label_map: (N, H, W) classes 0 … 254; 255 = void. A map of uint16 holds classes 0 … 65534, and 65535 = void.
       strides: pixels per side of a cell, coarse → fine, each twice the next.
       void: treatment of a cell with void pixels whose labeled pixels share one class. `"agree"`: void agrees with every class,
         so it is a unit-cell. `"mixed"`: void counts as a class of its own, so it is a mixed-cell. `"ignore"`: it is don't care
@@ -85,7 +86,7 @@ def build_targets(
     levels.check_divisible(height, width, strides)
 
     finest = strides[-1]
-    semantic = [label_map[:, finest // 2 :: finest, finest // 2 :: finest].astype(jnp.int32)]
+    semantic = [levels.as_classes(label_map[:, finest // 2 :: finest, finest // 2 :: finest])]
     unity = []
     content = _content_of_pixels(label_map).merge(finest)
     for _ in strides[:-1]:
@@ -97,12 +98,16 @@ def build_targets(
 
 
 def _content_of_pixels(label_map: Integer[Array, "n h w"]) -> _Content:
-    classes = label_map.astype(jnp.uint8)
-    # In a byte, 255 + 1 is 0. So void (255) never wins the minimum, and void + 1 (0) never wins the maximum.
-    return _Content(classes, classes + jnp.uint8(1), (classes == VOID).astype(jnp.uint8))
+    classes = label_map if label_map.dtype == jnp.uint16 else label_map.astype(jnp.uint8)
+    # Void is the largest number of its type, and that + 1 is 0. So void never wins the minimum, nor void + 1 the maximum.
+    return _Content(classes, classes + _one(classes), (classes == void_of(classes.dtype)).astype(jnp.uint8))
 
 
-def _merge(x: UInt8[Array, "n h w"], factor: int, operation: Callable) -> UInt8[Array, "n h//{factor} w//{factor}"]:
+def _one(classes: UInt[Array, "n h w"]) -> UInt[Array, ""]:
+    return jnp.ones((), classes.dtype)
+
+
+def _merge(x: UInt[Array, "n h w"], factor: int, operation: Callable) -> UInt[Array, "n h//{factor} w//{factor}"]:
     """Reduce each factor × factor block.
 
     Rows are reduced first, because the CPU processes many bytes of whole rows at once. Neighboring bytes of a row cannot be
@@ -116,21 +121,21 @@ def _merge(x: UInt8[Array, "n h w"], factor: int, operation: Callable) -> UInt8[
     # Reshape instead of slicing with a step: if rows are split over devices, the rows of a block then stay on one device.
     rows = x.reshape(n, h // factor, factor, w)
     x = functools.reduce(operation, [rows[:, :, k] for k in range(factor)])
-    if factor not in _WORDS:
+    if factor not in _WORDS or x.dtype != jnp.uint8:
         return functools.reduce(operation, [x[:, :, k::factor] for k in range(factor)])
     words = jax.lax.bitcast_convert_type(x.reshape(n, h // factor, w // factor, factor), _WORDS[factor])
     return functools.reduce(operation, [words >> 8 * k & 255 for k in range(factor)]).astype(jnp.uint8)
 
 
-def _targets_of(content: _Content, void: str) -> tuple[Int32[Array, "n h w"], Int32[Array, "n h w"]]:
+def _targets_of(content: _Content, void: str) -> tuple[Integer[Array, "n h w"], Int32[Array, "n h w"]]:
     is_empty = content.above_highest == 0
-    is_one_class = content.lowest + jnp.uint8(1) == content.above_highest
+    is_one_class = content.lowest + _one(content.lowest) == content.above_highest
     is_pure = content.has_void == 0
     is_unit, is_unknown = is_one_class & ~is_empty, is_empty
     if void != "agree":
         is_unit &= is_pure
     if void == "ignore":
         is_unknown |= is_one_class & ~is_pure
-    semantic = jnp.where(is_unit, content.lowest, levels.DONT_CARE).astype(jnp.int32)
+    semantic = levels.as_classes(jnp.where(is_unit, content.lowest, void_of(content.lowest.dtype)))
     unity = jnp.where(is_unknown, levels.DONT_CARE, is_unit.astype(jnp.int32))
     return semantic, unity

@@ -16,12 +16,16 @@ def print_table(result: dict) -> None:
 COLUMNS = {"IoU": "iou", "Dice": "dice", "precision": "precision", "recall": "recall", "IoU per image": "image_iou"}
 
 
+MOST_CLASSES = 255  # lines of classes; of more, those with the most labeled pixels are shown
+
+
 def evaluation_table(result: dict) -> str:
     """Lay out a result for a terminal: the scores of each class, then the means."""
-    names = [escaped(name) for name in result["iou"]]
+    shown = _shown(result)
+    names = [escaped(name) for name in shown]
     width = max(map(len, (*names, "class")))
     lines = [f"{'class':<{width}}" + "".join(f"  {heading:>{_width(heading)}}" for heading in COLUMNS)]
-    for name, own in zip(names, result["iou"], strict=True):
+    for name, own in zip(names, shown, strict=True):
         cells = (
             "absent" if key == "iou" and result[key][own] is None else _percent(result[key][own])
             for key in COLUMNS.values()
@@ -29,6 +33,8 @@ def evaluation_table(result: dict) -> str:
         lines.append(
             f"{name:<{width}}" + "".join(f"  {cell:>{_width(h)}}" for h, cell in zip(COLUMNS, cells, strict=True))
         )
+    if num_more := len(result["iou"]) - len(shown):
+        lines.append(f"… and {num_more} classes with fewer pixels, which the result's file lists")
     shares = ", ".join(f"{100 * share:.1f} %" for share in result["level_share"])
     lines += [
         "",
@@ -47,6 +53,16 @@ def evaluation_table(result: dict) -> str:
     if result["level_miou"] is not None and len(result["level_miou"]) > 1:
         lines += ["", *_analysis_lines(result)]
     return "\n".join(lines)
+
+
+def _shown(result: dict) -> list[str]:
+    """Return the names of the classes to show, in the order of the data set."""
+    names = list(result["iou"])
+    if len(names) <= MOST_CLASSES:
+        return names
+    num_labeled = [sum(row) for row in result["confusion"]]
+    largest = sorted(range(len(names)), key=lambda i: -num_labeled[i])[:MOST_CLASSES]
+    return [names[i] for i in sorted(largest)]
 
 
 def _analysis_lines(result: dict) -> list[str]:

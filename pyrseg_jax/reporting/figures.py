@@ -7,10 +7,10 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt
 from PIL import Image
 
-from pyrseg_jax.conventions import VOID
+from pyrseg_jax.conventions import void_of
 from pyrseg_jax.reporting import palette
 from pyrseg_jax.reporting.cells import DONE, MIXED, TAKEN, cell_states, check_result, draw_cell_edges, stretch
 from pyrseg_jax.reporting.result import Result
@@ -51,7 +51,7 @@ class _Scene:
 
 
 def pyramid_figure(
-    result: Result, *, truth: UInt8[np.ndarray, "h w"] | None = None, title: str | None = None
+    result: Result, *, truth: UInt[np.ndarray, "h w"] | None = None, title: str | None = None
 ) -> Image.Image:
     """Draw how a pyramid becomes a segmentation: one column per level, the fused result below, a legend.
 
@@ -61,7 +61,7 @@ def pyramid_figure(
 
     Args:
       result: the prediction. Its cells are stretched over the image, whatever size the network saw.
-      truth: (H, W) uint8 train ids, 255 where void.
+      truth: (H, W) train ids of the type of the labels.
       title: a line of text above the figure.
 
     Returns:
@@ -92,14 +92,15 @@ def legend_entries(
     """List the classes that occur in `maps`, most frequent first.
 
     Args:
-      maps: arrays of train ids of any shape, uint8; 255 (void) is not counted.
+      maps: arrays of train ids of any shape and one type; void is not counted.
       class_names: C names. A name that this machine's fonts cannot draw becomes "class ID".
       limit: the most classes to list.
 
     Returns:
       At most `limit` pairs (train id, name), and the number of classes left out.
     """
-    counts = np.sum([np.bincount(np.ravel(ids), minlength=256) for ids in maps], axis=0)[:VOID]
+    void = void_of(maps[0].dtype)
+    counts = np.sum([np.bincount(np.ravel(ids), minlength=void + 1) for ids in maps], axis=0)[:void]
     present = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     listed = [(i, class_names[i] if is_drawable(class_names[i]) else f"class {i}") for i in present[:limit]]
     return listed, len(present) - len(listed)
@@ -163,8 +164,8 @@ def _place_result_row(sheet: Sheet, grid: Grid, y: int, scene: _Scene) -> int:
     photograph = Image.fromarray(scene.result.image).resize((panel_width, panel_height), Image.Resampling.LANCZOS)
     _place_panel(sheet, grid, 0, y, "photograph", np.asarray(photograph))
     name = "fused prediction"
-    if truth is not None and (truth != VOID).any():
-        name += f" · {_percent((labels == truth)[truth != VOID].mean())} of pixels right"
+    if truth is not None and (is_labeled := truth != void_of(truth.dtype)).any():
+        name += f" · {_percent((labels == truth)[is_labeled].mean())} of pixels right"
     _place_panel(sheet, grid, 1, y, name, palette.paint_labels(stretch(labels, grid.panel), scene.colors))
     tints = palette.level_colors(len(scene.shares))
     _place_panel(sheet, grid, 2, y, "level that decided", tints[stretch(scene.result.level, grid.panel)])
@@ -189,7 +190,7 @@ def _place_legend(sheet: Sheet, grid: Grid, y: int, scene: _Scene) -> int:
     if scene.result.unity:
         marks.append(("mixed cell: a finer level decides", palette.mixed_texture((SWATCH_PX, SWATCH_PX))))
         marks.append(("done by a coarser level", np.full(3, palette.DONE_GRAY, np.uint8)))
-    if any((labels == VOID).any() for labels in final):
+    if any((labels == void_of(labels.dtype)).any() for labels in final):
         marks.append(("void: no ground truth", palette.void_texture((SWATCH_PX, SWATCH_PX))))
     y = _place_heading(sheet, grid, y, "Legend", "")
     for entries in filter(None, (classes, marks)):

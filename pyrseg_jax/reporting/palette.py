@@ -6,12 +6,12 @@ import functools
 
 import numpy as np
 
-from pyrseg_jax.conventions import VOID
-from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.conventions import label_dtype, void_of
+from pyrseg_jax.data.label_space import MAX_CLASSES, LabelSpace
 
 DONE_GRAY = 226  # gray level of cells that a coarser level has decided
 _MIXED_GRAYS = (92, 132)
-_MAX_CLASSES = 255  # ids 0..254: the last value of a byte is void
+_NUM_FAR = 255  # colors that are chosen to be far from each other; no eye tells more of them apart
 _CONTOUR_EVERY_PX = 960  # the contour is one pixel wider for each 960 px of the longer side
 
 # Lightness and chroma of the default colors, in CIELAB. The bounds keep them away from black, from the
@@ -25,7 +25,7 @@ def default_colors(num_classes: int) -> np.ndarray:
     """Choose one color per class, each as far as possible from all earlier ones.
 
     Args:
-      num_classes: C, in 1..255.
+      num_classes: C, in 1..10,000.
 
     Returns:
       (C, 3) uint8, all rows different. The colors of fewer classes are the first rows of the colors of more
@@ -34,11 +34,14 @@ def default_colors(num_classes: int) -> np.ndarray:
     Raises:
       ValueError: if `num_classes` is out of range.
 
-    Chosen: farthest-point selection in CIELAB, where distances approximate perceived differences.
+    Chosen: farthest-point selection in CIELAB, where distances approximate perceived differences. From the 256th class on, the
+    colors are only different, and neighbors in the list do not resemble each other.
     """
-    if not 1 <= num_classes <= _MAX_CLASSES:
-        raise ValueError(f"num_classes is {num_classes}; expected 1..{_MAX_CLASSES}, as id {VOID} is void")
-    return _farthest_colors()[:num_classes].copy()
+    if not 1 <= num_classes <= MAX_CLASSES:
+        raise ValueError(f"num_classes is {num_classes}; expected 1..{MAX_CLASSES}")
+    if num_classes <= _NUM_FAR:
+        return _farthest_colors()[:num_classes].copy()
+    return np.concatenate([_farthest_colors(), _further_colors()[: num_classes - _NUM_FAR]])
 
 
 def colors_of(label_space: LabelSpace) -> np.ndarray:
@@ -48,20 +51,37 @@ def colors_of(label_space: LabelSpace) -> np.ndarray:
 
 @functools.cache
 def _farthest_colors() -> np.ndarray:
-    steps = np.linspace(0, 255, 18).round().astype(np.uint8)
+    candidates = _candidates(18)
+    lab = _cielab(candidates)
+    chosen = [np.array(_FIRST_COLOR, np.uint8)]
+    distance = np.linalg.norm(lab - _cielab(chosen[0]), axis=1)
+    while len(chosen) < _NUM_FAR:
+        best = int(distance.argmax())
+        chosen.append(candidates[best])
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[best], axis=1))
+    return np.stack(chosen)
+
+
+@functools.cache
+def _further_colors() -> np.ndarray:
+    """Return colors for the classes after the first 255, in an order that jumps through the color space."""
+    candidates = _candidates(60)
+    codes = candidates.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    used = _farthest_colors().astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    candidates, codes = candidates[~np.isin(codes, used)], codes[~np.isin(codes, used)]
+    # Source: Knuth's multiplicative hashing: the golden ratio, times 2^32, scatters consecutive numbers.
+    return candidates[np.argsort(codes * np.uint32(2654435761), kind="stable")]
+
+
+def _candidates(num_steps: int) -> np.ndarray:
+    """Return the colors of a regular grid of RGB that may stand for a class."""
+    steps = np.linspace(0, 255, num_steps).round().astype(np.uint8)
     candidates = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     lab = _cielab(candidates)
     chroma = np.hypot(lab[:, 1], lab[:, 2])
     allowed = (lab[:, 0] >= _LIGHTNESS[0]) & (lab[:, 0] <= _LIGHTNESS[1])
     allowed &= (chroma >= _CHROMA[0]) & (chroma <= _CHROMA[1])
-    candidates, lab = candidates[allowed], lab[allowed]
-    chosen = [np.array(_FIRST_COLOR, np.uint8)]
-    distance = np.linalg.norm(lab - _cielab(chosen[0]), axis=1)
-    while len(chosen) < _MAX_CLASSES:
-        best = int(distance.argmax())
-        chosen.append(candidates[best])
-        distance = np.minimum(distance, np.linalg.norm(lab - lab[best], axis=1))
-    return np.stack(chosen)
+    return candidates[allowed]
 
 
 def _cielab(rgb: np.ndarray) -> np.ndarray:
@@ -108,20 +128,24 @@ def mixed_texture(shape: tuple[int, int]) -> np.ndarray:
 
 def paint_labels(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
     """Paint train ids (h, w) in `colors` (C, 3), and void with its texture: (h, w, 3) uint8."""
-    is_void = labels == VOID
+    is_void = labels == void_of(labels.dtype)
     painted = colors[np.where(is_void, 0, labels)]
     return np.where(is_void[..., None], void_texture(labels.shape), painted)
 
 
 def check_labels(name: str, labels: np.ndarray, shape: tuple[int, int], num_classes: int) -> None:
-    """Raise ValueError unless `labels` is uint8, has this shape, and holds only class ids or void."""
-    if labels.shape != tuple(shape) or labels.dtype != np.uint8:
-        raise ValueError(f"{name} has shape {labels.shape} and type {labels.dtype}; expected {tuple(shape)} and uint8")
-    strange = labels[(labels >= num_classes) & (labels != VOID)]
+    """Raise ValueError unless `labels` is uint8, or uint16 for more than 255 classes, has this shape, and holds ids or void."""
+    dtype = label_dtype(num_classes)
+    if labels.shape != tuple(shape) or labels.dtype != dtype:
+        raise ValueError(
+            f"{name} has shape {labels.shape} and type {labels.dtype}; expected {tuple(shape)} and {dtype}"
+        )
+    void = void_of(dtype)
+    strange = labels[(labels >= num_classes) & (labels != void)]
     if strange.size:
         raise ValueError(
             f"{name} holds the class id {strange.flat[0]}; there are colors for "
-            f"{num_classes} classes, so expected 0..{num_classes - 1} or {VOID} (void)"
+            f"{num_classes} classes, so expected 0..{num_classes - 1} or {void} (void)"
         )
 
 
@@ -132,11 +156,11 @@ def check_image(image: np.ndarray) -> None:
 
 
 def check_colors(colors: np.ndarray) -> None:
-    """Raise ValueError unless `colors` is a (C, 3) uint8 array with C in 1..255."""
-    if colors.ndim != 2 or colors.shape[1] != 3 or colors.dtype != np.uint8 or not 1 <= len(colors) <= 255:
+    """Raise ValueError unless `colors` is a (C, 3) uint8 array with C in 1..10,000."""
+    if colors.ndim != 2 or colors.shape[1] != 3 or colors.dtype != np.uint8 or not 1 <= len(colors) <= MAX_CLASSES:
         raise ValueError(
             f"colors has shape {colors.shape} and type {colors.dtype}; "
-            f"expected (C, 3) and uint8 with C in 1..{_MAX_CLASSES}"
+            f"expected (C, 3) and uint8 with C in 1..{MAX_CLASSES}"
         )
 
 
@@ -145,7 +169,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, colors: np.ndarray, alpha: fl
 
     Args:
       image: (H, W, 3) uint8.
-      labels: (H, W) uint8 train ids; void pixels (255) keep the image's color.
+      labels: (H, W) train ids; void pixels (`conventions.void_of` their type) keep the image's color.
       colors: (C, 3) uint8.
       alpha: weight of the class color, in 0..1.
 
@@ -160,7 +184,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, colors: np.ndarray, alpha: fl
     check_labels("labels", labels, image.shape[:2], len(colors))
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; expected a weight in 0..1")
-    is_void = labels == VOID
+    is_void = labels == void_of(labels.dtype)
     ids = np.where(is_void, 0, labels)
     blended = image + alpha * (colors[ids].astype(np.float32) - image)
     # Rec. 601 luma approximates perceived brightness.
@@ -181,5 +205,5 @@ def _contours(labels: np.ndarray) -> np.ndarray:
             differs = along[:-distance] != along[distance:]
             out[:-distance] |= differs
             # Contours never cover void: where void comes first, the contour goes to the other side.
-            out[distance:] |= differs & (along[:-distance] == VOID)
+            out[distance:] |= differs & (along[:-distance] == void_of(labels.dtype))
     return marked

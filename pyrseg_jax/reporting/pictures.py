@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt
 from PIL import Image
 
 from pyrseg_jax.errors import reason_of
@@ -36,7 +36,7 @@ def save_pictures(
     folder: Path,
     name: str,
     result: Result,
-    truth: UInt8[np.ndarray, "h w"] | None = None,
+    truth: UInt[np.ndarray, "h w"] | None = None,
     title: str | None = None,
     write: Callable[[Path, bytes], None] = write_bytes_atomically,
 ) -> dict[Path, str]:

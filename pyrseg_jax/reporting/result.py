@@ -16,13 +16,13 @@ class Result:
     """The prediction for one image.
 
     Attributes:
-      labels: (H, W) uint8 train ids at the image's own size: indices into `class_names`.
+      labels: (H, W) train ids at the image's own size: indices into `class_names`, uint8, or uint16 for more than 255 classes.
       probs: (h, w, C) fused class probabilities at the finest level.
       level: (h, w) the level that decides each position; 0 is the coarsest.
       unity: L-1 maps (h_l, w_l), coarse → fine: the probability that a cell holds a single class.
-      semantic: L maps (h_l, w_l) uint8: each level's most likely class.
+      semantic: L maps (h_l, w_l) of the same type: each level's most likely class.
       strides: strides of the levels, in pixels of the network's input.
-      image: (H, W, 3) uint8 RGB, the segmented image.
+      image: (H, W, 3) uint8 RGB, the segmented image; of an image with other channels, a picture of the first ones.
       label_space: the classes.
       threshold: τ of the fuser.
     """

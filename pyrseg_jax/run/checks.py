@@ -4,6 +4,7 @@ import dataclasses
 
 from pyrseg_jax.data.augmentation.user_function import check_name
 from pyrseg_jax.data.holdout import Holdout
+from pyrseg_jax.data.image_space import PHOTOGRAPH, make_image_space
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.views import PROTOCOLS
 from pyrseg_jax.models.backbones import BACKBONES
@@ -33,6 +34,7 @@ def check_together(config: Config) -> None:
     holdout_of(config.data)
     _check_loss(config)
     _check_augmentation(config.augment)
+    _check_images(config)
     _check_init(config)
     _check_optimizer(config)
     _check_choice_of_best(config)
@@ -177,3 +179,18 @@ def _check_augmentation(augment: Augment) -> None:
         )
     if augment.function is not None:
         check_name(augment.function)
+
+
+@naming("data")
+def _check_images(config: Config) -> None:
+    """Check the keys of channels and values, and that no change of colors is asked for where there are none."""
+    data = config.data
+    space = make_image_space(data.channels, data.scaling, data.nodata)
+    if space.channels == PHOTOGRAPH.channels and not space.is_scaled:
+        return
+    for name, what in (("photometric_probability", "hue and saturation"), ("jpeg_probability", "JPEG compression")):
+        if value := getattr(config.augment, name):
+            raise UserError(
+                f"config.augment.{name}={value}: {what} exist for RGB of 8 bits only, and the images have {space.describe()}: "
+                "set it to 0; color_jitter=, blur and noise work with any channels"
+            )

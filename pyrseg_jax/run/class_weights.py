@@ -24,7 +24,7 @@ from pyrseg_jax.training.losses.class_weights import CLASS_WEIGHTINGS, parse_wei
 
 log = logging.getLogger(__name__)
 
-MAX_BYTES = 2**20  # of a file of weights: 255 numbers take some kilobytes
+MAX_BYTES = 2**20  # of a file of weights: 10,000 numbers take a tenth of it
 KEY = "config.loss.class_weights"
 
 

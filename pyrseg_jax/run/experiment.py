@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from pyrseg_jax.data.catalog import TRAINING, Dataset, open_dataset
+from pyrseg_jax.data.image_space import ImageSpace
 from pyrseg_jax.data.label_mapping import LabelMapping
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pipeline import TrainingBatches, training_batches
@@ -24,6 +25,7 @@ from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
 from pyrseg_jax.run.augmentation import make_augmentation
 from pyrseg_jax.run.config import Config, Data, Parallel
+from pyrseg_jax.run.image_space import declared_image_space
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.optimization import check_frozen as check_frozen
 from pyrseg_jax.run.optimization import make_learning_rate as make_learning_rate
@@ -40,12 +42,13 @@ log = logging.getLogger(__name__)
 
 
 @naming("data")
-def open_data(data: Data, is_raw: bool = False) -> Dataset:
+def open_data(data: Data, is_raw: bool = False, image_space: ImageSpace | None = None) -> Dataset:
     """Open the data set; prepare it first if it needs that and is not prepared yet.
 
     Args:
       data: the keys of the data set.
       is_raw: whether to read the original files instead of the prepared ones.
+      image_space: what the values in its images mean, where a run knows it; None: what the keys say.
 
     Raises:
       UserError: naming the key, as `open_dataset` does. Splits and batches raise theirs later, when they are read: commands
@@ -60,6 +63,7 @@ def open_data(data: Data, is_raw: bool = False) -> Dataset:
         folds=data.folds,
         fold=data.fold,
         label_mapping=LabelMapping(data.first_value, data.void_value, data.remap),
+        image_space=declared_image_space(data) if image_space is None else image_space,
         on_error=data.on_error,
         is_raw=is_raw,
     )
@@ -133,6 +137,7 @@ def make_model(config: Config, classes: LabelSpace | int) -> Segmenter:
         multi_grid=model.multi_grid,
         drop_path=model.drop_path,
         crop_px=config.data.crop_px,
+        channels=config.data.channels,
     )
 
 

@@ -26,6 +26,7 @@ from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.initial import abstract_variables, initial_variables
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.models.weights.files import read_parts
+from pyrseg_jax.models.weights.image_input import fit_channels
 from pyrseg_jax.models.weights.importer import import_weights
 from pyrseg_jax.models.weights.places import NUM_NAMED, STANDARD, Place, holds_weights, locate
 from pyrseg_jax.run import experiment
@@ -70,7 +71,7 @@ def initialize(config: Config, model: Segmenter, label_space: LabelSpace) -> Sta
     try:
         run = _run_of(config.model.init)
         given, origin, left, converted = (
-            (*_of_run(run, config, label_space, drawn), ())
+            _of_run(run, config, label_space, drawn)
             if run is not None
             else _of_files(locate(config.model.init), config, model, drawn)
         )
@@ -118,7 +119,12 @@ def _of_files(
     place: Place, config: Config, model: Segmenter, drawn: dict
 ) -> tuple[Arrays, dict, tuple[str, ...], tuple[str, ...]]:
     file = read_parts(place.paths)
-    found = import_weights(file.state_dict, drawn, BACKBONES[config.model.backbone].importers)
+    # Published networks read photographs.
+    expected = (
+        drawn if model.channels == 3 else abstract_variables(model.clone(channels=3), config.model.strides[0] * 2)
+    )
+    found = import_weights(file.state_dict, expected, BACKBONES[config.model.backbone].importers)
+    variables, fitted = fit_channels(found.variables, _flatten(drawn))
     for option, value in found.trained.items():
         # An option that the backbone does not have may be the context module's.
         ours = getattr(model.backbone, option, getattr(config.model, option))
@@ -133,15 +139,17 @@ def _of_files(
     for difference in found.differs:
         log.warning("the weights are of %s: %s", found.source, difference)
     return (
-        found.variables,
+        variables,
         {"file": place.name, "sha256": file.sha256, "source": found.source}
         | ({"commit": place.commit} if place.commit else {}),
         found.left,
-        found.converted,
+        found.converted + fitted,
     )
 
 
-def _of_run(run: Workdir, config: Config, label_space: LabelSpace, drawn: dict) -> tuple[Arrays, dict, tuple[str, ...]]:
+def _of_run(
+    run: Workdir, config: Config, label_space: LabelSpace, drawn: dict
+) -> tuple[Arrays, dict, tuple[str, ...], tuple[str, ...]]:
     """Take the arrays of another run's newest checkpoint that fit here; classifiers only if the classes are the same."""
     its_config, classes = run.read_config(), run.read_label_space()
     if its_config.model.backbone != config.model.backbone:
@@ -151,8 +159,8 @@ def _of_run(run: Workdir, config: Config, label_space: LabelSpace, drawn: dict) 
         )
     model = experiment.make_model(its_config, classes)
     state = restore(its_config, model, run, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), None)
-    theirs = _flatten(jax.device_get(state.variables))
     ours = _flatten(drawn)
+    theirs, fitted = fit_channels(_flatten(jax.device_get(state.variables)), ours)
     is_same_task = classes.names == label_space.names
     if CONTEXTS[config.model.context].reads_hierarchy:
         is_same_task &= classes.hierarchy == label_space.hierarchy
@@ -166,7 +174,7 @@ def _of_run(run: Workdir, config: Config, label_space: LabelSpace, drawn: dict) 
         digest.update("/".join(at).encode() + np.ascontiguousarray(given[at]).tobytes())
     source = f"a run's step {int(state.step)}, its {len(given)} arrays taken"
     left = _name([at for at in theirs if at not in given], theirs)
-    return given, {"file": str(run.path), "sha256": digest.hexdigest(), "source": source}, left
+    return given, {"file": str(run.path), "sha256": digest.hexdigest(), "source": source}, left, fitted
 
 
 def _flatten(variables: dict) -> dict[tuple[str, ...], np.ndarray]:

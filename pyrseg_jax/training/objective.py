@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Float, Integer
 
 from pyrseg_jax.models.contexts import ContextLoss
 from pyrseg_jax.models.segmenter import Pyramids
@@ -49,7 +49,7 @@ class PyramidObjective:
     ohem_threshold: float | None = None
     ohem_min_kept: int = 0
 
-    def __call__(self, predicted: Pyramids, labels: UInt8[Array, "n h w"]) -> Loss:
+    def __call__(self, predicted: Pyramids, labels: Integer[Array, "n h w"]) -> Loss:
         """Return the loss of a batch, and its terms by name."""
         whole = build_targets(labels, self.strides, self.void)
         targets = specialize(whole, predicted.unity, self.procedure, self.threshold)
@@ -63,7 +63,7 @@ class PyramidObjective:
         terms |= {"unity": unity} | {f"unity_{level}": value for level, value in enumerate(each, 1)}
         return semantic + self.unity_weight * unity, terms
 
-    def _hard(self, predicted: Pyramids, targets: Targets) -> tuple[Int32[Array, "n _ _"], ...]:
+    def _hard(self, predicted: Pyramids, targets: Targets) -> tuple[Integer[Array, "n _ _"], ...]:
         """Return the semantic targets without the easy cells."""
         assert self.ohem_threshold is not None, "asked for only with a threshold"
         kept = [-(-self.ohem_min_kept // (stride // self.strides[-1]) ** 2) for stride in self.strides]
@@ -90,11 +90,11 @@ class PerPixelObjective:
     ohem_min_kept: int = 0
     losses: SemanticLosses = SemanticLosses()
 
-    def __call__(self, predicted: Pyramids, labels: UInt8[Array, "n h w"]) -> Loss:
+    def __call__(self, predicted: Pyramids, labels: Integer[Array, "n h w"]) -> Loss:
         """Return the loss of a batch, and its terms by name."""
         return self.losses([self._level(logits, labels) for logits in predicted.semantic])
 
-    def _level(self, logits: Float[Array, "n h w c"], labels: UInt8[Array, "n H W"]) -> LevelTargets:
+    def _level(self, logits: Float[Array, "n h w c"], labels: Integer[Array, "n H W"]) -> LevelTargets:
         logits, classes = fit_to_labels(logits, labels, self.supervision)
         hard = classes
         if self.ohem_threshold is not None:
@@ -112,11 +112,11 @@ class WithAuxiliary:
       supervision: the supervision of the auxiliary classifier, one of `SUPERVISIONS`.
     """
 
-    objective: Callable[[Pyramids, UInt8[Array, "n h w"]], Loss]
+    objective: Callable[[Pyramids, Integer[Array, "n h w"]], Loss]
     weight: float = 0.4
     supervision: str = "finest"
 
-    def __call__(self, predicted: Pyramids, labels: UInt8[Array, "n h w"]) -> Loss:
+    def __call__(self, predicted: Pyramids, labels: Integer[Array, "n h w"]) -> Loss:
         """Return the loss of a batch, and its terms by name."""
         loss, terms = self.objective(predicted, labels)
         assert predicted.auxiliary is not None, "the network has an auxiliary classifier"
@@ -134,11 +134,11 @@ class WithContextLosses:
       supervision: the supervision of those that compare logits with labels, one of `SUPERVISIONS`.
     """
 
-    objective: Callable[[Pyramids, UInt8[Array, "n h w"]], Loss]
+    objective: Callable[[Pyramids, Integer[Array, "n h w"]], Loss]
     losses: Mapping[str, ContextLoss]
     supervision: str = "finest"
 
-    def __call__(self, predicted: Pyramids, labels: UInt8[Array, "n h w"]) -> Loss:
+    def __call__(self, predicted: Pyramids, labels: Integer[Array, "n h w"]) -> Loss:
         """Return the loss of a batch, and its terms by name."""
         loss, terms = self.objective(predicted, labels)
         for name, extra in self.losses.items():

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Integer
 
 from pyrseg_jax.models.segmenter import Pyramids
 from pyrseg_jax.training.objective import PyramidObjective, WithAuxiliary, WithContextLosses
 
-ImageLosses = Callable[[Pyramids, UInt8[Array, "n h w"]], Float[Array, "n"]]
+ImageLosses = Callable[[Pyramids, Integer[Array, "n h w"]], Float[Array, "n"]]
 
 
 def make_image_losses(objective: Callable) -> ImageLosses:
@@ -38,14 +38,14 @@ def make_image_losses(objective: Callable) -> ImageLosses:
     if changes:
         main = dataclasses.replace(main, **changes)
 
-    def loss_of(predicted: Pyramids, labels: UInt8[Array, "h w"]) -> Float[Array, ""]:
+    def loss_of(predicted: Pyramids, labels: Integer[Array, "h w"]) -> Float[Array, ""]:
         alone = jax.tree.map(lambda x: x[None], predicted)
         if isinstance(main, PyramidObjective):
             alone = alone._replace(semantic=_at_targets(alone.semantic, labels.shape[0], main.strides[-1]))
         loss: Any = main(alone, labels[None])[0]
         return loss
 
-    def image_losses(predicted: Pyramids, labels: UInt8[Array, "n h w"]) -> Float[Array, "n"]:
+    def image_losses(predicted: Pyramids, labels: Integer[Array, "n h w"]) -> Float[Array, "n"]:
         # Outputs for context losses may lack the axis of the images; nothing here reads them.
         plain = Pyramids(predicted.semantic, predicted.unity, outputs={})
         return jax.vmap(loss_of)(plain, labels)

@@ -6,19 +6,20 @@ import statistics
 
 import cv2
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64, Real, UInt8
 
 from pyrseg_jax.data.decode import Pair
+from pyrseg_jax.data.resample import with_channels
 
 
-def blur(image: UInt8[np.ndarray, "h w 3"], sigma_px: float) -> UInt8[np.ndarray, "h w 3"]:
+def blur(image: Real[np.ndarray, "h w c"], sigma_px: float) -> Real[np.ndarray, "h w c"]:
     """Blur with a Gaussian of this standard deviation in pixels; 0 changes nothing. The image is mirrored at its borders."""
-    return cv2.GaussianBlur(image, (0, 0), sigma_px) if sigma_px > 0 else image
+    return with_channels(cv2.GaussianBlur(image, (0, 0), sigma_px)) if sigma_px > 0 else image
 
 
 def add_noise(
-    image: UInt8[np.ndarray, "h w 3"], std: float, generator: np.random.Generator
-) -> UInt8[np.ndarray, "h w 3"]:
+    image: Real[np.ndarray, "h w c"], std: float, generator: np.random.Generator
+) -> Real[np.ndarray, "h w c"]:
     """Add Gaussian noise of this standard deviation in gray levels, independent for each pixel and channel; clip to 0 … 255.
 
     Chosen: each value is one of 256 quantiles of the normal distribution, scaled to its variance, so that a random byte chooses it.
@@ -26,7 +27,9 @@ def add_noise(
     """
     rounded = np.rint(std * _quantiles()).astype(np.int16)
     codes = np.frombuffer(generator.bytes(image.size), np.uint8).reshape(image.shape)
-    return cv2.add(image, cv2.LUT(codes, rounded), dtype=cv2.CV_8U)
+    if image.dtype != np.uint8:
+        return np.clip(image + (std * _quantiles()).astype(np.float32)[codes], 0, 255)
+    return cv2.add(image, cv2.LUT(codes, rounded), dtype=cv2.CV_8U).reshape(image.shape)
 
 
 @functools.cache

@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
-from pyrseg_jax.conventions import VOID
-from pyrseg_jax.data.augmentation.geometry import PADDING_COLOR
+from pyrseg_jax.conventions import void_of
+from pyrseg_jax.data.augmentation.geometry import padding_of
 from pyrseg_jax.data.decode import Pair
 
 SMALLEST_SHARE = 0.02  # of the area, and the limit of the aspect ratio: Zhong et al., Sec. 4.2
@@ -50,7 +50,7 @@ class Erasing:
         top, left = (int(generator.integers(whole - side + 1)) for whole, side in zip((height, width), sides))
         inside = slice(top, top + sides[0]), slice(left, left + sides[1])
         image, label = pair.image.copy(), pair.label.copy()
-        image[inside] = PADDING_COLOR
+        image[inside] = padding_of(image)
         if self.labels == "void":
-            label[inside] = VOID
+            label[inside] = void_of(label.dtype)
         return Pair(image, label)

@@ -6,13 +6,20 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
-from pyrseg_jax.conventions import IMAGE_MEAN, VOID
+from pyrseg_jax.conventions import IMAGE_MEAN, image_mean, void_of
 from pyrseg_jax.data.decode import Pair
 
 # Color of the padding outside a photograph: about 0 after normalization.
 PADDING_COLOR = tuple(round(value) for value in IMAGE_MEAN)
+MAX_WARPED = 4  # channels that OpenCV warps at once
+
+
+def padding_of(image: Real[np.ndarray, "h w c"]) -> tuple[float, ...]:
+    """Return the color of the padding outside an image: whole numbers for bytes, and exactly 0 after normalization for floats."""
+    mean = image_mean(image.shape[-1])
+    return mean if image.dtype.kind == "f" else tuple(round(value) for value in mean)
 
 
 class Span(NamedTuple):
@@ -97,12 +104,21 @@ def warp_pair(
     high = np.clip(np.ceil(corners.max(1)).astype(int) + 3, low + 1, limits)
     seen = slice(low[1], high[1]), slice(low[0], high[0])
     matrix = np.column_stack([inverse, shift - low])
-    image = _warp(pair.image[seen], matrix, crop_px, cv2.INTER_LINEAR, PADDING_COLOR)
-    label = _warp(pair.label[seen], matrix, crop_px, cv2.INTER_NEAREST, (VOID,))
+    image = _warp_channels(pair.image[seen], matrix, crop_px, padding_of(pair.image))
+    label = _warp(pair.label[seen], matrix, crop_px, cv2.INTER_NEAREST, (void_of(pair.label.dtype),))
     return Pair(image, label)
 
 
-def _warp(array: np.ndarray, matrix: np.ndarray, size: int, interpolation: int, border: tuple[int, ...]) -> np.ndarray:
+def _warp_channels(image: np.ndarray, matrix: np.ndarray, size: int, border: tuple[float, ...]) -> np.ndarray:
+    starts = range(0, len(border), MAX_WARPED)
+    parts = [slice(start, start + MAX_WARPED) for start in starts]
+    warped = [_warp(image[..., part], matrix, size, cv2.INTER_LINEAR, border[part]) for part in parts]
+    return warped[0] if len(warped) == 1 and warped[0].ndim == 3 else np.dstack(warped)
+
+
+def _warp(
+    array: np.ndarray, matrix: np.ndarray, size: int, interpolation: int, border: tuple[float, ...]
+) -> np.ndarray:
     # OpenCV cannot read every view of an array, such as one with a single row of a wider one.
     array = np.ascontiguousarray(array)
     flags = interpolation | cv2.WARP_INVERSE_MAP

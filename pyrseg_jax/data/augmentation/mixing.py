@@ -12,7 +12,7 @@ import math
 import cv2
 import numpy as np
 
-from pyrseg_jax.conventions import VOID
+from pyrseg_jax.conventions import void_of
 from pyrseg_jax.data.decode import Pair
 
 
@@ -25,9 +25,10 @@ def paste_rectangle(pair: Pair, other: Pair, rows: slice, columns: slice) -> Pai
 
 def paste_classes(pair: Pair, other: Pair, classes: np.ndarray) -> Pair:
     """Return the pair with those pixels of the other one that have one of the train ids `classes`."""
-    is_chosen = np.zeros(256, np.uint8)
+    is_chosen = np.zeros(void_of(other.label.dtype) + 1, np.uint8)
     is_chosen[classes] = 1
-    mask = cv2.LUT(other.label, is_chosen)
+    # OpenCV is faster, but looks up bytes only.
+    mask = cv2.LUT(other.label, is_chosen) if len(is_chosen) == 256 else is_chosen[other.label]
     image, label = pair.image.copy(), pair.label.copy()
     cv2.copyTo(other.image, mask, image)
     cv2.copyTo(other.label, mask, label)
@@ -55,7 +56,8 @@ def classmix(pair: Pair, other: Pair, generator: np.random.Generator) -> Pair:
     Source: Olsson et al., "ClassMix" (WACV 2021), Algorithm 1, with labels instead of predictions. An odd number of classes
     is rounded down, so an image with a single class is not pasted.
     """
-    present = np.flatnonzero(np.bincount(other.label.ravel(), minlength=VOID + 1)[:VOID])
+    void = void_of(other.label.dtype)
+    present = np.flatnonzero(np.bincount(other.label.ravel(), minlength=void + 1)[:void])
     return paste_classes(pair, other, generator.permutation(present)[: len(present) // 2])
 
 

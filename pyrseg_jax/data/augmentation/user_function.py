@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pyrseg_jax.conventions import VOID
+from pyrseg_jax.conventions import void_of
 from pyrseg_jax.data.decode import Pair
 from pyrseg_jax.errors import UserError, escaped, reason_of
 
@@ -31,9 +31,10 @@ _of_this_thread = threading.local()
 class UserFunction:
     """Apply a function of the user's to each crop, and check what it returns.
 
-    A function is called as `function(image, label, generator)` with (H, W, 3) uint8 RGB, (H, W) uint8 train ids where 255 is
-    void, and a `numpy.random.Generator`, and returns the pair (image, label). An Albumentations pipeline is called as
-    `pipeline(image=image, mask=label)`, seeded with a number from the generator.
+    A function is called as `function(image, label, generator)` with (H, W, C) values of 0 … 255, which are uint8 RGB in
+    photographs, (H, W) train ids where 255 is void (65535 for more than 255 classes), and a `numpy.random.Generator`, and returns
+    the pair (image, label). An Albumentations pipeline is called as `pipeline(image=image, mask=label)`, seeded with a number from
+    the generator.
 
     Attributes:
       name: `package.module:NAME` or `path/to/file.py:NAME`.
@@ -80,12 +81,13 @@ class UserFunction:
             return f"{_describe(result)}, but (image, label) is expected"
         for kind, found, expected in zip(("an image", "a label map"), result, pair, strict=True):
             is_array = isinstance(found, np.ndarray)
-            if not is_array or found.shape != expected.shape or found.dtype != np.uint8:
+            if not is_array or found.shape != expected.shape or found.dtype != expected.dtype:
                 return f"as {kind} {_describe(found)}, but {_describe(expected)} is expected"
         label = result[1]
-        is_wrong = (label >= self.num_classes) & (label != VOID)
+        void = void_of(label.dtype)
+        is_wrong = (label >= self.num_classes) & (label != void)
         if is_wrong.any():
-            return f"the label {label[is_wrong][0]}, but 0 … {self.num_classes - 1} are the classes, and {VOID} is void"
+            return f"the label {label[is_wrong][0]}, but 0 … {self.num_classes - 1} are the classes, and {void} is void"
         return None
 
 

@@ -64,5 +64,6 @@ SPEC = DatasetSpec(
     read_label_space=_read_label_space,
     layout=LAYOUT,
     accepts_label_mapping=True,
+    accepts_image_space=True,
     meaning="your own images and label maps, in the folder that `root` names (docs/guide/own_data.md)",
 )

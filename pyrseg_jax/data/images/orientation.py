@@ -9,7 +9,7 @@ import zlib
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Real
 from PIL import Image
 
 from pyrseg_jax.data.images.avif import open_avif
@@ -21,15 +21,7 @@ UPRIGHT = 1
 _TAG = 0x0112  # orientation, in the EXIF standard
 _IN_XMP = re.compile(rb'tiff:Orientation(?:=["\']|>)([0-9])')
 _MAX_PROFILE_BYTES = 2**20
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_TURNED = range(2, 9)  # the orientations that are not upright
 
 
 def orientation_of(data: bytes) -> int:
@@ -76,7 +68,7 @@ def orientation_of_image(image: Image.Image) -> int:
 
 def _checked(number: Any) -> int | None:
     # Many programs write 0, which the standard does not define, for "not known".
-    return UPRIGHT if number == 0 else int(number) if number in _TURNS or number == UPRIGHT else None
+    return UPRIGHT if number == 0 else int(number) if number in _TURNED or number == UPRIGHT else None
 
 
 def without_orientation(tiff: bytes) -> bytes:
@@ -93,11 +85,16 @@ def size_when_turned(size: tuple[int, int], orientation: int) -> tuple[int, int]
     return (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
 
 
-def turned(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Turn a picture upright."""
-    if orientation not in _TURNS:
+def turned(pixels: Real[np.ndarray, "h w c"], orientation: int) -> Real[np.ndarray, "h2 w2 c"]:
+    """Turn an image upright."""
+    if orientation not in _TURNED:
         return pixels
-    return np.asarray(Image.fromarray(pixels).transpose(_TURNS[orientation]))
+    if orientation >= 5:  # these exchange rows and columns, after which they mirror like others
+        pixels = pixels.swapaxes(0, 1)
+    rows, columns = (
+        slice(None, None, -1 if orientation in mirrored else 1) for mirrored in ((3, 4, 7, 8), (2, 3, 6, 7))
+    )
+    return np.ascontiguousarray(pixels[rows, columns])
 
 
 def _metadata_of_png(data: bytes) -> tuple[bytes, bytes]:

@@ -97,7 +97,7 @@ class ConvNeXt(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Features:
+    def __call__(self, images: Float[Array, "n h w _"], train: bool = False) -> Features:
         rates = drop_path_rates(self.drop_path, sum(self.num_blocks))
         factors = draw_factors(self, rates, len(images), train)
         x, rows, first = images.astype(self.dtype), [], 0

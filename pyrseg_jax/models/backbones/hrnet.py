@@ -116,7 +116,7 @@ class HRNet(nn.Module):
     remat: str = "off"
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n h w 3"], train: bool = False, gate: Gate | None = None) -> Features:
+    def __call__(self, images: Float[Array, "n h w _"], train: bool = False, gate: Gate | None = None) -> Features:
         layer = functools.partial(ConvNormAct, kernel=3, dtype=self.dtype)
         x = images.astype(self.dtype)
         stem = layer(self.stem_width, stride=2, name="stem1")(x, train)

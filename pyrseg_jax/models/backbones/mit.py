@@ -156,7 +156,7 @@ class MiT(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Features:
+    def __call__(self, images: Float[Array, "n h w _"], train: bool = False) -> Features:
         n, height, width, _ = images.shape
         if min(height, width) < LEAST_PX:
             raise ValueError(

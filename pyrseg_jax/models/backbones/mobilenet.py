@@ -128,7 +128,7 @@ class MobileNetV3(nn.Module):
     remat: str = "off"
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Features:
+    def __call__(self, images: Float[Array, "n h w _"], train: bool = False) -> Features:
         stem = ConvNorm(self.plan.stem, 3, 2, act="hard_swish", dtype=self.dtype, name="stem")
         x = stem(images.astype(self.dtype), train)
         blocks, before_halving = self.plan.blocks, []

@@ -135,7 +135,7 @@ class ResNet(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n h w 3"], train: bool = False, gate: Gate | None = None) -> Features:
+    def __call__(self, images: Float[Array, "n h w _"], train: bool = False, gate: Gate | None = None) -> Features:
         stem = self._stem(images.astype(self.dtype), train)
         # The maximum over 3×3 positions. The padding never wins: it is minus infinity.
         x = nn.max_pool(stem, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]  # declared as str

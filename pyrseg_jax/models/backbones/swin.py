@@ -174,7 +174,7 @@ class SwinTransformer(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Features:
+    def __call__(self, images: Float[Array, "n h w _"], train: bool = False) -> Features:
         patch = (PATCH_PX, PATCH_PX)
         x = pad_to_multiple(images.astype(self.dtype), PATCH_PX)
         x = nn.Conv(self.width, patch, patch, "VALID", dtype=self.dtype, kernel_init=token_init, name="embed")(x)

@@ -152,7 +152,7 @@ class ViT(nn.Module):
     remat: str = "off"
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n h w 3"], train: bool = False) -> Features:
+    def __call__(self, images: Float[Array, "n h w _"], train: bool = False) -> Features:
         n, height, width, _ = images.shape
         if height % STRIDE or width % STRIDE:
             raise ValueError(
@@ -168,7 +168,7 @@ class ViT(nn.Module):
         maps = [norm(rows[i][:, 1 + self.registers :]).reshape(n, *grid, self.width) for i in self.depths]
         return Features(tuple(maps), maps[-1])
 
-    def _tokens(self, images: Float[Array, "n h w 3"], grid: tuple[int, int]) -> Float[Array, "n t c"]:
+    def _tokens(self, images: Float[Array, "n h w _"], grid: tuple[int, int]) -> Float[Array, "n t c"]:
         """Return the class token, the register tokens, and a token for each patch."""
         n, width = images.shape[0], self.width
         if self.patch != STRIDE:

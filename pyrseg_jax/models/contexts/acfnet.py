@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Integer
 
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.contract import ContextLoss, ContextMap, ContextSpec, Logits, Outputs, make_pooled
@@ -83,7 +83,7 @@ def mix_class_centers(features: Float[Array, "n h w d"], logits: Logits) -> Floa
     return (share @ centers).reshape(n, h, w, width).astype(features.dtype)
 
 
-def coarse_loss(outputs: Outputs, labels: UInt8[levels.Array, "n H W"], supervision: str) -> Float[levels.Array, ""]:
+def coarse_loss(outputs: Outputs, labels: Integer[levels.Array, "n H W"], supervision: str) -> Float[levels.Array, ""]:
     """Return the mean cross entropy of the coarse prediction over the labeled positions."""
     return cross_entropy(outputs["coarse"], labels, supervision)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int32, Integer, UInt8
+from jaxtyping import Array, Bool, Float, Int32, Integer
 
 from pyrseg_jax.models.contexts.contract import Outputs
 from pyrseg_jax.pyramid import levels
@@ -110,7 +110,9 @@ def _backward(is_square: bool, residuals, cotangents: Affinity):
 compare.defvjp(_forward, _backward)
 
 
-def affinity_loss(outputs: Outputs, labels: UInt8[levels.Array, "n H W"], supervision: str) -> Float[levels.Array, ""]:
+def affinity_loss(
+    outputs: Outputs, labels: Integer[levels.Array, "n H W"], supervision: str
+) -> Float[levels.Array, ""]:
     """Return the affinity loss: cross entropy of the prior plus the logarithms of recall, specificity and precision.
 
     The supervision does not matter: labels are sampled at the positions of the prior.
@@ -136,7 +138,7 @@ def affinity_loss(outputs: Outputs, labels: UInt8[levels.Array, "n H W"], superv
     return found.cross_entropy.mean() + found.recall_loss() + found.specificity_loss() + found.precision_loss()
 
 
-def _sample(labels: UInt8[Array, "n H W"], size: tuple[int, int]) -> UInt8[Array, "n h w"]:
+def _sample(labels: Integer[Array, "n H W"], size: tuple[int, int]) -> Integer[Array, "n h w"]:
     """Return the labels at the centers of the positions of a smaller map."""
     rows, columns = ((2 * np.arange(to) + 1) * fro // (2 * to) for to, fro in zip(size, labels.shape[1:], strict=True))
     return labels[:, rows][:, :, columns]

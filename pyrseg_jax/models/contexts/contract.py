@@ -22,7 +22,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.core import FrozenDict
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Integer
 
 from pyrseg_jax.models.backbones.contract import AuxiliaryHead, Features
 from pyrseg_jax.models.layers import halve
@@ -87,7 +87,7 @@ class ContextLoss(NamedTuple):
     """
 
     weight: float
-    compute: Callable[[Outputs, UInt8[levels.Array, "n H W"], str], Float[levels.Array, ""]]
+    compute: Callable[[Outputs, Integer[levels.Array, "n H W"], str], Float[levels.Array, ""]]
 
 
 class Refined(NamedTuple):

@@ -5,7 +5,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Integer
 
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.attention import attend_to_all, project
@@ -91,7 +91,7 @@ class ChannelAttention(nn.Module):
 
 
 def _loss_of(
-    name: str, outputs: Outputs, labels: UInt8[levels.Array, "n H W"], supervision: str
+    name: str, outputs: Outputs, labels: Integer[levels.Array, "n H W"], supervision: str
 ) -> Float[levels.Array, ""]:
     return cross_entropy(outputs[name], labels, supervision)
 

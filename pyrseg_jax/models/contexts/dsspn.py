@@ -5,9 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Integer
 
-from pyrseg_jax.conventions import VOID
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.atrous import AtrousSum
 from pyrseg_jax.models.contexts.contract import ContextLoss, ContextMap, ContextSpec, Logits, Outputs, make_pooled
@@ -136,7 +135,7 @@ def descent_logits(neurons: Float[Array, "n h w e"], tree: Tree) -> Float[Array,
     return jnp.matmul(margins, jnp.asarray(tree.below()[1:], jnp.float32), precision="highest")
 
 
-def neuron_loss(outputs: Outputs, labels: UInt8[levels.Array, "n H W"], supervision: str) -> Float[Array, ""]:
+def neuron_loss(outputs: Outputs, labels: Integer[levels.Array, "n H W"], supervision: str) -> Float[Array, ""]:
     """Return the binary cross entropy of all neurons, over the neurons that are active in an image.
 
     A neuron is active in an image if one of the classes below it occurs in the image's labels. For each active neuron, the cross
@@ -154,7 +153,7 @@ def neuron_loss(outputs: Outputs, labels: UInt8[levels.Array, "n H W"], supervis
     """
     logits, classes = fit_to_labels(outputs["neurons"], labels, supervision)
     below, neuron_of = outputs["below"], outputs["neuron_of"]
-    is_labeled = classes != VOID
+    is_labeled = classes != levels.dont_care_of(classes)
     truth = below.T[jnp.where(is_labeled, classes, 0)]  # (N, h, w, E)
     entropies = jnp.where(is_labeled[..., None], jax.nn.softplus(logits) - logits * truth, 0.0)
     num_labeled = jnp.maximum(is_labeled.sum((1, 2)), 1)[:, None]

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Integer
 
 from pyrseg_jax.models.contexts.contract import Outputs
 from pyrseg_jax.models.layers import ConvNormAct, output_init
@@ -88,7 +88,9 @@ def encode(
     return jnp.matmul(weights.swapaxes(1, 2), rows, precision="highest") - masses * codewords
 
 
-def presence_loss(outputs: Outputs, labels: UInt8[levels.Array, "n H W"], supervision: str) -> Float[levels.Array, ""]:
+def presence_loss(
+    outputs: Outputs, labels: Integer[levels.Array, "n H W"], supervision: str
+) -> Float[levels.Array, ""]:
     """Return the semantic encoding loss: mean binary cross entropy of the classes that occur in each image's label map.
 
     Void does not count as a class. The supervision does not matter: labels of the full size are read.

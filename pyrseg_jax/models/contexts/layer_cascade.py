@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Integer
 
 from pyrseg_jax.models.backbones.contract import Cut, Features
 from pyrseg_jax.models.contexts.contract import (
@@ -114,7 +114,7 @@ def _fit(cut: Cut, like: Float[Array, "n H W _"]) -> Cut:
 
 
 def stage_loss(
-    outputs: Outputs, labels: UInt8[levels.Array, "n H W"], supervision: str, *, index: int
+    outputs: Outputs, labels: Integer[levels.Array, "n H W"], supervision: str, *, index: int
 ) -> Float[levels.Array, ""]:
     """Return the mean cross entropy of a stage that ends in a cut, over the positions that reach it.
 
@@ -129,7 +129,7 @@ def stage_loss(
     if index:
         is_open = cuts[index - 1].is_open
         is_open = levels.to_children(is_open, classes.shape[1] // is_open.shape[1])
-        classes = jnp.where(is_open, classes, levels.DONT_CARE)
+        classes = jnp.where(is_open, classes, levels.dont_care_of(classes))
     return masked_cross_entropy(logits, classes)
 
 

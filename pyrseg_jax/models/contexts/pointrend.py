@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Integer
 
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.contract import (
@@ -191,14 +191,14 @@ def choose_points(key: Array, logits: Logits, num_points: int) -> Points:
     return jnp.concatenate([uncertain, others], axis=1)
 
 
-def point_loss(outputs: Outputs, labels: UInt8[levels.Array, "n H W"], supervision: str) -> Float[levels.Array, ""]:
+def point_loss(outputs: Outputs, labels: Integer[levels.Array, "n H W"], supervision: str) -> Float[levels.Array, ""]:
     """Return the mean cross entropy of the points in `outputs["points"]`, whose labels are those of the pixels they lie in."""
     points, logits = outputs["points"]
     n, height, width = labels.shape
     pixel = jnp.floor(points * jnp.array([height, width])).astype(jnp.int32)
     row, column = jnp.minimum(pixel[..., 0], height - 1), jnp.minimum(pixel[..., 1], width - 1)
     classes = jnp.take_along_axis(jnp.asarray(labels).reshape(n, -1), row * width + column, axis=1)
-    return masked_cross_entropy(logits[:, :, None], classes[..., None].astype(jnp.int32))
+    return masked_cross_entropy(logits[:, :, None], levels.as_classes(classes[..., None]))
 
 
 SPECS = {

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Bool, Float, Int32, UInt8
+from jaxtyping import Bool, Float, Int32, Integer, UInt8
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.models.contexts.contract import Outputs
 from pyrseg_jax.pyramid import build_targets
-from pyrseg_jax.pyramid.levels import Array, to_children
+from pyrseg_jax.pyramid.levels import Array, dont_care_of, to_children
 
 STRIDES = (32, 16, 8, 4, 2, 1)
 COMPOSITE = 0
@@ -24,7 +24,7 @@ COMPOSITE_WEIGHT = 2.0  # of composite cells in the loss; the release's `prop_we
 Tree = tuple[Int32[Array, "n _ _"], ...]
 
 
-def build_quadtree(labels: UInt8[Array, "n H W"], is_sparse: bool = False) -> Tree:
+def build_quadtree(labels: Integer[Array, "n H W"], is_sparse: bool = False) -> Tree:
     """Build the quadtree of a batch of label maps.
 
     Args:
@@ -42,10 +42,11 @@ def build_quadtree(labels: UInt8[Array, "n H W"], is_sparse: bool = False) -> Tr
     padded = jnp.pad(jnp.asarray(labels), ((0, 0), (0, -height % STRIDES[0]), (0, -width % STRIDES[0])), mode="edge")
     targets = build_targets(padded, STRIDES, void="mixed")
     tree = [
-        jnp.where(unity == 1, classes + 1, jnp.where(unity == 0, COMPOSITE, IGNORED))
+        jnp.where(unity == 1, classes.astype(jnp.int32) + 1, jnp.where(unity == 0, COMPOSITE, IGNORED))
         for classes, unity in zip(targets.semantic[:-1], targets.unity, strict=True)
     ]
-    tree.append(jnp.where(targets.semantic[-1] == VOID, IGNORED, targets.semantic[-1] + 1))
+    pixels = targets.semantic[-1]
+    tree.append(jnp.where(pixels == dont_care_of(pixels), IGNORED, pixels.astype(jnp.int32) + 1))
     if is_sparse:
         for level in range(1, len(tree)):
             is_open = to_children(jnp.asarray(tree[level - 1] == COMPOSITE))
@@ -54,7 +55,10 @@ def build_quadtree(labels: UInt8[Array, "n H W"], is_sparse: bool = False) -> Tr
 
 
 def rebuild_labels(tree: Tree) -> UInt8[Array, "n H W"]:
-    """Return the label maps of quadtrees, dense or sparse: each pixel has the label of its coarsest cell that is not composite."""
+    """Return the label maps of quadtrees of up to 255 classes, dense or sparse.
+
+    Each pixel has the label of its coarsest cell that is not composite.
+    """
     found = tree[0]
     for level in tree[1:]:
         parents = _children(found, level)
@@ -85,7 +89,7 @@ def decide(
 
 
 def quadtree_loss(
-    outputs: Outputs, labels: UInt8[Array, "n H W"], supervision: str, is_sparse: bool = False
+    outputs: Outputs, labels: Integer[Array, "n H W"], supervision: str, is_sparse: bool = False
 ) -> Float[Array, ""]:
     """Return the sum over levels of the cross entropy of predicted quadtrees, with composite cells counting twice.
 

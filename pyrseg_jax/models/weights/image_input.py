@@ -5,7 +5,7 @@ a change of its kernel and of the mean that is subtracted after it.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,3 +63,34 @@ def rewrite_first_layer(
         kernel_path: (kernel * (ours_std / std)[:, None]).astype(np.float32),
         mean_path: (variables[mean_path] - constant).astype(np.float32),
     }
+
+
+def fit_channels(
+    variables: Mapping[tuple[str, ...], np.ndarray], shapes: Mapping[tuple[str, ...], Any]
+) -> tuple[dict[tuple[str, ...], np.ndarray], tuple[str, ...]]:
+    """Bring the layer that reads RGB images to another number of channels; also say in words what was computed.
+
+    Each channel gets the mean of the kernels of red, green and blue, times 3 / C, so that a gray picture in all C channels gives
+    what it gave in three.
+
+    Args:
+      variables: those of a network for RGB images, by path.
+      shapes: the network's own arrays, or their shapes, by path.
+
+    Chosen: this rule for every channel: what the channels of a file show is not known.
+    """
+    fitted = dict(variables)
+    for path, array in variables.items():
+        ours = shapes[path].shape if path in shapes else array.shape
+        if (
+            array.ndim == 4
+            and array.shape[2] == 3
+            and ours == (*array.shape[:2], ours[2], array.shape[3])
+            and ours[2] != 3
+        ):
+            fitted[path] = np.repeat(array.mean(2, keepdims=True) * np.float32(3 / ours[2]), ours[2], axis=2)
+    if all(fitted[path] is array for path, array in variables.items()):
+        return fitted, ()
+    return fitted, (
+        "the first convolution: each channel gets the mean of the kernels of red, green and blue, times 3 / channels",
+    )

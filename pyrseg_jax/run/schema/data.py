@@ -30,9 +30,27 @@ class Data:
         0,
         "For `folder`: the value in the label files that marks pixels without a class (void).",
         at_least=0,
-        at_most=255,
+        at_most=65535,
     )
     remap: str = key("", "For `folder`: the meaning of further values in the label files, for example `7:1,9:void`.")
+    channels: int = key(
+        3,
+        "For `folder`: the number of channels of the images, 3 for photographs.",
+        unit="channels",
+        at_least=1,
+        at_most=16,
+    )
+    scaling: str = key(
+        "",
+        "For `folder`: how values of 16 bits or floats become 0 … 255. `fixed:LOW:HIGH` gives the values that become 0 and 255, "
+        "one for all channels or one for each, as in `fixed:0,0:3000,500`; `percentile` measures the 1st and the 99th percentile "
+        "of the training images, and `percentile:2:98` others. Empty: images hold 8 bits.",
+    )
+    nodata: str = key(
+        "",
+        "For `folder`: values in the images that stand for missing data, with commas between them, besides NaN and those that a "
+        "TIFF names. Pixels without data in any channel are void.",
+    )
     on_error: Annotated[str, OneOf(choices.actions_on_error)] = key(
         "stop", "Action for an image or label that cannot be used.", resumable=True
     )

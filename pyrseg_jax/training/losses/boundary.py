@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Float, Integer
 
-from pyrseg_jax.pyramid.levels import DONT_CARE, Array
+from pyrseg_jax.pyramid.levels import Array, dont_care_of
 from pyrseg_jax.training.losses.cross_entropy import cross_entropy
 
 
 def boundary_loss(
     logits: Float[Array, "n h w c"],
-    classes: Int32[Array, "n h w"],
-    labels: Int32[Array, "n h w"],
+    classes: Integer[Array, "n h w"],
+    labels: Integer[Array, "n h w"],
     distance: int,
     class_weights: Sequence[float] | None = None,
     label_smoothing: float = 0.0,
@@ -34,16 +34,16 @@ def boundary_loss(
       step, and none for void. Here, a border is the same thing as in the evaluation (`evaluation.boundary`), whose mIoU near
       boundaries this loss is for.
     """
-    near = jnp.where(near_border(labels, distance), classes, DONT_CARE)
+    near = jnp.where(near_border(labels, distance), classes, dont_care_of(classes))
     return cross_entropy(logits, near, class_weights, label_smoothing)
 
 
-def near_border(labels: Int32[Array, "n h w"], distance: int) -> Bool[Array, "n h w"]:
+def near_border(labels: Integer[Array, "n h w"], distance: int) -> Bool[Array, "n h w"]:
     """Return which positions lie within `distance` (Chebyshev distance) of a border position.
 
     A border position has a class, and so has a neighbor above, below, left or right, but another one. Void forms no border.
     """
-    is_labeled = labels != DONT_CARE
+    is_labeled = labels != dont_care_of(labels)
     is_border = jnp.zeros(labels.shape, bool)
     for axis in (1, 2):
         first, second = (

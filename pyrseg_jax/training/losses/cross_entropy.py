@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Integer
 
 from pyrseg_jax.pyramid.levels import Array
 from pyrseg_jax.pyramid.losses import masked_cross_entropy
@@ -13,7 +13,7 @@ from pyrseg_jax.training.losses.positions import truth_of, weighted_mean, weight
 
 def cross_entropy(
     logits: Float[Array, "n h w c"],
-    classes: Int32[Array, "n h w"],
+    classes: Integer[Array, "n h w"],
     class_weights: Sequence[float] | None = None,
     label_smoothing: float = 0.0,
 ) -> Float[Array, ""]:

@@ -2,12 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Integer
 
-from pyrseg_jax.pyramid.levels import DONT_CARE, Array
+from pyrseg_jax.pyramid.levels import Array, dont_care_of
 
 
-def dice_loss(logits: Float[Array, "n h w c"], classes: Int32[Array, "n h w"]) -> Float[Array, ""]:
+def dice_loss(logits: Float[Array, "n h w c"], classes: Integer[Array, "n h w"]) -> Float[Array, ""]:
     """Return the mean of 1 - Dice over the classes that the batch shows, or 0 if nothing is labeled.
 
     The Dice coefficient of a class is 2 · Σ p · y / (Σ p + Σ y), where p is its probability and y is 1 at its positions. The sums
@@ -21,9 +21,9 @@ def dice_loss(logits: Float[Array, "n h w c"], classes: Int32[Array, "n h w"]) -
     Chosen: one coefficient per class and batch, since the sums of one image may hold few pixels of a class. A class that the batch
       does not show has no coefficient: its best value would be 1 - 0 / 0.
     """
-    is_cared = (classes != DONT_CARE)[..., None]
+    is_cared = (classes != dont_care_of(classes))[..., None]
     probs = jnp.where(is_cared, jax.nn.softmax(logits.astype(jnp.float32)), 0.0)
-    truth = jax.nn.one_hot(classes, logits.shape[-1], dtype=jnp.float32)  # all zeros for 255, which is no class
+    truth = jax.nn.one_hot(classes, logits.shape[-1], dtype=jnp.float32)  # all zeros for don't care, which is no class
     overlap, predicted, labeled = (x.sum((0, 1, 2)) for x in (probs * truth, probs, truth))
     is_shown = labeled > 0
     losses = jnp.where(is_shown, 1 - 2 * overlap / jnp.where(is_shown, predicted + labeled, 1.0), 0.0)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int32, Integer
 
 from pyrseg_jax.pyramid.levels import Array
 from pyrseg_jax.training.losses.positions import truth_of, weighted_mean, weights_of
@@ -15,7 +15,7 @@ TINY = 1e-30
 
 def focal_loss(
     logits: Float[Array, "n h w c"],
-    classes: Int32[Array, "n h w"],
+    classes: Integer[Array, "n h w"],
     gamma: float = 2.0,
     class_weights: Sequence[float] | None = None,
 ) -> Float[Array, ""]:

@@ -2,14 +2,14 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Float, Integer
 
-from pyrseg_jax.pyramid.levels import DONT_CARE, Array
+from pyrseg_jax.pyramid.levels import Array, dont_care_of
 
 
 def ohem_targets(
-    logits: Float[Array, "n h w c"], classes: Int32[Array, "n h w"], threshold: float, min_kept: int
-) -> Int32[Array, "n h w"]:
+    logits: Float[Array, "n h w c"], classes: Integer[Array, "n h w"], threshold: float, min_kept: int
+) -> Integer[Array, "n h w"]:
     """Online hard example mining (OHEM): set easy positions to don't care.
 
     A position is hard, and kept, if the probability of its true class is below `threshold`. If fewer than `min_kept`
@@ -29,7 +29,7 @@ def ohem_targets(
     Differs: that code drops the position at rank `min_kept` together with the easier ones; here it is kept, and so are all
       positions that are as hard.
     """
-    is_labeled = classes != DONT_CARE
+    is_labeled = classes != dont_care_of(classes)
     truth = jnp.where(is_labeled, classes, 0)[..., None]
     log_probs = jax.nn.log_softmax(jax.lax.stop_gradient(logits).astype(jnp.float32))
     probs = jnp.exp(jnp.take_along_axis(log_probs, truth, axis=-1)[..., 0])
@@ -39,7 +39,7 @@ def ohem_targets(
         lambda: is_hard,
         lambda: is_labeled & (probs <= kth_smallest(probs, is_labeled, min_kept)),
     )
-    return jnp.where(is_kept, classes, DONT_CARE)
+    return jnp.where(is_kept, classes, dont_care_of(classes))
 
 
 def kth_smallest(values: Float[Array, "n h w"], is_counted: Bool[Array, "n h w"], k: int) -> Float[Array, ""]:

@@ -2,12 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Integer
 
-from pyrseg_jax.pyramid.levels import DONT_CARE, Array
+from pyrseg_jax.pyramid.levels import Array, dont_care_of
 
 
-def lovasz_loss(logits: Float[Array, "n h w c"], classes: Int32[Array, "n h w"]) -> Float[Array, ""]:
+def lovasz_loss(logits: Float[Array, "n h w c"], classes: Integer[Array, "n h w"]) -> Float[Array, ""]:
     """Return the mean over the images of the mean over each image's classes of the Lovász extension of 1 - IoU.
 
     The error of a position for a class is 1 - p at the positions of the class and p elsewhere. The extension sorts the errors in
@@ -23,7 +23,7 @@ def lovasz_loss(logits: Float[Array, "n h w c"], classes: Int32[Array, "n h w"])
       count, as in that paper.
     """
     n, num_classes = logits.shape[0], logits.shape[-1]
-    is_cared = (classes != DONT_CARE)[..., None]
+    is_cared = (classes != dont_care_of(classes))[..., None]
     probs = jax.nn.softmax(logits.astype(jnp.float32))
     truth = jax.nn.one_hot(classes, num_classes, dtype=jnp.float32)
     # Errors of 0 come last and add nothing, so that void is where it changes nothing.

@@ -3,22 +3,22 @@
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Integer
 
-from pyrseg_jax.pyramid.levels import DONT_CARE, Array
+from pyrseg_jax.pyramid.levels import Array, dont_care_of
 
 
-def truth_of(classes: Int32[Array, "n h w"]) -> Int32[Array, "n h w 1"]:
+def truth_of(classes: Integer[Array, "n h w"]) -> Integer[Array, "n h w 1"]:
     """Return the classes as indices for `take_along_axis`; positions without a class get 0, and must be masked afterwards.
 
     Replace the class *before* the loss: 255 is not an index of the logits, so the loss would be NaN, and NaN · 0 is NaN.
     """
-    return jnp.where(classes == DONT_CARE, 0, classes)[..., None]
+    return jnp.where(classes == dont_care_of(classes), 0, classes)[..., None]
 
 
-def weights_of(classes: Int32[Array, "n h w"], class_weights: Sequence[float] | None) -> Float[Array, "n h w"]:
+def weights_of(classes: Integer[Array, "n h w"], class_weights: Sequence[float] | None) -> Float[Array, "n h w"]:
     """Return the weight of each position: that of its class, or 1 if there are no weights; 0 where there is no class."""
-    is_cared = classes != DONT_CARE
+    is_cared = classes != dont_care_of(classes)
     if class_weights is None:
         return is_cared.astype(jnp.float32)
     weights = jnp.asarray(class_weights, jnp.float32)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Integer
 
 from pyrseg_jax.pyramid.levels import Array
 from pyrseg_jax.training.losses.boundary import boundary_loss
@@ -42,9 +42,9 @@ class LevelTargets(NamedTuple):
     """
 
     logits: Float[Array, "n h w c"]
-    classes: Int32[Array, "n h w"]
-    hard: Int32[Array, "n h w"]
-    labels: Int32[Array, "n h w"]
+    classes: Integer[Array, "n h w"]
+    hard: Integer[Array, "n h w"]
+    labels: Integer[Array, "n h w"]
     stride_px: int
 
 
