@@ -132,8 +132,8 @@ def test_default_colors_differ_from_each_other_and_from_the_grays():
     assert (default_colors(11) == colors[:11]).all()
     gaps = np.abs(colors[:11, None] - colors[None, :11]).sum(axis=-1) + 999 * np.eye(11)
     assert gaps.min() > 90, "the first eleven must be told apart at a glance"
-    for wrong in (0, 256):
-        with pytest.raises(ValueError, match=f"num_classes is {wrong}; expected 1..255"):
+    for wrong in (0, 10_001):
+        with pytest.raises(ValueError, match=f"num_classes is {wrong}; expected 1..10000"):
             default_colors(wrong)
 
 

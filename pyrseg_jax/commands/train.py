@@ -81,8 +81,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     start = None if workdir.has_checkpoint() else initialize(config, model, dataset.label_space)
     with contextlib.ExitStack() as held:
         checkpoints = held.enter_context(_opened(config, workdir, dataset.label_space, start))
-        processes.on_first(lambda: keep_class_weights(config, dataset, workdir, class_weights))
-        processes.on_first(lambda: keep_image_space(workdir, dataset.image_space))
+        processes.on_first(lambda: _keep_measured(config, dataset, workdir, class_weights))
         state = restore_or_start(config, model, optimizer, checkpoints, mesh, start, dataset.label_space)
         first_step, schedule = int(state.step), experiment.make_schedule(config)
         _log_start(config, dataset, state, schedule)
@@ -127,6 +126,12 @@ def _opened(config: Config, workdir: Workdir, label_space: LabelSpace, start: St
         processes.on_first(lambda: remove_finished(workdir))
         with contextlib.closing(checkpoints):
             yield checkpoints
+
+
+def _keep_measured(config: Config, dataset: Dataset, workdir: Workdir, class_weights: tuple[float, ...] | None) -> None:
+    """Write the numbers that were measured on the training split, so that the run always uses the same ones."""
+    keep_class_weights(config, dataset, workdir, class_weights)
+    keep_image_space(workdir, dataset.image_space)
 
 
 def _open_logbook(workdir: Workdir, schedule: Schedule, first_step: int) -> Logbook | SilentLogbook:

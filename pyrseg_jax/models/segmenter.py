@@ -148,9 +148,8 @@ def build_segmenter(
       semantic_width, key_width: D_s, channels inside the context module and of its output; and of queries and keys in it.
       unity_width: D_u, channels inside the unity head.
       dtype: number format of the computation, a key of `DTYPES`. Parameters, batch statistics and loss are always float32.
-      crop_px: side of the training images in pixels, for context modules whose parameters depend on it.
+      crop_px, channels: side of the training images in pixels, which some context modules read; channels of all images.
       hierarchy: for each class, the names of its groups, outermost first, for context modules that read it.
-      channels: number of channels of the images.
       options: `resize` (upsampling convention of backbone and context, see `resample.resize`) and options of the backbone:
         `remat` (what the backward pass recomputes, see `blocks.REMATS`), `output_stride`, and others that its class has. None is
         the backbone's default.
@@ -158,8 +157,7 @@ def build_segmenter(
     Raises:
       ValueError: naming the argument, if its value is not one of these, or if the strides do not fit the backbone.
 
-    Chosen: where the finest stride is finer than the backbone's output stride, the final map is enlarged bilinearly (half-pixel)
-      before the context module and the heads read it.
+    Chosen: where the finest stride is finer than the output stride, all modules read an enlarged final map (half-pixel).
     """
     _check_choice("representation", representation, REPRESENTATIONS)
     spec, context_spec = _choose("backbone", backbone, BACKBONES), _choose("context", context, CONTEXTS)

@@ -9,7 +9,7 @@ import zlib
 from typing import Any
 
 import numpy as np
-from jaxtyping import Real
+from jaxtyping import Shaped
 from PIL import Image
 
 from pyrseg_jax.data.images.avif import open_avif
@@ -85,7 +85,7 @@ def size_when_turned(size: tuple[int, int], orientation: int) -> tuple[int, int]
     return (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
 
 
-def turned(pixels: Real[np.ndarray, "h w c"], orientation: int) -> Real[np.ndarray, "h2 w2 c"]:
+def turned(pixels: Shaped[np.ndarray, "h w c"], orientation: int) -> Shaped[np.ndarray, "h2 w2 c"]:
     """Turn an image upright."""
     if orientation not in _TURNED:
         return pixels
