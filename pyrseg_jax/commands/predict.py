@@ -14,7 +14,7 @@ from pyrseg_jax.data.decode import decode_label, decode_masked
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.listing import say_passed_over
 from pyrseg_jax.errors import UserError, naming_file
-from pyrseg_jax.reporting.pictures import save_pictures
+from pyrseg_jax.reporting.pictures import encode_in_place, name_of_geotiff, save_pictures
 from pyrseg_jax.run import experiment, prediction_files
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.image_space import known_image_space
@@ -110,10 +110,13 @@ def _predict_one(
       UserError: if the image cannot be read or segmented, or its files cannot be written.
     """
     with naming_file(str(item.image), "cannot be segmented", "replace it, or move it out of the folder"):
-        result = predictor.segment_masked(decode_masked(_read(item.image), str(item.image), predictor.image_space))
+        data = _read(item.image)
+        result = predictor.segment_masked(decode_masked(data, str(item.image), predictor.image_space))
         truth = _read_truth(item.truth, result.labels.shape, predictor.label_space)
     with naming_file(f"the result of {item.image}", "cannot be written", "make room, or name another folder"):
         missing = save_pictures(folder, item.name, result, truth, item.image.stem, write)
+        if (placed := encode_in_place(data, str(item.image), result)) is not None:
+            write(folder / name_of_geotiff(item.name), placed)
         for path in missing:
             discard(path)  # it would show an earlier prediction
     return missing

@@ -10,12 +10,16 @@ import numpy as np
 from jaxtyping import UInt
 from PIL import Image
 
-from pyrseg_jax.errors import reason_of
+from pyrseg_jax.data.images import geotiff
+from pyrseg_jax.data.images.photograph import say_once
+from pyrseg_jax.data.images.tiff_directory import find_entry
+from pyrseg_jax.errors import UserError, reason_of
 from pyrseg_jax.reporting.figures import pyramid_figure
 from pyrseg_jax.reporting.result import Result
 from pyrseg_jax.storage.atomic import write_bytes_atomically
 
 LONGEST_JPEG_PX = 65500  # of a side: libjpeg's limit
+_GEO_KEYS = 34735  # GeoTIFF's tag of the coordinate system
 log = logging.getLogger(__name__)
 
 
@@ -30,6 +34,35 @@ class PictureNames(NamedTuple):
 def names_of_pictures(name: str) -> PictureNames:
     """Return `NAME.png`, `NAME_overlay.jpg` and `NAME_pyramid.png`."""
     return PictureNames(f"{name}.png", f"{name}_overlay.jpg", f"{name}_pyramid.png")
+
+
+def name_of_geotiff(name: str) -> str:
+    """Return `NAME_labels.tif`, which a GeoTIFF of the same name does not have."""
+    return f"{name}_labels.tif"
+
+
+def encode_in_place(data: bytes, name: str, result: Result) -> bytes | None:
+    """Return the label map of a GeoTIFF as a GeoTIFF in the same place on Earth; None for images without a place.
+
+    Args:
+      data: the file of the image.
+      name: the file, for messages.
+      result: its prediction. Void is the file's no-data value.
+    """
+    if not geotiff.is_tiff(data):
+        return None
+    if not geotiff.is_available():
+        if find_entry(data, _GEO_KEYS) is not None:
+            say_once(name, "has a coordinate system, which its label map will not have: install the extra `geo`")
+        return None
+    try:
+        profile = geotiff.read_profile(data, name)
+    except UserError:  # a photograph that GDAL does not read
+        return None
+    if not profile.is_georeferenced or (profile.height, profile.width) != result.labels.shape:
+        return None
+    space = result.label_space
+    return geotiff.encode_labels(space.to_file_values(result.labels), profile, space.void_file_id)
 
 
 def save_pictures(

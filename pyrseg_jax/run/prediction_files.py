@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pyrseg_jax.data.images.image_formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
+from pyrseg_jax.data.images.image_formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, SUFFIXES
 from pyrseg_jax.data.listing import entries_of, is_taken, passed_over
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.reporting.pictures import PictureNames, names_of_pictures
+from pyrseg_jax.reporting.pictures import name_of_geotiff, names_of_pictures
 from pyrseg_jax.storage.names import comparable, file_name_of
 from pyrseg_jax.storage.regular_file import kind_of
 from pyrseg_jax.storage.written import WrittenFiles, obstacle
@@ -43,9 +43,10 @@ class Planned(NamedTuple):
     truth: Path | None
 
     @property
-    def files(self) -> PictureNames:
-        """The names of the files to write."""
-        return names_of_pictures(self.name)
+    def files(self) -> tuple[str, ...]:
+        """The names of the files to write; a TIFF may have a place on Earth, which its label map gets as well."""
+        is_tiff = self.image.suffix.lower() in SUFFIXES["TIFF"]
+        return (*names_of_pictures(self.name), *((name_of_geotiff(self.name),) if is_tiff else ()))
 
 
 def find_images(source: Path) -> Images:
