@@ -1,5 +1,7 @@
 """From TIFFs of five channels of floats and 300 classes to a trained network, its predictions and its exported file."""
 
+import contextlib
+import dataclasses
 import json
 
 import numpy as np
@@ -8,16 +10,22 @@ from PIL import Image
 from support.command_line import TINY, call, error_of
 from support.exports import CLASSES as TOY_CLASSES
 from support.exports import SIZES, Toy, toy
+from support.runs import tiny_config
 
 import pyrseg_jax
-from pyrseg_jax.conventions import WIDE_VOID
+from pyrseg_jax.conventions import VOID, WIDE_VOID
 from pyrseg_jax.data.image_space import ImageSpace
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.evaluation.batches import evaluation_batches
 from pyrseg_jax.export.predictor import ExportedPredictor
 from pyrseg_jax.export.read import read_export
 from pyrseg_jax.export.write import write_export
 from pyrseg_jax.models.initial import initial_variables
+from pyrseg_jax.run import config as config_lib
+from pyrseg_jax.run import experiment
+from pyrseg_jax.run.predictor import read_image
+from pyrseg_jax.run.workdir import Workdir
 
 rasterio = pytest.importorskip("rasterio")
 from rasterio.transform import from_origin  # noqa: E402
@@ -42,12 +50,17 @@ def write_pair(root, split, name, rng):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    place = tmp_path_factory.mktemp("other")
-    root, workdir, rng = place / "data", place / "run", np.random.default_rng(0)
+def root(tmp_path_factory):
+    root, rng = tmp_path_factory.mktemp("other") / "data", np.random.default_rng(0)
     for split, name in (("training", "a"), ("training", "b"), ("validation", "c")):
         write_pair(root, split, name, rng)
     (root / "classes.txt").write_text("\n".join(f"class {i}" for i in range(1, 301)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(root):
+    workdir = root.parent / "run"
     flags = [
         *TINY,
         f"--config.data.root={root}",
@@ -68,6 +81,60 @@ def trained(tmp_path_factory):
     return root, workdir
 
 
+@pytest.fixture(scope="module")
+def opened(root):
+    """The configuration of such a run, and its data set."""
+    values = dataclasses.asdict(tiny_config().data) | {"root": str(root), "channels": 5, "scaling": "percentile"}
+    config = dataclasses.replace(tiny_config(), data=type(tiny_config().data)(**values))
+    return config, experiment.open_data(config.data)
+
+
+def test_training_batches_hold_other_images_and_labels(opened):
+    config, dataset = opened
+    config = config_lib.changed(config, {"data.workers": 0, "training.batch_size": 4, "data.color_jitter": 0.1})
+    with contextlib.closing(experiment.open_batches(config, dataset, 0)) as batches:
+        batch = next(batches)
+    assert (batch["image"].shape, batch["image"].dtype) == ((4, 64, 64, 5), np.float32)
+    assert (batch["label"].shape, batch["label"].dtype) == ((4, 64, 64), np.uint16)
+    assert set(np.unique(batch["label"])) <= {254, 255, 298, 299, WIDE_VOID}
+
+
+def test_evaluation_batches_hold_other_images_and_labels(opened):
+    _, dataset = opened
+    (batch,) = evaluation_batches(dataset.open_split("validation"), dataset.label_space, lambda h, w: ((h, w),), 2)
+    assert (batch.images[0].shape, batch.images[0].dtype) == ((2, 64, 64, 5), np.float32)
+    assert (batch.labels.dtype, batch.view_labels.dtype) == (np.uint16, np.uint16)
+    assert (batch.view_labels[0, :6, :9] == WIDE_VOID).all()
+    assert (batch.view_labels[1] == WIDE_VOID).all(), "the padding of the batch is void"
+    assert (batch.labels[0, 64 * 64 :] == WIDE_VOID).all()
+
+
+def test_images_of_other_channels_are_refused_by_name(opened, root, tmp_path):
+    space = opened[1].image_space
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
+    with pytest.raises(UserError, match=r"photo\.png has 3 channels, and the images are expected to have 5"):
+        read_image(tmp_path / "photo.png", space)
+    with pytest.raises(UserError, match=r"an array of uint8 with shape \(64, 64, 3\) has 3 channels"):
+        read_image(np.zeros((64, 64, 3), np.uint8), space)
+    with pytest.raises(UserError, match=r"shape \(64, 64\) is not an image: expected the shape \(height, width, 5\)"):
+        read_image(np.zeros((64, 64)), space)
+    image = root / "images" / "validation" / "c.tif"
+    with rasterio.open(image) as file:
+        values = np.moveaxis(file.read(), 0, -1)
+    same = np.where(values == -9999, np.nan, values)  # arrays name no missing value
+    np.testing.assert_array_equal(read_image(same, space), read_image(image, space))
+
+
+def test_a_run_without_its_scaling_is_refused(opened, tmp_path):
+    config, dataset = opened
+    Workdir(str(tmp_path)).open_for_training(config, dataset.label_space)
+    for mode in ("evaluate", "export"):
+        assert "images.json is missing" in error_of(call(f"--mode={mode}", f"--workdir={tmp_path}"))
+    (tmp_path / "images.json").write_text('{"channels": 5, "limits": [[1, 0]]}')
+    assert "images.json" in error_of(call("--mode=evaluate", f"--workdir={tmp_path}"))
+
+
+@pytest.mark.slow
 def test_a_network_of_five_channels_learns_300_classes(trained):
     _, workdir = trained
     losses = [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -81,6 +148,7 @@ def test_a_network_of_five_channels_learns_300_classes(trained):
     assert (workdir / "figures" / "c_overlay.jpg").is_file()
 
 
+@pytest.mark.slow
 def test_predictions_are_16_bit_maps_that_are_void_without_data(trained, tmp_path):
     root, workdir = trained
     image = root / "images" / "validation" / "c.tif"
@@ -104,30 +172,8 @@ def test_predictions_are_16_bit_maps_that_are_void_without_data(trained, tmp_pat
         np.testing.assert_array_equal(file.read(1), stored)
 
 
-def test_images_of_other_channels_are_refused_by_name(trained, tmp_path):
-    _, workdir = trained
-    Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
-    model = pyrseg_jax.load(workdir)
-    with pytest.raises(UserError, match=r"photo\.png has 3 channels, and the images are expected to have 5"):
-        model(tmp_path / "photo.png")
-    with pytest.raises(UserError, match=r"an array of uint8 with shape \(64, 64, 3\) has 3 channels"):
-        model(np.zeros((64, 64, 3), np.uint8))
-    with pytest.raises(UserError, match=r"shape \(64, 64\) is not an image: expected the shape \(height, width, 5\)"):
-        model(np.zeros((64, 64)))
-
-
-def test_a_run_without_its_scaling_is_refused(trained, tmp_path):
-    _, workdir = trained
-    for name in ("config.json", "classes.json", "initialisation.json"):
-        (tmp_path / name).write_bytes((workdir / name).read_bytes())
-    for mode in ("evaluate", "export"):
-        assert "images.json is missing" in error_of(call(f"--mode={mode}", f"--workdir={tmp_path}"))
-    (tmp_path / "images.json").write_text('{"channels": 5, "limits": [[1, 0]]}')
-    assert "images.json" in error_of(call("--mode=evaluate", f"--workdir={tmp_path}"))
-
-
-@pytest.mark.parametrize("space", [ImageSpace(5, ((0, 50),) * 5, (7.0,)), ImageSpace(2)])
-def test_exported_models_know_their_images(tmp_path, rng, space):
+def test_exported_models_know_their_images(tmp_path, rng):
+    space = ImageSpace(5, ((0, 50),) * 5, (7.0,))
     parts = {name: getattr(toy(), name) for name in ("backbone", "context", "semantic_head", "strides")}
     model = Toy(**parts, channels=space.channels)
     variables, path = initial_variables(model, 0, 16), tmp_path / "model.zip"
@@ -139,6 +185,6 @@ def test_exported_models_know_their_images(tmp_path, rng, space):
     values[3, 3] = 7
     result = predictor(values)
     assert (result.labels.shape, result.image.shape) == ((20, 24), (20, 24, 3))
-    assert (result.labels[3, 3] == 255) == bool(space.nodata)
+    assert result.labels[3, 3] == VOID
     with pytest.raises(UserError, match="channels, and the images are expected to have"):
         predictor(values[..., :1].repeat(3, -1))
