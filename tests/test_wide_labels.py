@@ -25,6 +25,7 @@ from pyrseg_jax.evaluation.pixels import count_pairs
 from pyrseg_jax.models.resample import class_of_pixels
 from pyrseg_jax.models.supervision import fit_to_labels
 from pyrseg_jax.pyramid import build_targets, fuse, pyramid_loss, specialize
+from pyrseg_jax.pyramid.levels import as_classes
 from pyrseg_jax.reporting.evaluation_table import MOST_CLASSES, evaluation_table
 from pyrseg_jax.reporting.figures import legend_entries
 from pyrseg_jax.reporting.palette import default_colors, overlay
@@ -131,13 +132,16 @@ def test_every_loss_reads_wide_classes(rng, name):
     labels = rng.choice(np.array([0, 1, 2, VOID], np.uint8), (2, 8, 8))
     logits = jnp.asarray(rng.normal(size=(2, 8, 8, 3)), jnp.float32)
 
-    def loss(labels):
-        classes = jnp.asarray(labels) if labels.dtype == np.uint16 else jnp.asarray(labels).astype(jnp.int32)
-        kept = ohem_targets(logits, classes, 0.4, 20)
-        level = LevelTargets(logits, classes, kept, classes, 4)
+    @jax.jit
+    @jax.value_and_grad
+    def loss(logits, labels):
+        classes = as_classes(labels)
+        level = LevelTargets(logits, classes, ohem_targets(logits, classes, 0.4, 20), classes, 4)
         return LOSSES[name].compute(level, LossSettings(None, 0.1, 2.0, 8))
 
-    np.testing.assert_array_equal(loss(labels), loss(widened(labels)))
+    found, expected = (jax.tree.leaves(loss(logits, jnp.asarray(x))) for x in (widened(labels), labels))
+    for large, small in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(large, small)
     for supervision in ("finest", "full_size"):
         _, classes = fit_to_labels(logits, widened(labels).repeat(4, 1).repeat(4, 2), supervision)
         assert classes.dtype == jnp.uint16
