@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import Image, ImageOps
 from support.data_sets import CLASSES, draw_pair, write_folder
 from support.runs import tiny_config, write_run
 
@@ -162,6 +162,8 @@ def test_other_images_are_turned_like_photographs(rng, orientation):
     data = io.BytesIO()
     image.save(data, "PNG", exif=exif)
     found = decode_image(data.getvalue(), "a.png", ImageSpace(1))
+    upright = ImageOps.exif_transpose(Image.open(data))  # PIL's own rule
+    np.testing.assert_array_equal(found[..., 0], np.asarray(upright))
     np.testing.assert_array_equal(found.repeat(3, -1), decode_image(data.getvalue(), "a.png"))
 
 

@@ -147,6 +147,24 @@ def test_every_loss_reads_wide_classes(rng, name):
         assert classes.dtype == jnp.uint16
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_takes_class_255_for_a_class(rng, name):
+    """Exchanging classes 7 and 255 in logits and labels changes nothing."""
+    labels = rng.choice(np.array([7, 255, 299], np.uint16), (1, 4, 4))
+    logits = rng.normal(size=(1, 4, 4, WIDE)).astype(np.float32)
+    order = np.arange(WIDE)
+    order[[7, 255]] = 255, 7
+
+    @jax.jit
+    def loss(logits, labels):
+        level = LevelTargets(logits, labels, ohem_targets(logits, labels, 0.9, 2), labels, 4)
+        return LOSSES[name].compute(level, LossSettings(None, 0.1, 2.0, 8))
+
+    np.testing.assert_allclose(
+        loss(logits[..., order], order[labels].astype(np.uint16)), loss(logits, labels), rtol=1e-5
+    )
+
+
 def test_predicted_classes_and_counts_reach_beyond_255(rng):
     probs = np.zeros((1, 4, 4, WIDE), np.float32)
     classes = rng.integers(0, WIDE, (4, 4))
