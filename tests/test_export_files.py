@@ -258,7 +258,7 @@ def test_only_the_expected_parts_are_in_the_file(parts, expected, tmp_path):
         ([*entries, entries[0]], "the part 'about.json' occurs twice"),
         (entries[1:], "is not an exported model: it has no part about.json"),
         ([entry for entry in entries if entry[0] != "README.txt"], "the part 'README.txt' is missing"),
-        ([("about.json", b" " * 2**21), *entries[1:]], "about.json has 2097152 bytes, expected at most"),
+        ([("about.json", b" " * 2**23), *entries[1:]], "about.json has 8388608 bytes, expected at most"),
     ):
         with pytest.raises(UserError, match=message):
             read_export(write_raw(path, changed))

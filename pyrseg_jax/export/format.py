@@ -45,16 +45,16 @@ class Exported(NamedTuple):
 
     about: classes, strides, sizes, and the origin of the model.
     label_space: the classes, with their values in label files.
-    image_space: what the values in image files mean.
     weights: arrays by name.
     programs: (height, width) → function of the weights and images (N, height, width, C).
+    image_space: what the values in image files mean.
     """
 
     about: dict
     label_space: LabelSpace
-    image_space: ImageSpace
     weights: dict[str, np.ndarray]
     programs: dict
+    image_space: ImageSpace = PHOTOGRAPH
 
 
 class AnyAbout(documents.Document):

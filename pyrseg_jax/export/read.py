@@ -77,9 +77,9 @@ def read_export(path: Path) -> Exported:
     return Exported(
         about.model_dump(),
         about.label_space,
-        about.image_space,
         weights,
         {size: jax.jit(program.run.call) for size, program in programs.items()},
+        about.image_space,
     )
 
 
