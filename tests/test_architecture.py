@@ -15,6 +15,7 @@ LAYERS = {
     "pyramid": 1,
     "distributed": 1,
     "storage": 1,
+    "shapes": 1,
     "models": 2,
     "scenes": 2,
     "data": 3,
