@@ -53,6 +53,16 @@ def _read_switch(text: str) -> bool:
     return text.lower() in ("true", "1")
 
 
+def _read_share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise ValueError("expected a number between 0 and 1, such as 0.2")
+    return share
+
+
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -63,8 +73,11 @@ FLAGS = {
     ),
     "workdir": Flag("DIR", "the folder of the run; default: runs/NAME or runs/NAME-WORDS"),
     "step": Flag("N", "the step of the checkpoint to use; default: the newest", _at_least(0)),
-    "input": Flag("FILE_OR_FOLDER", "an image or a folder of images"),
-    "output": Flag("PATH", "where to write: a folder for predict, compare and tune, a file for export"),
+    "input": Flag(
+        "FILE_OR_FOLDER",
+        "for predict, an image or a folder of images; for import, what a label tool exported, also as a zip",
+    ),
+    "output": Flag("PATH", "where to write: a folder for predict, compare, import and tune, a file for export"),
     "result": Flag(
         "NAME",
         "which result of each run to compare: newest (the default), best (by mIoU), or the name of a file in evaluation/, such as "
@@ -95,6 +108,43 @@ FLAGS = {
         False,
     ),
     "draw": Flag("", "draw twelve augmented training images as one picture", _read_switch, False),
+    "format": Flag(
+        "NAME", "the format to import; without the flag, it is recognized (docs/guide/importing.md lists all)"
+    ),
+    "classes": Flag(
+        "FILE",
+        "a list of classes: which ones to import and in which order; for masks, also their colors, or the names of 0, 1, 2, …",
+    ),
+    "split": Flag(
+        "SHARE",
+        "draw this share of the pictures for validation, instead of the splits of the source; default: its splits, or else 0.2",
+        _read_share,
+    ),
+    "group": Flag(
+        "REGEX",
+        "pictures whose names match in the same text stay together in one split, such as the frames of a video: '^([^_]+)_'",
+    ),
+    "seed": Flag("N", "seed of the split", _at_least(0), 0),
+    "unlabeled": Flag(
+        "background|void",
+        "what pixels without annotation become; the default depends on the format",
+        _one_of("background", "void"),
+    ),
+    "overlap": Flag(
+        "area|file",
+        "which of two overlapping objects stays visible: the smaller one, or the later one in the file; the default depends on "
+        "the format",
+        _one_of("area", "file"),
+    ),
+    "skip_bad": Flag(
+        "",
+        "leave out pictures that cannot be used, and count them, instead of stopping at the first",
+        _read_switch,
+        False,
+    ),
+    "copy": Flag(
+        "", "copy photographs; without the flag, they are hard links where the disk allows it", _read_switch, False
+    ),
     "topology": Flag(
         "NAME",
         "accelerators to compile for, such as v5e:16x16, h100 or h100:8; the hardware does not have to be present; without the "
@@ -263,13 +313,18 @@ def _read_flag(name: str, text: Any) -> Any:
         raise UserError(f"--{name}={text}: {error}") from error
 
 
-def check_flags(arguments: Arguments, takes: Sequence[str], needs: Sequence[str]) -> None:
-    """Raise UserError for a flag that the mode does not take, or for one that it needs and that is missing."""
-    if "words" in takes:  # which name the runs; whatever else seems to choose one would be ignored
+def check_flags(arguments: Arguments, takes: Sequence[str], needs: Sequence[str], without_config: str = "") -> None:
+    """Raise UserError for a flag that the mode does not take, or for one that it needs and that is missing.
+
+    Args:
+      arguments: the command line.
+      takes, needs, without_config: see `commands.Mode`.
+    """
+    if without_config:  # whatever seems to choose a run would be ignored
         ignored = [name for name in ("config", "workdir") if arguments.flags[name] is not None]
         ignored += [f"config.{name}" for name in arguments.changes]
         if ignored:
-            raise UserError(f"--{ignored[0]} is not a flag of {arguments.mode}: it compares results that exist")
+            raise UserError(f"--{ignored[0]} is not a flag of {arguments.mode}: {without_config}")
     for name, flag in FLAGS.items():
         is_given = arguments.flags[name] != flag.default
         if is_given and name not in (*SHARED_FLAGS, *PROCESS_FLAGS, *takes):
