@@ -96,8 +96,8 @@ def _draw(groups: Sequence[str], share: float, seed: int) -> set[str]:
         return set()
     if len(sizes) < 2:
         raise UserError(
-            f"--group puts all {len(groups)} pictures into one group ({next(iter(sizes))!r}), which is not divided: choose a pattern "
-            "that tells groups apart"
+            f"--group puts all {len(groups)} pictures into one group ({next(iter(sizes))!r}), which is not divided: choose a "
+            "pattern that tells groups apart"
         )
     order = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode(errors="surrogateescape")).digest())
     chosen, count = set(), 0
