@@ -8,22 +8,25 @@ from jaxtyping import Bool, UInt16
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import BY_AREA
-from pyrseg_jax.shapes.polygons import fill_rings
+from pyrseg_jax.shapes.polygons import Part, fill_part
 
 ADVICE = "correct or remove the object"
+
+
+Fill = Callable[[int, int], Part]
 
 
 class Object(NamedTuple):
     """An object in a picture.
 
     value: its value in the class map.
-    fill: (height, width) → its pixels; a ValueError says what is wrong.
+    fill: (height, width) → the part of the picture that it covers; a ValueError says what is wrong.
     place: the file and the object in it, for messages.
     layer: objects of lower layers are painted first, whatever their order.
     """
 
     value: int
-    fill: Callable[[int, int], Bool[np.ndarray, "h w"]]
+    fill: Fill
     place: str
     layer: int = 0
 
@@ -41,56 +44,48 @@ def paint_objects(objects: Sequence[Object], order: str, height: int, width: int
       UserError: naming the object, if it cannot be filled.
     """
     class_map = np.zeros((height, width), np.uint16)
-    masks = []
+    parts = []
     for item in objects:
         try:
-            mask = item.fill(height, width)
+            parts.append(item.fill(height, width))
         except ValueError as error:
             raise UserError(f"{item.place}: {error}; {ADVICE}") from error
-        masks.append(_Cut.of(mask))
-    ranks = [
-        (item.layer, -cut.area if order == BY_AREA else 0, i)
-        for i, (item, cut) in enumerate(zip(objects, masks, strict=True))
-    ]
-    for _, _, i in sorted(ranks):
-        cut = masks[i]
-        class_map[cut.rows, cut.columns][cut.mask] = objects[i].value
+    areas = [int(part.mask.sum()) if order == BY_AREA else 0 for part in parts]
+    for i in sorted(range(len(objects)), key=lambda i: (objects[i].layer, -areas[i], i)):
+        class_map[parts[i].place][parts[i].mask] = objects[i].value
     return class_map
 
 
-class _Cut(NamedTuple):
-    """The part of a mask that is set, so that many objects of a large picture take little memory."""
-
-    mask: np.ndarray
-    rows: slice
-    columns: slice
-    area: int
-
-    @classmethod
-    def of(cls, mask: np.ndarray) -> "_Cut":
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        if not rows.size:
-            return cls(mask[:0, :0], slice(0), slice(0), 0)
-        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        part = mask[box].copy()
-        return cls(part, *box, int(part.sum()))
+def part_of(mask: Bool[np.ndarray, "h w"]) -> Part:
+    """Return a mask without the empty rows and columns around it, so that many objects of a large picture take little memory."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not rows.size:
+        return Part(0, 0, mask[:0, :0])
+    box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return Part(int(rows[0]), int(columns[0]), box.copy())
 
 
-def polygon_filler(rings: Sequence[np.ndarray]) -> Callable[[int, int], np.ndarray]:
+def polygon_filler(rings: Sequence[np.ndarray]) -> Fill:
     """Return a `fill` of the union of rings, as COCO means several polygons of one object."""
 
-    def fill(height: int, width: int) -> np.ndarray:
-        mask = fill_rings(rings[:1], height, width)
-        for ring in rings[1:]:
-            mask |= fill_rings([ring], height, width)
-        return mask
+    def fill(height: int, width: int) -> Part:
+        parts = [part for ring in rings if (part := fill_part([ring], height, width)).mask.size]
+        if len(parts) <= 1:
+            return parts[0] if parts else Part(0, 0, np.zeros((0, 0), bool))
+        places = [part.place for part in parts]
+        top, left = (min(place[axis].start for place in places) for axis in (0, 1))
+        bottom, right = (max(place[axis].stop for place in places) for axis in (0, 1))
+        union = np.zeros((bottom - top, right - left), bool)
+        for part in parts:
+            union[part._replace(top=part.top - top, left=part.left - left).place] |= part.mask
+        return Part(top, left, union)
 
     return fill
 
 
-def percent_polygon_filler(ring: np.ndarray) -> Callable[[int, int], np.ndarray]:
+def percent_polygon_filler(ring: np.ndarray) -> Fill:
     """Return a `fill` of a ring whose coordinates are shares of the width and height of the picture."""
-    return lambda height, width: fill_rings([ring * (width, height)], height, width)
+    return lambda height, width: fill_part([ring * (width, height)], height, width)
 
 
 def box_ring(left: float, top: float, right: float, bottom: float) -> np.ndarray:

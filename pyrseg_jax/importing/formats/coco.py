@@ -18,9 +18,10 @@ from pyrseg_jax.importing.annotations import BACKGROUND, BY_AREA, IGNORED, VOID,
 from pyrseg_jax.importing.fields import list_of, points_of, side_of, text_of, value_of, whole_number_of
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.object_pictures import ObjectPicture, finish_all, image_or_error
-from pyrseg_jax.importing.objects import Object, box_ring, polygon_filler
+from pyrseg_jax.importing.objects import Fill, Object, box_ring, part_of, polygon_filler
 from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import split_of_path
+from pyrseg_jax.shapes.polygons import Part
 from pyrseg_jax.shapes.rle import decode_runs, decompress_runs
 from pyrseg_jax.storage.documents import shorten
 
@@ -149,7 +150,7 @@ class _Reader:
         )
 
 
-def read_segmentation(segmentation: Any, size: tuple[int, int], where: str):
+def read_segmentation(segmentation: Any, size: tuple[int, int], where: str) -> Fill:
     """Return the `fill` of an object, given its polygons or runs."""
     if isinstance(segmentation, list):
         if segmentation and not isinstance(segmentation[0], list):
@@ -162,12 +163,12 @@ def read_segmentation(segmentation: Any, size: tuple[int, int], where: str):
         )
     counts = value_of(segmentation, "counts", where, (list, str), "a list of numbers or a text")
 
-    def fill(height: int, width: int) -> np.ndarray:
+    def fill(height: int, width: int) -> Part:
         try:
             runs = decompress_runs(counts) if isinstance(counts, str) else np.array(counts, np.int64)
         except (TypeError, OverflowError) as error:
             raise ValueError(f"counts={shorten(counts)} is not a list of whole numbers") from error
-        return decode_runs(runs, *size)
+        return part_of(decode_runs(runs, *size))
 
     return fill
 

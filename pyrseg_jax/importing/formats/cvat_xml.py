@@ -14,9 +14,10 @@ from pyrseg_jax.importing.annotations import BACKGROUND, BY_FILE, IGNORED, Annot
 from pyrseg_jax.importing.fields import MAX_SIDE, number_from, points_of
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.object_pictures import EMPTY, ObjectPicture, finish_all, image_or_error
-from pyrseg_jax.importing.objects import Object, box_ring, ellipse_ring, polygon_filler, turned_ring
+from pyrseg_jax.importing.objects import Fill, Object, box_ring, ellipse_ring, polygon_filler, turned_ring
 from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import split_of_path, split_of_word
+from pyrseg_jax.shapes.polygons import Part
 from pyrseg_jax.storage.documents import shorten
 
 _NO_REGIONS = ("polyline", "points", "cuboid", "skeleton", "tag")
@@ -115,7 +116,7 @@ def _add(
     picture.objects.append(Object(value, _filler(element, where), where, layer))
 
 
-def _filler(element: ElementTree.Element, where: str):
+def _filler(element: ElementTree.Element, where: str) -> Fill:
     def number(name: str) -> float:
         return number_from(element.get(name), where, name)
 
@@ -144,16 +145,14 @@ def _mask_filler(text: str, left: int, top: int, rows: int, columns: int, where:
     except (ValueError, OverflowError) as error:
         raise UserError(f"{where} has rle={shorten(text)}: expected whole numbers with commas") from error
 
-    def fill(height: int, width: int) -> np.ndarray:
+    def fill(height: int, width: int) -> Part:
         if runs.min() < 0 or runs.max() > rows * columns or runs.sum() != rows * columns:
             raise ValueError(f"its runs have {sum(map(int, runs))} pixels, but its box has {columns} × {rows}")
         if left < 0 or top < 0 or top + rows > height or left + columns > width:
             raise ValueError(f"its box of {columns} × {rows} pixels at ({left}, {top}) does not fit into the picture")
         switches = np.zeros(len(runs), bool)
         switches[1::2] = True
-        mask = np.zeros((height, width), bool)
-        mask[top : top + rows, left : left + columns] = np.repeat(switches, runs).reshape(rows, columns)
-        return mask
+        return Part(top, left, np.repeat(switches, runs).reshape(rows, columns))
 
     return fill
 

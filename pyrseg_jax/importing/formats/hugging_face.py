@@ -53,9 +53,9 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     notes, pictures = Notes(), []
     for file in files:
         rows = _Rows(tree, file)
-        split = split_of_path(file)
+        split, stem = split_of_path(file), "_".join(PurePosixPath(file).with_suffix("").parts).removeprefix("data_")
         for i in range(len(rows)):
-            name = f"{PurePosixPath(file).with_suffix('')}_{i:06d}"
+            name = f"{stem}_{i:06d}"
             paint = functools.partial(_paint, rows, i, table, where)
             pictures.append(Picture(name, functools.partial(rows.read, i, rows.image), split, paint))
     return Annotations(

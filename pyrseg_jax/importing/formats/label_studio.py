@@ -20,7 +20,7 @@ from pyrseg_jax.importing.annotations import BACKGROUND, BY_FILE, Annotations, N
 from pyrseg_jax.importing.fields import list_of, number_from, points_of, side_of, value_of
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.object_pictures import ObjectPicture, finish_all, image_or_error
-from pyrseg_jax.importing.objects import Object, box_ring, ellipse_ring, polygon_filler, turned_ring
+from pyrseg_jax.importing.objects import Fill, Object, box_ring, ellipse_ring, part_of, polygon_filler, turned_ring
 from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import split_of_path
 from pyrseg_jax.storage.documents import shorten
@@ -135,13 +135,13 @@ def _add(picture: ObjectPicture, result: Any, where: str, values: dict[str, int]
     picture.objects.append(Object(number, _filler(kind, value, size, where), where))
 
 
-def _filler(kind: str, value: dict, size: tuple[int, int], where: str):
+def _filler(kind: str, value: dict, size: tuple[int, int], where: str) -> Fill:
     height, width = size
     if kind == "brushlabels":
         if value.get("format", "rle") != "rle":
             raise UserError(f"{where} has format={shorten(value['format'])}: expected rle")
         data = list_of(value, "rle", where)
-        return lambda height, width: _brush_mask(data, height, width)
+        return lambda height, width: part_of(_brush_mask(data, height, width))
 
     def number(name: str) -> float:
         return number_from(value.get(name, 0 if name == "rotation" else None), where, name) / 100

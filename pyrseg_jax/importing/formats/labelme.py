@@ -24,9 +24,10 @@ from pyrseg_jax.importing.fields import list_of, points_of, side_of, text_of
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_images import read_mask
 from pyrseg_jax.importing.object_pictures import ObjectPicture, finish_all, image_or_error
-from pyrseg_jax.importing.objects import Object
+from pyrseg_jax.importing.objects import Object, part_of
 from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import split_of_path
+from pyrseg_jax.shapes.polygons import Part
 from pyrseg_jax.storage.documents import shorten
 
 LINE_PX, POINT_PX = 10, 5  # as in LabelMe
@@ -137,7 +138,7 @@ def _objects(document: Any, place: str, values: dict[str, int], is_listed: bool)
     return objects
 
 
-def _draw(kind: str, points: np.ndarray, height: int, width: int) -> np.ndarray:
+def _draw(kind: str, points: np.ndarray, height: int, width: int) -> Part:
     """Draw a shape as LabelMe's converter does."""
     image = Image.new("L", (width, height))
     draw = ImageDraw.Draw(image)
@@ -161,10 +162,10 @@ def _draw(kind: str, points: np.ndarray, height: int, width: int) -> np.ndarray:
             draw.ellipse([x - POINT_PX, y - POINT_PX, x + POINT_PX, y + POINT_PX], outline=1, fill=1)
     else:
         draw.polygon(xy, outline=1, fill=1)
-    return np.asarray(image).astype(bool)
+    return part_of(np.asarray(image).astype(bool))
 
 
-def _paste(text: Any, points: np.ndarray, where: str, height: int, width: int) -> np.ndarray:
+def _paste(text: Any, points: np.ndarray, where: str, height: int, width: int) -> Part:
     """Paste an embedded mask between its two corners."""
     if not isinstance(text, str):
         raise ValueError("a mask without its picture (the key mask)")
@@ -176,12 +177,10 @@ def _paste(text: Any, points: np.ndarray, where: str, height: int, width: int) -
     if values is None:
         raise ValueError("its mask has colors: expected one number per pixel")
     left, top = np.trunc(points[0]).astype(int)
-    mask = np.zeros((height, width), bool)
     rows, columns = values.shape
     if left < 0 or top < 0 or top + rows > height or left + columns > width:
         raise ValueError(f"its mask of {columns} × {rows} pixels at ({left}, {top}) does not fit into the picture")
-    mask[top : top + rows, left : left + columns] = values > 0
-    return mask
+    return Part(int(top), int(left), values > 0)
 
 
 FORMAT = Format(
