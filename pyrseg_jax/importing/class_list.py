@@ -121,7 +121,7 @@ def _read_line(line: str, place: str) -> tuple[str, Color | None]:
         return found[1].strip(), _read_color(found.groups()[1:], place)
     if found := re.fullmatch(r"(\d+)[\s,;]+(\d+)[\s,;]+(\d+)[\s,;]+(\D.*)", line):
         return found[4].strip(), _read_color(found.groups()[:3], place)
-    if found := re.fullmatch(r"(.*?\D)[\s,;:]+(\d+)[\s,;]+(\d+)[\s,;]+(\d+)", line):
+    if found := re.fullmatch(r"(.*?)[\s,;:]+(\d+)[\s,;]+(\d+)[\s,;]+(\d+)", line):
         return found[1].strip(" ,;:"), _read_color(found.groups()[1:], place)
     if found := re.fullmatch(r"(.*?)[\s,;:]*(#[0-9A-Fa-f]{6})", line):
         return found[1].strip(), _read_color([found[2]], place)

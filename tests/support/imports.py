@@ -28,7 +28,7 @@ def label_maps(output: Path) -> dict[str, np.ndarray]:
 
 
 def agreement(scenes: Scenes, output: Path, stem_of=lambda sample: sample.name, has_splits: bool = True) -> float:
-    """Return the share of pixels whose class, by its name, is that of the scenes; the splits must be theirs if the format has any."""
+    """Return the share of pixels whose class has the name of the scenes' class; with `has_splits`, splits are compared, too."""
     names = (output / "classes.txt").read_text().splitlines()
     own = {name.lower(): value for value, name in enumerate(scenes.names, 1)}
     table = np.array([0, *(own.get(name.lower(), 254) for name in names)])

@@ -65,7 +65,7 @@ def _read_file(tree: SourceTree, name: str, document: dict, values: dict[str, in
         mask_name = text_of(annotation, "file_name", where)
         path = tree.find_image(images.pop(identity), image_folders(name))
         shown = path or mask_name
-        paint = functools.partial(_paint, tree, masks, mask_name, annotation, classes, where)
+        paint = functools.partial(_paint, tree, masks, mask_name, path, annotation, classes, where)
         pictures.append(Picture(shown, image_or_error(tree, path, shown, where), split, paint))
     for file_name in images.values():
         notes.add("image without annotations", f"{place}: {file_name}")
@@ -76,6 +76,7 @@ def _paint(
     tree: SourceTree,
     folders: list[str],
     mask_name: str,
+    photograph: str | None,
     annotation: Any,
     classes: dict[int, int],
     where: str,
@@ -83,8 +84,8 @@ def _paint(
     width: int,
 ) -> np.ndarray:
     path = tree.find_image(mask_name, folders)
-    if path is None:
-        raise tree.missing_image(mask_name, where)
+    if path is None or path == photograph:  # both have the same name
+        raise UserError(f"{where} names the PNG {mask_name!r}, which is not in {tree.place(folders[0])}: unpack it there")
     colors = read_mask(tree.read(path), tree.place(path)).colors
     if colors is None:
         raise UserError(f"{tree.place(path)} stores one number per pixel: expected the colors of a panoptic PNG")
