@@ -43,12 +43,11 @@ def test_a_sample_is_recognized_and_imported(sample, tmp_path):
     summary = import_from(SHARED / sample, tmp_path / "data")
     assert summary["format"] == SAMPLES[sample]
     assert sum(summary["images"].values()) >= 1
-    assert sum(item["share"] for item in summary["classes"]) > 0.5
+    assert sum(item["share"] for item in summary["classes"]) > 0.3
 
 
-@pytest.mark.parametrize(
-    "sample", [name if name == "labelme" else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLES]
-)
+@pytest.mark.slow  # each compiles a program for its own number of classes
+@pytest.mark.parametrize("sample", SAMPLES)
 def test_a_sample_trains_two_steps(sample, tmp_path):
     summary = import_from(SHARED / sample, tmp_path / "data")
     split = "validation" if "validation" in summary["images"] else "training"

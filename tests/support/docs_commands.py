@@ -23,7 +23,7 @@ def read_only(command: Command) -> None:
     """Read the command line and the configuration as the program does, without running the mode."""
     arguments = command_line.parse(arguments_of(command), MODES)
     mode = MODES[arguments.mode]
-    command_line.check_flags(arguments, mode.takes, mode.needs)
+    command_line.check_flags(arguments, mode.takes, mode.needs, mode.without_config)
     name = arguments.flags["config"]
     if name is not None and "mine" not in name:  # the reader's own copy of a config
         config_lib.resolve(config_file.load(config_file.find(name)), arguments.changes)

@@ -85,7 +85,9 @@ def _paint(
 ) -> np.ndarray:
     path = tree.find_image(mask_name, folders)
     if path is None or path == photograph:  # both have the same name
-        raise UserError(f"{where} names the PNG {mask_name!r}, which is not in {tree.place(folders[0])}: unpack it there")
+        raise UserError(
+            f"{where} names the PNG {mask_name!r}, which is not in {tree.place(folders[0])}: unpack it there"
+        )
     colors = read_mask(tree.read(path), tree.place(path)).colors
     if colors is None:
         raise UserError(f"{tree.place(path)} stores one number per pixel: expected the colors of a panoptic PNG")
