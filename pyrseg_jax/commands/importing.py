@@ -54,8 +54,16 @@ def import_source(
     )
     plan = Plan(share, group, seed, is_skipping, is_copying, is_replacing)
     summary = import_dataset(source, output, format_name, options, plan, _print_start)
-    print(escaped_lines(summary_text(summary, shlex.quote(output))), flush=True)
+    print(escaped_lines(summary_text(summary)))
+    print(f"next: {next_command(summary, output)}", flush=True)
     return summary
+
+
+def next_command(summary: dict, output: str) -> str:
+    """Return the command that trains on an imported data set, given its folder; the config reads this layout."""
+    flags = [f"--config.data.root={shlex.quote(output)}"]
+    flags += [] if "validation" in summary["images"] else ["--config.evaluation.split=training"]
+    return " ".join(["pyrseg train --config=camvid:cpu", *flags, "--workdir=runs/mine"])
 
 
 def escaped_lines(text: str) -> str:

@@ -69,7 +69,7 @@ def _by_class(pixels: np.ndarray, legend: Legend) -> np.ndarray:
     return np.bincount(legend.table, weights=pixels, minlength=len(legend.names) + 1).astype(np.int64)
 
 
-def summary_text(summary: Mapping[str, Any], output: str) -> str:
+def summary_text(summary: Mapping[str, Any]) -> str:
     """Return the lines that a person reads at the end of an import."""
     images = summary["images"]
     listed = ", ".join(f"{count:,} {split}" for split, count in images.items())
@@ -90,15 +90,7 @@ def summary_text(summary: Mapping[str, Any], output: str) -> str:
     if not summary["skipped"]:
         lines.append("skipped: nothing")
     lines += _near_lines(summary["near_duplicates"])
-    lines.append(f"next: {next_command(summary, output)}")
     return "\n".join(lines)
-
-
-def next_command(summary: Mapping[str, Any], output: str) -> str:
-    """Return the command that trains on the imported data set; `output` is its folder, quoted for a shell."""
-    flags = ["--config.data.name=folder", f"--config.data.root={output}"]
-    flags += [] if "validation" in summary["images"] else ["--config.evaluation.split=training"]
-    return " ".join(["pyrseg train --config=camvid:cpu", *flags, "--workdir=runs/mine"])
 
 
 def _near_lines(near: Sequence[Mapping[str, Any]]) -> list[str]:

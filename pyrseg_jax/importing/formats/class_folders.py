@@ -49,18 +49,16 @@ def read(tree: SourceTree, options: Options) -> Annotations:
 
 def _painter(tree: SourceTree, masks: Mapping[int, str]) -> Paint:
     def paint(height: int, width: int) -> np.ndarray:
-        class_map = None
-        for value in sorted(masks):
-            mask = read_binary(tree, masks[value])
-            if class_map is None:
-                class_map = np.zeros(mask.shape, np.uint16)
-            if mask.shape != class_map.shape:
+        found = {value: read_binary(tree, masks[value]) for value in sorted(masks)}
+        rows, columns = next(iter(found.values())).shape
+        class_map = np.zeros((rows, columns), np.uint16)
+        for value, mask in found.items():
+            if mask.shape != (rows, columns):
                 raise UserError(
                     f"{tree.place(masks[value])} is {mask.shape[1]} × {mask.shape[0]} pixels, but another mask of the picture is "
-                    f"{class_map.shape[1]} × {class_map.shape[0]}: masks of one picture have one size"
+                    f"{columns} × {rows}: masks of one picture have one size"
                 )
             class_map[mask] = value
-        assert class_map is not None
         return class_map
 
     return paint
