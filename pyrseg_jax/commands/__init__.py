@@ -23,6 +23,7 @@ class Mode(NamedTuple):
     is_parallel: whether several processes can run it together.
     reads_run: whether the workdir must hold a run of this configuration.
     has_config: whether there is a configuration at all.
+    without_config: why flags that choose a configuration or a run are refused, for messages; "" passes them over.
     uses_devices: whether this process computes on the devices. One that only starts others leaves the devices to them.
     interrupted: what is true of the mode's files after Ctrl-C or another signal, and what the same command does next.
     resumable: the same for a run that has a checkpoint; "" if that makes no difference.
@@ -38,6 +39,7 @@ class Mode(NamedTuple):
     is_parallel: bool = False
     reads_run: bool = False
     has_config: bool = True
+    without_config: str = ""
     uses_devices: bool = True
     interrupted: str = "nothing was written; the same command starts again"
     resumable: str = ""
@@ -129,7 +131,20 @@ MODES = {
         takes=("words", "result", "output", "overwrite"),
         topic="[LABEL=]RUN[+RUN…] …",
         has_config=False,
+        without_config="it compares results that exist",
         interrupted="each file in --output is complete; the same command with --overwrite writes all of them",
+    ),
+    "import": Mode(
+        "turn the export of a label tool into a data set that config.data.name=folder reads: COCO, PASCAL VOC, LabelMe, CVAT, "
+        "YOLO, Label Studio, Cityscapes, Mapillary, Hugging Face, and plain masks",
+        *("importing", "import_source"),
+        takes=(
+            *("input", "output", "format", "classes", "split", "group", "seed", "unlabeled", "overlap"),
+            *("skip_bad", "copy", "overwrite"),
+        ),
+        needs=("input", "output"),
+        has_config=False,
+        without_config="it reads annotations, not runs",
     ),
     "help": Mode(
         "explain a mode, a flag or a configuration key",

@@ -1,0 +1,164 @@
+"""The flags of the command line, beside the configuration keys: their names, help texts, and how their values are read."""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Flag(NamedTuple):
+    """A flag of the command line.
+
+    metavar: the name of its value in help texts; "" for a switch.
+    help: a description in one line.
+    read: a function from the text to the value; its ValueError says what was expected.
+    default: the value without the flag.
+    is_repeated: whether it may be given several times; the value is then the list of all.
+    """
+
+    metavar: str
+    help: str
+    read: Callable[[str], Any] = str
+    default: Any = None
+    is_repeated: bool = False
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch(r"-?\d+", text) or int(text) < least:
+            raise ValueError(f"expected an integer, at least {least}")
+        return int(text)
+
+    return read
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"expected one of {', '.join(choices)}")
+        return text
+
+    return read
+
+
+def _read_switch(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise ValueError("expected true or false")
+    return text.lower() in ("true", "1")
+
+
+def _read_share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise ValueError("expected a number between 0 and 1, such as 0.2")
+    return share
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+FLAGS = {
+    "config": Flag(
+        "NAME[:WORDS]", "the experiment: a config file, or the name of a packaged config (`pyrseg configs`)"
+    ),
+    "workdir": Flag("DIR", "the folder of the run; default: runs/NAME or runs/NAME-WORDS"),
+    "step": Flag("N", "the step of the checkpoint to use; default: the newest", _at_least(0)),
+    "input": Flag(
+        "FILE_OR_FOLDER",
+        "for predict, an image or a folder of images; for import, what a label tool exported, also as a zip",
+    ),
+    "output": Flag("PATH", "where to write: a folder for predict, compare, import and tune, a file for export"),
+    "result": Flag(
+        "NAME",
+        "which result of each run to compare: newest (the default), best (by mIoU), or the name of a file in evaluation/, such as "
+        "validation-660",
+    ),
+    "sizes": Flag(
+        "HEIGHTxWIDTH,…",
+        "image sizes that the exported model accepts, such as 512x512; default: the training crop",
+        _split,
+        [],
+    ),
+    "vary": Flag(
+        "KEY=VALUES",
+        "a key to search for, without `config.`, and its values: LOW:HIGH, log:LOW:HIGH or A|B|C; can be given several times",
+        is_repeated=True,
+    ),
+    "trials": Flag("N", "number of trainings, those of earlier parts of the search included", _at_least(1), 20),
+    "prune": Flag(
+        "",
+        "stop a trial early if it is worse than the median of the others at the same step; --noprune trains each to its end",
+        _read_switch,
+        True,
+    ),
+    "keep": Flag(
+        "",
+        "keep all checkpoints of all trials; without it, trials that are not the best keep the newest",
+        _read_switch,
+        False,
+    ),
+    "draw": Flag("", "draw twelve augmented training images as one picture", _read_switch, False),
+    "format": Flag(
+        "NAME", "the format to import; without the flag, it is recognized (docs/guide/importing.md lists all)"
+    ),
+    "classes": Flag(
+        "FILE",
+        "a list of classes: which ones to import and in which order; for masks, also their colors, or the names of 0, 1, 2, …",
+    ),
+    "split": Flag(
+        "SHARE",
+        "draw this share of the pictures for validation, instead of the splits of the source; default: its splits, or else 0.2",
+        _read_share,
+    ),
+    "group": Flag(
+        "REGEX",
+        "pictures whose names match in the same text stay together in one split, such as the frames of a video: '^([^_]+)_'",
+    ),
+    "seed": Flag("N", "seed of the split", _at_least(0), 0),
+    "unlabeled": Flag(
+        "background|void",
+        "what pixels without annotation become; the default depends on the format",
+        _one_of("background", "void"),
+    ),
+    "overlap": Flag(
+        "area|file",
+        "which of two overlapping objects stays visible: the smaller one, or the later one in the file; the default depends on "
+        "the format",
+        _one_of("area", "file"),
+    ),
+    "skip_bad": Flag(
+        "",
+        "leave out pictures that cannot be used, and count them, instead of stopping at the first",
+        _read_switch,
+        False,
+    ),
+    "copy": Flag(
+        "", "copy photographs; without the flag, they are hard links where the disk allows it", _read_switch, False
+    ),
+    "topology": Flag(
+        "NAME",
+        "accelerators to compile for, such as v5e:16x16, h100 or h100:8; the hardware does not have to be present; without the "
+        "flag, compile for this machine",
+    ),
+    "distributed": Flag(
+        "auto|on|off",
+        "join the other processes of this run; auto joins when it runs under Cloud TPU, Slurm, or GKE",
+        _one_of("auto", "on", "off"),
+        "auto",
+    ),
+    "coordinator": Flag(
+        "HOST:PORT", "address of process 0; needed only where the processes cannot be detected automatically"
+    ),
+    "num_processes": Flag("N", "the number of processes, with --coordinator", _at_least(1)),
+    "process_id": Flag("N", "the index of this process, from 0", _at_least(0)),
+    "overwrite": Flag(
+        "",
+        "replace files at the output that this command did not write; inputs and ground truth are never replaced",
+        _read_switch,
+        False,
+    ),
+    "debug": Flag("", "show tracebacks of errors", _read_switch, False),
+}
