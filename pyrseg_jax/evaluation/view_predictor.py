@@ -83,6 +83,11 @@ class ViewPredictor:
         with_losses = self._predict_with_losses
         return num_compiled(self._predict_view) + (0 if with_losses is None else num_compiled(with_losses))
 
+    def drop_programs_above(self, most: int) -> None:
+        """Forget all programs if there are more than this, so that images of ever new sizes do not fill the memory."""
+        if self.num_programs() > most:
+            self._predict_view.clear_cache()
+
     def with_losses(
         self, variables: dict, images: Sequence[Images], labels: UInt8[np.ndarray, "n h w"]
     ) -> tuple[list[PaddedView], Unity, Float[Array, "n"] | None]:

@@ -18,7 +18,8 @@ class ExportedPredictor(Predictor):
     """
 
     def __init__(self, exported: Exported):
-        super().__init__(exported.label_space)
+        sizes = [list(size) for size in exported.programs]
+        super().__init__(exported.label_space, exported.about["threshold"], {"name": "exported", "sizes": sizes})
         self._exported = exported
 
     def segment(self, image: UInt8[np.ndarray, "H W 3"]) -> Result:

@@ -16,10 +16,12 @@ class Trained(NamedTuple):
 
     step: step of their checkpoint.
     variables: parameters and batch statistics, on devices.
+    fingerprint: a short text that tells these variables from all others.
     """
 
     step: int
     variables: dict
+    fingerprint: str
 
 
 def restore(config: Config, model: Segmenter, workdir: Workdir, sharding, step: int | None) -> Trained:
@@ -44,8 +46,9 @@ def restore(config: Config, model: Segmenter, workdir: Workdir, sharding, step: 
     checkpoints = Checkpoints(workdir.checkpoints, is_reader=True, about=about)
     try:
         found = checkpoints.restore_variables(abstract_on(abstract, sharding), step)
+        fingerprint = "" if found is None else checkpoints.fingerprint(found[0])
     finally:
         checkpoints.close()
     if found is None:
         raise UserError(f"{workdir.checkpoints} holds no checkpoint yet: train first")
-    return Trained(*found)
+    return Trained(*found, fingerprint)

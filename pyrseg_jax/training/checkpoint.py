@@ -1,5 +1,6 @@
 """Checkpoints: everything that the next step needs, so that a resumed run continues as if it had never stopped."""
 
+import hashlib
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -149,6 +150,13 @@ class Checkpoints:
         return self._newest_intact(
             lambda candidate: self._read_items(candidate, {VARIABLES: abstract_variables})[VARIABLES], step
         )
+
+    def fingerprint(self, step: int) -> str:
+        """Return a short text that tells the variables of a checkpoint from all others: a digest of their checksums."""
+        folder = _absolute(self._directory / str(step))
+        about = About.model_validate(ocp.JsonCheckpointHandler().restore(folder / ABOUT))
+        listed = "".join(f"{name}={found}\n" for name, found in sorted(about.checksums[VARIABLES].items()))
+        return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
     def _newest_intact(self, read: Callable[[int], T], step: int | None) -> tuple[int, T] | None:
         steps = self.steps()
