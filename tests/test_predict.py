@@ -14,6 +14,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
+from pyrseg_jax.run.prediction_files import RECORD, check_plan, find_images, plan
+from pyrseg_jax.storage.written import WrittenFiles
 from support.command_line import call, error_of
 from support.data_sets import CLASSES, draw_pair, write_folder
 from support.runs import tiny_config, write_run
@@ -25,12 +27,10 @@ from pyrseg_jax.reporting import pictures
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment, prediction_files
 from pyrseg_jax.run.evaluations import draw_predictions
-from pyrseg_jax.run.prediction_files import RECORD, check_plan, find_images, plan
 from pyrseg_jax.run.predictor import ModelPredictor, make_predictor, read_image
 from pyrseg_jax.run.start import initialize
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage import written as written_module
-from pyrseg_jax.storage.written import WrittenFiles
 
 SUFFIXES = ("{}.png", "{}_overlay.jpg", "{}_pyramid.png")
 

@@ -43,7 +43,7 @@ class Protocol:
 
     def values(self) -> dict:
         """Return the attributes as JSON can hold them."""
-        return dataclasses.asdict(self) | {"scales": list(self.scales)}
+        return dataclasses.asdict(self) | {"scales": list(self.scales)}  # as JSON gives it back
 
     def describe(self) -> dict:
         """Describe the protocol for a reader who compares results."""

@@ -1,11 +1,15 @@
 """Segment images of any size with an exported model."""
 
+import hashlib
+from pathlib import Path
+
 import jax
 import numpy as np
 from jaxtyping import UInt8
 
 from pyrseg_jax.data.resample import resize_image, upsample_argmax
-from pyrseg_jax.export.format import Exported
+from pyrseg_jax.export.format import WEIGHTS, Exported
+from pyrseg_jax.export.read import read_export
 from pyrseg_jax.reporting.result import Result
 from pyrseg_jax.run.predictor import Predictor, check_finite
 
@@ -46,3 +50,16 @@ class ExportedPredictor(Predictor):
             label_space=self.label_space,
             threshold=self._exported.about["threshold"],
         )
+
+
+def load_exported(path: Path) -> tuple[ExportedPredictor, str]:
+    """Read an exported model; return it, and a short text that tells its weights from all others.
+
+    Raises:
+      UserError: as `read_export` does.
+    """
+    exported = read_export(path)
+    sums = exported.about.get("sha256") or {}
+    with path.open("rb") as file:
+        digest = sums.get(WEIGHTS) or hashlib.file_digest(file, "sha256").hexdigest()
+    return ExportedPredictor(exported), digest[:16]

@@ -1,4 +1,4 @@
-"""The three files that a prediction is written to."""
+"""The pictures that a prediction is written to."""
 
 import io
 import logging
@@ -10,9 +10,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import reason_of
 from pyrseg_jax.reporting.figures import pyramid_figure
-from pyrseg_jax.reporting.result import Result
+from pyrseg_jax.reporting.palette import colors_of
+from pyrseg_jax.reporting.result import Result, overlaid
 from pyrseg_jax.storage.atomic import write_bytes_atomically
 
 LONGEST_JPEG_PX = 65500  # of a side: libjpeg's limit
@@ -60,13 +62,11 @@ def save_pictures(
       OSError: if a file cannot be written.
     """
     files = names_of_pictures(name)
-    labels = io.BytesIO()
-    Image.fromarray(result.label_space.to_file_values(result.labels)).save(labels, "PNG")
-    write(folder / files.labels, labels.getvalue())
+    write(folder / files.labels, encode_labels(result.labels, result.label_space))
     missing = {}
     for file, draw in (
-        (files.overlay, lambda: _encode(_fit_jpeg(result.overlay(), files.overlay), "JPEG", quality=92)),
-        (files.pyramid, lambda: _encode(pyramid_figure(result, truth=truth, title=title or name), "PNG")),
+        (files.overlay, lambda: encode_overlay(result.image, result.labels, result.label_space, files.overlay)),
+        (files.pyramid, lambda: encode_pyramid(result, truth, title or name)),
     ):
         try:
             content = draw()
@@ -75,6 +75,35 @@ def save_pictures(
             continue
         write(folder / file, content)
     return missing
+
+
+def encode_labels(labels: UInt8[np.ndarray, "h w"], label_space: LabelSpace) -> bytes:
+    """Return a label map as a PNG of one channel with the data set's own class numbers."""
+    return _encode(Image.fromarray(label_space.to_file_values(labels)), "PNG")
+
+
+def encode_overlay(
+    image: UInt8[np.ndarray, "h w 3"], labels: UInt8[np.ndarray, "h w"], label_space: LabelSpace, name: str
+) -> bytes:
+    """Return the class colors over an image as a JPEG; `name` says which, in the log."""
+    return _encode(_fit_jpeg(overlaid(image, labels, label_space), name), "JPEG", quality=92)
+
+
+def encode_color(labels: UInt8[np.ndarray, "h w"], label_space: LabelSpace) -> bytes:
+    """Return the class colors alone as an RGB PNG; void is black."""
+    colors = np.zeros((256, 3), np.uint8)
+    colors[: label_space.num_classes] = colors_of(label_space)
+    return _encode(Image.fromarray(colors[labels]), "PNG")
+
+
+def encode_gray(values: UInt8[np.ndarray, "h w"]) -> bytes:
+    """Return values 0 … 255 as a PNG of one channel."""
+    return _encode(Image.fromarray(values), "PNG")
+
+
+def encode_pyramid(result: Result, truth: UInt8[np.ndarray, "h w"] | None, title: str) -> bytes:
+    """Return the figure of both pyramids as a PNG."""
+    return _encode(pyramid_figure(result, truth=truth, title=title), "PNG")
 
 
 def _encode(picture: Image.Image, format: str, **options) -> bytes:

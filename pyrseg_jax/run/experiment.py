@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 
 from pyrseg_jax.data.catalog import TRAINING, Dataset, open_dataset
 from pyrseg_jax.data.label_mapping import LabelMapping
-from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pipeline import TrainingBatches, training_batches
 from pyrseg_jax.data.rare_sampling import RareSampling
 from pyrseg_jax.data.training_report import training_report

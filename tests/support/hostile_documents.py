@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from pyrseg_jax.storage.written import WrittenFiles
 
 from pyrseg_jax.data.records import Check, Origin, ShardResult, StoredReports
 from pyrseg_jax.data.report import DatasetReport
 from pyrseg_jax.run.results import StoredResult
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.documents import parse_json
-from pyrseg_jax.storage.written import WrittenFiles
 from pyrseg_jax.training.scores import StoredScores
 
 
