@@ -12,7 +12,7 @@ from etils import epath
 from pyrseg_jax.data.listing import say_passed_over
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.prediction import safety
-from pyrseg_jax.prediction.listing import Item, find_items, share_of, with_truth
+from pyrseg_jax.prediction.listing import Item, as_videos, find_items, share_of, with_truth
 from pyrseg_jax.prediction.manifest import Manifest, Settings, describe_change
 from pyrseg_jax.prediction.outputs import DEFAULT, Prediction, files_of, wants_of
 from pyrseg_jax.prediction.pipeline import Pipeline
@@ -78,18 +78,18 @@ def predict(
     for note in found.notes:
         log.warning("%s", say_passed_over(f"--input={source}", note) if "passed over" not in note else note)
     names = tuple(outputs or DEFAULT)
-    everything = with_truth(found.items)
+    everything = with_truth(found.items) if fps is None else as_videos(found.items, place)
     items = share_of(everything, *share)
     manifest = _open_output(config, workdir, folder, items, everything, names, overwrite, share)
     with contextlib.closing(manifest):
         if not items:
             log.info("process %d of %d has no image to segment", share[0], share[1])
             return
-        trained = _load(config, workdir, step, model)
+        trained = _load(config, workdir, step, model, window)
         writer = Writer(folder, manifest, trained.settings, names, overwrite)
         _say_changes(items, manifest, trained.settings)
         log.info("segmenting %s with %s", _count(len(items)), _name(trained.settings))
-        _finish(items, folder, _outcomes(items, trained.predictor, writer))
+        _finish(items, folder, _outcomes(items, trained.predictor, writer, window, fps))
 
 
 def _finish(items: Sequence[Item], folder: Place, outcomes: Iterator[Outcome]) -> None:
@@ -98,6 +98,8 @@ def _finish(items: Sequence[Item], folder: Place, outcomes: Iterator[Outcome]) -
     with Progress(len(items)) as progress, contextlib.closing(outcomes):  # pyright: ignore[reportArgumentType]
         try:
             for outcome in outcomes:
+                if outcome.note:
+                    log.info("%s", outcome.note)
                 for problem in outcome.problems:
                     log.error("%s", problem)
                 problems += outcome.problems
@@ -116,7 +118,21 @@ def _finish(items: Sequence[Item], folder: Place, outcomes: Iterator[Outcome]) -
         raise UserError(f"{num_left} of {_count(len(items))} could not be finished; the first: {problems[0]}")
 
 
-def _outcomes(items: Sequence[Item], predictor: Predictor, writer: Writer) -> Iterator[Outcome]:
+def _outcomes(
+    items: Sequence[Item], predictor: Predictor, writer: Writer, window: int | None, fps: float | None
+) -> Iterator[Outcome]:
+    videos, photographs = ([item for item in items if item.is_video == is_video] for is_video in (True, False))
+    if videos:
+        from pyrseg_jax.prediction.videos import Videos
+
+        segmenter = Videos(predictor, writer)
+        for item in videos:
+            yield segmenter.segment_frames(item, fps) if item.frames and fps else segmenter.segment(item)
+    if window is not None and photographs:
+        from pyrseg_jax.prediction.streaming import Windows
+
+        yield from map(Windows(predictor, writer, window).segment, photographs)
+        return
     wants = wants_of(writer.outputs)
     reader = Reader(writer, predictor.label_space, has_truth=wants.has_pyramid)
     store = functools.partial(_store, writer, predictor)
@@ -171,13 +187,15 @@ def _open_output(
     return manifest
 
 
-def _load(config: Config | None, workdir: Workdir | None, step: int | None, model: str | None) -> Model:
+def _load(
+    config: Config | None, workdir: Workdir | None, step: int | None, model: str | None, window: int | None
+) -> Model:
     """Read the exported model, or restore the run."""
     if model is not None:
         from pyrseg_jax.export.predictor import load_exported
 
         predictor, weights = load_exported(Path(model).expanduser())
-        return Model(predictor, _settings(predictor, str(model), None, weights))
+        return Model(predictor, _settings(predictor, str(model), None, weights, window))
     assert config is not None and workdir is not None, "without a model there is a run"
     import jax
 
@@ -190,11 +208,12 @@ def _load(config: Config | None, workdir: Workdir | None, step: int | None, mode
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     trained = restore(config, network, workdir, sharding, step)
     predictor = make_predictor(config, network, trained.variables, label_space, config.evaluation.batch_size)
-    return Model(predictor, _settings(predictor, str(workdir.path), trained.step, trained.fingerprint))
+    return Model(predictor, _settings(predictor, str(workdir.path), trained.step, trained.fingerprint, window))
 
 
-def _settings(predictor: Predictor, model: str, step: int | None, weights: str) -> Settings:
-    threshold, protocol = predictor.threshold, predictor.protocol
+def _settings(predictor: Predictor, model: str, step: int | None, weights: str, window: int | None) -> Settings:
+    threshold = predictor.threshold
+    protocol = predictor.protocol if window is None else {"name": "windows", "window_px": window}
     return Settings(model=model, step=step, weights=weights, protocol=protocol, threshold=threshold)
 
 

@@ -80,7 +80,7 @@ def geojson(
 def labelme(labels: Labels, label_space: LabelSpace, image_path: str) -> bytes:
     """Return a LabelMe document: the outer ring of each region, larger ones first.
 
-    LabelMe's polygons have no holes. Painted in this order, the regions inside a hole cover it, so the label map comes back exactly.
+    LabelMe's polygons have no holes. Painted in this order, the regions inside a hole cover it: the label map comes back exactly.
 
     Args:
       labels: (H, W) train ids.

@@ -28,17 +28,19 @@ class Item(NamedTuple):
     key: its path below the input, with slashes; for a single file its name. Its parts are safe names, see `storage.names`.
     name: the path of its outputs below the output folder, without suffix.
     truth: its label map if it lies in a data set of the layout `folder`, or None.
+    frames: the images of a folder that are the frames of a video; then `path` is that of the folder.
     """
 
     path: Path | epath.Path
     key: str
     name: str
     truth: Path | None = None
+    frames: tuple["Item", ...] = ()
 
     @property
     def is_video(self) -> bool:
-        """Return whether it is a video."""
-        return suffix_of(self.key) in VIDEO_SUFFIXES
+        """Return whether it is a video, in one file or in many."""
+        return bool(self.frames) or suffix_of(self.key) in VIDEO_SUFFIXES
 
 
 class Found(NamedTuple):
@@ -174,21 +176,28 @@ def with_truth(items: Sequence[Item]) -> list[Item]:
 def share_of(items: Sequence[Item], index: int, count: int) -> list[Item]:
     """Return the items of one of several processes.
 
-    A digest of an item's key says which process does it. So the processes need not tell each other anything, and a file that appears
-    while they start changes nothing for the others.
+    A digest of an item's key says which process does it. So the processes need not tell each other anything, and a file that
+    appears while they start changes nothing for the others.
     """
     if count == 1:
         return list(items)
     return [item for item in items if _digest(item.key) % count == index]
 
 
-def frames_by_folder(items: Sequence[Item]) -> dict[str, list[Item]]:
-    """Return the images of each folder, which are the frames of one video, by the folder's key ("" for the input itself)."""
-    found: dict[str, list[Item]] = collections.defaultdict(list)
+def as_videos(items: Sequence[Item], source: Path | epath.Path) -> list[Item]:
+    """Return one item per folder of images, whose frames they are in the order of their names, and the videos as they are.
+
+    The files of a folder are named after it; those of the input itself after the input.
+    """
+    folders: dict[str, list[Item]] = collections.defaultdict(list)
     for item in items:
         if not item.is_video:
-            found[item.key.rpartition("/")[0]].append(item)
-    return dict(found)
+            folders[item.key.rpartition("/")[0]].append(item)
+    found = [item for item in items if item.is_video]
+    for key, frames in folders.items():
+        name = key or file_name_of(source.name or "frames")
+        found.append(Item(frames[0].path.parent, f"{name}/", name, frames=tuple(frames)))
+    return sorted(found, key=lambda item: item.key)
 
 
 def _digest(key: str) -> int:

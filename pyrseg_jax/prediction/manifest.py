@@ -1,7 +1,7 @@
 """The record of what `predict` has done in an output folder: one line of JSON per image.
 
 A line is added before the files of its image appear, and says what they will hold. So an image is finished if there is a line with
-the present settings and every file is as it says; and whatever else a killed command leaves belongs to `predict` and may be replaced.
+the present settings and every file is as it says. Whatever else a killed command leaves belongs to `predict` and may be replaced.
 Each process writes a file of its own, and reads those of all others when it starts.
 """
 

@@ -1,4 +1,4 @@
-"""What `predict` must never replace: inputs, ground truth, files of a run, and whatever it did not write itself. Nothing here writes."""
+"""What `predict` must never replace: inputs, ground truth, files of a run, and what it did not write. Nothing here writes."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence

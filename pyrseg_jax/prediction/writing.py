@@ -28,14 +28,14 @@ class Outcome(NamedTuple):
     problems: what could not be done, each as one line.
     is_earlier: whether an earlier command had finished it.
     is_last: whether no other image can be finished either.
-    change: what is different from an earlier prediction that was replaced; "" if nothing.
+    note: what else there is to say about it; "" for nothing.
     """
 
     item: Item
     problems: tuple[str, ...] = ()
     is_earlier: bool = False
     is_last: bool = False
-    change: str = ""
+    note: str = ""
 
 
 class Writer:
@@ -75,11 +75,6 @@ class Writer:
         if source.sha256 is not None and source.sha256 != line.sha256:
             return False
         return all(self._is_whole(name, line) for name in files_of(item, self.outputs).values())
-
-    def change_of(self, item: Item) -> Settings | None:
-        """Return the settings of an earlier prediction for an image if they are others than the present ones."""
-        line = self._manifest.line_of(item.key)
-        return line if line is not None and line.decisive() != self._settings.decisive() else None
 
     def write(self, found: Prediction, source: Source, started_at: float) -> list[str]:
         """Draw and write the files of an image; return what could not be drawn, each as one line.
