@@ -206,7 +206,7 @@ def _load(
     label_space = workdir.read_label_space()
     network = make_model(config, label_space)
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    trained = restore(config, network, workdir, sharding, step)
+    trained = restore(config, None, workdir, sharding, step)
     predictor = make_predictor(config, network, trained.variables, label_space, config.evaluation.batch_size)
     return Model(predictor, _settings(predictor, str(workdir.path), trained.step, trained.fingerprint, window))
 

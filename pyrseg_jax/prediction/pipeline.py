@@ -9,7 +9,7 @@ from pyrseg_jax.errors import UserError, naming_file
 from pyrseg_jax.prediction.listing import Item
 from pyrseg_jax.prediction.reading import Loaded
 from pyrseg_jax.prediction.writing import Outcome, is_full
-from pyrseg_jax.run.predictor import Predictor, Segmented, Wants
+from pyrseg_jax.run.predictor import Predictor, Segmented, Unusable, Wants
 
 BATCHES_AHEAD = 2  # batches that the device has been given: it computes one while the other waits
 MAX_WAITING_BYTES = 2**28  # decoded images that wait for others of their size
@@ -96,7 +96,7 @@ class Pipeline:
 
 
 def _failed(item: Item, error: UserError) -> Outcome:
-    return Outcome(item, (str(error),), is_last=is_full(error))
+    return Outcome(item, (str(error),), is_last=is_full(error) or isinstance(error, Unusable))
 
 
 def _bytes(batch: Sequence[Loaded]) -> int:

@@ -6,10 +6,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.errors import FlaxError
 from jaxtyping import Array, UInt8
 
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.resample import resize_image
+from pyrseg_jax.errors import reason_of
 from pyrseg_jax.evaluation.padding import PaddedView, unpad_view
 from pyrseg_jax.evaluation.pixels import labels_of_pixels, padded_pixels, pixels_of_batch
 from pyrseg_jax.evaluation.predict import Prediction, predict
@@ -19,7 +21,16 @@ from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.reporting.result import Result
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.networks import make_evaluation_protocol
-from pyrseg_jax.run.predictor import Predictor, Segmented, Wants, WindowModel, check_finite, check_size, not_numbers
+from pyrseg_jax.run.predictor import (
+    Predictor,
+    Segmented,
+    Unusable,
+    Wants,
+    WindowModel,
+    check_finite,
+    check_size,
+    not_numbers,
+)
 
 MAX_PROGRAMS = 32  # compiled programs for sizes of images that are kept in memory; others are read from the cache again
 
@@ -100,7 +111,13 @@ class ModelPredictor(Predictor):
         num_missing = self.batch_size - len(images)
         filled = [*images, *[images[0]] * num_missing]
         batches = [np.stack([resize_image(image, size) for image in filled]) for size in sizes]
-        views, _ = self._predict_views(self._variables, batches)
+        try:
+            views, _ = self._predict_views(self._variables, batches)
+        except FlaxError as error:
+            raise Unusable(
+                f"the checkpoint holds arrays of another network than the one configured ({reason_of(error)}): restore config.json, "
+                "or train again"
+            ) from error
         shapes = np.array([image.shape[:2] for image in filled], np.int32)
         found = pixels_of_batch(views, shapes, padded_size, wants.has_confidence)
 

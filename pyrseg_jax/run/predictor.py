@@ -45,6 +45,10 @@ class Segmented(NamedTuple):
     result: Result | None = None
 
 
+class Unusable(UserError):
+    """A model that cannot segment any image."""
+
+
 class Predictor(abc.ABC):
     """A trained model: call it with an image, or with a list of images of any sizes.
 

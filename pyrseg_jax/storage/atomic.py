@@ -59,8 +59,8 @@ def write_bytes_atomically(path: Path | epath.Path, content: Buffer) -> None:
 class AtomicFile:
     """A file that is written piece by piece, and appears under its name, whole, when `commit` is called.
 
-    Use it as a context: one that ends without `commit` leaves nothing behind. For remote storage, the pieces go to a temporary local
-    file, which `commit` uploads.
+    Use it as a context: one that ends without `commit` leaves nothing behind. For remote storage, the pieces go to a temporary
+    local file, which `commit` uploads.
 
     Args:
       path: path of the file. The folder must exist.

@@ -1,6 +1,5 @@
 """Checkpoints: everything that the next step needs, so that a resumed run continues as if it had never stopped."""
 
-import hashlib
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -139,24 +138,29 @@ class Checkpoints:
         found = self._newest_intact(read, step)
         return None if found is None else found[1]
 
-    def restore_variables(self, abstract_variables: dict, step: int | None = None) -> tuple[int, dict] | None:
+    def restore_variables(
+        self, abstract_variables: dict | Callable[[epath.Path], dict], step: int | None = None
+    ) -> tuple[int, dict] | None:
         """Restore parameters and batch statistics alone, without reading the optimizer's state.
 
-        Args, errors and None as for `restore`.
+        Args, errors and None as for `restore`; instead of the shapes, a function of the checkpoint's folder may return them.
 
         Returns:
           The step of the checkpoint, and its variables.
         """
-        return self._newest_intact(
-            lambda candidate: self._read_items(candidate, {VARIABLES: abstract_variables})[VARIABLES], step
-        )
 
-    def fingerprint(self, step: int) -> str:
-        """Return a short text that tells the variables of a checkpoint from all others: a digest of their checksums."""
-        folder = _absolute(self._directory / str(step))
-        about = About.model_validate(ocp.JsonCheckpointHandler().restore(folder / ABOUT))
-        listed = "".join(f"{name}={found}\n" for name, found in sorted(about.checksums[VARIABLES].items()))
-        return hashlib.sha256(listed.encode()).hexdigest()[:16]
+        def read(candidate: int) -> dict:
+            shapes = abstract_variables
+            if callable(shapes):
+                with naming_metadata(self._directory):
+                    shapes = shapes(self.folder_of(candidate))
+            return self._read_items(candidate, {VARIABLES: shapes})[VARIABLES]
+
+        return self._newest_intact(read, step)
+
+    def folder_of(self, step: int) -> epath.Path:
+        """Return the folder of a checkpoint."""
+        return _absolute(self._directory / str(step))
 
     def _newest_intact(self, read: Callable[[int], T], step: int | None) -> tuple[int, T] | None:
         steps = self.steps()
@@ -181,7 +185,7 @@ class Checkpoints:
 
     def _read_items(self, step: int, abstract_items: dict[str, Any]) -> dict[str, Any]:
         """Read items of a checkpoint and compare them with their checksums; raises ValueError in all processes alike."""
-        folder = _absolute(self._directory / str(step))
+        folder = self.folder_of(step)
         read_arrays, read_json = ocp.StandardCheckpointHandler(), ocp.JsonCheckpointHandler()
 
         def read() -> tuple[dict[str, Any], dict]:
