@@ -5,7 +5,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from etils import epath
 
@@ -21,9 +21,11 @@ from pyrseg_jax.prediction.reading import Loaded, Reader
 from pyrseg_jax.prediction.writing import Outcome, Writer, is_full
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.predictor import Predictor, Segmented
-from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.atomic import remove_leftovers
 from pyrseg_jax.storage.paths import is_remote
+
+if TYPE_CHECKING:  # importing it takes a third of a second, which an exported model does not need
+    from pyrseg_jax.run.workdir import Workdir
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class Model(NamedTuple):
 
 def predict(
     config: Config | None,
-    workdir: Workdir | None,
+    workdir: "Workdir | None",
     source: str,
     target: str,
     step: int | None = None,
@@ -136,7 +138,7 @@ def _outcomes(
     wants = wants_of(writer.outputs)
     reader = Reader(writer, predictor.label_space, has_truth=wants.has_pyramid)
     store = functools.partial(_store, writer, predictor)
-    yield from Pipeline(predictor, wants, reader.load, store).run(items)
+    yield from Pipeline(predictor, wants, reader.load, store).run(photographs)
 
 
 def _store(writer: Writer, predictor: Predictor, loaded: Loaded, segmented: Segmented) -> Outcome:
@@ -156,7 +158,7 @@ def _place(flag: str, value: str) -> Place:
 
 def _open_output(
     config: Config | None,
-    workdir: Workdir | None,
+    workdir: "Workdir | None",
     folder: Place,
     items: Sequence[Item],
     everything: Sequence[Item],
@@ -188,7 +190,7 @@ def _open_output(
 
 
 def _load(
-    config: Config | None, workdir: Workdir | None, step: int | None, model: str | None, window: int | None
+    config: Config | None, workdir: "Workdir | None", step: int | None, model: str | None, window: int | None
 ) -> Model:
     """Read the exported model, or restore the run."""
     if model is not None:

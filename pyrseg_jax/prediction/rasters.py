@@ -1,6 +1,7 @@
 """Images that are read row by row: arrays, and TIFFs of any size."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -105,7 +106,9 @@ def _open_tiff(path: Path, held: contextlib.ExitStack) -> TiffRaster | None:
     with naming_file(str(path), "cannot be read", "replace it, or move it out of the folder"):
         held.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"))
         try:
-            dataset = held.enter_context(rasterio.open(path, driver="GTiff"))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                dataset = held.enter_context(rasterio.open(path, driver="GTiff"))
         except rasterio.errors.RasterioIOError:
             return None  # the usual decoder says what is wrong with it
         if dataset.height * dataset.width < STREAMED_FROM_PX:

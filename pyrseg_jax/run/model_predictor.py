@@ -115,8 +115,8 @@ class ModelPredictor(Predictor):
             views, _ = self._predict_views(self._variables, batches)
         except FlaxError as error:
             raise Unusable(
-                f"the checkpoint holds arrays of another network than the one configured ({reason_of(error)}): restore config.json, "
-                "or train again"
+                f"the checkpoint holds arrays of another network than the one configured ({reason_of(error)}): restore "
+                "config.json, or train again"
             ) from error
         shapes = np.array([image.shape[:2] for image in filled], np.int32)
         found = pixels_of_batch(views, shapes, padded_size, wants.has_confidence)
@@ -131,6 +131,10 @@ class ModelPredictor(Predictor):
             ]
 
         return finish
+
+    def num_programs(self) -> int:
+        """Return how many compiled programs of the network are in memory for `start`."""
+        return self._predict_views.num_programs()
 
     def windows(self, window_px: int) -> WindowModel:
         """Return what predicts windows of large images."""

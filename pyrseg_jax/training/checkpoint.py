@@ -143,7 +143,7 @@ class Checkpoints:
     ) -> tuple[int, dict] | None:
         """Restore parameters and batch statistics alone, without reading the optimizer's state.
 
-        Args, errors and None as for `restore`; instead of the shapes, a function of the checkpoint's folder may return them.
+        Args, errors and None as for `restore`; a function of the checkpoint's folder may return the shapes.
 
         Returns:
           The step of the checkpoint, and its variables.
@@ -152,8 +152,7 @@ class Checkpoints:
         def read(candidate: int) -> dict:
             shapes = abstract_variables
             if callable(shapes):
-                with naming_metadata(self._directory):
-                    shapes = shapes(self.folder_of(candidate))
+                shapes = _fail_together(lambda: abstract_variables(self.folder_of(candidate)))  # pyright: ignore
             return self._read_items(candidate, {VARIABLES: shapes})[VARIABLES]
 
         return self._newest_intact(read, step)
