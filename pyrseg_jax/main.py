@@ -55,10 +55,8 @@ def main(argv: list[str]) -> int:
             given = {**arguments.flags, "topic": arguments.topic, "words": arguments.words}
             given["preemption"] = preemption
             if mode.has_config:
-                if mode.is_divided:
-                    given["share"] = _take_share(arguments)
-                elif mode.uses_devices:
-                    _join_processes(arguments, mode, preemption)
+                if mode.uses_devices:
+                    given["share"] = _find_processes(arguments, mode, preemption)
                 given["changes"] = arguments.changes
                 config, given["workdir"] = read_config(arguments, mode)
                 workdir = given["workdir"]
@@ -99,8 +97,11 @@ def _prepare_process(is_debugging: bool, mode):
     return preemption
 
 
-def _take_share(arguments) -> tuple[int, int]:
-    """Return which of several processes this is, and how many there are, without joining them."""
+def _find_processes(arguments, mode, preemption) -> tuple[int, int]:
+    """Join the other processes of the run, if the mode does; return which of them this is, and how many there are."""
+    if not mode.is_divided:
+        _join_processes(arguments, mode, preemption)
+        return 0, 1
     from pyrseg_jax.distributed import processes
     from pyrseg_jax.run.compilation_cache import use_compilation_cache
 

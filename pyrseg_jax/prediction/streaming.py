@@ -3,7 +3,7 @@
 import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO
+from typing import Any
 
 import cv2
 import numpy as np
@@ -122,7 +122,7 @@ def _draw(sinks: list, strip: Strip, rows: np.ndarray | None) -> None:
 
 
 class _LabelSink:
-    def __init__(self, file: IO[bytes], size: tuple[int, int], label_space: LabelSpace):
+    def __init__(self, file: Any, size: tuple[int, int], label_space: LabelSpace):
         self._png, self._label_space = PngWriter(file, size[1], size[0]), label_space
 
     def add(self, strip: Strip, rows: np.ndarray | None) -> None:
@@ -133,7 +133,7 @@ class _LabelSink:
 
 
 class _ConfidenceSink:
-    def __init__(self, file: IO[bytes], size: tuple[int, int], label_space: LabelSpace):
+    def __init__(self, file: Any, size: tuple[int, int], label_space: LabelSpace):
         self._png = PngWriter(file, size[1], size[0])
 
     def add(self, strip: Strip, rows: np.ndarray | None) -> None:
@@ -145,7 +145,7 @@ class _ConfidenceSink:
 
 
 class _ColorSink:
-    def __init__(self, file: IO[bytes], size: tuple[int, int], label_space: LabelSpace):
+    def __init__(self, file: Any, size: tuple[int, int], label_space: LabelSpace):
         self._png, self._colors = PngWriter(file, size[1], size[0], 3), np.zeros((256, 3), np.uint8)
         self._colors[: label_space.num_classes] = colors_of(label_space)
 
@@ -159,7 +159,7 @@ class _ColorSink:
 class _OverlaySink:
     """Shrink image and labels by a whole factor as the rows come, and draw at the end."""
 
-    def __init__(self, file: IO[bytes], size: tuple[int, int], label_space: LabelSpace):
+    def __init__(self, file: Any, size: tuple[int, int], label_space: LabelSpace):
         self._file, self._label_space = file, label_space
         self._factor = -(-max(size) // LONGEST_OVERLAY_PX)
         self._width = size[1] // self._factor * self._factor or size[1]

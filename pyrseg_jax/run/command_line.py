@@ -4,162 +4,16 @@ import argparse
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import keys
+from pyrseg_jax.run.flags import FLAGS
+from pyrseg_jax.run.flags import OUTPUTS as OUTPUTS
+from pyrseg_jax.run.flags import Flag as Flag
 
-
-class Flag(NamedTuple):
-    """A flag of the command line.
-
-    metavar: the name of its value in help texts; "" for a switch.
-    help: a description in one line.
-    read: a function from the text to the value; its ValueError says what was expected.
-    default: the value without the flag.
-    is_repeated: whether it may be given several times; the value is then the list of all.
-    """
-
-    metavar: str
-    help: str
-    read: Callable[[str], Any] = str
-    default: Any = None
-    is_repeated: bool = False
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not re.fullmatch(r"-?\d+", text) or int(text) < least:
-            raise ValueError(f"expected an integer, at least {least}")
-        return int(text)
-
-    return read
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"expected one of {', '.join(choices)}")
-        return text
-
-    return read
-
-
-def _some_of(choices: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    def read(text: str) -> tuple[str, ...]:
-        names = tuple(dict.fromkeys(_split(text)))
-        for name in names:
-            if name not in choices:
-                near = difflib.get_close_matches(name, choices, 1)
-                hint = f"did you mean {near[0]}? " if near else ""
-                raise ValueError(f"{name} is not one of them: {hint}Expected some of {', '.join(choices)}")
-        if not names:
-            raise ValueError(f"expected some of {', '.join(choices)}")
-        return names
-
-    return read
-
-
-def _read_switch(text: str) -> bool:
-    if text.lower() not in ("true", "false", "1", "0"):
-        raise ValueError("expected true or false")
-    return text.lower() in ("true", "1")
-
-
-def _positive(text: str) -> float:
-    value = float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else 0.0
-    if not 0 < value <= 1000:
-        raise ValueError("expected a number above 0, at most 1000")
-    return value
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-# The files that predict can write for an image; `prediction.outputs` says what each is.
-OUTPUTS = ("labels", "overlay", "pyramid", "confidence", "color", "coco", "geojson", "labelme")
-FLAGS = {
-    "config": Flag(
-        "NAME[:WORDS]", "the experiment: a config file, or the name of a packaged config (`pyrseg configs`)"
-    ),
-    "workdir": Flag("DIR", "the folder of the run; default: runs/NAME or runs/NAME-WORDS"),
-    "step": Flag("N", "the step of the checkpoint to use; default: the newest", _at_least(0)),
-    "input": Flag("FILE_OR_FOLDER", "an image, a video, or a folder of them, with all folders below it; also gs://…"),
-    "output": Flag("PATH", "where to write: a folder for predict, compare and tune, a file for export"),
-    "result": Flag(
-        "NAME",
-        "which result of each run to compare: newest (the default), best (by mIoU), or the name of a file in evaluation/, such as "
-        "validation-660",
-    ),
-    "outputs": Flag(
-        "NAMES",
-        "comma-separated files that predict writes for each image: labels, overlay, pyramid, confidence, color, coco, geojson, "
-        "labelme; default: labels,overlay",
-        _some_of(OUTPUTS),
-    ),
-    "model": Flag("FILE", "an exported model for predict, instead of a run"),
-    "window": Flag(
-        "PIXELS",
-        "predict images of any size at their own resolution, in overlapping windows of this side, such as 512",
-        _at_least(32),
-    ),
-    "fps": Flag(
-        "N",
-        "take the images of each folder as the frames of one video, and write it with N frames per second",
-        _positive,
-    ),
-    "sizes": Flag(
-        "HEIGHTxWIDTH,…",
-        "image sizes that the exported model accepts, such as 512x512; default: the training crop",
-        _split,
-        [],
-    ),
-    "vary": Flag(
-        "KEY=VALUES",
-        "a key to search for, without `config.`, and its values: LOW:HIGH, log:LOW:HIGH or A|B|C; can be given several times",
-        is_repeated=True,
-    ),
-    "trials": Flag("N", "number of trainings, those of earlier parts of the search included", _at_least(1), 20),
-    "prune": Flag(
-        "",
-        "stop a trial early if it is worse than the median of the others at the same step; --noprune trains each to its end",
-        _read_switch,
-        True,
-    ),
-    "keep": Flag(
-        "",
-        "keep all checkpoints of all trials; without it, trials that are not the best keep the newest",
-        _read_switch,
-        False,
-    ),
-    "draw": Flag("", "draw twelve augmented training images as one picture", _read_switch, False),
-    "topology": Flag(
-        "NAME",
-        "accelerators to compile for, such as v5e:16x16, h100 or h100:8; the hardware does not have to be present; without the "
-        "flag, compile for this machine",
-    ),
-    "distributed": Flag(
-        "auto|on|off",
-        "join the other processes of this run; auto joins when it runs under Cloud TPU, Slurm, or GKE",
-        _one_of("auto", "on", "off"),
-        "auto",
-    ),
-    "coordinator": Flag(
-        "HOST:PORT", "address of process 0; needed only where the processes cannot be detected automatically"
-    ),
-    "num_processes": Flag("N", "the number of processes, with --coordinator", _at_least(1)),
-    "process_id": Flag("N", "the index of this process, from 0", _at_least(0)),
-    "overwrite": Flag(
-        "",
-        "replace files at the output that this command did not write; inputs and ground truth are never replaced",
-        _read_switch,
-        False,
-    ),
-    "debug": Flag("", "show tracebacks of errors", _read_switch, False),
-}
 SHARED_FLAGS = ("config", "workdir", "debug")
 # Only modes that run in several processes need these, but every mode accepts them: inside a cluster's job, a mode that runs in
 # one process needs --distributed=off.

@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from typing import IO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -26,7 +26,7 @@ class PngWriter:
       ValueError: if a side or the number of channels is not one that a PNG has.
     """
 
-    def __init__(self, file: IO[bytes], width: int, height: int, num_channels: int = 1, depth: int = 8):
+    def __init__(self, file: Any, width: int, height: int, num_channels: int = 1, depth: int = 8):
         if num_channels not in _COLOR_TYPES or depth not in (8, 16):
             raise ValueError(f"expected 1 or 3 channels of 8 or 16 bits, found {num_channels} of {depth}")
         if not (0 < width < 2**31 and 0 < height < 2**31):
