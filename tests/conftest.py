@@ -1,5 +1,6 @@
 """Settings for all tests, made before JAX is imported."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+# Traced programs are millions of Python objects, and the collector would look through all of them again and again.
+gc.set_threshold(100_000, 50, 100)
 # Tests run each program only a few times, so quick compilation matters more than speed. Every machine shows four CPU devices.
 # These are flags that every supported version of XLA knows: XLA ends the process when it meets an unknown one.
 FLAGS = [
