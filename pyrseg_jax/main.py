@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
                 given["changes"] = arguments.changes
                 config, given["workdir"] = read_config(arguments, mode)
                 workdir = given["workdir"]
-                if preemption is not None:
+                if preemption is not None and workdir is not None:
                     preemption.has_checkpoint = workdir.has_checkpoint
                 command = mode.load()
                 gc.freeze()  # collecting garbage among all imported objects takes a fifth of the tracing time

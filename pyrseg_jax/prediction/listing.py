@@ -120,7 +120,9 @@ def _find_remote(source: epath.Path, output: Path | epath.Path | None) -> Found:
         if not source.exists():
             raise UserError(f"--input={source}: there is no such file")
         return Found([_item(source, source.name)], [])
-    files, others, hidden, waiting = [], [], [], [(source, ())]
+    files: list[tuple[str, ...]] = []
+    others, hidden = [], []
+    waiting: list[tuple[epath.Path, tuple[str, ...]]] = [(source, ())]
     while waiting:
         folder, parts = waiting.pop()
         if parts and output is not None and os.fspath(folder).rstrip("/") == os.fspath(output).rstrip("/"):

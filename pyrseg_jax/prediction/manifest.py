@@ -25,6 +25,7 @@ from etils import epath
 from pydantic import Field
 
 from pyrseg_jax.errors import UserError, escaped
+from pyrseg_jax.storage.atomic import Buffer
 from pyrseg_jax.storage.documents import Document, parse_json
 from pyrseg_jax.storage.paths import is_remote
 from pyrseg_jax.storage.regular_file import obstacle, open_regular_file, read_regular_file
@@ -46,7 +47,7 @@ class Written(Document):
     sha256: _Sha256
 
     @classmethod
-    def of(cls, content: bytes) -> "Written":
+    def of(cls, content: Buffer) -> "Written":
         """Describe a content."""
         return cls(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 

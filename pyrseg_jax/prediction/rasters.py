@@ -101,15 +101,16 @@ def _open_tiff(path: Path, held: contextlib.ExitStack) -> TiffRaster | None:
     """Open a large TIFF; None if it is small, or rasterio is not installed."""
     try:
         import rasterio
+        from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
     except ImportError:
         return None
     with naming_file(str(path), "cannot be read", "replace it, or move it out of the folder"):
         held.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"))
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 dataset = held.enter_context(rasterio.open(path, driver="GTiff"))
-        except rasterio.errors.RasterioIOError:
+        except RasterioIOError:
             return None  # the usual decoder says what is wrong with it
         if dataset.height * dataset.width < STREAMED_FROM_PX:
             return None

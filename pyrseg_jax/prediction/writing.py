@@ -14,7 +14,7 @@ from pyrseg_jax.prediction.listing import Item
 from pyrseg_jax.prediction.manifest import Line, Manifest, Settings, Source, Written, now
 from pyrseg_jax.prediction.outputs import OUTPUTS, Prediction, all_files_of, files_of
 from pyrseg_jax.storage.atomic import write_bytes_atomically
-from pyrseg_jax.storage.paths import is_remote, is_there
+from pyrseg_jax.storage.paths import is_remote
 from pyrseg_jax.storage.regular_file import obstacle
 
 # After one of these, no other file could be written either.
@@ -148,7 +148,7 @@ class Writer:
         """
         path = self.folder / name
         if is_remote(path):
-            if self._overwrite or not is_there(path):
+            if self._overwrite or not epath.Path(path).exists():
                 return
             found = Written.of(path.read_bytes())
             if found == written or self._manifest.is_own(name, found):
@@ -190,7 +190,7 @@ class Writer:
         path = self.folder / name
         try:
             if is_remote(path):
-                return path.stat().length == written.bytes
+                return epath.Path(path).stat().length == written.bytes
             if obstacle(Path(path)) or os.lstat(path).st_size != written.bytes:
                 return False
             return Written.of_file(Path(path)) == written

@@ -97,7 +97,7 @@ class AtomicFile:
         self._is_committed = True
 
     def __exit__(self, *error: object) -> None:
-        with contextlib.suppress(OSError if self._is_committed else ()):
+        with contextlib.suppress(OSError):  # what is not committed is of no use, and what is was written already
             self._held.close()
         if not self._is_committed:
             with contextlib.suppress(OSError):

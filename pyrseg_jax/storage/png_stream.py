@@ -47,7 +47,7 @@ class PngWriter:
         data = rows.astype(self._type, copy=False).view(np.uint8).reshape(len(rows), -1)
         filtered = np.zeros((len(rows), data.shape[1] + 1), np.uint8)  # the first byte of a row names its filter: none
         filtered[:, 1:] = data
-        self._waiting += self._deflate.compress(filtered)
+        self._waiting += self._deflate.compress(filtered.tobytes())
         self._num_left -= len(rows)
         if len(self._waiting) >= _CHUNK_BYTES:
             self._flush()
