@@ -36,6 +36,7 @@ from pyrseg_jax.run.predictor import read_image
 from pyrseg_jax.run.start import initialize
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.names import file_name_of
+from pyrseg_jax.training.checksums import checksums, host_checksum
 
 OUTPUTS = ("labels", "overlay", "pyramid")
 SUFFIXES = ("{}.png", "{}_overlay.jpg", "{}_pyramid.png")
@@ -562,3 +563,24 @@ def test_names_from_data_write_pictures_inside_the_workdir(run, tmp_path, compil
     assert {path.parent for path in written} == {Path("figures")} and len(written) == 9
     assert {"..%2F..%2Fx.png", "a.png", "a_pyramid.png"} < {path.name for path in written}
     assert "a_pyramid is not drawn: its pictures would replace those of another image" in caplog.text
+
+
+# ── What a run's checkpoint holds ──
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "uint16", "bool", "bfloat16"])
+@pytest.mark.parametrize("shape", [(), (3,), (5, 7, 2), (70000,)])
+def test_checksums_on_the_host_are_those_of_the_device(dtype, shape):
+    array = jax.numpy.asarray(np.random.default_rng(0).normal(size=shape) * 50).astype(dtype)
+    assert host_checksum(np.asarray(array)) == checksums({"a": array})["a"]
+
+
+def test_a_checkpoint_of_another_network_is_one_clear_line(run, photos, tmp_path):
+    config, workdir = run
+    shutil.copytree(workdir.path, tmp_path / "run")
+    other = config_lib.changed(config, {"model.semantic_width": 24})
+    (tmp_path / "run" / "config.json").write_text(config_lib.to_json(other))
+    with pytest.raises(
+        UserError, match="2 images could not .* holds arrays of another network than the one configured"
+    ):
+        predict(other, Workdir(str(tmp_path / "run")), str(photos), str(tmp_path / "out"))
