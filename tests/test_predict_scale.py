@@ -258,7 +258,10 @@ def labels():
     """Blobs of three classes with holes in each other, on a fourth that is everywhere."""
     rng = np.random.default_rng(3)
     noise = rng.random((6, 9, 4)).repeat(7, 0).repeat(7, 1)
-    return noise.argmax(-1).astype(np.uint8)
+    labels = noise.argmax(-1).astype(np.uint8)
+    for depth, value in enumerate((0, 1, 0, 2)):  # regions within holes of each other
+        labels[4 + 4 * depth : 38 - 4 * depth, 5 + 4 * depth : 50 - 4 * depth] = value
+    return labels
 
 
 def test_coco_holds_every_pixel(labels):
