@@ -7,7 +7,8 @@ A method of Table 1 at this size, and the same method with a pyramid:
     pyrseg train --config=scenes:ocr
     pyrseg train --config=scenes:ocr,pyramid
 
-The results are in docs/guide/results.md. The mIoU of such a short training varies by a few points with the seed.
+The default trains with Muon and the Lovász loss, which learn more in the same time (docs/guide/results.md). Rows and methods keep
+SGD and the cross entropy, as they were published. The mIoU of such a short training varies by a few points with the seed.
 """
 
 from pyrseg_jax.paper import variants
@@ -38,4 +39,14 @@ def get_config(variant: str = ""):
     config.training.save_every = 110
     variants.choose_row(config, words)
     variants.choose_network(config, words)
+    if not words:
+        _learn_faster(config)
     return config
+
+
+def _learn_faster(config):
+    config.optimizer.name, config.optimizer.schedule, config.optimizer.decay_mask = "muon", "cosine", "kernels"
+    config.training.learning_rate, config.training.weight_decay = 0.01, 0.02
+    config.loss.lovasz = 1.0
+    # These steps take longer: 550 of them take the time of 660 with SGD.
+    config.training.steps, config.training.evaluate_every = 550, 275

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
             print(_version())
             return 0
         mode = MODES[arguments.mode]
-        command_line.check_flags(arguments, mode.takes, mode.needs)
+        command_line.check_flags(arguments, mode.takes, mode.needs, mode.without_config)
         preemption = _prepare_process(is_debugging, mode)
         # From here on SIGTERM is handled, even while JAX is being imported.
         with preemption or contextlib.nullcontext():

@@ -19,6 +19,7 @@ LAYERS = {
     "models": 2,
     "scenes": 2,
     "data": 3,
+    "importing": 4,
     "evaluation": 4,
     "training": 4,
     "reporting": 4,

@@ -17,6 +17,7 @@ from pyrseg_jax.data.spec import Dataset, DatasetSpec
 from pyrseg_jax.errors import UserError
 
 NAMES = ("ade20k", "coco_stuff10k", "pascal_context", "camvid", "scenes")
+IN_PLACE = ("pascal_voc", "cityscapes", "folder")
 
 # --- the catalog
 
@@ -24,7 +25,7 @@ NAMES = ("ade20k", "coco_stuff10k", "pascal_context", "camvid", "scenes")
 def test_the_catalog_knows_classes_and_published_sizes_without_any_files():
     assert [read_label_space(name, None).num_classes for name in NAMES] == [150, 171, 59, 11, 12]
     counts = {name: spec.num_training_images for name, spec in DATASETS.items()}
-    assert counts == dict(zip(NAMES, (20_210, 9_000, 4_998, 367, 256), strict=True)) | {"folder": None}
+    assert counts == dict(zip(NAMES, (20_210, 9_000, 4_998, 367, 256), strict=True)) | dict.fromkeys(IN_PLACE)
 
 
 class ToySource:
@@ -132,7 +133,7 @@ def test_a_wrong_layout_is_explained(folder, what, message):
         (
             "folders",
             None,
-            "^name='folders': expected one of ade20k, coco_stuff10k, pascal_context, camvid, scenes, folder",
+            "^name='folders': expected one of ade20k, coco_stuff10k, pascal_context, camvid, pascal_voc, cityscapes",
         ),
         ("folder", None, "^root is not set"),
         ("folder", "missing", "^root=.*missing: there is no such folder"),

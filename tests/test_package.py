@@ -21,6 +21,7 @@ IMPORT_NAMES = {
     "absl_py": "absl",
     "opencv_python_headless": "cv2",
     "pillow": "PIL",
+    "pyyaml": "yaml",
     "orbax_checkpoint": "orbax",
 }
 # Packages that are part of a required one and always come with it, by the package that brings them.
@@ -101,7 +102,7 @@ def test_stale_requirements_file_is_found_and_rewritten(requirements_script, tmp
 
 def test_all_extras_are_there():
     assert PROJECT["optional-dependencies"].keys() == {
-        *("cuda", "tpu", "onnx", "formats", "serve", "hub", "tune", "geo", "video", "parity", "dev", "docs")
+        *("cuda", "tpu", "onnx", "import", "serve", "hub", "tune", "geo", "video", "parity", "dev", "docs")
     }
 
 

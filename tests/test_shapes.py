@@ -11,7 +11,7 @@ from pyrseg_jax.shapes.polygons import MAX_OUTSIDE, fill_rings, trace_polygons
 from pyrseg_jax.shapes.rle import compress_runs, decode_runs, decompress_runs, encode_runs
 
 masks = st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(lambda shape: arrays(bool, shape))
-coordinates = st.floats(-8, 24, width=32) | st.integers(-4, 20)
+coordinates = st.floats(-8, 24, width=32) | st.integers(-80, 240).map(lambda tenths: tenths / 10)
 
 
 def rings_of(polygons):

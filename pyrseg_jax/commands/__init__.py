@@ -25,6 +25,7 @@ class Mode(NamedTuple):
     reads_run: whether the workdir must hold a run of this configuration.
     has_config: whether there is a configuration at all.
     replaces_config: a flag that names a model by itself, so that neither a configuration nor a run is read.
+    without_config: why flags that choose a configuration or a run are refused, for messages; "" passes them over.
     uses_devices: whether this process computes on the devices. One that only starts others leaves the devices to them.
     interrupted: what is true of the mode's files after Ctrl-C or another signal, and what the same command does next.
     resumable: the same for a run that has a checkpoint; "" if that makes no difference.
@@ -42,6 +43,7 @@ class Mode(NamedTuple):
     reads_run: bool = False
     has_config: bool = True
     replaces_config: str = ""
+    without_config: str = ""
     uses_devices: bool = True
     interrupted: str = "nothing was written; the same command starts again"
     resumable: str = ""
@@ -135,7 +137,20 @@ MODES = {
         takes=("words", "result", "output", "overwrite"),
         topic="[LABEL=]RUN[+RUN…] …",
         has_config=False,
+        without_config="it compares results that exist",
         interrupted="each file in --output is complete; the same command with --overwrite writes all of them",
+    ),
+    "import": Mode(
+        "turn the export of a label tool into a data set that config.data.name=folder reads: COCO, PASCAL VOC, LabelMe, CVAT, "
+        "YOLO, Label Studio, Cityscapes, Mapillary, Hugging Face, and plain masks",
+        *("importing", "import_source"),
+        takes=(
+            *("input", "output", "format", "classes", "split", "group", "seed", "unlabeled", "overlap"),
+            *("skip_bad", "copy", "overwrite"),
+        ),
+        needs=("input", "output"),
+        has_config=False,
+        without_config="it reads annotations, not runs",
     ),
     "help": Mode(
         "explain a mode, a flag or a configuration key",

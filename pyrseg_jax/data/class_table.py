@@ -7,19 +7,20 @@ from pyrseg_jax.data.hierarchy import read_own_hierarchy
 from pyrseg_jax.data.label_space import LabelSpace
 
 
-def read_class_table(name: str, *, has_hierarchy: bool = False) -> LabelSpace:
+def read_class_table(name: str, *, has_hierarchy: bool = False, void_value: int = 0) -> LabelSpace:
     """Read `classes/NAME.csv`. The order of its lines gives the train ids.
 
     Args:
       name: name of the table.
       has_hierarchy: whether `hierarchies/NAME.txt` gives the groups of the classes.
+      void_value: value in label files of pixels without a class.
     """
     rows = _rows(name)
     names = tuple(row["name"] for row in rows)
     return LabelSpace(
         names=names,
         file_ids=tuple(int(row["value"]) for row in rows),
-        void_file_id=0,
+        void_file_id=void_value,
         colors=tuple((int(row["red"]), int(row["green"]), int(row["blue"])) for row in rows),
         is_stuff=tuple(row["is_stuff"] == "1" for row in rows),
         hierarchy=read_own_hierarchy(name, names) if has_hierarchy else None,

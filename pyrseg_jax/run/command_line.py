@@ -158,13 +158,18 @@ def _read_flag(name: str, text: Any) -> Any:
         raise UserError(f"--{name}={text}: {error}") from error
 
 
-def check_flags(arguments: Arguments, takes: Sequence[str], needs: Sequence[str]) -> None:
-    """Raise UserError for a flag that the mode does not take, or for one that it needs and that is missing."""
-    if "words" in takes:  # which name the runs; whatever else seems to choose one would be ignored
+def check_flags(arguments: Arguments, takes: Sequence[str], needs: Sequence[str], without_config: str = "") -> None:
+    """Raise UserError for a flag that the mode does not take, or for one that it needs and that is missing.
+
+    Args:
+      arguments: the command line.
+      takes, needs, without_config: see `commands.Mode`.
+    """
+    if without_config:  # whatever seems to choose a run would be ignored
         ignored = [name for name in ("config", "workdir") if arguments.flags[name] is not None]
         ignored += [f"config.{name}" for name in arguments.changes]
         if ignored:
-            raise UserError(f"--{ignored[0]} is not a flag of {arguments.mode}: it compares results that exist")
+            raise UserError(f"--{ignored[0]} is not a flag of {arguments.mode}: {without_config}")
     for name, flag in FLAGS.items():
         is_given = arguments.flags[name] != flag.default
         if is_given and name not in (*SHARED_FLAGS, *PROCESS_FLAGS, *takes):

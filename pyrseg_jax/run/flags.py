@@ -1,4 +1,4 @@
-"""The flags of the command line: what each means, and how its value is read."""
+"""The flags of the command line, beside the configuration keys: their names, help texts, and how their values are read."""
 
 import difflib
 import re
@@ -69,6 +69,16 @@ def _positive(text: str) -> float:
     return value
 
 
+def _read_share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise ValueError("expected a number between 0 and 1, such as 0.2")
+    return share
+
+
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -81,8 +91,12 @@ FLAGS = {
     ),
     "workdir": Flag("DIR", "the folder of the run; default: runs/NAME or runs/NAME-WORDS"),
     "step": Flag("N", "the step of the checkpoint to use; default: the newest", _at_least(0)),
-    "input": Flag("FILE_OR_FOLDER", "an image, a video, or a folder of them, with all folders below it; also gs://…"),
-    "output": Flag("PATH", "where to write: a folder for predict, compare and tune, a file for export"),
+    "input": Flag(
+        "FILE_OR_FOLDER",
+        "for predict, an image, a video, or a folder of them, with all folders below it, also gs://…; for import, what a label tool "
+        "exported, also as a zip",
+    ),
+    "output": Flag("PATH", "where to write: a folder for predict, compare, import and tune, a file for export"),
     "result": Flag(
         "NAME",
         "which result of each run to compare: newest (the default), best (by mIoU), or the name of a file in evaluation/, such as "
@@ -130,6 +144,43 @@ FLAGS = {
         False,
     ),
     "draw": Flag("", "draw twelve augmented training images as one picture", _read_switch, False),
+    "format": Flag(
+        "NAME", "the format to import; without the flag, it is recognized (docs/guide/importing.md lists all)"
+    ),
+    "classes": Flag(
+        "FILE",
+        "a list of classes: which ones to import and in which order; for masks, also their colors, or the names of 0, 1, 2, …",
+    ),
+    "split": Flag(
+        "SHARE",
+        "draw this share of the pictures for validation, instead of the splits of the source; default: its splits, or else 0.2",
+        _read_share,
+    ),
+    "group": Flag(
+        "REGEX",
+        "pictures whose names match in the same text stay together in one split, such as the frames of a video: '^([^_]+)_'",
+    ),
+    "seed": Flag("N", "seed of the split", _at_least(0), 0),
+    "unlabeled": Flag(
+        "background|void",
+        "what pixels without annotation become; the default depends on the format",
+        _one_of("background", "void"),
+    ),
+    "overlap": Flag(
+        "area|file",
+        "which of two overlapping objects stays visible: the smaller one, or the later one in the file; the default depends on "
+        "the format",
+        _one_of("area", "file"),
+    ),
+    "skip_bad": Flag(
+        "",
+        "leave out pictures that cannot be used, and count them, instead of stopping at the first",
+        _read_switch,
+        False,
+    ),
+    "copy": Flag(
+        "", "copy photographs; without the flag, they are hard links where the disk allows it", _read_switch, False
+    ),
     "topology": Flag(
         "NAME",
         "accelerators to compile for, such as v5e:16x16, h100 or h100:8; the hardware does not have to be present; without the "

@@ -96,6 +96,24 @@ def _walk(corners: np.ndarray, pairs: np.ndarray) -> list[np.ndarray]:
     return rings
 
 
+class Part(NamedTuple):
+    """The part of a mask that may be set; all other pixels are not.
+
+    top, left: the place of its upper left pixel.
+    mask: its pixels.
+    """
+
+    top: int
+    left: int
+    mask: Bool[np.ndarray, "h w"]
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """The rows and columns of the part in the whole mask."""
+        height, width = self.mask.shape
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+
 def fill_rings(
     rings: Sequence[Real[np.ndarray, "_ 2"]], height: int, width: int
 ) -> Bool[np.ndarray, "{height} {width}"]:
@@ -114,17 +132,24 @@ def fill_rings(
       ValueError: if a coordinate is not a finite number, or lies too far outside the picture to be meant.
     """
     mask = np.zeros((height, width), bool)
-    crossings = [_crossings(np.asarray(ring, np.float64).reshape(-1, 2), height, width) for ring in rings if len(ring)]
-    if not crossings or not height or not width:
-        return mask
-    columns, rows = np.concatenate(crossings, 1)
-    if columns.size:
-        first, num = int(columns.min()), int(np.ptp(columns)) + 1
-        # Each crossing switches all pixels below it in its column.
-        counts = np.bincount((columns - first) * (height + 1) + rows, minlength=num * (height + 1))
-        switched = np.cumsum(counts.reshape(num, height + 1)[:, :height] & 1, axis=1) & 1
-        mask[:, first : first + num] = switched.T
+    part = fill_part(rings, height, width)
+    mask[part.place] = part.mask
     return mask
+
+
+def fill_part(rings: Sequence[Real[np.ndarray, "_ 2"]], height: int, width: int) -> Part:
+    """Return what `fill_rings` does without the empty rows and columns around it; a small ring in a large picture costs little."""
+    crossings = [_crossings(np.asarray(ring, np.float64).reshape(-1, 2), height, width) for ring in rings if len(ring)]
+    columns, rows = np.concatenate(crossings, 1) if crossings else np.zeros((2, 0), np.int64)
+    if not columns.size:
+        return Part(0, 0, np.zeros((0, 0), bool))
+    left, top = int(columns.min()), int(rows.min())
+    num_columns, num_rows = int(columns.max()) - left + 1, int(rows.max()) - top
+    # Each crossing switches all pixels below it in its column. The last row of a column only ends what others began.
+    places = (columns - left) * (num_rows + 1) + rows - top
+    counts = np.bincount(places, minlength=num_columns * (num_rows + 1)).reshape(num_columns, num_rows + 1)
+    switched = np.cumsum(counts[:, :num_rows] & 1, axis=1) & 1
+    return Part(top, left, switched.T.astype(bool))
 
 
 def _crossings(ring: Float[np.ndarray, "n 2"], height: int, width: int) -> Integer[np.ndarray, "2 crossings"]:

@@ -23,7 +23,7 @@ def read_only(command: Command) -> None:
     """Read the command line and the configuration as the program does, without running the mode."""
     arguments = command_line.parse(arguments_of(command), MODES)
     mode = MODES[arguments.mode]
-    command_line.check_flags(arguments, mode.takes, mode.needs)
+    command_line.check_flags(arguments, mode.takes, mode.needs, mode.without_config)
     name = arguments.flags["config"]
     if name is not None and "mine" not in name:  # the reader's own copy of a config
         config_lib.resolve(config_file.load(config_file.find(name)), arguments.changes)
@@ -73,6 +73,8 @@ CHECKED: list[tuple[str, str, Callable[[Command], None]]] = [
     ("pyrseg train", "minutes to days; tiny trainings run in `runs` and in the slow test", read_only),
     ("pyrseg compile", "minutes, and compilers that the tests do not install", read_only),
     ("pyrseg tune", "many trainings; test_tune.py runs a tiny search", read_only),
+    ("pyrseg import", "needs an export; test_importing.py runs it", read_only),
+    ("pyrseg validate --config=camvid", "needs PASCAL VOC; test_in_place.py reads its layout", read_only),
     ("pyrseg prepare", "downloads gigabytes", read_only),
     ("pyrseg compare", "needs several evaluated runs; test_compare.py runs it", read_only),
     ("pyrseg validate --config=scenes", "renders for a minute", read_only),

@@ -1,0 +1,66 @@
+"""Read masks of a single class: 0 is the background, and 1 or 255 is the class.
+
+The class is called `foreground`; `--classes` gives another name, or names for the background and the class.
+"""
+
+import numpy as np
+
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.importing.annotations import BACKGROUND, Annotations, Notes, Options, Picture
+from pyrseg_jax.importing.formats.contract import Format
+from pyrseg_jax.importing.mask_painting import read_colors
+from pyrseg_jax.importing.mask_pairs import BINARY, describe_signs, kind_of_masks, need_masks, pair_masks
+from pyrseg_jax.importing.object_pictures import image_or_error
+from pyrseg_jax.importing.source_tree import SourceTree
+
+FOREGROUND = "foreground"
+
+
+def recognize(tree: SourceTree) -> str | None:
+    """Recognize masks with two values."""
+    found = kind_of_masks(tree)
+    return found[1] if found is not None and found[0] == BINARY else None
+
+
+def read(tree: SourceTree, options: Options) -> Annotations:
+    """Read the masks as background and foreground."""
+    names = (BACKGROUND, FOREGROUND) if options.classes is None else options.classes.names
+    if len(names) == 1:
+        names = (BACKGROUND, names[0])
+    if len(names) != 2:
+        assert options.classes is not None
+        raise UserError(
+            f"{options.classes.path} names {len(names)} classes: binary masks have a background and one class"
+        )
+    notes, pictures = Notes(), []
+    for pair in pair_masks(tree, need_masks(tree), notes):
+        image = image_or_error(tree, pair.image, pair.mask, tree.place(pair.mask))
+        pictures.append(Picture(pair.image or pair.mask, image, pair.split, _painter(tree, pair.mask)))
+    return Annotations(names, tuple(pictures), notes, void_meaning="", has_own_order=True)
+
+
+def _painter(tree: SourceTree, name: str):
+    return lambda height, width: read_binary(tree, name).astype(np.uint16) + 1
+
+
+def read_binary(tree: SourceTree, name: str) -> np.ndarray:
+    """Return where a mask is set; raises UserError naming the file and a value that is neither 0 nor 1 or 255."""
+    colors = read_colors(tree, name)
+    values, place = colors[..., 0], tree.place(name)
+    found = np.unique(colors)
+    if (colors != values[..., None]).any() or not set(found.tolist()) <= {0, 1, 255} or {1, 255} <= set(found.tolist()):
+        raise UserError(
+            f"{place} holds the values {', '.join(map(str, found[:8]))}{', …' if len(found) > 8 else ''}: expected 0 and 255, or 0 "
+            "and 1; export the mask as PNG without smoothing (anti-aliasing)"
+        )
+    return values > 0
+
+
+FORMAT = Format(
+    "binary_masks",
+    "masks of one class: 0 and 1, or 0 and 255",
+    describe_signs("with two values"),
+    recognize,
+    read,
+    is_general=True,
+)

@@ -1,0 +1,74 @@
+"""Read binary masks that lie in a folder for each class: `masks/CLASS/NAME.png` belongs to `images/NAME.jpg`.
+
+Where masks of several classes overlap, the later class lies above: the order is that of `--classes`, or else of the alphabet.
+"""
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.importing.annotations import BACKGROUND, Annotations, Notes, Options, Paint, Picture
+from pyrseg_jax.importing.formats.binary_masks import read_binary
+from pyrseg_jax.importing.formats.contract import Format
+from pyrseg_jax.importing.mask_pairs import CLASS_FOLDERS, class_folders, describe_signs, kind_of_masks, pair_masks
+from pyrseg_jax.importing.object_pictures import image_or_error
+from pyrseg_jax.importing.source_tree import SourceTree
+
+
+def recognize(tree: SourceTree) -> str | None:
+    """Recognize a folder of masks for each class."""
+    found = kind_of_masks(tree)
+    return found[1] if found is not None and found[0] == CLASS_FOLDERS else None
+
+
+def read(tree: SourceTree, options: Options) -> Annotations:
+    """Read the masks of each picture from all folders."""
+    folders = class_folders(tree)
+    if not folders:
+        raise UserError(f"{tree.place('')} has no folders of masks for single classes: expected masks/CLASS/NAME.png")
+    names = tuple(sorted(folders))
+    if options.classes is not None:
+        names = tuple(name for name in options.classes.names if name in folders)
+        names += tuple(sorted(folders.keys() - set(names)))
+    by_stem: dict[str, dict[int, str]] = {}
+    for value, name in enumerate(names, 1):
+        for mask in folders[name]:
+            by_stem.setdefault(PurePosixPath(mask).stem, {})[value] = mask
+    notes, pictures = Notes(), []
+    every_mask = [mask for masks in folders.values() for mask in masks]
+    images = {pair.mask: pair.image for pair in pair_masks(tree, every_mask, notes)}
+    for stem in sorted(by_stem):
+        masks = by_stem[stem]
+        first = next(iter(masks.values()))
+        image = image_or_error(tree, images[first], first, tree.place(first))
+        pictures.append(Picture(images[first] or first, image, None, _painter(tree, masks)))
+    return Annotations(names, tuple(pictures), notes, BACKGROUND)
+
+
+def _painter(tree: SourceTree, masks: Mapping[int, str]) -> Paint:
+    def paint(height: int, width: int) -> np.ndarray:
+        found = {value: read_binary(tree, masks[value]) for value in sorted(masks)}
+        rows, columns = next(iter(found.values())).shape
+        class_map = np.zeros((rows, columns), np.uint16)
+        for value, mask in found.items():
+            if mask.shape != (rows, columns):
+                raise UserError(
+                    f"{tree.place(masks[value])} is {mask.shape[1]} × {mask.shape[0]} pixels, but another mask of the picture is "
+                    f"{columns} × {rows}: masks of one picture have one size"
+                )
+            class_map[mask] = value
+        return class_map
+
+    return paint
+
+
+FORMAT = Format(
+    "class_folders",
+    "binary masks in a folder for each class",
+    describe_signs("in one folder per class"),
+    recognize,
+    read,
+    is_general=True,
+)

@@ -1,0 +1,26 @@
+"""What every format of a label tool provides."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pyrseg_jax.importing.annotations import Annotations, Options
+from pyrseg_jax.importing.source_tree import SourceTree
+
+
+class Format(NamedTuple):
+    """A format of annotations.
+
+    name: what `--format` calls it.
+    meaning: what it is, in one line.
+    signs: what it is recognized by, in words.
+    recognize: files → the evidence that they are of this format, in words, or None.
+    read: files and options → the annotations. A UserError says in one line what is wrong, and where.
+    is_general: whether nearly any folder of masks fits, so that other formats go first.
+    """
+
+    name: str
+    meaning: str
+    signs: str
+    recognize: Callable[[SourceTree], str | None]
+    read: Callable[[SourceTree, Options], Annotations]
+    is_general: bool = False

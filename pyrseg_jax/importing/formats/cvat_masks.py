@@ -1,0 +1,59 @@
+"""Read CVAT's export "Segmentation mask": the folders of PASCAL VOC with a `labelmap.txt` of names and colors.
+
+Each line of `labelmap.txt` is `NAME:R,G,B:PARTS:ACTIONS`. The colors of the masks count; a class named `background` holds the
+pixels that nobody labeled.
+"""
+
+from pathlib import PurePosixPath
+
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.importing.annotations import Annotations, Notes, Options, Picture
+from pyrseg_jax.importing.class_list import read_class_list
+from pyrseg_jax.importing.formats.contract import Format
+from pyrseg_jax.importing.formats.pascal_voc import IMAGES, LABEL_MAP, MASKS, list_masks
+from pyrseg_jax.importing.mask_painting import color_painter
+from pyrseg_jax.importing.object_pictures import image_or_error
+from pyrseg_jax.importing.source_tree import SourceTree
+
+
+def recognize(tree: SourceTree) -> str | None:
+    """Find a list of labels beside a folder of masks."""
+    found = _label_maps(tree)
+    return f"there are {found[0]} and {MASKS}" if found else None
+
+
+def read(tree: SourceTree, options: Options) -> Annotations:
+    """Read the masks by their colors."""
+    found = _label_maps(tree)
+    if not found:
+        raise UserError(f"{tree.place('')} has no {LABEL_MAP} beside a folder {MASKS}: export with both")
+    listed = read_class_list(tree.root / found[0])
+    if listed.colors is None:
+        raise UserError(f"{tree.place(found[0])} has no colors: expected lines like NAME:R,G,B::")
+    values = {color: value for value, color in enumerate(listed.colors, 1)}
+    notes, pictures = Notes(), []
+    by_stem = {}
+    for name in tree.images():
+        if not any(part.startswith("Segmentation") for part in PurePosixPath(name).parts):
+            by_stem.setdefault(PurePosixPath(name).stem, name)
+    for item in list_masks(tree, notes):
+        stem = PurePosixPath(item.name).name
+        path = tree.find_image(f"{item.name}.jpg", [f"{item.base}/{IMAGES}", IMAGES]) or by_stem.get(stem)
+        image = image_or_error(tree, path, f"{item.name}.jpg", tree.place(item.mask))
+        paint = color_painter(tree, item.mask, values, tree.place(found[0]))
+        pictures.append(Picture(path or item.mask, image, item.split, paint))
+    return Annotations(listed.names, tuple(pictures), notes, void_meaning="")
+
+
+def _label_maps(tree: SourceTree) -> list[str]:
+    found = (name for name in tree.files if PurePosixPath(name).name == LABEL_MAP)
+    return [name for name in found if any(folder for folder in tree.folders_named(MASKS))]
+
+
+FORMAT = Format(
+    "cvat_masks",
+    "CVAT's Segmentation mask: labelmap.txt and masks in its colors",
+    f"a {LABEL_MAP} and a folder {MASKS}",
+    recognize,
+    read,
+)

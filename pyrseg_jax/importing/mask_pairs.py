@@ -1,0 +1,202 @@
+"""Find plain masks and their photographs by the names of folders and files, for sources that follow no published layout."""
+
+import functools
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from pyrseg_jax.data.images.image_formats import LABEL_SUFFIXES
+from pyrseg_jax.data.listing import suffix_of
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.importing.annotations import Notes
+from pyrseg_jax.importing.mask_images import Mask, read_mask
+from pyrseg_jax.importing.source_tree import SourceTree
+from pyrseg_jax.importing.splits import split_of_path
+
+MASK_FOLDERS = (
+    *("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth", "groundtruth"),
+    *("segmentation", "segmentations", "labelmaps", "label_maps", "targets", "semantic", "seg", "ann", "anns"),
+)
+IMAGE_FOLDERS = (
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "photos",
+    "photographs",
+    "pictures",
+    "jpegimages",
+    "rgb",
+    "input",
+    "inputs",
+    "data",
+)
+_AFFIXES = "masks?|labels?|gt|seg|segmentation|images?|img|rgb|color|annotation|l|target|ground_truth|groundtruth"
+_SAMPLES = 12  # masks that decide what kind they are
+COLOR, BINARY, INDEX, CLASS_FOLDERS = "color", "binary", "index", "class folders"
+
+
+class MaskPair(NamedTuple):
+    """A mask with its photograph; paths relative to the root. `image` is None where it is missing."""
+
+    mask: str
+    image: str | None
+    split: str | None
+
+
+def find_masks(tree: SourceTree) -> list[str]:
+    """Return the masks: files in a folder named like `MASK_FOLDERS`, or else those named NAME_mask beside NAME."""
+    candidates = [name for name in tree.files if suffix_of(name) in LABEL_SUFFIXES]
+    in_folders = [name for name in candidates if _mask_folder(name) is not None]
+    if in_folders:
+        return in_folders
+    return [
+        name
+        for name in candidates
+        if re.search(r"[_\-.](mask|label|labels|gt|seg)$", PurePosixPath(name).stem, re.IGNORECASE)
+    ]
+
+
+def pair_masks(tree: SourceTree, masks: Sequence[str], notes: Notes) -> list[MaskPair]:
+    """Pair masks with the photographs of the same names; photographs without a mask are counted in the notes.
+
+    Names are equal if they are so without words such as `mask`, `gt` or `image` at their ends.
+
+    Raises:
+      UserError: if several photographs fit a mask.
+    """
+    taken = set(masks)
+    images = [name for name in tree.images() if name not in taken]
+    by_key: dict[str, list[str]] = {}
+    for name in images:
+        by_key.setdefault(PurePosixPath(name).stem, []).append(name)
+    by_loose: dict[str, list[str]] = {}
+    for name in images:
+        by_loose.setdefault(loose_stem(name), []).append(name)
+    pairs, used = [], set()
+    for mask in masks:
+        found = by_key.get(PurePosixPath(mask).stem) or by_loose.get(loose_stem(mask), [])
+        image = _nearest(mask, found, tree)
+        used.add(image)
+        pairs.append(MaskPair(mask, image, split_of_path(str(PurePosixPath(mask).parent))))
+    for name in images:
+        if name not in used:
+            notes.add("image without a mask", tree.place(name))
+    return pairs
+
+
+def _nearest(mask: str, images: Sequence[str], tree: SourceTree) -> str | None:
+    """Choose the photograph whose folders are those of the mask, but for the names of the image and mask folders."""
+    if len(images) <= 1:
+        return images[0] if images else None
+    wanted = _neutral(mask)
+    same = [name for name in images if _neutral(name) == wanted]
+    if len(same) == 1:
+        return same[0]
+    raise UserError(
+        f"{tree.place(mask)} fits {len(images)} photographs, for example {images[0]} and {images[1]}: give the files of each pair "
+        "the same name, in folders such as images/ and masks/"
+    )
+
+
+def _neutral(name: str) -> tuple[str, ...]:
+    words = {*MASK_FOLDERS, *IMAGE_FOLDERS}
+    return tuple(part for part in PurePosixPath(name).parts[:-1] if part.lower() not in words)
+
+
+def loose_stem(name: str) -> str:
+    """Return the stem of a file without words for its role at its ends."""
+    stem, before = PurePosixPath(name).stem.lower(), None
+    while stem != before:
+        before = stem
+        stem = re.sub(rf"[_\-. ]+({_AFFIXES})$", "", stem)
+        stem = re.sub(rf"^({_AFFIXES})[_\-. ]+", "", stem)
+    return stem
+
+
+def _mask_folder(name: str) -> int | None:
+    """Return the place of the mask folder among the parts of a path."""
+    parts = [part.lower() for part in PurePosixPath(name).parts[:-1]]
+    return next((i for i, part in enumerate(parts) if part in MASK_FOLDERS), None)
+
+
+def class_folders(tree: SourceTree) -> dict[str, list[str]]:
+    """Return name of a class → its masks, where the mask folder holds one folder for each class and the names repeat in them."""
+    found: dict[str, list[str]] = {}
+    for name in find_masks(tree):
+        place, parts = _mask_folder(name), PurePosixPath(name).parts
+        if place is None or place + 2 >= len(parts):
+            return {}
+        found.setdefault(parts[-2], []).append(name)
+    if len(found) < 2 or any(split_of_path(name) for name in found):
+        return {}
+    stems = [PurePosixPath(name).stem for names in found.values() for name in names]
+    return found if len(set(stems)) < len(stems) else {}
+
+
+def kind_of_masks(tree: SourceTree) -> tuple[str, str] | None:
+    """Return what a few evenly chosen masks store, and in words why; None if there are no masks with photographs."""
+    masks = find_masks(tree)
+    if not masks or not set(tree.images()) - set(masks):
+        return None
+    if folders := class_folders(tree):
+        return CLASS_FOLDERS, f"the masks are in a folder for each class: {', '.join(list(folders)[:4])}"
+    chosen = masks[:: -(-len(masks) // _SAMPLES)]
+    try:
+        read = [read_mask(tree.read(name), tree.place(name)) for name in chosen]
+    except UserError as error:
+        tree.problems.append(str(error))
+        return None
+    where = f"masks such as {masks[0]}"
+    if all(_is_binary(mask) for mask in read):
+        return BINARY, f"{where} hold two values"
+    if any(mask.values is None for mask in read) or any(mask.colors is not None for mask in read):
+        return COLOR, f"{where} hold colors"
+    return INDEX, f"{where} hold one number per pixel"
+
+
+def _is_binary(mask: Mask) -> bool:
+    values = mask.values
+    if values is None:
+        assert mask.colors is not None
+        if (mask.colors != mask.colors[..., :1]).any():
+            return False
+        values = mask.colors[..., 0]
+    elif mask.colors is not None:
+        return False
+    return set(np.unique(values).tolist()) in ({0}, {1}, {255}, {0, 1}, {0, 255})
+
+
+@functools.cache
+def _words() -> str:
+    return f"a folder of masks ({', '.join(MASK_FOLDERS[:5])}, …) beside one of photographs"
+
+
+def describe_signs(kind: str) -> str:
+    """Return what masks of a kind are recognized by, in words."""
+    return f"{_words()}, {kind}"
+
+
+def need_masks(tree: SourceTree) -> list[str]:
+    """Return the masks, or raise UserError saying where they are expected."""
+    masks = find_masks(tree)
+    if not masks:
+        raise UserError(
+            f"{tree.place('')} has no masks: expected PNG files in a folder named {', '.join(MASK_FOLDERS[:7])}, or beside the "
+            "photographs as NAME_mask.png"
+        )
+    return masks
+
+
+def place_of_list(tree: SourceTree, names: Iterable[str]) -> str | None:
+    """Return the first file with one of these names, in the fewest folders."""
+    wanted = [name.lower() for name in names]
+    found = [name for name in tree.files if PurePosixPath(name).name.lower() in wanted]
+    return (
+        min(found, key=lambda name: (name.count("/"), wanted.index(PurePosixPath(name).name.lower())))
+        if found
+        else None
+    )

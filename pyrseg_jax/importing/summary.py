@@ -1,0 +1,104 @@
+"""Say what an import wrote, for people and as JSON."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyrseg_jax.importing.annotations import Notes
+from pyrseg_jax.importing.legend import Legend
+
+MAX_LINES = 10  # near-duplicate pairs and classes that the text names; the JSON has all of them
+
+
+def make_summary(
+    source: Path,
+    format_name: str,
+    evidence: str,
+    legend: Legend,
+    pixels: Mapping[str, np.ndarray],
+    counts: Mapping[str, int],
+    how: Mapping[str, int],
+    split_source: str,
+    notes: Notes,
+    near: Sequence[Mapping[str, Any]],
+) -> dict:
+    """Return everything about an import.
+
+    Args:
+      source, format_name, evidence: what was read, as which format, and why.
+      legend: the classes.
+      pixels: split → number of pixels of each value of the source's class maps.
+      counts: split → number of pictures.
+      how: how pictures were written → number of pictures.
+      split_source: where the splits are from, in words.
+      notes: what was left out.
+      near: pairs of nearly equal pictures between training and other splits.
+    """
+    total = np.sum(list(pixels.values()), 0) if pixels else np.zeros(len(legend.table), np.int64)
+    written = {split: _by_class(found, legend) for split, found in pixels.items()}
+    return {
+        "source": str(source),
+        "format": format_name,
+        "evidence": evidence,
+        "images": dict(counts),
+        "splits": split_source,
+        "written": dict(how),
+        "classes": [
+            {
+                "value": value,
+                "name": name,
+                "pixels": {split: int(found[value]) for split, found in written.items()},
+                "share": float(sum(found[value] for found in written.values()) / max(int(total.sum()), 1)),
+            }
+            for value, name in enumerate(legend.names, 1)
+        ],
+        "void": {
+            "pixels": {split: int(found[0]) for split, found in written.items()},
+            "share": float(sum(found[0] for found in written.values()) / max(int(total.sum()), 1)),
+            "from": list(legend.void_from),
+            "classes_left_out": {name: int(total[value]) for value, name in legend.left_out.items()},
+        },
+        "skipped": [{"reason": reason, "count": count, "first": first} for reason, count, first in notes.lines()],
+        "near_duplicates": list(near),
+    }
+
+
+def _by_class(pixels: np.ndarray, legend: Legend) -> np.ndarray:
+    return np.bincount(legend.table, weights=pixels, minlength=len(legend.names) + 1).astype(np.int64)
+
+
+def summary_text(summary: Mapping[str, Any]) -> str:
+    """Return the lines that a person reads at the end of an import."""
+    images = summary["images"]
+    listed = ", ".join(f"{count:,} {split}" for split, count in images.items())
+    how = ", ".join(f"{count:,} {kind}" for kind, count in summary["written"].items())
+    lines = [f"images: {listed} ({how}); splits: {summary['splits']}", "class                          share of pixels"]
+    lines += [f"{item['value']:>5} {item['name'][:24]:<24} {item['share']:>9.3%}" for item in summary["classes"]]
+    void = summary["void"]
+    origin = f"  from {' and '.join(void['from'])}" if void["from"] else ""
+    lines.append(f"    0 {'void':<24} {void['share']:>9.3%}{origin}")
+    for name, count in void["classes_left_out"].items():
+        lines.append(f"left out by --classes: {name!r}, {count:,} pixels became void")
+    absent = [item["name"] for item in summary["classes"] if not item["share"]]
+    if absent:
+        more = ", …" if len(absent) > MAX_LINES else ""
+        lines.append(f"classes without a pixel: {', '.join(absent[:MAX_LINES])}{more}")
+    for note in summary["skipped"]:
+        lines.append(f"skipped: {note['count']:,} × {note['reason']}; the first: {note['first']}")
+    if not summary["skipped"]:
+        lines.append("skipped: nothing")
+    lines += _near_lines(summary["near_duplicates"])
+    return "\n".join(lines)
+
+
+def _near_lines(near: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not near:
+        return ["near duplicates between training and the other splits: none found"]
+    lines = [
+        f"near duplicates: {len(near)} outside training look like a picture in training, so scores on them say little; keep the "
+        "frames of one video together with --group=REGEX"
+    ]
+    lines += [f"  {pair['other']} ({pair['split']}) looks like {pair['training']}" for pair in near[:MAX_LINES]]
+    return lines + ([f"  and {len(near) - MAX_LINES} more, see import.json"] if len(near) > MAX_LINES else [])

@@ -1,0 +1,116 @@
+"""Broken sources of the formats that store masks."""
+
+import functools
+
+import numpy as np
+
+from support import label_tools, mask_folders
+from support.import_damages import Broken, content, cut, gone, gray_mask, jpeg, json_file, text_file
+from support.label_tools import png
+
+cvat_masks = functools.partial(label_tools.write_voc, label_map=True)
+VOC_MASK = "SegmentationClass/picture_0.png"
+
+BROKEN_MASKS = {
+    "a panoptic PNG that is missing": Broken(
+        label_tools.write_panoptic,
+        gone("annotations/panoptic_train2017/picture_0.png"),
+        r"annotations\[0\] names the PNG 'picture_0.png', which is not in .*panoptic_train2017: unpack",
+    ),
+    "a panoptic segment that is not listed": Broken(
+        label_tools.write_panoptic,
+        json_file("annotations/panoptic_train2017.json", lambda d: d["annotations"][0]["segments_info"].pop() and None),
+        r"picture_0.png has the segment \d+, which .*annotations\[0\] does not list",
+    ),
+    "a mask value without a class": Broken(
+        label_tools.write_voc,
+        content(VOC_MASK, gray_mask([0, 99])),
+        r"the value 99 at row 0, column 1 \(336 pixels of it\)",
+    ),
+    "a picture in two lists": Broken(
+        label_tools.write_voc,
+        content("ImageSets/Segmentation/val.txt", b"picture_0\n"),
+        r"val.txt, line 1: picture_0 is already listed in .*train.txt, line 1",
+    ),
+    "a mask of another size": Broken(
+        label_tools.write_voc, content(VOC_MASK, gray_mask([0, 1], (9, 9))), r"its annotations are for 9 × 9"
+    ),
+    "a mask that is a JPEG": Broken(
+        label_tools.write_voc, lambda root: jpeg(root / VOC_MASK), r"picture_0.png is a JPEG: its compression changes"
+    ),
+    "a damaged mask": Broken(label_tools.write_voc, cut(VOC_MASK), r"picture_0.png (is damaged|cannot be decoded)"),
+    "a color without a label": Broken(
+        cvat_masks,
+        content(VOC_MASK, png(np.full((24, 28, 3), 7, np.uint8))),
+        r"the color \(7, 7, 7\) at row 0, column 0 \(672 pixels of it\) is not in .*labelmap.txt; the nearest is",
+    ),
+    "a color above 255": Broken(
+        cvat_masks, text_file("labelmap.txt", "37,91,13", "300,1,1"), r"line 3 has the color 300, 1, 1"
+    ),
+    "two labels of one color": Broken(
+        cvat_masks, text_file("labelmap.txt", "37,91,13", "0,0,0"), r"gives the color 0 0 0 to 'void' and to 'grass'"
+    ),
+    "two labels of one name": Broken(
+        cvat_masks, text_file("labelmap.txt", "house:", "grass:"), r"line 4 repeats the class 'grass' of .*line 3"
+    ),
+    "a street without a photograph": Broken(
+        mask_folders.write_cityscapes,
+        gone("leftImg8bit/train/town/picture_0_leftImg8bit.png"),
+        r"names the image 'picture_0_leftImg8bit.png'",
+    ),
+    "an unknown id of Cityscapes": Broken(
+        mask_folders.write_cityscapes,
+        content("gtFine/train/town/picture_0_gtFine_labelIds.png", gray_mask([7, 77])),
+        r"the value 77 at row 0, column 1",
+    ),
+    "a label beyond Mapillary's list": Broken(
+        mask_folders.write_mapillary,
+        content("training/labels/picture_0.png", gray_mask([1, 9])),
+        r"the value 9 at row 0, column 1",
+    ),
+    "colors without a list": Broken(
+        mask_folders.write_color_masks,
+        gone("class_dict.csv"),
+        r"the masks have 4 colors \(.*, and no list says what they mean",
+    ),
+    "a list without a color": Broken(
+        mask_folders.write_color_masks,
+        content("class_dict.csv", b"void 0 0 0\ngrass\n"),
+        r"line 2 \('grass'\) has no color",
+    ),
+    "a list with a cell too few": Broken(
+        mask_folders.write_color_masks, content("class_dict.csv", b"name,r,g,b\nvoid,0,0\n"), r"line 2 has 3 cells"
+    ),
+    "a gray value in a binary mask": Broken(
+        mask_folders.write_binary_masks,
+        content("masks/train/picture_0.png", gray_mask([0, 128, 255])),
+        r"picture_0.png holds the values 0, 128, 255: expected 0 and 255, or 0 and 1",
+        {"format_name": "binary_masks"},
+    ),
+    "masks of one picture in two sizes": Broken(
+        mask_folders.write_class_folders,
+        content("masks/house/picture_0.png", gray_mask([0, 255], (9, 9))),
+        r"masks of one picture",
+    ),
+    "numbers without a list": Broken(
+        mask_folders.write_index_masks,
+        gone("classes.txt"),
+        r"masks with one number per pixel, and no list says what they mean",
+    ),
+}
+BROKEN_TABLES = {
+    "a table that is cut off": Broken(
+        mask_folders.write_hugging_face,
+        cut("data/train-00000-of-00001.parquet"),
+        r"train-00000-of-00001.parquet cannot be read",
+    ),
+    "a table without names": Broken(mask_folders.write_hugging_face, gone("id2label.json"), r"has no id2label.json"),
+    "names without numbers": Broken(
+        mask_folders.write_hugging_face, content("id2label.json", b'{"a": "b"}'), r"does not map numbers to names"
+    ),
+    "a value without a name": Broken(
+        mask_folders.write_hugging_face,
+        content("id2label.json", b'{"0": "void", "1": "grass"}'),
+        r"row 0: the value \d at row",
+    ),
+}

@@ -1,0 +1,134 @@
+"""Scenes that are exported to a format and imported from it again are equal: to the pixel, wherever the format can hold that."""
+
+import functools
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from support import label_tools, mask_folders
+from support.imports import agreement, import_from, label_maps
+from support.label_tools import Sample, Scenes, nested_rings
+
+from pyrseg_jax.importing.annotations import BY_AREA
+from pyrseg_jax.importing.objects import Object, paint_objects, polygon_filler
+from pyrseg_jax.scenes import CLASS_NAMES, paint_scene
+
+EXACT = {
+    "coco polygons": ("coco", functools.partial(label_tools.write_coco, style="polygons")),
+    "coco compressed RLE": ("coco", functools.partial(label_tools.write_coco, style="compressed")),
+    "coco RLE": ("coco", functools.partial(label_tools.write_coco, style="runs")),
+    "coco panoptic": ("coco_panoptic", label_tools.write_panoptic),
+    "labelme polygons": ("labelme", label_tools.write_labelme),
+    "labelme masks": ("labelme", functools.partial(label_tools.write_labelme, style="mask")),
+    "cvat polygons": ("cvat_xml", label_tools.write_cvat),
+    "cvat masks in XML": ("cvat_xml", functools.partial(label_tools.write_cvat, style="mask")),
+    "cvat segmentation mask": ("cvat_masks", functools.partial(label_tools.write_voc, label_map=True)),
+    "yolo": ("yolo", label_tools.write_yolo),
+    "label studio brush": ("label_studio", label_tools.write_label_studio),
+    "label studio polygons": ("label_studio", functools.partial(label_tools.write_label_studio, style="polygon")),
+    "mapillary": ("mapillary", mask_folders.write_mapillary),
+    "color masks": ("color_masks", mask_folders.write_color_masks),
+    "palette masks": ("color_masks", functools.partial(mask_folders.write_color_masks, style="palette")),
+    "index masks": ("index_masks", mask_folders.write_index_masks),
+    "class folders": ("class_folders", mask_folders.write_class_folders),
+    "hugging face parquet": ("hugging_face", mask_folders.write_hugging_face),
+    "hugging face arrow": ("hugging_face", functools.partial(mask_folders.write_hugging_face, style="arrow")),
+}
+
+
+@pytest.fixture(scope="module")
+def scenes() -> Scenes:
+    samples = []
+    for i, split in enumerate(("train", "train", "val")):
+        image, label = (array[64:192, 64:192].copy() for array in paint_scene("training", i))
+        samples.append(Sample(f"scene_{i:03d}", split, image, label))
+    return Scenes(tuple(CLASS_NAMES), tuple(samples))
+
+
+def fingerprint(folder) -> dict[str, str]:
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_masks_runs_and_polygons_come_back_to_the_pixel(name, scenes, tmp_path):
+    if "hugging" in name:
+        pytest.importorskip("pyarrow")
+    format_name, write = EXACT[name]
+    write(scenes, tmp_path / "source")
+    before = fingerprint(tmp_path / "source")
+    summary = import_from(tmp_path / "source", tmp_path / "data", unlabeled="void")
+    assert summary["format"] == format_name
+    stem_of = functools.partial(row_name, scenes, name) if "hugging" in name else lambda sample: sample.name
+    # A polygon of LabelMe is drawn with its outline, so a line of single pixels may get a neighbor.
+    least = 0.999 if name == "labelme polygons" else 1.0
+    assert agreement(scenes, tmp_path / "data", stem_of, has_splits=name != "class folders") >= least
+    assert summary["images"] == {"training": 2, "validation": 1}
+    assert fingerprint(tmp_path / "source") == before
+
+
+def row_name(scenes, name, sample) -> str:
+    """Return the name of a picture that lies in a row of a table."""
+    split = {"train": "train", "val": "validation"}[sample.split]
+    row = [other.name for other in scenes.samples if other.split == sample.split].index(sample.name)
+    return f"{split}{'_data' if 'arrow' in name else ''}-00000-of-00001_{row:06d}"
+
+
+def test_voc_comes_back_with_the_names_of_the_list(scenes, tmp_path):
+    label_tools.write_voc(scenes, tmp_path / "source")
+    label_tools.write(tmp_path / "names.txt", "\n".join(scenes.names))
+    summary = import_from(tmp_path / "source", tmp_path / "data", classes=tmp_path / "names.txt")
+    assert summary["format"] == "pascal_voc"
+    assert agreement(scenes, tmp_path / "data") == 1.0
+
+
+@pytest.mark.parametrize("kind", ["labelIds", "instanceIds"])
+def test_cityscapes_comes_back(kind, scenes, tmp_path):
+    mask_folders.write_cityscapes(scenes, tmp_path / "source", kind)
+    assert import_from(tmp_path / "source", tmp_path / "data")["format"] == "cityscapes"
+    found = label_maps(tmp_path / "data")
+    for sample in scenes.samples:
+        np.testing.assert_array_equal(found[f"{sample.name}_leftImg8bit"], sample.label)
+
+
+def test_stuff_maps_come_back(scenes, tmp_path):
+    mask_folders.write_stuff_maps(scenes, tmp_path / "source")
+    assert import_from(tmp_path / "source", tmp_path / "data")["format"] == "coco_stuff_maps"
+    found = label_maps(tmp_path / "data")
+    for sample in scenes.samples:
+        np.testing.assert_array_equal(found[sample.name], sample.label)
+
+
+@pytest.mark.parametrize("high", [1, 255])
+def test_binary_masks_come_back(high, scenes, tmp_path):
+    mask_folders.write_binary_masks(scenes, tmp_path / "source", high)
+    summary = import_from(tmp_path / "source", tmp_path / "data")
+    assert summary["format"] == "binary_masks"
+    assert [item["name"] for item in summary["classes"]] == ["background", "foreground"]
+    found = label_maps(tmp_path / "data")
+    for sample in scenes.samples:
+        np.testing.assert_array_equal(found[sample.name] == 2, sample.label == len(scenes.names))
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 3)))
+def test_regions_painted_from_large_to_small_give_the_map_back(label):
+    """Holes need no ring of their own: what lies in a hole is smaller than what lies around it."""
+    rings = nested_rings(label)
+    objects = [Object(value + 1, polygon_filler([ring]), "") for value, ring in rings[::-1]]
+    found = paint_objects([*objects[::-1]], BY_AREA, *label.shape)
+    np.testing.assert_array_equal(found, label + 1)
+
+
+def test_an_exported_zip_is_read_like_the_folder(scenes, tmp_path):
+    import shutil
+
+    label_tools.write_coco(scenes, tmp_path / "source")
+    shutil.make_archive(str(tmp_path / "export"), "zip", tmp_path / "source")
+    summary = import_from(tmp_path / "export.zip", tmp_path / "data", unlabeled="void")
+    assert agreement(scenes, tmp_path / "data") == 1.0
+    assert "export.zip" in summary["source"]
+    assert not list((tmp_path / "data").glob(".*"))
