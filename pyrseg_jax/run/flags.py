@@ -93,8 +93,8 @@ FLAGS = {
     "step": Flag("N", "the step of the checkpoint to use; default: the newest", _at_least(0)),
     "input": Flag(
         "FILE_OR_FOLDER",
-        "for predict, an image, a video, or a folder of them, with all folders below it, also gs://…; for import, what a label tool "
-        "exported, also as a zip",
+        "for predict, an image, a video, or a folder of them, with all folders below it, also gs://…; for import, what a label "
+        "tool exported, also as a zip",
     ),
     "output": Flag("PATH", "where to write: a folder for predict, compare, import and tune, a file for export"),
     "result": Flag(
