@@ -9,9 +9,10 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.export.predictor import ExportedPredictor
 from pyrseg_jax.export.read import read_export
 from pyrseg_jax.reporting.result import Result
-from pyrseg_jax.run import experiment
 from pyrseg_jax.run.image_space import known_image_space
-from pyrseg_jax.run.predictor import ImageLike, Predictor, make_predictor, read_image
+from pyrseg_jax.run.model_predictor import make_predictor
+from pyrseg_jax.run.networks import make_model
+from pyrseg_jax.run.predictor import ImageLike, Predictor, read_image
 from pyrseg_jax.run.quiet import quiet_libraries
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
@@ -48,6 +49,6 @@ def _load(place: epath.Path, step: int | None) -> Predictor:
         )
     config, label_space = workdir.read_config(), workdir.read_label_space()
     image_space = known_image_space(config, workdir)
-    model = experiment.make_model(config, label_space)
+    model = make_model(config, label_space)
     trained = restore(config, model, workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), step)
-    return make_predictor(config, model, trained.variables, label_space, image_space)
+    return make_predictor(config, model, trained.variables, label_space, image_space=image_space)

@@ -56,11 +56,11 @@ def main(argv: list[str]) -> int:
             given["preemption"] = preemption
             if mode.has_config:
                 if mode.uses_devices:
-                    _join_processes(arguments, mode, preemption)
+                    given["share"] = _find_processes(arguments, mode, preemption)
                 given["changes"] = arguments.changes
                 config, given["workdir"] = read_config(arguments, mode)
                 workdir = given["workdir"]
-                if preemption is not None:
+                if preemption is not None and workdir is not None:
                     preemption.has_checkpoint = workdir.has_checkpoint
                 command = mode.load()
                 gc.freeze()  # collecting garbage among all imported objects takes a fifth of the tracing time
@@ -97,6 +97,18 @@ def _prepare_process(is_debugging: bool, mode):
     return preemption
 
 
+def _find_processes(arguments, mode, preemption) -> tuple[int, int]:
+    """Join the other processes of the run, if the mode does; return which of them this is, and how many there are."""
+    if not mode.is_divided:
+        _join_processes(arguments, mode, preemption)
+        return 0, 1
+    from pyrseg_jax.distributed import processes
+    from pyrseg_jax.run.compilation_cache import use_compilation_cache
+
+    use_compilation_cache()
+    return processes.share(*(arguments.flags[name] for name in ("distributed", "num_processes", "process_id")))
+
+
 def _join_processes(arguments, mode, preemption) -> None:
     """Choose devices, join the other processes of the run, and configure the libraries."""
     import logging
@@ -111,7 +123,7 @@ def _join_processes(arguments, mode, preemption) -> None:
         topologies.need_no_devices()
     flags.FLAGS.mark_as_parsed()  # Grain's workers read absl flags, which this program does not define
     from pyrseg_jax.distributed import processes
-    from pyrseg_jax.run import experiment
+    from pyrseg_jax.run.compilation_cache import use_compilation_cache
 
     joining = ("distributed", "coordinator", "num_processes", "process_id")
     processes.start(*(arguments.flags[name] for name in joining))
@@ -124,11 +136,11 @@ def _join_processes(arguments, mode, preemption) -> None:
         )
     if not processes.is_first():
         logging.getLogger().setLevel(logging.WARNING)  # only the first process logs progress
-    experiment.use_compilation_cache()
+    use_compilation_cache()
 
 
 def read_config(arguments, mode):
-    """Return the resolved configuration and the workdir.
+    """Return the resolved configuration and the workdir; None for both if a flag names a model by itself.
 
     The configuration comes from --config; without this flag, from the run in --workdir; without either, it is the packaged
     default. So a user who evaluates, uses or resumes a run need not repeat its config. The values of single keys are then
@@ -141,6 +153,14 @@ def read_config(arguments, mode):
     import os
 
     from pyrseg_jax.errors import UserError
+
+    if mode.replaces_config and arguments.flags[mode.replaces_config] is not None:
+        flag = mode.replaces_config
+        given = [name for name in ("config", "workdir", "step") if arguments.flags[name] is not None]
+        given += [f"config.{name}" for name in arguments.changes]
+        if given:
+            raise UserError(f"--{given[0]} and --{flag} exclude each other: --{flag} names a model by itself")
+        return None, None
     from pyrseg_jax.run import config as config_lib
     from pyrseg_jax.run import config_file
     from pyrseg_jax.run.workdir import Workdir

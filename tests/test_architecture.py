@@ -27,6 +27,7 @@ LAYERS = {
     "paper": 6,
     "export": 6,
     "tuning": 6,
+    "prediction": 6,
     "ahead_of_time": 6,
     "commands": 7,
     "api": 8,

@@ -1,5 +1,6 @@
 """Files are written whole or not at all, and what a killed process leaves behind is removed without touching anything else."""
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -17,7 +18,7 @@ from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage import lock
-from pyrseg_jax.storage.atomic import remove_leftovers, write_atomically, write_bytes_atomically
+from pyrseg_jax.storage.atomic import AtomicFile, remove_leftovers, write_atomically, write_bytes_atomically
 from pyrseg_jax.training.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parents[1]
@@ -174,3 +175,17 @@ def test_a_damaged_lock_file_is_described_vaguely(tmp_path_factory, content):
         path.write_bytes(content)
         with pytest.raises(UserError, match="is being trained in by another process: wait"), lock.locked(path):
             pytest.fail("two hold one lock")
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+def test_a_file_written_in_pieces_appears_whole_or_not_at_all(tmp_path, is_committed):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with contextlib.suppress(RuntimeError), AtomicFile(path) as file:
+        file.file.write(b"new")
+        assert path.read_bytes() == b"old"
+        if not is_committed:
+            raise RuntimeError
+        file.commit()
+    assert path.read_bytes() == (b"new" if is_committed else b"old")
+    assert os.listdir(tmp_path) == ["a"]

@@ -19,8 +19,7 @@ from pyrseg_jax.data.images.geotiff import (
 )
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.reporting.pictures import encode_in_place
-from pyrseg_jax.reporting.result import Result
+from pyrseg_jax.reporting.pictures import encode_in_place, find_place
 
 rasterio = pytest.importorskip("rasterio")
 from rasterio.control import GroundControlPoint  # noqa: E402
@@ -144,16 +143,17 @@ def test_label_maps_keep_the_coordinate_system(tmp_path, rng):
 def test_predictions_for_geotiffs_alone_are_written_in_place(rng):
     labels = rng.integers(0, 3, (20, 30)).astype(np.uint8)
     labels[0] = 255
-    result = Result(
-        labels, *(np.zeros(1),) * 2, (), (), (4,), np.zeros((20, 30, 3), np.uint8), ade_layout(("a", "b", "c")), 0.5
-    )
-    data = encode_in_place(tiff(np.zeros((20, 30, 3), np.uint8), **PLACE), "a.tif", result)
+    space = ade_layout(("a", "b", "c"))
+    place = find_place(tiff(np.zeros((20, 30, 3), np.uint8), **PLACE), "a.tif")
+    assert encode_in_place(labels.T, space, place) is None  # it was turned upright
+    data = encode_in_place(labels, space, place)
     with MemoryFile(data) as file, file.open() as dataset:
         assert (dataset.crs.to_epsg(), dataset.nodata) == (32632, 0)
         np.testing.assert_array_equal(dataset.read(1), np.where(labels == 255, 0, labels + 1))
-    assert encode_in_place(tiff(np.zeros((20, 30, 3), np.uint8)), "a.tif", result) is None
-    assert encode_in_place(b"\x89PNG", "a.png", result) is None
-    assert encode_in_place(b"II*\0", "a.tif", result) is None
+    assert find_place(tiff(np.zeros((20, 30, 3), np.uint8)), "a.tif") is None
+    assert find_place(b"\x89PNG", "a.png") is None
+    assert find_place(b"II*\0", "a.tif") is None
+    assert encode_in_place(labels, space, None) is None
 
 
 def test_control_points_are_kept_and_other_images_have_no_place():

@@ -37,7 +37,7 @@ from pyrseg_jax.models.weights.resnet_layout import RESNET_IMPORTERS
 from pyrseg_jax.pyramid import fuse
 from pyrseg_jax.pyramid.levels import to_children
 from pyrseg_jax.reporting.cells import check_result
-from pyrseg_jax.run.predictor import ModelPredictor
+from pyrseg_jax.run.model_predictor import ModelPredictor
 
 CLASSES = ("a", "b", "c")
 TINY = {"semantic_width": 16, "key_width": 8, "unity_width": 8}

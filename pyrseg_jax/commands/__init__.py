@@ -17,12 +17,14 @@ class Mode(NamedTuple):
       chosen, because most commands import jax.
     takes: the function's arguments after the configuration: flags by name, "workdir" for the folder of the run, "preemption"
       for the handler of SIGTERM, "topic" for the word after the mode, "words" for all words after it, "changes" for the values of
-      --config.KEY=VALUE by key.
+      --config.KEY=VALUE by key, "share" for the index of this process and the number of processes.
     needs: the flags that must be given.
     topic: the name of the word or words after the mode in help texts; "" where no word may follow.
     is_parallel: whether several processes can run it together.
+    is_divided: whether several processes divide the work by themselves, without joining; takes "share".
     reads_run: whether the workdir must hold a run of this configuration.
     has_config: whether there is a configuration at all.
+    replaces_config: a flag that names a model by itself, so that neither a configuration nor a run is read.
     without_config: why flags that choose a configuration or a run are refused, for messages; "" passes them over.
     uses_devices: whether this process computes on the devices. One that only starts others leaves the devices to them.
     interrupted: what is true of the mode's files after Ctrl-C or another signal, and what the same command does next.
@@ -37,8 +39,10 @@ class Mode(NamedTuple):
     needs: tuple[str, ...] = ()
     topic: str = ""
     is_parallel: bool = False
+    is_divided: bool = False
     reads_run: bool = False
     has_config: bool = True
+    replaces_config: str = ""
     without_config: str = ""
     uses_devices: bool = True
     interrupted: str = "nothing was written; the same command starts again"
@@ -80,13 +84,15 @@ MODES = {
         memory="lower config.evaluation.batch_size, or choose config.evaluation.protocol=single",
     ),
     "predict": Mode(
-        "segment an image or a folder of images",
+        "segment images, folders of them, and videos; several processes share the work",
         *("predict", "predict"),
-        takes=("workdir", "input", "output", "step", "overwrite"),
+        takes=("workdir", "input", "output", "step", "overwrite", "outputs", "model", "window", "fps", "share"),
         needs=("input", "output"),
         reads_run=True,
+        replaces_config="model",
+        is_divided=True,
         interrupted="each file in --output is complete; the same command finishes the others",
-        memory="segment smaller images, or choose config.evaluation.protocol=single",
+        memory="give --window=512, segment smaller images, or choose config.evaluation.protocol=single",
     ),
     "prepare": Mode(
         "build and check the data set, and print its report",

@@ -15,7 +15,7 @@ from pyrseg_jax.run.compared_runs import NEWEST, read_argument, read_run
 from pyrseg_jax.run.comparison import compare_experiments
 from pyrseg_jax.storage.atomic import remove_leftovers, write_bytes_atomically
 from pyrseg_jax.storage.paths import is_remote
-from pyrseg_jax.storage.written import obstacle
+from pyrseg_jax.storage.regular_file import obstacle
 
 log = logging.getLogger(__name__)
 

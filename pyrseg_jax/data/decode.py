@@ -102,7 +102,28 @@ def decode_masked(data: bytes, name: str, space: ImageSpace) -> Masked:
     """
     if space.is_photograph:
         return Masked(decode_image(data, name), None)
-    values, is_missing = read_planes(data, name)
+    image, is_void = masked_planes(*read_planes(data, name), name, space)
+    with naming_file(name, ACTION, ADVICE):
+        orientation = _orientation(data, name)
+        return Masked(
+            turned(image, orientation), None if is_void is None else turned(is_void[..., None], orientation)[..., 0]
+        )
+
+
+def masked_planes(
+    values: Real[np.ndarray, "h w c"], is_missing: Bool[np.ndarray, "h w c"] | None, name: str, space: ImageSpace
+) -> Masked:
+    """Scale the values of a file, or of some of its rows.
+
+    Args:
+      values: as the file stores them.
+      is_missing: which of them the file itself calls missing; None: it calls none so.
+      name: the file, for messages.
+      space: what its values mean.
+
+    Raises:
+      UserError: naming the file, if images cannot have these values.
+    """
     space.check_type(values, name)
     with naming_file(name, ACTION, ADVICE):
         found = space.find_missing(values)
@@ -110,11 +131,7 @@ def decode_masked(data: bytes, name: str, space: ImageSpace) -> Masked:
             is_missing = found if is_missing is None else is_missing
         else:
             is_missing = is_missing | found
-        image, is_void = space.to_image(values, is_missing)
-        orientation = _orientation(data, name)
-        return Masked(
-            turned(image, orientation), None if is_void is None else turned(is_void[..., None], orientation)[..., 0]
-        )
+        return Masked(*space.to_image(values, is_missing))
 
 
 def decode_image(data: bytes, name: str, space: ImageSpace = PHOTOGRAPH) -> Real[np.ndarray, "h w c"]:

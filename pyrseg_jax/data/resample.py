@@ -55,6 +55,15 @@ def resize_pair_into(
     cv2.resize(labels, (width, height), labels_out, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
+def upsample_max(probs: Float[np.ndarray, "h w c"], size: tuple[int, int]) -> Float[np.ndarray, "h2 w2"]:
+    """Interpolate class probabilities bilinearly to (height, width) and return the largest of each pixel."""
+    best = np.zeros(size, np.float32)
+    for i in range(probs.shape[-1]):  # one class at a time, as in `upsample_argmax`
+        share = cv2.resize(np.ascontiguousarray(probs[..., i], np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+        np.maximum(best, share, out=best)
+    return best
+
+
 def upsample_argmax(probs: Float[np.ndarray, "h w c"], size: tuple[int, int]) -> UInt[np.ndarray, "h2 w2"]:
     """Interpolate class probabilities bilinearly to (height, width) and return the most likely class of each pixel.
 

@@ -4,7 +4,7 @@ import collections
 import concurrent.futures
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar
 
 THREADS = os.cpu_count() or 1
@@ -13,7 +13,9 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def ordered_map(function: Callable[[_Item], _Result], items: Sequence[_Item], num_threads: int) -> Iterator[_Result]:
+def ordered_map(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], num_threads: int
+) -> Generator[_Result, None, None]:
     """Map with threads and yield the results in order.
 
     At most `2 * num_threads` results are computed ahead of the one that the caller asks for, so that a whole split never sits in

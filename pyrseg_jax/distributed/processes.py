@@ -51,6 +51,42 @@ def start(
         ) from error
 
 
+def share(mode: str = "auto", num_processes: int | None = None, process_id: int | None = None) -> tuple[int, int]:
+    """Return the index of this process and the number of processes, for work that they divide without joining.
+
+    The numbers given come first, then those of Slurm and GKE, then those of a Cloud TPU slice.
+
+    Args:
+      mode: "off": this process does all of the work.
+      num_processes: number of processes.
+      process_id: index of this process, from 0.
+
+    Raises:
+      UserError: if only one of the numbers is given, or they do not fit together.
+    """
+    if (num_processes is None) != (process_id is None):
+        missing = "num_processes" if num_processes is None else "process_id"
+        raise UserError(f"--{missing} is missing: --num_processes and --process_id go together")
+    if num_processes is not None and process_id is not None:
+        if not 0 <= process_id < num_processes:
+            raise UserError(
+                f"--process_id={process_id}: expected 0 … {num_processes - 1}, for --num_processes={num_processes}"
+            )
+        return process_id, num_processes
+    if mode == "off" or not is_cluster():
+        return 0, 1
+    environment = os.environ
+    if "SLURM_PROCID" in environment and int(environment.get("SLURM_NTASKS", 1)) > 1:
+        if "SLURM_LOCALID" in environment and os.environ.get("SLURM_NTASKS_PER_NODE", "1") != "1":
+            # Each task on a node has a GPU of its own, as if the tasks had joined.
+            jax.config.update("jax_cuda_visible_devices", environment["SLURM_LOCALID"])
+        return int(environment["SLURM_PROCID"]), int(environment["SLURM_NTASKS"])
+    hosts = environment.get("TPU_WORKER_HOSTNAMES", "")
+    if "," in hosts and "TPU_WORKER_ID" in environment:
+        return int(environment["TPU_WORKER_ID"]), len(hosts.split(","))
+    return jax.process_index(), jax.process_count()  # the runtime of a slice knows its hosts
+
+
 def is_cluster() -> bool:
     """Return whether the environment describes one of several processes, or a Cloud TPU."""
     environment = os.environ

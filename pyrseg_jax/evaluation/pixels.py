@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int32, UInt
+from jaxtyping import Array, Bool, Int32, UInt, UInt8
 
 from pyrseg_jax.conventions import label_dtype, void_of
 from pyrseg_jax.evaluation.analysis import PaddedTruth
@@ -48,6 +48,47 @@ def labels_of_pixels(
         return jax.lax.dynamic_update_slice(labels, piece, (i * PIXELS_AT_A_TIME,))
 
     return jax.lax.fori_loop(0, _num_pieces(size), fill, jnp.zeros(padded_size, dtype))
+
+
+@functools.partial(jax.jit, static_argnames=("padded_size", "has_confidence"))
+def pixels_of_batch(
+    views: Sequence[PaddedView], sizes: Int32[Array, "n 2"], padded_size: int, has_confidence: bool = False
+) -> tuple[UInt[Array, "n {padded_size}"], UInt8[Array, "n {padded_size}"] | None, Bool[Array, "n"]]:
+    """Return the class of every pixel of a batch of images, as `labels_of_pixels` does for one, and how sure it is.
+
+    Args:
+      views: the views of the batch; their probabilities are averaged.
+      sizes: (N, 2) height and width of each image in pixels.
+      padded_size: the size that `padded_pixels` returns for each of them.
+      has_confidence: whether to return the second value.
+
+    Returns:
+      (N, A) classes; (N, A) probabilities of these classes, 0 … 255 for 0 … 1, or None; and whether all probabilities of each
+      image are numbers.
+    """
+
+    dtype = label_dtype(views[0].cells.shape[-1])
+
+    def find(image: tuple) -> tuple:
+        views, size = image
+
+        def fill(i: Array, found: tuple) -> tuple:
+            probs = _mean_fused(views, i * PIXELS_AT_A_TIME + jnp.arange(PIXELS_AT_A_TIME), size)
+            pieces = [probs.argmax(-1).astype(dtype)]
+            if has_confidence:
+                pieces.append(jnp.round(255 * probs.max(-1)).astype(jnp.uint8))
+            at = (i * PIXELS_AT_A_TIME,)
+            return tuple(jax.lax.dynamic_update_slice(all, piece, at) for all, piece in zip(found, pieces, strict=True))
+
+        empty = (jnp.zeros(padded_size, dtype), jnp.zeros(padded_size, jnp.uint8))[: 1 + has_confidence]
+        return jax.lax.fori_loop(0, _num_pieces(size), fill, empty)
+
+    if len(sizes) == 1:
+        found = tuple(x[None] for x in find((jax.tree.map(lambda x: x[0], list(views)), sizes[0])))
+    else:
+        found = jax.lax.map(find, (list(views), sizes))
+    is_number = jnp.stack([~jnp.isnan(view.cells).any((1, 2)) for view in views]).all(0)
+    return found[0], found[1] if has_confidence else None, is_number
 
 
 def count_pixels(

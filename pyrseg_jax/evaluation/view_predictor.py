@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int32, Integer, Real, UInt
 
 from pyrseg_jax.evaluation.padding import PaddedView, pad_view, padded_positions
 from pyrseg_jax.evaluation.predict import predict_from, run
-from pyrseg_jax.evaluation.programs import num_compiled
+from pyrseg_jax.evaluation.programs import forget_programs, num_compiled
 from pyrseg_jax.evaluation.views import Protocol, window_starts
 from pyrseg_jax.models.segmenter import Pyramids, Segmenter
 
@@ -82,6 +82,11 @@ class ViewPredictor:
         """Return how many programs were compiled to predict views."""
         with_losses = self._predict_with_losses
         return num_compiled(self._predict_view) + (0 if with_losses is None else num_compiled(with_losses))
+
+    def drop_programs_above(self, most: int) -> None:
+        """Forget all programs if there are more than this, so that images of ever new sizes do not fill the memory."""
+        if self.num_programs() > most:
+            forget_programs(self._predict_view)
 
     def with_losses(
         self, variables: dict, images: Sequence[Images], labels: UInt[np.ndarray, "n h w"]

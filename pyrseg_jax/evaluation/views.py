@@ -41,6 +41,10 @@ class Protocol:
 
         return tuple((rounded(height, scale), rounded(width, scale)) for scale in self.scales)
 
+    def values(self) -> dict:
+        """Return the attributes as JSON can hold them."""
+        return dataclasses.asdict(self) | {"scales": list(self.scales)}  # as JSON gives it back
+
     def describe(self) -> dict:
         """Describe the protocol for a reader who compares results."""
         size = "own size" if self.short_side_px is None else f"short side to {self.short_side_px} px"

@@ -1,12 +1,16 @@
 """Segment images of any size with an exported model."""
 
+import hashlib
+from pathlib import Path
+
 import jax
 import numpy as np
 from jaxtyping import Real
 
 from pyrseg_jax.data.image_space import picture_of
 from pyrseg_jax.data.resample import resize_image, upsample_argmax
-from pyrseg_jax.export.format import Exported
+from pyrseg_jax.export.format import WEIGHTS, Exported
+from pyrseg_jax.export.read import read_export
 from pyrseg_jax.reporting.result import Result
 from pyrseg_jax.run.predictor import Predictor, check_finite
 
@@ -19,7 +23,9 @@ class ExportedPredictor(Predictor):
     """
 
     def __init__(self, exported: Exported):
-        super().__init__(exported.label_space, exported.image_space)
+        sizes = [list(size) for size in exported.programs]
+        protocol = {"name": "exported", "sizes": sizes}
+        super().__init__(exported.label_space, exported.about["threshold"], protocol, exported.image_space)
         self._exported = exported
 
     def segment(self, image: Real[np.ndarray, "H W c"]) -> Result:
@@ -46,3 +52,16 @@ class ExportedPredictor(Predictor):
             label_space=self.label_space,
             threshold=self._exported.about["threshold"],
         )
+
+
+def load_exported(path: Path) -> tuple[ExportedPredictor, str]:
+    """Read an exported model; return it, and a short text that tells its weights from all others.
+
+    Raises:
+      UserError: as `read_export` does.
+    """
+    exported = read_export(path)
+    sums = exported.about.get("sha256") or {}
+    with path.open("rb") as file:
+        digest = sums.get(WEIGHTS) or hashlib.file_digest(file, "sha256").hexdigest()
+    return ExportedPredictor(exported), digest[:16]

@@ -1,4 +1,4 @@
-"""The three files that a prediction is written to."""
+"""The pictures that a prediction is written to."""
 
 import io
 import logging
@@ -7,18 +7,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt
+from jaxtyping import UInt, UInt8
 from PIL import Image
 
 from pyrseg_jax.data.images import geotiff
+from pyrseg_jax.data.images.geotiff import GeoProfile
 from pyrseg_jax.data.images.photograph import say_once
 from pyrseg_jax.data.images.tiff_directory import find_entry
+from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError, reason_of
 from pyrseg_jax.reporting.figures import pyramid_figure
-from pyrseg_jax.reporting.result import Result
+from pyrseg_jax.reporting.palette import colors_of
+from pyrseg_jax.reporting.result import Result, overlaid
 from pyrseg_jax.storage.atomic import write_bytes_atomically
+from pyrseg_jax.storage.regular_file import open_regular_file
 
 LONGEST_JPEG_PX = 65500  # of a side: libjpeg's limit
+MAX_TIFF_BYTES = 2**40  # of a file that is never read whole
 _GEO_KEYS = 34735  # GeoTIFF's tag of the coordinate system
 log = logging.getLogger(__name__)
 
@@ -36,33 +41,42 @@ def names_of_pictures(name: str) -> PictureNames:
     return PictureNames(f"{name}.png", f"{name}_overlay.jpg", f"{name}_pyramid.png")
 
 
-def name_of_geotiff(name: str) -> str:
-    """Return `NAME_labels.tif`, which a GeoTIFF of the same name does not have."""
-    return f"{name}_labels.tif"
-
-
-def encode_in_place(data: bytes, name: str, result: Result) -> bytes | None:
-    """Return the label map of a GeoTIFF as a GeoTIFF in the same place on Earth; None for images without a place.
+def find_place(source: bytes | Path, name: str) -> GeoProfile | None:
+    """Return where on Earth an image lies; None for images without a place.
 
     Args:
-      data: the file of the image.
+      source: the file of the image, or its path.
       name: the file, for messages.
-      result: its prediction. Void is the file's no-data value.
+
+    Raises:
+      OSError: if a path cannot be read.
     """
-    if not geotiff.is_tiff(data):
+    if isinstance(source, Path):
+        with open_regular_file(source, MAX_TIFF_BYTES) as file:
+            start = file.read(4)
+    else:
+        start = source
+    if not geotiff.is_tiff(start):
         return None
     if not geotiff.is_available():
-        if find_entry(data, _GEO_KEYS) is not None:
+        if isinstance(source, bytes) and find_entry(source, _GEO_KEYS) is not None:
             say_once(name, "has a coordinate system, which its label map will not have: install the extra `geo`")
         return None
     try:
-        profile = geotiff.read_profile(data, name)
+        profile = geotiff.read_profile(source, name)
     except UserError:  # a photograph that GDAL does not read
         return None
-    if not profile.is_georeferenced or (profile.height, profile.width) != result.labels.shape:
+    return profile if profile.is_georeferenced else None
+
+
+def encode_in_place(labels: UInt[np.ndarray, "h w"], label_space: LabelSpace, place: GeoProfile | None) -> bytes | None:
+    """Return a label map as a GeoTIFF in the place of its image; None if there is no place, or the image was turned upright.
+
+    Void is the file's no-data value.
+    """
+    if place is None or (place.height, place.width) != labels.shape:
         return None
-    space = result.label_space
-    return geotiff.encode_labels(space.to_file_values(result.labels), profile, space.void_file_id)
+    return geotiff.encode_labels(label_space.to_file_values(labels), place, label_space.void_file_id)
 
 
 def save_pictures(
@@ -93,13 +107,11 @@ def save_pictures(
       OSError: if a file cannot be written.
     """
     files = names_of_pictures(name)
-    labels = io.BytesIO()
-    Image.fromarray(result.label_space.to_file_values(result.labels)).save(labels, "PNG")
-    write(folder / files.labels, labels.getvalue())
+    write(folder / files.labels, encode_labels(result.labels, result.label_space))
     missing = {}
     for file, draw in (
-        (files.overlay, lambda: _encode(_fit_jpeg(result.overlay(), files.overlay), "JPEG", quality=92)),
-        (files.pyramid, lambda: _encode(pyramid_figure(result, truth=truth, title=title or name), "PNG")),
+        (files.overlay, lambda: encode_overlay(result.image, result.labels, result.label_space, files.overlay)),
+        (files.pyramid, lambda: encode_pyramid(result, truth, title or name)),
     ):
         try:
             content = draw()
@@ -108,6 +120,40 @@ def save_pictures(
             continue
         write(folder / file, content)
     return missing
+
+
+def encode_labels(labels: UInt[np.ndarray, "h w"], label_space: LabelSpace) -> bytes:
+    """Return a label map as a PNG of one channel with the data set's own class numbers."""
+    return _encode(Image.fromarray(label_space.to_file_values(labels)), "PNG")
+
+
+def encode_overlay(
+    image: UInt8[np.ndarray, "h w 3"], labels: UInt[np.ndarray, "h w"], label_space: LabelSpace, name: str
+) -> bytes:
+    """Return the class colors over an image as a JPEG; `name` says which, in the log."""
+    return _encode(_fit_jpeg(overlaid(image, labels, label_space), name), "JPEG", quality=92)
+
+
+def encode_color(labels: UInt[np.ndarray, "h w"], label_space: LabelSpace) -> bytes:
+    """Return the class colors alone as an RGB PNG; void is black."""
+    return _encode(Image.fromarray(color_table(label_space)[labels]), "PNG")
+
+
+def color_table(label_space: LabelSpace) -> UInt8[np.ndarray, "ids 3"]:
+    """Return the color of each train id; void is black."""
+    colors = np.zeros((label_space.void + 1, 3), np.uint8)
+    colors[: label_space.num_classes] = colors_of(label_space)
+    return colors
+
+
+def encode_gray(values: UInt8[np.ndarray, "h w"]) -> bytes:
+    """Return values 0 … 255 as a PNG of one channel."""
+    return _encode(Image.fromarray(values), "PNG")
+
+
+def encode_pyramid(result: Result, truth: UInt[np.ndarray, "h w"] | None, title: str) -> bytes:
+    """Return the figure of both pyramids as a PNG."""
+    return _encode(pyramid_figure(result, truth=truth, title=title), "PNG")
 
 
 def _encode(picture: Image.Image, format: str, **options) -> bytes:

@@ -45,7 +45,7 @@ class Result:
 
     def overlay(self) -> Image.Image:
         """Draw the class colors over the image."""
-        return Image.fromarray(overlay(self.image, self.labels, colors_of(self.label_space)))
+        return overlaid(self.image, self.labels, self.label_space)
 
     def show_pyramid(self) -> Image.Image:
         """Draw both pyramids, the fused map, and a legend. A notebook displays the picture; `.save(…)` writes it to a file."""
@@ -62,3 +62,8 @@ class Result:
     def __repr__(self) -> str:
         found = escaped(", ".join(self.class_names[i] for i in np.unique(self.labels)[:8]))
         return f"Result({self.labels.shape[0]} × {self.labels.shape[1]} pixels; classes found: {found})"
+
+
+def overlaid(image: np.ndarray, labels: np.ndarray, label_space: LabelSpace) -> Image.Image:
+    """Draw the class colors over an image (H, W, 3) uint8, given its train ids (H, W) uint8."""
+    return Image.fromarray(overlay(image, labels, colors_of(label_space)))

@@ -11,6 +11,8 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import keys
 from pyrseg_jax.run.flags import FLAGS
+from pyrseg_jax.run.flags import OUTPUTS as OUTPUTS
+from pyrseg_jax.run.flags import Flag as Flag
 
 SHARED_FLAGS = ("config", "workdir", "debug")
 # Only modes that run in several processes need these, but every mode accepts them: inside a cluster's job, a mode that runs in

@@ -23,7 +23,7 @@ from pyrseg_jax.reporting.pictures import names_of_pictures, save_pictures
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config, Data, Evaluation
 from pyrseg_jax.run.image_counts import write_image_counts
-from pyrseg_jax.run.predictor import make_predictor
+from pyrseg_jax.run.model_predictor import make_predictor
 from pyrseg_jax.run.results import Naming
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.names import file_name_of

@@ -4,9 +4,7 @@ The packages below this one take plain arguments, and name them in their errors.
 """
 
 import logging
-import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import jax
 import optax
@@ -15,24 +13,24 @@ from jax.sharding import Mesh
 from pyrseg_jax.data.catalog import TRAINING, Dataset, open_dataset
 from pyrseg_jax.data.image_space import ImageSpace
 from pyrseg_jax.data.label_mapping import LabelMapping
-from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.pipeline import TrainingBatches, training_batches
 from pyrseg_jax.data.rare_sampling import RareSampling
 from pyrseg_jax.data.training_report import training_report
 from pyrseg_jax.distributed import mesh as mesh_lib
-from pyrseg_jax.evaluation.views import Protocol, make_protocol
 from pyrseg_jax.models.contexts import CONTEXTS
-from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
+from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.run.augmentation import make_augmentation
+from pyrseg_jax.run.compilation_cache import use_compilation_cache as use_compilation_cache
 from pyrseg_jax.run.config import Config, Data, Parallel
 from pyrseg_jax.run.image_space import declared_image_space
 from pyrseg_jax.run.naming import naming
+from pyrseg_jax.run.networks import describe_protocol as describe_protocol
+from pyrseg_jax.run.networks import make_evaluation_protocol as make_evaluation_protocol
+from pyrseg_jax.run.networks import make_model as make_model
 from pyrseg_jax.run.optimization import check_frozen as check_frozen
 from pyrseg_jax.run.optimization import make_learning_rate as make_learning_rate
 from pyrseg_jax.run.optimization import make_optimizer as make_optimizer
 from pyrseg_jax.run.optimization import make_step_options as make_step_options
-from pyrseg_jax.storage.caches import cache_folder, is_writable
-from pyrseg_jax.storage.paths import is_remote
 from pyrseg_jax.training.losses import LossSettings, SemanticLosses
 from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective, WithAuxiliary, WithContextLosses
 from pyrseg_jax.training.step import TrainState, make_train_step
@@ -109,38 +107,6 @@ def check_rows(config: Config, mesh: Mesh) -> None:
         mesh_lib.check_rows(mesh, config.data.crop_px, config.model.strides[0])
 
 
-def make_model(config: Config, classes: LabelSpace | int) -> Segmenter:
-    """Build the network.
-
-    Args:
-      config: the experiment.
-      classes: the classes, with their hierarchy if they have one; a number stands for as many classes without a hierarchy.
-    """
-    model = config.model
-    is_number = isinstance(classes, int)
-    return build_segmenter(
-        classes if is_number else classes.num_classes,
-        hierarchy=None if is_number else classes.hierarchy,
-        backbone=model.backbone,
-        context=model.context,
-        representation=model.representation,
-        strides=model.strides,
-        semantic_width=model.semantic_width,
-        key_width=model.key_width,
-        unity_width=model.unity_width,
-        resize=model.resize,
-        dtype=model.dtype,
-        remat=model.remat,
-        output_stride=model.output_stride,
-        stem=model.stem,
-        dilation=model.dilation,
-        multi_grid=model.multi_grid,
-        drop_path=model.drop_path,
-        crop_px=config.data.crop_px,
-        channels=config.data.channels,
-    )
-
-
 def make_objective(config: Config, class_weights: tuple[float, ...] | None = None) -> Callable:
     """Build the training objective.
 
@@ -197,36 +163,3 @@ def make_schedule(config: Config) -> Schedule:
     training = config.training
     last_step = min(training.steps, training.stop_after or training.steps)
     return Schedule(last_step, training.batch_size, training.log_every, training.evaluate_every, training.save_every)
-
-
-def make_evaluation_protocol(config: Config) -> Protocol:
-    """Build the evaluation protocol: the scales, flips, and windows in which the network sees an image."""
-    evaluation = config.evaluation
-    return make_protocol(
-        evaluation.protocol, evaluation.short_side_px, evaluation.long_side_px, config.model.strides[0]
-    )
-
-
-def describe_protocol(config: Config) -> dict:
-    """Describe how predictions were made, for readers who compare results."""
-    protocol = make_evaluation_protocol(config)
-    return protocol.describe() | {
-        "threshold": config.evaluation.threshold,
-        "short_side_px": protocol.short_side_px,
-        "long_side_px": protocol.long_side_px,
-        "window_px": protocol.window_px,
-        "stride": protocol.stride,
-    }
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled programs between runs, in `JAX_COMPILATION_CACHE_DIR` or in the user's cache folder."""
-    chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]  # defined at run time
-    chosen = chosen or str(cache_folder() / "xla")
-    jax.config.update("jax_compilation_cache_dir", chosen)
-    if not is_remote(chosen) and not is_writable(Path(chosen)):
-        log.info("%s cannot be written: programs that are not in it are compiled in every run", chosen)
-        # One line is enough; JAX would warn of each program.
-        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,7 +1,8 @@
 """The flags of the command line, beside the configuration keys: their names, help texts, and how their values are read."""
 
+import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 
@@ -40,10 +41,32 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
+def _some_of(choices: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    def read(text: str) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(_split(text)))
+        for name in names:
+            if name not in choices:
+                near = difflib.get_close_matches(name, choices, 1)
+                hint = f"did you mean {near[0]}? " if near else ""
+                raise ValueError(f"{name} is not one of them: {hint}Expected some of {', '.join(choices)}")
+        if not names:
+            raise ValueError(f"expected some of {', '.join(choices)}")
+        return names
+
+    return read
+
+
 def _read_switch(text: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0"):
         raise ValueError("expected true or false")
     return text.lower() in ("true", "1")
+
+
+def _positive(text: str) -> float:
+    value = float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else 0.0
+    if not 0 < value <= 1000:
+        raise ValueError("expected a number above 0, at most 1000")
+    return value
 
 
 def _read_share(text: str) -> float:
@@ -60,6 +83,8 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+# The files that predict can write for an image; `prediction.outputs` says what each is.
+OUTPUTS = ("labels", "overlay", "pyramid", "confidence", "color", "coco", "geojson", "labelme")
 FLAGS = {
     "config": Flag(
         "NAME[:WORDS]", "the experiment: a config file, or the name of a packaged config (`pyrseg configs`)"
@@ -68,13 +93,31 @@ FLAGS = {
     "step": Flag("N", "the step of the checkpoint to use; default: the newest", _at_least(0)),
     "input": Flag(
         "FILE_OR_FOLDER",
-        "for predict, an image or a folder of images; for import, what a label tool exported, also as a zip",
+        "for predict, an image, a video, or a folder of them, with all folders below it, also gs://…; for import, what a label "
+        "tool exported, also as a zip",
     ),
     "output": Flag("PATH", "where to write: a folder for predict, compare, import and tune, a file for export"),
     "result": Flag(
         "NAME",
         "which result of each run to compare: newest (the default), best (by mIoU), or the name of a file in evaluation/, such as "
         "validation-660",
+    ),
+    "outputs": Flag(
+        "NAMES",
+        "comma-separated files that predict writes for each image: labels, overlay, pyramid, confidence, color, coco, geojson, "
+        "labelme; default: labels,overlay",
+        _some_of(OUTPUTS),
+    ),
+    "model": Flag("FILE", "an exported model for predict, instead of a run"),
+    "window": Flag(
+        "PIXELS",
+        "predict images of any size at their own resolution, in overlapping windows of this side, such as 512",
+        _at_least(32),
+    ),
+    "fps": Flag(
+        "N",
+        "take the images of each folder as the frames of one video, and write it with N frames per second",
+        _positive,
     ),
     "sizes": Flag(
         "HEIGHTxWIDTH,…",

@@ -1,51 +1,94 @@
-"""Segment images of any size with a trained model."""
+"""What every trained model can do, wherever it comes from: segment one image for a caller, or many for `predict`."""
 
 import abc
 import dataclasses
-import functools
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, NamedTuple, overload
 
-import jax
 import numpy as np
-from jaxtyping import Array, Real
+from jaxtyping import Bool, Real, UInt8
 from PIL import Image
 
 from pyrseg_jax.data.decode import Masked, decode_masked, to_rgb
-from pyrseg_jax.data.image_space import PHOTOGRAPH, ImageSpace, picture_of
+from pyrseg_jax.data.image_space import PHOTOGRAPH, ImageSpace
 from pyrseg_jax.data.images.planes import planes_of
 from pyrseg_jax.data.label_space import LabelSpace
-from pyrseg_jax.data.resample import resize_image
 from pyrseg_jax.errors import UserError, naming_file, reason_of
-from pyrseg_jax.evaluation.padding import PaddedView, unpad_view
-from pyrseg_jax.evaluation.pixels import labels_of_pixels, padded_pixels
-from pyrseg_jax.evaluation.predict import Prediction, predict
-from pyrseg_jax.evaluation.view_predictor import ViewPredictor
-from pyrseg_jax.evaluation.views import Protocol
-from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.reporting.result import Result
-from pyrseg_jax.run.config import Config
-from pyrseg_jax.run.experiment import make_evaluation_protocol
 from pyrseg_jax.storage.regular_file import read_regular_file
 
 ImageLike = np.ndarray | Image.Image | str | Path
 MAX_PIXELS = 2**31 - 2**15  # programs number pixels with 32 bits, and count on to the end of a piece of 2¹⁴ pixels
 
 
+class Wants(NamedTuple):
+    """What the outputs of a prediction need besides the labels.
+
+    has_confidence: whether they need the confidence of each pixel.
+    has_pyramid: whether they need the whole `Result`, with both pyramids.
+    """
+
+    has_confidence: bool = False
+    has_pyramid: bool = False
+
+
+class Segmented(NamedTuple):
+    """The prediction for one image.
+
+    picture: (H, W, 3) uint8, the image as people see it.
+    labels: (H, W) train ids at the image's own size.
+    confidence: (H, W) uint8: the probability of each pixel's class, 0 … 255 for 0 … 1; None unless it was wanted.
+    result: the prediction with both pyramids; None unless they were wanted.
+    """
+
+    picture: np.ndarray
+    labels: np.ndarray
+    confidence: np.ndarray | None = None
+    result: Result | None = None
+
+    def masked(self, is_void: Bool[np.ndarray, "H W"] | None, void: int) -> "Segmented":
+        """Return the prediction with the train id `void`, and no confidence, where the image has no data."""
+        if is_void is None:
+            return self
+        return Segmented(
+            self.picture,
+            np.where(is_void, self.labels.dtype.type(void), self.labels),
+            None if self.confidence is None else np.where(is_void, np.uint8(0), self.confidence),
+            None if self.result is None else _masked(self.result, is_void),
+        )
+
+
+class Unusable(UserError):
+    """A model that cannot segment any image."""
+
+
 class Predictor(abc.ABC):
     """A trained model: call it with an image, or with a list of images of any sizes.
 
     An image is a path, a PIL image, or a (H, W, 3) uint8 array of RGB; for a network of other images, an array of as many channels
-    with the values of its files. The network is compiled once per size that it sees, a
-    multiple of the coarsest stride, and not once per image size. The first image of each size takes longer.
+    with the values of its files. The network is compiled once per size that it sees, a multiple of the coarsest stride, and not
+    once per image size. The first image of each size takes longer.
 
     Attributes:
       label_space: the classes that `Result.labels` are indices of.
       image_space: what the values of its images mean.
+      threshold: τ of the fuser.
+      protocol: how the network sees an image, as JSON can hold it.
+      batch_size: how many images of one group `start` takes at most.
     """
 
-    def __init__(self, label_space: LabelSpace, image_space: ImageSpace = PHOTOGRAPH):
+    batch_size: int = 1
+
+    def __init__(
+        self,
+        label_space: LabelSpace,
+        threshold: float,
+        protocol: dict[str, Any],
+        image_space: ImageSpace = PHOTOGRAPH,
+    ):
         self.label_space, self.image_space = label_space, image_space
+        self.threshold, self.protocol = threshold, protocol
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -71,97 +114,83 @@ class Predictor(abc.ABC):
     def segment_masked(self, masked: Masked) -> Result:
         """Segment one image, whose pixels without data become void."""
         result = self.segment(masked.image)
-        if masked.is_void is None:
-            return result
-        void = self.label_space.dtype.type(self.label_space.void)
-        return dataclasses.replace(result, labels=np.where(masked.is_void, void, result.labels))
+        return result if masked.is_void is None else _masked(result, masked.is_void)
 
     @abc.abstractmethod
     def segment(self, image: Real[np.ndarray, "H W c"]) -> Result:
         """Segment one image, as `data.decode` decodes it: RGB, or values of 0 … 255 of the channels of the network."""
 
+    def group_of(self, height: int, width: int) -> Hashable:
+        """Return the group of an image of this size: images of one group can be in one batch of `start`."""
+        return height, width
 
-class ModelPredictor(Predictor):
-    """Segment images with a network and its variables.
+    def start(self, images: Sequence[np.ndarray], wants: Wants) -> Callable[[], list[Segmented]]:
+        """Start to segment a batch, and return a function that waits for the predictions.
 
-    Args:
-      model: the network.
-      variables: the parameters and batch statistics.
-      protocol: the evaluation protocol.
-      threshold: τ of the fuser.
-      label_space: the classes.
-      image_space: what the values of images mean.
-    """
+        Args:
+          images: at most `batch_size` images (H, W, C) of one group, as `data.decode` decodes them.
+          wants: what is needed besides the labels.
 
-    def __init__(
-        self,
-        model: Segmenter,
-        variables: dict,
-        protocol: Protocol,
-        threshold: float,
-        label_space: LabelSpace,
-        image_space: ImageSpace = PHOTOGRAPH,
-    ):
-        super().__init__(label_space, image_space)
-        self._variables, self._protocol, self._threshold = variables, protocol, threshold
-        self._strides = model.prediction_strides
-        self._predict_views = ViewPredictor(model, protocol, threshold)
-        self._predict_whole = jax.jit(functools.partial(predict, model, threshold=threshold))
-
-    def segment(self, image: Real[np.ndarray, "H W c"]) -> Result:
-        """Segment one image; the labels follow the whole protocol, the pyramid is that of the first view.
-
-        Raises:
-          UserError: if the image is too large, or the network's probabilities are not numbers.
+        Returns:
+          A function that returns the predictions in the same order; it raises UserError as `segment` does.
         """
-        height, width = image.shape[:2]
-        if height * width > MAX_PIXELS:
-            raise UserError(
-                f"an image of {height} × {width} pixels is too large: expected at most {MAX_PIXELS:,} pixels; cut it into parts"
-            )
-        images = [resize_image(image, size)[None] for size in self._protocol.sizes(height, width)]
-        views, unity = self._predict_views(self._variables, images)
-        if self._protocol.window_px is None:
-            stride = self._strides[-1]
-            prediction = _unpad(views[0], unity, (images[0].shape[1] // stride, images[0].shape[2] // stride))
-        else:  # no window has the pyramid of the whole image
-            prediction = self._predict_whole(self._variables, images=images[0])
-        labels = labels_of_pixels(views, np.array([height, width], np.int32), padded_pixels(height * width))
-        # Leave out the probabilities of each level: they are not used, and a third larger than the fused ones.
-        prediction, labels = jax.device_get((prediction._replace(probs=()), labels))
-        check_finite(prediction.fused)
-        return Result(
-            labels=labels[: height * width].reshape(height, width),
-            probs=prediction.fused[0],
-            level=prediction.level[0],
-            unity=tuple(unity[0] for unity in prediction.unity),
-            semantic=tuple(semantic[0] for semantic in prediction.semantic),
-            strides=tuple(self._strides[-len(prediction.semantic) :]),
-            image=picture_of(image),
-            label_space=self.label_space,
-            threshold=self._threshold,
+
+        def finish() -> list[Segmented]:
+            return [self._without_the_rest(self.segment(image), wants) for image in images]
+
+        return finish
+
+    def _without_the_rest(self, result: Result, wants: Wants) -> Segmented:
+        confidence = confidence_of(result.probs, result.labels.shape) if wants.has_confidence else None
+        return Segmented(result.image, result.labels, confidence, result if wants.has_pyramid else None)
+
+    def windows(self, window_px: int) -> "WindowModel":
+        """Return a function that predicts windows of this side; raises UserError if the model has no such program."""
+        raise UserError(
+            "this model has programs for a few sizes of whole images only, so it cannot predict in windows: give the folder of "
+            "the run with --workdir"
         )
 
 
-@functools.partial(jax.jit, static_argnames="grid")
-def _unpad(view: PaddedView, unity: tuple[Array, ...], grid: tuple[int, int]) -> Prediction:
-    return unpad_view(view, unity, grid)._replace(probs=())  # not used, so not computed
+class WindowModel(NamedTuple):
+    """What predicts the windows of a large image.
+
+    predict: images (1, side, side, C) → class probabilities (side / stride, side / stride, C) on the device.
+    stride: pixels per cell of these probabilities.
+    coarsest_stride: the side of a window is a multiple of it.
+    """
+
+    predict: Callable[[np.ndarray], Any]
+    stride: int
+    coarsest_stride: int
 
 
-def make_predictor(
-    config: Config, model: Segmenter, variables: dict, label_space: LabelSpace, image_space: ImageSpace = PHOTOGRAPH
-) -> ModelPredictor:
-    """Build the predictor that a config describes."""
-    protocol = make_evaluation_protocol(config)
-    return ModelPredictor(model, variables, protocol, config.evaluation.threshold, label_space, image_space)
+def confidence_of(probs: np.ndarray, size: tuple[int, ...]) -> UInt8[np.ndarray, "H W"]:
+    """Interpolate class probabilities (h, w, C) to (height, width), and return the largest of each pixel as 0 … 255."""
+    from pyrseg_jax.data.resample import upsample_max
+
+    return np.round(255 * upsample_max(probs, (size[0], size[1]))).astype(np.uint8)
 
 
 def check_finite(probs: np.ndarray) -> None:
     """Raise UserError if probabilities are NaN, because the class of such a pixel would silently be the first one."""
     if np.isnan(probs.min()):
+        raise not_numbers()
+
+
+def not_numbers() -> UserError:
+    """Return the error for a network whose probabilities are not numbers."""
+    return UserError(
+        "the network's probabilities are not numbers (NaN): its weights are damaged, or its training diverged; use another "
+        "checkpoint"
+    )
+
+
+def check_size(height: int, width: int) -> None:
+    """Raise UserError if an image has more pixels than one program can number."""
+    if height * width > MAX_PIXELS:
         raise UserError(
-            "the network's probabilities are not numbers (NaN): its weights are damaged, or its training diverged; use another "
-            "checkpoint"
+            f"an image of {height} × {width} pixels is too large: expected at most {MAX_PIXELS:,} pixels; cut it into parts"
         )
 
 
@@ -196,6 +225,11 @@ def read_masked(image: ImageLike, space: ImageSpace = PHOTOGRAPH) -> Masked:
             "RGB in 0 … 255"
         )
     return Masked(array, None)
+
+
+def _masked(result: Result, is_void: Bool[np.ndarray, "H W"]) -> Result:
+    void = result.label_space.dtype.type(result.label_space.void)
+    return dataclasses.replace(result, labels=np.where(is_void, void, result.labels))
 
 
 def _as_masked(array: np.ndarray, space: ImageSpace) -> Masked:

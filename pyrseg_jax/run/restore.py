@@ -8,7 +8,9 @@ from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.paths import is_there
+from pyrseg_jax.training import checkpoint_metadata
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
+from pyrseg_jax.training.checkpoint_metadata import stored_variables
 
 
 class Trained(NamedTuple):
@@ -16,18 +18,21 @@ class Trained(NamedTuple):
 
     step: step of their checkpoint.
     variables: parameters and batch statistics, on devices.
+    fingerprint: a short text that tells these variables from all others.
     """
 
     step: int
     variables: dict
+    fingerprint: str
 
 
-def restore(config: Config, model: Segmenter, workdir: Workdir, sharding, step: int | None) -> Trained:
+def restore(config: Config, model: Segmenter | None, workdir: Workdir, sharding, step: int | None) -> Trained:
     """Restore trained variables onto devices.
 
     Args:
       config: the run's configuration.
-      model: the network.
+      model: the network, with which the checkpoint is compared. Without it, seconds are saved, and what does not fit is found when
+        the network is used.
       workdir: the run's folder.
       sharding: the sharding of the restored variables.
       step: step of the checkpoint; by default the newest.
@@ -35,7 +40,6 @@ def restore(config: Config, model: Segmenter, workdir: Workdir, sharding, step: 
     Raises:
       UserError: if there is no such checkpoint, or it cannot be read.
     """
-    abstract = abstract_variables(model, 2 * config.model.strides[0])
     # Looking for checkpoints must not create the folder.
     if not workdir.checkpoints.is_dir():
         found = "is not a folder" if is_there(workdir.checkpoints) else "is missing"
@@ -43,9 +47,14 @@ def restore(config: Config, model: Segmenter, workdir: Workdir, sharding, step: 
     about = {"classes": workdir.read_label_space().names}
     checkpoints = Checkpoints(workdir.checkpoints, is_reader=True, about=about)
     try:
-        found = checkpoints.restore_variables(abstract_on(abstract, sharding), step)
+        if model is None:
+            found = checkpoints.restore_variables(lambda folder: stored_variables(folder, sharding), step)
+        else:
+            abstract = abstract_variables(model, 2 * config.model.strides[0])
+            found = checkpoints.restore_variables(abstract_on(abstract, sharding), step)
+        fingerprint = "" if found is None else checkpoint_metadata.fingerprint(checkpoints.folder_of(found[0]))
     finally:
         checkpoints.close()
     if found is None:
         raise UserError(f"{workdir.checkpoints} holds no checkpoint yet: train first")
-    return Trained(*found)
+    return Trained(*found, fingerprint)

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -53,6 +54,54 @@ def write_bytes_atomically(path: Path | epath.Path, content: Buffer) -> None:
         with _where_supported():
             os.fsync(descriptor)  # otherwise a power failure could leave the new name with no content
         partial.replace(path)
+
+
+class AtomicFile:
+    """A file that is written piece by piece, and appears under its name, whole, when `commit` is called.
+
+    Use it as a context: one that ends without `commit` leaves nothing behind. For remote storage, the pieces go to a temporary
+    local file, which `commit` uploads.
+
+    Args:
+      path: path of the file. The folder must exist.
+
+    Attributes:
+      partial: path of the local file that holds the pieces.
+      file: that file, open for writing; it can be sought.
+    """
+
+    def __init__(self, path: Path | epath.Path):
+        self._path, self._held = path, contextlib.ExitStack()
+        self._is_committed = False
+
+    def __enter__(self) -> "AtomicFile":
+        if is_remote(self._path):
+            folder = self._held.enter_context(tempfile.TemporaryDirectory())
+            self.partial = Path(folder) / "content"
+            self.file = self._held.enter_context(self.partial.open("wb"))
+        else:
+            self.partial, descriptor = self._held.enter_context(_partial_of(Path(self._path)))
+            self.file = self._held.enter_context(os.fdopen(os.dup(descriptor), "wb"))
+        return self
+
+    def commit(self) -> None:
+        """Give the file its name; raises OSError if the disk rejects the content."""
+        self.file.flush()
+        if is_remote(self._path):
+            with self.partial.open("rb") as source, epath.Path(self._path).open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 22)
+        else:
+            with _where_supported():
+                os.fsync(self.file.fileno())
+            self.partial.replace(Path(self._path))
+        self._is_committed = True
+
+    def __exit__(self, *error: object) -> None:
+        with contextlib.suppress(OSError):  # what is not committed is of no use, and what is was written already
+            self._held.close()
+        if not self._is_committed:
+            with contextlib.suppress(OSError):
+                self.partial.unlink()
 
 
 def try_to_write(folder: Path | epath.Path) -> None:

@@ -66,6 +66,17 @@ def kind_of(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "a special file")
 
 
+def obstacle(path: Path) -> str | None:
+    """Describe what is at a path if it must not be replaced by a file: a link, a folder, a device. None for a file or nothing."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISREG(mode):
+        return None
+    return "a symbolic link" if stat.S_ISLNK(mode) else kind_of(mode)
+
+
 def _check(path: Path, found: os.stat_result, max_bytes: int) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise UserError(

@@ -138,17 +138,28 @@ class Checkpoints:
         found = self._newest_intact(read, step)
         return None if found is None else found[1]
 
-    def restore_variables(self, abstract_variables: dict, step: int | None = None) -> tuple[int, dict] | None:
+    def restore_variables(
+        self, abstract_variables: dict | Callable[[epath.Path], dict], step: int | None = None
+    ) -> tuple[int, dict] | None:
         """Restore parameters and batch statistics alone, without reading the optimizer's state.
 
-        Args, errors and None as for `restore`.
+        Args, errors and None as for `restore`; a function of the checkpoint's folder may return the shapes.
 
         Returns:
           The step of the checkpoint, and its variables.
         """
-        return self._newest_intact(
-            lambda candidate: self._read_items(candidate, {VARIABLES: abstract_variables})[VARIABLES], step
-        )
+
+        def read(candidate: int) -> dict:
+            shapes = abstract_variables
+            if callable(shapes):
+                shapes = _fail_together(lambda: abstract_variables(self.folder_of(candidate)))  # pyright: ignore
+            return self._read_items(candidate, {VARIABLES: shapes})[VARIABLES]
+
+        return self._newest_intact(read, step)
+
+    def folder_of(self, step: int) -> epath.Path:
+        """Return the folder of a checkpoint."""
+        return _absolute(self._directory / str(step))
 
     def _newest_intact(self, read: Callable[[int], T], step: int | None) -> tuple[int, T] | None:
         steps = self.steps()
@@ -173,7 +184,7 @@ class Checkpoints:
 
     def _read_items(self, step: int, abstract_items: dict[str, Any]) -> dict[str, Any]:
         """Read items of a checkpoint and compare them with their checksums; raises ValueError in all processes alike."""
-        folder = _absolute(self._directory / str(step))
+        folder = self.folder_of(step)
         read_arrays, read_json = ocp.StandardCheckpointHandler(), ocp.JsonCheckpointHandler()
 
         def read() -> tuple[dict[str, Any], dict]:

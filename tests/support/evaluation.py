@@ -16,7 +16,7 @@ from pyrseg_jax.evaluation.views import Protocol
 from pyrseg_jax.models.initial import initial_variables
 from pyrseg_jax.models.inputs import normalize
 from pyrseg_jax.models.segmenter import build_segmenter
-from pyrseg_jax.run.predictor import ModelPredictor
+from pyrseg_jax.run.model_predictor import ModelPredictor
 from support.data_sets import CLASSES, draw_pair, write_folder
 
 

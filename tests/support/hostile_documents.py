@@ -7,10 +7,10 @@ import numpy as np
 
 from pyrseg_jax.data.records import Check, Origin, ShardResult, StoredReports
 from pyrseg_jax.data.report import DatasetReport
+from pyrseg_jax.prediction.manifest import NAME, Manifest
 from pyrseg_jax.run.results import StoredResult
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.documents import parse_json
-from pyrseg_jax.storage.written import WrittenFiles
 from pyrseg_jax.training.scores import StoredScores
 
 
@@ -57,9 +57,9 @@ def read_check(text: bytes, folder: Path) -> None:
 
 def read_written(text: bytes, folder: Path) -> None:
     """Read the record of written files; it counts no file as written that is not in it."""
-    (folder / "predictions.jsonl").write_bytes(text)
+    (folder / NAME).write_bytes(text)
     (folder / "x.png").write_bytes(b"a photograph")
-    assert WrittenFiles(folder / "predictions.jsonl").is_foreign(folder / "x.png")
+    assert Manifest(folder).is_foreign("x.png")
 
 
 DOCUMENTS: dict[str, Callable[[bytes, Path], None]] = {

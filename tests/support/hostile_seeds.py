@@ -193,7 +193,24 @@ def document_seeds() -> Seeds:
         "origin": json.dumps({"is_whole": True, "place": "x"}),
         "check": json.dumps({"num_pairs": 1, "report": report.to_json() | {"digests": [[0, "0" * 64, "f" * 64]]}}),
         "result": json.dumps({"step": 4, "miou": 0.5, "protocol": {}, "confusion": [[1, 0], [0, 1]], "images": 3}),
-        "written": json.dumps({"file": "a.png", "size": 3, "sha256": "0" * 64}),
+        "written": json.dumps(
+            {
+                "model": "run",
+                "step": 7,
+                "weights": "w",
+                "protocol": {"name": "single"},
+                "threshold": 0.5,
+                "image": "a.jpg",
+                "bytes": 3,
+                "modified": 1,
+                "sha256": "0" * 64,
+                "height": 1,
+                "width": 1,
+                "outputs": {"a.png": {"bytes": 3, "sha256": "0" * 64}},
+                "seconds": 0.5,
+                "time": "2026-01-01",
+            }
+        ),
         "scores": json.dumps({"2": 0.5, "4": 0.75}),
     }
     return {kind: f"{kind}\n{text}".encode() for kind, text in texts.items()} | {"random": b'initialisation\n"random"'}

@@ -25,9 +25,9 @@ COMMANDS = ("predict", "export", "prepare", "validate", "evaluate")
 SETTINGS = {"training.steps": 2, "training.save_every": 2, "training.evaluate_every": 2, "evaluation.num_pictures": 2}
 # Files that say by their name that they are not finished. A kill may leave them, but not the next run of the same command.
 UNFINISHED = re.compile(r"(^|/)(incomplete\.|unfinished/|.*\.partial(/|$)|.*\.tmp(/|$)|.*\.part(/|$)|\.)|(^|/)lock$")
-RECORD = "outputs/results/predictions.jsonl"  # it grows, and its last line may be cut off
+RECORD = "outputs/results/manifest.jsonl"  # it grows, and its last line may be cut off
 # Values that depend on the clock or on what was compiled before.
-VARYING_KEYS = ("seconds", "compiled_programs")
+VARYING_KEYS = ("seconds", "compiled_programs", "time", "model")
 PATIENCE_S = 10  # for the processes of a killed command
 
 
@@ -199,7 +199,9 @@ def _digest(path: Path) -> str:
         elif path.suffix == ".json":
             content = json.dumps(_without_clock(json.loads(content))).encode()
         elif path.suffix == ".jsonl":  # a record of what was written, also of what the kill prevented
-            content = json.dumps(sorted({json.dumps(json.loads(line)) for line in content.splitlines()})).encode()
+            content = json.dumps(
+                sorted({json.dumps(_without_clock(json.loads(line))) for line in content.splitlines()})
+            ).encode()
         elif path.suffix == ".pdf":  # Matplotlib notes when it drew the figure
             content = re.sub(rb"/CreationDate \(.*?\)", b"", content)
         elif ".array_record" in path.name:  # the same records may be packed in several ways, too

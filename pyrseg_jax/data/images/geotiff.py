@@ -60,6 +60,20 @@ class GeoProfile(NamedTuple):
         """Whether the file says where on Earth it lies."""
         return self.crs is not None or self.transform is not None or bool(self.control_points)
 
+    def point(self, x: float, y: float) -> tuple[float, float]:
+        """Return the place on Earth of column x and row y; without a transform, (x, y)."""
+        if self.transform is None:
+            return x, y
+        a, b, c, d, e, f = self.transform
+        return a * x + b * y + c, d * x + e * y + f
+
+    def crs_name(self) -> str | None:
+        """Return the name of the coordinate system of `point`: that of its EPSG code if it has one, and else its WKT."""
+        if self.crs is None or self.transform is None:
+            return None
+        code = _import_rasterio().CRS.from_wkt(self.crs).to_epsg()
+        return f"urn:ogc:def:crs:EPSG::{code}" if code else self.crs
+
 
 def is_tiff(data: bytes) -> bool:
     """Tell by its first bytes whether a file is a TIFF."""

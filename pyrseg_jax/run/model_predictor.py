@@ -1,0 +1,180 @@
+"""Segment images of any size with the network of a run."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax.errors import FlaxError
+from jaxtyping import Array, Real
+
+from pyrseg_jax.data.image_space import PHOTOGRAPH, ImageSpace, picture_of
+from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.resample import resize_image
+from pyrseg_jax.errors import reason_of
+from pyrseg_jax.evaluation.padding import PaddedView, unpad_view
+from pyrseg_jax.evaluation.pixels import labels_of_pixels, padded_pixels, pixels_of_batch
+from pyrseg_jax.evaluation.predict import Prediction, predict
+from pyrseg_jax.evaluation.view_predictor import ViewPredictor
+from pyrseg_jax.evaluation.views import Protocol
+from pyrseg_jax.models.segmenter import Segmenter
+from pyrseg_jax.reporting.result import Result
+from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.networks import make_evaluation_protocol
+from pyrseg_jax.run.predictor import (
+    Predictor,
+    Segmented,
+    Unusable,
+    Wants,
+    WindowModel,
+    check_finite,
+    check_size,
+    not_numbers,
+)
+
+MAX_PROGRAMS = 32  # compiled programs for sizes of images that are kept in memory; others are read from the cache again
+
+
+class ModelPredictor(Predictor):
+    """Segment images with a network and its variables.
+
+    Args:
+      model: the network.
+      variables: the parameters and batch statistics.
+      protocol: the evaluation protocol.
+      threshold: τ of the fuser.
+      label_space: the classes.
+      batch_size: images in a batch of `start`. On a CPU it is 1: larger batches are not faster there, and their probabilities
+        differ in the last bits.
+      image_space: what the values of images mean.
+    """
+
+    def __init__(
+        self,
+        model: Segmenter,
+        variables: dict,
+        protocol: Protocol,
+        threshold: float,
+        label_space: LabelSpace,
+        batch_size: int = 1,
+        image_space: ImageSpace = PHOTOGRAPH,
+    ):
+        super().__init__(label_space, threshold, protocol.values(), image_space)
+        self.batch_size = 1 if jax.default_backend() == "cpu" else batch_size
+        self._variables, self._protocol, self._threshold = variables, protocol, threshold
+        self._strides = model.prediction_strides
+        self._coarsest = model.strides[0]
+        self._predict_views = ViewPredictor(model, protocol, threshold)
+        self._predict_whole = jax.jit(functools.partial(predict, model, threshold=threshold))
+        self._predict_window = jax.jit(functools.partial(_predict_window, model, threshold=threshold))
+
+    def segment(self, image: Real[np.ndarray, "H W c"]) -> Result:
+        """Segment one image; the labels follow the whole protocol, the pyramid is that of the first view.
+
+        Raises:
+          UserError: if the image is too large, or the network's probabilities are not numbers.
+        """
+        height, width = image.shape[:2]
+        check_size(height, width)
+        images = [resize_image(image, size)[None] for size in self._protocol.sizes(height, width)]
+        views, unity = self._predict_views(self._variables, images)
+        if self._protocol.window_px is None:
+            stride = self._strides[-1]
+            prediction = _unpad(views[0], unity, (images[0].shape[1] // stride, images[0].shape[2] // stride))
+        else:  # no window has the pyramid of the whole image
+            prediction = self._predict_whole(self._variables, images=images[0])
+        labels = labels_of_pixels(views, np.array([height, width], np.int32), padded_pixels(height * width))
+        # Leave out the probabilities of each level: they are not used, and a third larger than the fused ones.
+        prediction, labels = jax.device_get((prediction._replace(probs=()), labels))
+        check_finite(prediction.fused)
+        return Result(
+            labels=labels[: height * width].reshape(height, width),
+            probs=prediction.fused[0],
+            level=prediction.level[0],
+            unity=tuple(unity[0] for unity in prediction.unity),
+            semantic=tuple(semantic[0] for semantic in prediction.semantic),
+            strides=tuple(self._strides[-len(prediction.semantic) :]),
+            image=picture_of(image),
+            label_space=self.label_space,
+            threshold=self._threshold,
+        )
+
+    def group_of(self, height: int, width: int) -> tuple:
+        """Return the sizes at which the network sees an image, and the padded number of its pixels."""
+        check_size(height, width)
+        return self._protocol.sizes(height, width), padded_pixels(height * width)
+
+    def start(self, images: Sequence[np.ndarray], wants: Wants) -> Callable[[], list[Segmented]]:
+        """Start to segment a batch. A batch that is not full is filled up, so that each group has one program."""
+        if wants.has_pyramid:
+            return super().start(images, wants)
+        self._predict_views.drop_programs_above(MAX_PROGRAMS)
+        sizes, padded_size = self.group_of(*images[0].shape[:2])
+        num_missing = self.batch_size - len(images)
+        filled = [*images, *[images[0]] * num_missing]
+        batches = [np.stack([resize_image(image, size) for image in filled]) for size in sizes]
+        try:
+            views, _ = self._predict_views(self._variables, batches)
+        except FlaxError as error:
+            raise Unusable(
+                f"the checkpoint holds arrays of another network than the one configured ({reason_of(error)}): restore "
+                "config.json, or train again"
+            ) from error
+        shapes = np.array([image.shape[:2] for image in filled], np.int32)
+        found = pixels_of_batch(views, shapes, padded_size, wants.has_confidence)
+
+        def finish() -> list[Segmented]:
+            labels, confidence, is_number = jax.device_get(found)
+            if not is_number.all():
+                raise not_numbers()
+            return [
+                Segmented(
+                    picture_of(image),
+                    _cut(labels[i], image),
+                    _cut(confidence[i], image) if wants.has_confidence else None,
+                )
+                for i, image in enumerate(images)
+            ]
+
+        return finish
+
+    def num_programs(self) -> int:
+        """Return how many compiled programs of the network are in memory for `start`."""
+        return self._predict_views.num_programs()
+
+    def windows(self, window_px: int) -> WindowModel:
+        """Return what predicts windows of large images."""
+
+        def predict(images: np.ndarray) -> Any:
+            return self._predict_window(self._variables, images=images)
+
+        return WindowModel(predict, self._strides[-1], self._coarsest)
+
+
+def _predict_window(model: Segmenter, variables: dict, images: Array, threshold: float) -> Array:
+    return predict(model, variables, images, threshold).fused[0]
+
+
+def _cut(padded: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Return the pixels of an image from a padded array, as an array of its own: a view would keep the padding in memory."""
+    height, width = image.shape[:2]
+    return padded[: height * width].reshape(height, width).copy()
+
+
+@functools.partial(jax.jit, static_argnames="grid")
+def _unpad(view: PaddedView, unity: tuple[Array, ...], grid: tuple[int, int]) -> Prediction:
+    return unpad_view(view, unity, grid)._replace(probs=())  # not used, so not computed
+
+
+def make_predictor(
+    config: Config,
+    model: Segmenter,
+    variables: dict,
+    label_space: LabelSpace,
+    batch_size: int = 1,
+    image_space: ImageSpace = PHOTOGRAPH,
+) -> ModelPredictor:
+    """Build the predictor that a config describes; `batch_size` and `image_space` as for `ModelPredictor`."""
+    protocol = make_evaluation_protocol(config)
+    return ModelPredictor(model, variables, protocol, config.evaluation.threshold, label_space, batch_size, image_space)

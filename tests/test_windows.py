@@ -1,0 +1,244 @@
+"""Images of any size in windows: no seam, little memory, and files that are written row by row."""
+
+import io
+import json
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from support.data_sets import CLASSES, draw_pair
+from support.runs import tiny_config, write_run
+
+from pyrseg_jax.commands.predict import predict
+from pyrseg_jax.data.resample import upsample_argmax, upsample_max
+from pyrseg_jax.errors import UserError
+from pyrseg_jax.evaluation.windows import Grid, predict_rows
+from pyrseg_jax.prediction import rasters
+from pyrseg_jax.prediction.rasters import ArrayRaster, TiffRaster, open_raster
+from pyrseg_jax.run.workdir import Workdir
+from pyrseg_jax.storage.png_stream import PngWriter
+
+STRIDE, COARSEST = 4, 32
+SIDES = st.integers(1, 300)
+MIXING = np.random.default_rng(5).normal(size=(3, 4)).astype(np.float32) / 40
+
+
+# ── PNG row by row ──
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([(1, 8), (3, 8), (1, 16)]), st.integers(1, 9))
+def test_a_png_written_row_by_row_is_that_picture(height, width, kind, step):
+    channels, depth = kind
+    pixels = np.random.default_rng(height).integers(0, 2**depth, (height, width, channels), f"uint{depth}")
+    file = io.BytesIO()
+    png = PngWriter(file, width, height, channels, depth)
+    for top in range(0, height, step):
+        png.write(pixels[top : top + step] if channels == 3 else pixels[top : top + step, :, 0])
+    png.finish()
+    found = np.asarray(Image.open(io.BytesIO(file.getvalue())))
+    assert np.array_equal(found.reshape(pixels.shape), pixels)
+    assert np.array_equal(cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), -1).shape[:2], (height, width))
+
+
+def test_a_png_has_all_its_rows_and_no_more():
+    png = PngWriter(io.BytesIO(), 4, 3)
+    with pytest.raises(ValueError, match="expected at most 3 rows of 4 × 1 samples"):
+        png.write(np.zeros((2, 5), np.uint8))
+    with pytest.raises(ValueError, match="expected at most 3 rows"):
+        png.write(np.zeros((4, 4), np.uint8))
+    png.write(np.zeros((2, 4), np.uint8))
+    with pytest.raises(ValueError, match="1 rows are missing"):
+        png.finish()
+    with pytest.raises(ValueError, match="expected 1 or 3 channels"):
+        PngWriter(io.BytesIO(), 4, 3, 2)
+
+
+# ── Where windows lie ──
+
+
+@given(SIDES, st.sampled_from([32, 50, 64, 128]), st.integers(0, 40).map(lambda n: 4 * n))
+def test_windows_cover_a_side_and_their_weights_add_up(side, window, shift):
+    grid = Grid.fit(side, window, STRIDE, COARSEST, shift)
+    total = grid.total()
+    assert grid.starts[0] == 0 and grid.starts[-1] + grid.window == grid.length >= side / STRIDE
+    assert list(grid.starts) == sorted(set(grid.starts))
+    assert (total > 0).all() and grid.window * STRIDE % COARSEST == 0
+    # Where neither the first nor the last window lies, two windows share each cell, and their weights add up to one.
+    np.testing.assert_allclose(total[grid.window : grid.length - grid.window], 1, atol=1e-5)
+
+
+def colors_of_cells(images):
+    """A network that sees a cell alone: the probabilities are a function of its mean color."""
+    cells = cv2.resize(images[0].astype(np.float32), None, fx=1 / STRIDE, fy=1 / STRIDE, interpolation=cv2.INTER_AREA)
+    logits = cells @ MIXING
+    exp = np.exp(logits - logits.max(-1, keepdims=True))
+    return exp / exp.sum(-1, keepdims=True)
+
+
+def colors_around(images):
+    """A network that sees 24 pixels around a cell, and zeros beyond the border of its window."""
+    padded = cv2.copyMakeBorder(images[0], 24, 24, 24, 24, cv2.BORDER_CONSTANT)
+    return colors_of_cells(cv2.blur(padded, (49, 49))[None, 24:-24, 24:-24])
+
+
+def rows_of(image, network=colors_of_cells, window=64, **arguments):
+    strips = list(
+        predict_rows(lambda a, b: image[a:b], image.shape[:2], network, window, STRIDE, COARSEST, **arguments)
+    )
+    tops = [strip.top for strip in strips]
+    assert tops == list(np.cumsum([0, *(len(strip.labels) for strip in strips)])[:-1])
+    return strips
+
+
+@given(SIDES, SIDES, st.sampled_from([32, 64, 128]), st.integers(0, 20), st.integers(0, 20))
+def test_a_network_that_sees_cells_alone_gives_the_same_in_windows(height, width, window, down, right):
+    image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+    image = cv2.resize(image[::9, ::9], (width, height), interpolation=cv2.INTER_LINEAR).reshape(image.shape)
+    strips = rows_of(image, window=window, shift=(4 * down, 4 * right), has_confidence=True)
+    labels = np.concatenate([strip.labels for strip in strips])
+    to = -(-height // COARSEST) * COARSEST, -(-width // COARSEST) * COARSEST
+    whole = colors_of_cells(np.pad(image, ((0, to[0] - height), (0, to[1] - width), (0, 0)), "edge")[None])
+    expected = upsample_argmax(whole, to)[:height, :width]
+    assert labels.shape == (height, width)
+    assert (labels == expected).mean() > 0.999  # equally likely classes may be told apart by the last bit
+    confidence = np.concatenate([strip.confidence for strip in strips])
+    # The last rows and columns look at cells beyond the image, of which the two have different numbers.
+    near = np.abs(confidence - upsample_max(whole, to)[:height, :width])[: max(height - 4, 1), : max(width - 4, 1)]
+    assert near.max() < 1e-4
+
+
+def smooth_image(height, width):
+    noise = np.random.default_rng(1).integers(0, 256, (height // 32, width // 32, 3), np.uint8)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.mark.parametrize("shift", [(64, 64), (32, 32), (4, 92)])
+def test_moving_the_windows_changes_few_labels(shift):
+    image = smooth_image(640, 960)
+    first, moved = (
+        np.concatenate([strip.labels for strip in rows_of(image, colors_around, 128, shift=s)]) for s in ((0, 0), shift)
+    )
+    plain = upsample_argmax(colors_around(image[None]), image.shape[:2])
+    inside = slice(64, -64)
+    assert (first != moved)[inside, inside].mean() <= 0.001 * (1 if shift == (64, 64) else 20)
+    assert (first == plain)[inside, inside].mean() > 0.97
+
+
+def test_rows_are_read_once_from_top_to_bottom_and_few_at_a_time():
+    image, asked = smooth_image(960, 64), []
+
+    def read(top, bottom):
+        asked.append((top, bottom))
+        return image[top:bottom]
+
+    strips = predict_rows(read, image.shape[:2], colors_of_cells, 64, STRIDE, COARSEST)
+    heights = [len(strip.labels) for strip in strips]
+    assert max(bottom - top for top, bottom in asked) == 64 and asked == sorted(asked)
+    assert sum(bottom - top for top, bottom in asked) < 2 * 960 + 64 and max(heights) <= 64 + STRIDE
+
+
+def test_probabilities_that_are_not_numbers_are_found():
+    broken = lambda images: colors_of_cells(images) * np.nan  # noqa: E731
+    assert [strip.is_number for strip in rows_of(smooth_image(64, 64), broken)] == [False]
+
+
+# ── Rasters ──
+
+
+def write_tiff(path, pixels, **profile):
+    rasterio = pytest.importorskip("rasterio")
+    count = pixels.shape[2]
+    shape = {"height": pixels.shape[0], "width": pixels.shape[1], "count": count, "dtype": pixels.dtype.name}
+    with rasterio.open(path, "w", driver="GTiff", tiled=True, blockxsize=32, blockysize=32, **shape, **profile) as file:
+        file.write(pixels.transpose(2, 0, 1))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("profile", [{"compress": "deflate"}, {"compress": "jpeg"}, {"interleave": "band"}, {}])
+def test_a_large_tiff_is_read_row_by_row_as_it_is_decoded(tmp_path, monkeypatch, profile):
+    image = smooth_image(96, 128)
+    write_tiff(tmp_path / "a.tif", image, **profile)
+    with open_raster(tmp_path / "a.tif") as raster:
+        assert isinstance(raster, ArrayRaster)
+        whole = raster.read(0, 96).image
+    monkeypatch.setattr(rasters, "STREAMED_FROM_PX", 0)
+    with open_raster(tmp_path / "a.tif") as raster:
+        assert isinstance(raster, TiffRaster) and raster.size == (96, 128)
+        rows = np.concatenate([raster.read(top, top + 24).image for top in range(0, 96, 24)])
+    difference = np.abs(rows.astype(int) - whole)
+    assert difference.max() <= (0 if profile.get("compress") != "jpeg" else 4)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_gray_and_transparent_tiffs_are_read_as_everywhere(tmp_path, monkeypatch):
+    pytest.importorskip("rasterio")
+    monkeypatch.setattr(rasters, "STREAMED_FROM_PX", 0)
+    rgba = np.dstack([smooth_image(64, 64), smooth_image(64, 64)[..., :1]])
+    Image.fromarray(rgba[..., 0]).save(tmp_path / "gray.tif")
+    Image.fromarray(rgba).save(tmp_path / "rgba.tif")
+    Image.fromarray(rgba[..., :3]).quantize(7).save(tmp_path / "palette.tif")
+    for name in ("gray", "rgba", "palette"):
+        with open_raster(tmp_path / f"{name}.tif") as raster:
+            found = raster.read(0, 64).image
+        monkeypatch.setattr(rasters, "STREAMED_FROM_PX", 1 << 30)
+        with open_raster(tmp_path / f"{name}.tif") as raster:
+            assert np.abs(found.astype(int) - raster.read(0, 64).image).max() <= 1, name
+        monkeypatch.setattr(rasters, "STREAMED_FROM_PX", 0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_tiff_that_cannot_be_used_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(rasters, "STREAMED_FROM_PX", 0)
+    write_tiff(tmp_path / "deep.tif", smooth_image(64, 64).astype(np.uint16))
+    write_tiff(tmp_path / "five.tif", np.zeros((64, 64, 5), np.uint8))
+    for name, message in (
+        ("deep", "has samples of uint16: expected 8 bits"),
+        ("five", "has 5 channels: expected 1 to 4"),
+    ):
+        with pytest.raises(UserError, match=message), open_raster(tmp_path / f"{name}.tif"):
+            pass
+    (tmp_path / "torn.tif").write_bytes((tmp_path / "five.tif").read_bytes()[:40])
+    with pytest.raises(UserError, match=r"torn\.tif"), open_raster(tmp_path / "torn.tif"):
+        pass
+
+
+# ── The command ──
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("windows") / "run"
+    config = tiny_config()
+    write_run(path, config, CLASSES, is_vivid=True)
+    return config, Workdir(str(path))
+
+
+def test_images_of_any_size_in_windows(trained, tmp_path, monkeypatch):
+    pytest.importorskip("rasterio")
+    image = draw_pair(np.random.default_rng(0), 150, 203)[0]
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(image).save(photos / "large.png")
+    Image.fromarray(image).save(photos / "tiled.tif")
+    Image.fromarray(image[:20, :30]).save(photos / "small.png")
+    monkeypatch.setattr(rasters, "STREAMED_FROM_PX", 150 * 203)
+    monkeypatch.setattr("pyrseg_jax.prediction.streaming.LONGEST_OVERLAY_PX", 50)
+    outputs = ("labels", "overlay", "confidence", "color")
+    predict(*trained, str(photos), str(tmp_path / "out"), outputs=outputs, window=96)
+    read = lambda name: np.asarray(Image.open(tmp_path / "out" / name))  # noqa: E731
+    labels = read("large.png")
+    assert labels.shape == (150, 203) and len(np.unique(labels)) > 1
+    assert np.array_equal(labels, read("tiled.png")) and read("small.png").shape == (20, 30)
+    assert read("large_confidence.png").shape == labels.shape and read("large_confidence.png").min() > 80
+    assert read("large_color.png").shape == (150, 203, 3)
+    assert read("large_overlay.jpg").shape == (30, 40, 3) and read("small_overlay.jpg").shape == (20, 30, 3)
+    (line,) = {json.dumps(json.loads(line)["protocol"]) for line in (tmp_path / "out" / "manifest.jsonl").open()}
+    assert json.loads(line) == {"name": "windows", "window_px": 96}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    predict(*trained, str(photos), str(tmp_path / "out"), outputs=outputs, window=96)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(UserError, match="--outputs=pyramid is not written with --window: .* no window has the pyramid"):
+        predict(*trained, str(photos), str(tmp_path / "other"), outputs=("pyramid",), window=96)
