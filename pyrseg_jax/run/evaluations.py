@@ -174,7 +174,7 @@ def draw_predictions(config: Config, model: Segmenter, variables: dict, dataset:
     if not num_pictures:
         return
     with _costing_only_the_figures(workdir), local_folder(workdir.figures) as place:
-        predictor = make_predictor(config, model, variables, dataset.label_space, dataset.image_space)
+        predictor = make_predictor(config, model, variables, dataset.label_space, image_space=dataset.image_space)
         taken: set[str] = set()
         num_drawn = 0
         for i in range(num_pictures):
