@@ -83,6 +83,13 @@ MODES = {
         interrupted="no result was written; the same command starts again",
         memory="lower config.evaluation.batch_size, or choose config.evaluation.protocol=single",
     ),
+    "calibrate": Mode(
+        "fit the temperatures that make confidences true, on config.evaluation.split, and store them with the run",
+        *("calibrate", "calibrate"),
+        takes=("workdir", "step"),
+        reads_run=True,
+        memory="lower config.evaluation.batch_size, or choose config.evaluation.protocol=single",
+    ),
     "predict": Mode(
         "segment images, folders of them, and videos; several processes share the work",
         *("predict", "predict"),

@@ -7,11 +7,11 @@ from pyrseg_jax.distributed import processes
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.reporting.evaluation_table import print_table
 from pyrseg_jax.run import experiment
+from pyrseg_jax.run.calibration import read_temperatures
 from pyrseg_jax.run.class_weights import find_class_weights
 from pyrseg_jax.run.config import Config
-from pyrseg_jax.run.data_checks import check_evaluation_data
+from pyrseg_jax.run.data_checks import check_evaluation_data, open_data_of_run
 from pyrseg_jax.run.evaluations import draw_evaluation, make_evaluator, with_context, write_result
-from pyrseg_jax.run.image_space import known_image_space
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
@@ -36,13 +36,7 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
     workdir.read_initialization()  # the result repeats it; a damaged file must not be found at the end
     if processes.is_first():
         _say_if_unwritable(workdir)
-    dataset = experiment.open_data(config.data, image_space=known_image_space(config, workdir))
-    if dataset.label_space.names != label_space.names:
-        raise UserError(
-            f"the run in {workdir.path} has {label_space.num_classes} classes ({', '.join(label_space.names[:4])}, …), but the "
-            f"data set in {dataset.place} has {dataset.label_space.num_classes} "
-            f"({', '.join(dataset.label_space.names[:4])}, …): evaluate on the data set that the run was trained on"
-        )
+    dataset = open_data_of_run(config, workdir)
     source = dataset.open_split(config.evaluation.split)
     check_evaluation_data(config, dataset)
     mesh = experiment.make_mesh(config.parallel)
@@ -51,7 +45,11 @@ def evaluate(config: Config, workdir: Workdir, step: int | None = None) -> dict:
     variables = mesh_lib.whole_on(mesh_lib.local_mesh(mesh), trained.variables)
     step = trained.step
     log.info("evaluating step %d on %d images of %s", step, len(source), config.evaluation.split)
-    evaluator = make_evaluator(config, model, dataset, mesh, find_class_weights(config, dataset, workdir))
+    temperatures = None
+    if config.evaluation.calibration:
+        temperatures = read_temperatures(config, workdir, trained, model.num_predicted_levels)
+    class_weights = find_class_weights(config, dataset, workdir)
+    evaluator = make_evaluator(config, model, dataset, mesh, class_weights, temperatures)
     result = with_context(evaluator(variables, config.evaluation.analysis), config, workdir, step, dataset.place)
     if processes.is_first():
         try:

@@ -15,6 +15,7 @@ from pyrseg_jax.export.target import cannot_write, check_target, run_identity
 from pyrseg_jax.export.write import write_export
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.run import experiment
+from pyrseg_jax.run.calibration import read_temperatures
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.image_space import known_image_space
 from pyrseg_jax.run.keys import keys_of, value_of
@@ -66,6 +67,9 @@ def export(
     log.info("exporting step %d for images of %s", trained.step, ", ".join(f"{h} × {w}" for h, w in shapes))
     start = time.perf_counter()
     about = {"step": trained.step} | origin
+    temperatures = read_temperatures(config, workdir, trained, model.num_predicted_levels)
+    if temperatures is not None:
+        about["temperatures"] = temperatures
     try:
         write_export(path, model, variables, label_space, shapes, config.evaluation.threshold, about, image_space)
     except OSError as error:  # the disk is full, or the folder was removed

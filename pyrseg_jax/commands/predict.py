@@ -136,6 +136,7 @@ def _outcomes(
         yield from map(Windows(predictor, writer, window).segment, photographs)
         return
     wants = wants_of(writer.outputs)
+    predictor.check_wants(wants)
     reader = Reader(writer, predictor, has_truth=wants.has_pyramid)
     store = functools.partial(_store, writer, predictor)
     yield from Pipeline(predictor, wants, reader.load, store).run(photographs)
@@ -201,26 +202,19 @@ def _load(
         predictor, weights = load_exported(Path(model).expanduser())
         return Model(predictor, _settings(predictor, str(model), None, weights, window))
     assert config is not None and workdir is not None, "without a model there is a run"
-    import jax
+    from pyrseg_jax.run.trained_predictor import load_predictor
 
-    from pyrseg_jax.run.image_space import known_image_space
-    from pyrseg_jax.run.model_predictor import make_predictor
-    from pyrseg_jax.run.networks import make_model
-    from pyrseg_jax.run.restore import restore
-
-    label_space, image_space = workdir.read_label_space(), known_image_space(config, workdir)
-    network = make_model(config, label_space)
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    trained = restore(config, None, workdir, sharding, step)
-    batch_size = config.evaluation.batch_size
-    predictor = make_predictor(config, network, trained.variables, label_space, batch_size, image_space)
+    predictor, trained = load_predictor(config, workdir, step)
     return Model(predictor, _settings(predictor, str(workdir.path), trained.step, trained.fingerprint, window))
 
 
 def _settings(predictor: Predictor, model: str, step: int | None, weights: str, window: int | None) -> Settings:
     threshold = predictor.threshold
     protocol = predictor.protocol if window is None else {"name": "windows", "window_px": window}
-    return Settings(model=model, step=step, weights=weights, protocol=protocol, threshold=threshold)
+    temperatures = predictor.temperatures if window is None else None  # windows are joined without a level
+    return Settings(
+        model=model, step=step, weights=weights, protocol=protocol, threshold=threshold, temperatures=temperatures
+    )
 
 
 def _say_changes(items: Sequence[Item], manifest: Manifest, settings: Settings) -> None:

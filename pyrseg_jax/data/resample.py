@@ -4,6 +4,8 @@ This is the only file on the host side that resamples. With half-pixel centers, 
 images, label maps and predictions of any two sizes line up. Sizes are always (height, width).
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from jaxtyping import Float, Real, UInt
@@ -62,6 +64,32 @@ def upsample_max(probs: Float[np.ndarray, "h w c"], size: tuple[int, int]) -> Fl
         share = cv2.resize(np.ascontiguousarray(probs[..., i], np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
         np.maximum(best, share, out=best)
     return best
+
+
+def upsample_scaled(
+    probs: Float[np.ndarray, "h w c"], level: np.ndarray, temperatures: Sequence[float], size: tuple[int, int]
+) -> tuple[Float[np.ndarray, "h2 w2"], Float[np.ndarray, "h2 w2"]]:
+    """Interpolate class probabilities bilinearly to (height, width), scale them, and return confidence and entropy of each pixel.
+
+    The same as `evaluation.uncertainty.maps_of_batch`, without a tensor of all classes at all pixels.
+
+    Args:
+      probs: (h, w, C) fused probabilities.
+      level: (h, w) the level that decides each position; a pixel has the level of the position in which its center lies.
+      temperatures: T of each level.
+      size: height and width of the result.
+    """
+    power = resize_labels(1 / np.asarray(temperatures, np.float32)[level], size)
+    total, best, mean = np.zeros(size, np.float32), np.zeros(size, np.float32), np.zeros(size, np.float32)
+    smallest = np.finfo(np.float32).tiny
+    for i in range(probs.shape[-1]):  # one class at a time, as in `upsample_argmax`
+        share = cv2.resize(np.ascontiguousarray(probs[..., i], np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+        log = power * np.log(np.maximum(share, smallest))
+        scaled = np.exp(log)
+        np.maximum(best, scaled, out=best)
+        total += scaled
+        mean += scaled * log
+    return best / total, np.clip((np.log(total) - mean / total) / np.log(max(probs.shape[-1], 2)), 0, 1)
 
 
 def upsample_argmax(probs: Float[np.ndarray, "h w c"], size: tuple[int, int]) -> UInt[np.ndarray, "h2 w2"]:

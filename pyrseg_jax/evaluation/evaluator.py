@@ -28,6 +28,7 @@ from pyrseg_jax.evaluation.metrics import best_constant_miou
 from pyrseg_jax.evaluation.padding import PaddedView, unpad_view
 from pyrseg_jax.evaluation.pixels import count_pixels
 from pyrseg_jax.evaluation.programs import num_compiled
+from pyrseg_jax.evaluation.reliability import summarize_confidences
 from pyrseg_jax.evaluation.summary import summarize
 from pyrseg_jax.evaluation.view_predictor import ImageLosses, ViewPredictor
 from pyrseg_jax.evaluation.views import Protocol
@@ -48,6 +49,8 @@ class Evaluator:
       batch_size: images per batch, rounded up to a multiple of the mesh's data axis.
       threshold: τ of the fuser.
       image_losses: the loss of each image, for the validation loss; None: there is none.
+      is_calibration_measured: whether to measure how true confidences are.
+      temperatures: T of each level, to measure it with them, too.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Evaluator:
         batch_size: int,
         threshold: float,
         image_losses: ImageLosses | None = None,
+        is_calibration_measured: bool = False,
+        temperatures: tuple[float, ...] | None = None,
     ):
         self._source, self._label_space, self._mesh, self._protocol = source, label_space, mesh, protocol
         groups = mesh.shape["data"]
@@ -71,8 +76,13 @@ class Evaluator:
         self._compare = jax.jit(
             functools.partial(_compare, self._strides[-1], threshold), in_shardings=rows, out_shardings=rows
         )
+        self._temperatures = temperatures
+        choices: tuple[tuple[float, ...], ...] = ()
+        if is_calibration_measured:
+            ones = (1.0,) * model.num_predicted_levels
+            choices = (ones,) if temperatures is None else (ones, temperatures)
         # Two functions, so that the number of programs that an evaluation reports does not depend on earlier evaluations.
-        self._count = {is_analyzed: jax.jit(functools.partial(_count, mesh)) for is_analyzed in (False, True)}
+        self._count = {is_analyzed: jax.jit(functools.partial(_count, mesh, choices)) for is_analyzed in (False, True)}
 
     def __call__(self, variables: dict, is_analyzed: bool = False) -> dict:
         """Return the scores, and how the pyramid was used; docs/guide/evaluation.md explains the keys.
@@ -104,6 +114,7 @@ class Evaluator:
                 "best_constant_miou": best_constant_miou(confusion) if confusion.sum() else None,
                 "cells_per_image": float(cells.sum() / num_images),
                 "pixels_per_image": sum(share.num_pixels for share in shares) / num_images,
+                "calibration": _calibration(totals.get("confidences"), self._temperatures),
                 "loss": _mean_loss(itertools.chain(*(share.losses for share in shares))),
                 "images": num_images,
                 "fingerprint": _fingerprint(digest for share in shares for digest, _ in share.images),
@@ -172,6 +183,14 @@ class _Share(NamedTuple):
     losses: list[float]
 
 
+def _calibration(counts: np.ndarray | None, temperatures: tuple[float, ...] | None) -> dict | None:
+    """Summarize the counts of confidences; None if they were not counted."""
+    if counts is None:
+        return None
+    before, *scaled = map(summarize_confidences, counts)
+    return before | {"scaled": {"temperatures": list(temperatures or ())} | scaled[0] if scaled else None}
+
+
 def _fingerprint(digests: Iterable[bytes]) -> str:
     """Combine the digests of all pairs of a split to one that does not depend on their order or on how they were shared out."""
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
@@ -205,11 +224,17 @@ def _compare(
 
 
 def _count(
-    mesh: Mesh, views: list[PaddedView], truth: PaddedTruth | None, sums: dict[str, Array], batch: dict[str, Array]
+    mesh: Mesh,
+    temperatures: tuple[tuple[float, ...], ...],
+    views: list[PaddedView],
+    truth: PaddedTruth | None,
+    sums: dict[str, Array],
+    batch: dict[str, Array],
 ) -> tuple[dict[str, jax.Array], jax.Array]:
     """Sum up a batch: its pixels by `count_pixels`, and the sums that are known per image; also return the counts of each image."""
     pixels = batch["labels"], batch["is_near_boundary"], batch["sizes"]
-    counts, rows = mesh_lib.sum_over_shards(count_pixels, mesh, views, truth, *pixels, has_rows=True)
+    count = functools.partial(count_pixels, temperatures=temperatures)
+    counts, rows = mesh_lib.sum_over_shards(count, mesh, views, truth, *pixels, has_rows=True)
     sums = sums | {"level_counts": views[0].level_counts}
     is_real = batch["is_real"].astype(jnp.int32)
     return counts | {name: jnp.tensordot(is_real, value, 1) for name, value in sums.items()}, rows

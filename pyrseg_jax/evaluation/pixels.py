@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Int32, UInt, UInt8
 from pyrseg_jax.conventions import label_dtype, void_of
 from pyrseg_jax.evaluation.analysis import PaddedTruth
 from pyrseg_jax.evaluation.padding import PaddedView, halvings
+from pyrseg_jax.evaluation.reliability import count_choices, no_confidences
 from pyrseg_jax.models.resample import Index, Probs, interpolate_at
 
 # At 150 classes the probabilities of a piece take 10 MB.
@@ -43,11 +44,11 @@ def labels_of_pixels(
     dtype = label_dtype(views[0].cells.shape[-1])
 
     def fill(i: Array, labels: Array) -> Array:
-        probs = _mean_fused(views, i * PIXELS_AT_A_TIME + jnp.arange(PIXELS_AT_A_TIME), size)
+        probs = mean_fused(views, i * PIXELS_AT_A_TIME + jnp.arange(PIXELS_AT_A_TIME), size)
         piece = probs.argmax(-1).astype(dtype)
         return jax.lax.dynamic_update_slice(labels, piece, (i * PIXELS_AT_A_TIME,))
 
-    return jax.lax.fori_loop(0, _num_pieces(size), fill, jnp.zeros(padded_size, dtype))
+    return jax.lax.fori_loop(0, num_pieces(size), fill, jnp.zeros(padded_size, dtype))
 
 
 @functools.partial(jax.jit, static_argnames=("padded_size", "has_confidence"))
@@ -73,7 +74,7 @@ def pixels_of_batch(
         views, size = image
 
         def fill(i: Array, found: tuple) -> tuple:
-            probs = _mean_fused(views, i * PIXELS_AT_A_TIME + jnp.arange(PIXELS_AT_A_TIME), size)
+            probs = mean_fused(views, i * PIXELS_AT_A_TIME + jnp.arange(PIXELS_AT_A_TIME), size)
             pieces = [probs.argmax(-1).astype(dtype)]
             if has_confidence:
                 pieces.append(jnp.round(255 * probs.max(-1)).astype(jnp.uint8))
@@ -81,7 +82,7 @@ def pixels_of_batch(
             return tuple(jax.lax.dynamic_update_slice(all, piece, at) for all, piece in zip(found, pieces, strict=True))
 
         empty = (jnp.zeros(padded_size, dtype), jnp.zeros(padded_size, jnp.uint8))[: 1 + has_confidence]
-        return jax.lax.fori_loop(0, _num_pieces(size), fill, empty)
+        return jax.lax.fori_loop(0, num_pieces(size), fill, empty)
 
     if len(sizes) == 1:
         found = tuple(x[None] for x in find((jax.tree.map(lambda x: x[0], list(views)), sizes[0])))
@@ -97,6 +98,7 @@ def count_pixels(
     labels: UInt[Array, "n a"],
     is_near_boundary: Bool[Array, "n a"],
     sizes: Int32[Array, "n 2"],
+    temperatures: tuple[tuple[float, ...], ...] = (),
 ) -> tuple[dict[str, Int32[Array, "..."]], Int32[Array, "n c 3"]]:
     """Return confusion matrices (row = truth, column = prediction), summed over a batch, and the counts of each image.
 
@@ -106,6 +108,7 @@ def count_pixels(
       labels: (N, A) label maps, row by row; void pixels do not count.
       is_near_boundary: (N, A) whether a pixel is near a semantic boundary.
       sizes: (N, 2) height and width of each label map in pixels.
+      temperatures: choices of a temperature for each level, whose confidences are counted; see `reliability`.
 
     Returns:
       A dict, and the counts of each image (N, C, 3): pixels of a class that are predicted rightly, that are predicted, and that are
@@ -115,12 +118,16 @@ def count_pixels(
       With the analysis also
       alone: (L, L, C, C) of each level alone, by that level.
       oracle: (2, C, C) with the true unity and the predicted semantic pyramid, and the other way around.
+      With V choices of temperatures also
+      confidences: (V, L, B, 2), counts of `reliability.count_confidences`.
     """
     num_levels, num_classes = views[0].level_counts.shape[-1], views[0].cells.shape[-1]
     shapes = {"fused": (2, num_levels)}
     if truth is not None:
         shapes |= {"alone": (num_levels, num_levels), "oracle": (2,)}
     zeros = {name: jnp.zeros((*shape, num_classes, num_classes), jnp.int32) for name, shape in shapes.items()}
+    if temperatures:
+        zeros["confidences"] = jnp.stack([no_confidences(num_levels)] * len(temperatures))
 
     def add_image(before: dict, image: tuple) -> tuple[dict, Array]:
         views, truth, labels, is_near, size = image
@@ -130,15 +137,21 @@ def count_pixels(
             pixels = start + jnp.arange(PIXELS_AT_A_TIME)
             true, near = (jax.lax.dynamic_slice(x, (start,), (PIXELS_AT_A_TIME,)) for x in (labels, is_near))
             true = jnp.where(pixels < size[0] * size[1], true, void_of(labels.dtype)).astype(jnp.int32)
-            level = _level_of(views[0], pixels, size)
+            level = level_of_pixels(views[0], pixels, size)
             add = functools.partial(count_pairs, true=true)
-            fused = _mean_fused(views, pixels, size).argmax(-1)
+            probs = mean_fused(views, pixels, size)
+            fused = probs.argmax(-1)
             counts = counts | {"fused": add(counts["fused"], near.astype(jnp.int32), level, predicted=fused)}
+            if temperatures:
+                is_labeled = true < num_classes
+                choices = jnp.asarray(temperatures)
+                found, _ = count_choices(counts["confidences"], probs, true, is_labeled, level, choices)
+                counts = counts | {"confidences": found}
             if truth is None:
                 return counts
             return counts | _count_analysis(counts, views[0], truth, pixels, size, level, add)
 
-        after = jax.lax.fori_loop(0, _num_pieces(size), add_piece, before)
+        after = jax.lax.fori_loop(0, num_pieces(size), add_piece, before)
         confusion = (after["fused"] - before["fused"]).sum((0, 1))
         return after, jnp.stack([jnp.diagonal(confusion), confusion.sum(0), confusion.sum(1)], axis=-1)
 
@@ -171,25 +184,43 @@ def count_pairs(counts: Int32[Array, "..."], *group: Array | int, true: Index, p
     return counted.reshape(counts.shape)
 
 
-def _num_pieces(size: Int32[Array, "2"]) -> Int32[Array, ""]:
+def num_pieces(size: Int32[Array, "2"]) -> Int32[Array, ""]:
+    """Return how many pieces of `PIXELS_AT_A_TIME` the pixels of an image of this (height, width) fill."""
     return (size[0] * size[1] + PIXELS_AT_A_TIME - 1) // PIXELS_AT_A_TIME
 
 
-def _mean_fused(views: Sequence[PaddedView], pixels: Index, size: Int32[Array, "2"]) -> Probs:
-    """Average the fused probabilities of all views at some pixels."""
+def mean_fused(views: Sequence[PaddedView], pixels: Index, size: Int32[Array, "2"]) -> Probs:
+    """Average the fused probabilities of all views of one image at some pixels."""
+    return mean_over_views(views, [_fused_of(view) for view in views], pixels, size)
+
+
+def _fused_of(view: PaddedView) -> Callable[[Index], Probs]:
+    return lambda at: view.cells[view.chosen[at]]
+
+
+def mean_over_views(
+    views: Sequence[PaddedView],
+    values: Sequence[Callable[[Index], Probs]],
+    pixels: Index,
+    size: Int32[Array, "2"],
+) -> Probs:
+    """Interpolate one map of each view at some pixels, and average over the views.
+
+    Args:
+      views: the views of one image.
+      values: for each view, a function from (k,) positions of its finest level to their (k, C) values.
+      pixels: (k,) row-major positions in the image.
+      size: height and width of the image in pixels.
+    """
     each = []
-    for view in views:
+    for view, values_of in zip(views, values, strict=True):
         row, column = pixels // size[1], pixels % size[1]
         column = jnp.where(view.is_mirrored, size[1] - 1 - column, column)
-
-        def cells_of(at: Index, view: PaddedView = view) -> Probs:
-            return view.cells[view.chosen[at]]
-
-        each.append(interpolate_at(cells_of, view.grid, row * size[1] + column, size))
+        each.append(interpolate_at(values_of, view.grid, row * size[1] + column, size))
     return functools.reduce(jnp.add, each) / len(views)
 
 
-def _level_of(view: PaddedView, pixels: Index, size: Int32[Array, "2"]) -> Index:
+def level_of_pixels(view: PaddedView, pixels: Index, size: Int32[Array, "2"]) -> Index:
     """Return the level of the finest-level position in which a pixel's center lies."""
     row, column = pixels // size[1], pixels % size[1]
     height, width = view.grid

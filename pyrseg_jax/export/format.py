@@ -78,6 +78,7 @@ class About(documents.Document):
     jax: version of the JAX that wrote the programs.
     sha256: SHA-256 of every other part of the file, by name; format 1 had none.
     run: identity of the run that the model is of, see `target.run_identity`; format 1 had none.
+    temperatures: T of each level, if the run was calibrated; see `evaluation.temperature`.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
@@ -92,6 +93,7 @@ class About(documents.Document):
     jax: str = "an unknown version"
     sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] | None = None
     run: str | None = None
+    temperatures: tuple[Annotated[float, Field(gt=0, le=1000)], ...] | None = None
 
     @property
     def parts(self) -> set[str]:
@@ -149,6 +151,8 @@ def _problem_of(about: About) -> str | None:
     for size in about.sizes:
         if any(side % strides[0] for side in size):
             return f"sizes: expected multiples of {strides[0]}, the coarsest stride, found {size}"
+    if about.temperatures is not None and len(about.temperatures) not in (1, len(strides)):
+        return f"temperatures: expected one for each of the {len(strides)} levels, found {len(about.temperatures)}"
     if len(set(about.sizes)) != len(about.sizes):
         return "sizes: expected different sizes, found one of them twice"
     if (about.format == 1) != (about.sha256 is None):

@@ -27,6 +27,8 @@ class ExportedPredictor(Predictor):
         protocol = {"name": "exported", "sizes": sizes}
         super().__init__(exported.label_space, exported.about["threshold"], protocol, exported.image_space)
         self._exported = exported
+        temperatures = exported.about.get("temperatures")
+        self.temperatures = None if temperatures is None else tuple(temperatures)
 
     def segment(self, image: Real[np.ndarray, "H W c"]) -> Result:
         """Segment one image, RGB or of the image space of the model."""

@@ -88,6 +88,11 @@ class Segmenter(nn.Module):
         """Return the strides of the predicted levels outside of training: those of the levels, but for a refined finest one."""
         return (*self.strides[:-1], self.refined_stride or self.strides[-1])
 
+    @property
+    def num_predicted_levels(self) -> int:
+        """Return the number of levels that decide outside of training: all of a pyramid, and otherwise one."""
+        return len(self.strides) if self.representation == "pyramid" else 1
+
     def __call__(self, images: Float[Array, "n h w _"], train: bool = False) -> Pyramids:
         """Return the logits of normalized images (N, H, W, channels); H and W must be multiples of the coarsest stride."""
         _, height, width, _ = images.shape

@@ -17,7 +17,6 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -67,6 +66,7 @@ class Settings(Document):
     weights: a digest of its parameters.
     protocol: how the network sees an image.
     threshold: τ of the fuser.
+    temperatures: of each level, if the model is calibrated.
     """
 
     model: str
@@ -74,10 +74,11 @@ class Settings(Document):
     weights: str
     protocol: dict[str, Any]
     threshold: float
+    temperatures: tuple[float, ...] | None = None
 
     def decisive(self) -> tuple:
         """Return the values by which two predictions may differ. The same run may be at another place."""
-        return self.weights, self.protocol, self.threshold
+        return self.weights, self.protocol, self.threshold, self.temperatures
 
 
 class Line(Settings):
@@ -262,7 +263,9 @@ class Manifest:
 
 def describe_change(before: Settings, after: Settings) -> str:
     """Say in which settings two predictions differ."""
-    old: Mapping[str, Any] = {"threshold": before.threshold, "weights": before.weights} | before.protocol
-    new: Mapping[str, Any] = {"threshold": after.threshold, "weights": after.weights} | after.protocol
+    old, new = (
+        {"threshold": one.threshold, "weights": one.weights, "temperatures": one.temperatures} | one.protocol
+        for one in (before, after)
+    )
     changes = [f"{name} {old.get(name)} → {new.get(name)}" for name in new | old if old.get(name) != new.get(name)]
     return escaped(", ".join(changes)) or "none"

@@ -77,6 +77,16 @@ def _confidence(found: Prediction) -> bytes:
     return pictures.encode_gray(found.segmented.confidence)
 
 
+def _entropy(found: Prediction) -> bytes:
+    assert found.segmented.entropy is not None, "the output wants it"
+    return pictures.encode_gray(found.segmented.entropy)
+
+
+def _disagreement(found: Prediction) -> bytes:
+    assert found.segmented.disagreement is not None, "the output wants it"
+    return pictures.encode_gray(found.segmented.disagreement)
+
+
 def _geojson(found: Prediction) -> bytes:
     labels, place = found.segmented.labels, found.place
     point, crs = (None, None) if place is None else (place.point, place.crs_name())
@@ -105,6 +115,18 @@ OUTPUTS = {
         "the probability of each pixel's class: one channel, 0 … 255 for 0 … 1",
         _confidence,
         Wants(has_confidence=True),
+    ),
+    "entropy": Output(
+        "_entropy.png",
+        "how evenly the probabilities of each pixel are spread over the classes: one channel, 0 … 255 for 0 … 1",
+        _entropy,
+        Wants(has_entropy=True),
+    ),
+    "disagreement": Output(
+        "_disagreement.png",
+        "how much the levels of the pyramid disagree at each pixel: one channel, 0 … 255 for 0 … 1",
+        _disagreement,
+        Wants(has_disagreement=True),
     ),
     "color": Output(
         "_color.png",
@@ -153,4 +175,4 @@ def all_files_of(item: Item) -> list[str]:
 def wants_of(outputs: Sequence[str]) -> Wants:
     """Return what these outputs need besides the labels."""
     wants = [OUTPUTS[name].wants for name in outputs]
-    return Wants(any(want.has_confidence for want in wants), any(want.has_pyramid for want in wants))
+    return Wants(*map(any, zip(*wants, strict=True)))

@@ -20,6 +20,7 @@ from pyrseg_jax.evaluation.views import PROTOCOLS
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.reporting.analysis_figures import draw_analysis
 from pyrseg_jax.reporting.pictures import names_of_pictures, save_pictures
+from pyrseg_jax.reporting.reliability_figure import draw_reliability
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config, Data, Evaluation
 from pyrseg_jax.run.image_counts import write_image_counts
@@ -39,7 +40,12 @@ _NEUTRAL_DATA_KEYS = (
 
 
 def make_evaluator(
-    config: Config, model: Segmenter, dataset: Dataset, mesh: Mesh, class_weights: tuple[float, ...] | None = None
+    config: Config,
+    model: Segmenter,
+    dataset: Dataset,
+    mesh: Mesh,
+    class_weights: tuple[float, ...] | None = None,
+    temperatures: tuple[float, ...] | None = None,
 ) -> Evaluator:
     """Build the evaluator of the split that the config names.
 
@@ -51,6 +57,7 @@ def make_evaluator(
       dataset: the data set with the split.
       mesh: the mesh of the whole run; the evaluator uses the part that belongs to this process.
       class_weights: those of the training objective, for the validation loss; see `class_weights.find_class_weights`.
+      temperatures: T of each level, if confidences are measured and the run is calibrated.
     """
     image_losses = make_image_losses(experiment.make_objective(config, class_weights))
     source = dataset.open_split(config.evaluation.split)
@@ -64,6 +71,8 @@ def make_evaluator(
         config.evaluation.batch_size,
         config.evaluation.threshold,
         image_losses if config.evaluation.loss else None,
+        config.evaluation.calibration,
+        temperatures,
     )
 
 
@@ -134,7 +143,7 @@ def _resolved(place: str) -> str:
 
 
 def draw_evaluation(config: Config, workdir: Workdir, written: epath.Path, result: dict) -> None:
-    """Draw the figures of an evaluation, unless the config switches the analysis off or no pixel was counted.
+    """Draw the figures of an evaluation that the config asks for, unless no pixel was counted.
 
     Args:
       config: the configuration of the evaluation.
@@ -142,15 +151,21 @@ def draw_evaluation(config: Config, workdir: Workdir, written: epath.Path, resul
       written: the path of the result, which names the folder of the figures.
       result: the scores.
     """
-    if config.evaluation.analysis and sum(map(sum, result["confusion"])):
-        folder = workdir.figures_of(written)
-        with _costing_only_the_figures(workdir), local_folder(folder) as place:
+    if not sum(map(sum, result["confusion"])):
+        return
+    folder, calibration = workdir.figures_of(written), result.get("calibration")
+    if config.evaluation.analysis:
+        with costing_only_the_figures(workdir), local_folder(folder) as place:
             draw_analysis(place, result)
             log.info("figures of the analysis are in %s", folder)
+    if calibration is not None:
+        with costing_only_the_figures(workdir), local_folder(folder) as place:
+            draw_reliability(place, calibration, calibration["scaled"])
+            log.info("the reliability diagram is in %s", folder)
 
 
 @contextlib.contextmanager
-def _costing_only_the_figures(workdir: Workdir) -> Iterator[None]:
+def costing_only_the_figures(workdir: Workdir) -> Iterator[None]:
     """Log a warning for whatever prevents figures from being drawn: the result is complete without them."""
     try:
         workdir.check_present()
@@ -173,7 +188,7 @@ def draw_predictions(config: Config, model: Segmenter, variables: dict, dataset:
     num_pictures = min(config.evaluation.num_pictures, len(source))
     if not num_pictures:
         return
-    with _costing_only_the_figures(workdir), local_folder(workdir.figures) as place:
+    with costing_only_the_figures(workdir), local_folder(workdir.figures) as place:
         predictor = make_predictor(config, model, variables, dataset.label_space, image_space=dataset.image_space)
         taken: set[str] = set()
         num_drawn = 0

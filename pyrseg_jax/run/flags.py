@@ -84,7 +84,10 @@ def _split(text: str) -> list[str]:
 
 
 # The files that predict can write for an image; `prediction.outputs` says what each is.
-OUTPUTS = ("labels", "overlay", "pyramid", "confidence", "color", "coco", "geojson", "geotiff", "labelme")
+OUTPUTS = (
+    *("labels", "overlay", "pyramid", "confidence", "entropy", "disagreement"),
+    *("color", "coco", "geojson", "geotiff", "labelme"),
+)
 FLAGS = {
     "config": Flag(
         "NAME[:WORDS]", "the experiment: a config file, or the name of a packaged config (`pyrseg configs`)"
@@ -104,8 +107,8 @@ FLAGS = {
     ),
     "outputs": Flag(
         "NAMES",
-        "comma-separated files that predict writes for each image: labels, overlay, pyramid, confidence, color, coco, geojson, "
-        "labelme; default: labels,overlay",
+        "comma-separated files that predict writes for each image: labels, overlay, pyramid, confidence, entropy, "
+        "disagreement, color, coco, geojson, geotiff, labelme; default: labels,overlay",
         _some_of(OUTPUTS),
     ),
     "model": Flag("FILE", "an exported model for predict, instead of a run"),

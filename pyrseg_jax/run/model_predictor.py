@@ -7,15 +7,16 @@ from typing import Any
 import jax
 import numpy as np
 from flax.errors import FlaxError
-from jaxtyping import Array, Real
+from jaxtyping import Array, Real, UInt
 
 from pyrseg_jax.data.image_space import PHOTOGRAPH, ImageSpace, picture_of
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.resample import resize_image
-from pyrseg_jax.errors import reason_of
+from pyrseg_jax.errors import UserError, reason_of
 from pyrseg_jax.evaluation.padding import PaddedView, unpad_view
 from pyrseg_jax.evaluation.pixels import labels_of_pixels, padded_pixels, pixels_of_batch
 from pyrseg_jax.evaluation.predict import Prediction, predict
+from pyrseg_jax.evaluation.uncertainty import Measured, maps_of_batch
 from pyrseg_jax.evaluation.view_predictor import ViewPredictor
 from pyrseg_jax.evaluation.views import Protocol
 from pyrseg_jax.models.segmenter import Segmenter
@@ -31,6 +32,7 @@ from pyrseg_jax.run.predictor import (
     check_finite,
     check_size,
     not_numbers,
+    to_byte,
 )
 
 MAX_PROGRAMS = 32  # compiled programs for sizes of images that are kept in memory; others are read from the cache again
@@ -48,6 +50,7 @@ class ModelPredictor(Predictor):
       batch_size: images in a batch of `start`. On a CPU it is 1: larger batches are not faster there, and their probabilities
         differ in the last bits.
       image_space: what the values of images mean.
+      temperatures: T of each level; None leaves confidences as the network gives them.
     """
 
     def __init__(
@@ -59,12 +62,14 @@ class ModelPredictor(Predictor):
         label_space: LabelSpace,
         batch_size: int = 1,
         image_space: ImageSpace = PHOTOGRAPH,
+        temperatures: tuple[float, ...] | None = None,
     ):
         super().__init__(label_space, threshold, protocol.values(), image_space)
+        self.temperatures = temperatures
         self.batch_size = 1 if jax.default_backend() == "cpu" else batch_size
         self._variables, self._protocol, self._threshold = variables, protocol, threshold
         self._strides = model.prediction_strides
-        self._coarsest = model.strides[0]
+        self._coarsest, self._num_levels = model.strides[0], model.num_predicted_levels
         self._predict_views = ViewPredictor(model, protocol, threshold)
         self._predict_whole = jax.jit(functools.partial(predict, model, threshold=threshold))
         self._predict_window = jax.jit(functools.partial(_predict_window, model, threshold=threshold))
@@ -107,21 +112,13 @@ class ModelPredictor(Predictor):
 
     def start(self, images: Sequence[np.ndarray], wants: Wants) -> Callable[[], list[Segmented]]:
         """Start to segment a batch. A batch that is not full is filled up, so that each group has one program."""
+        is_scaled = wants.has_confidence and self.temperatures is not None
+        names = [name for name in ("confidence", "entropy", "disagreement") if getattr(wants, f"has_{name}")]
+        if is_scaled or wants.has_entropy or wants.has_disagreement:
+            return self._start_maps(images, tuple(names), wants.has_pyramid)
         if wants.has_pyramid:
             return super().start(images, wants)
-        self._predict_views.drop_programs_above(MAX_PROGRAMS)
-        sizes, padded_size = self.group_of(*images[0].shape[:2])
-        num_missing = self.batch_size - len(images)
-        filled = [*images, *[images[0]] * num_missing]
-        batches = [np.stack([resize_image(image, size) for image in filled]) for size in sizes]
-        try:
-            views, _ = self._predict_views(self._variables, batches)
-        except FlaxError as error:
-            raise Unusable(
-                f"the checkpoint holds arrays of another network than the one configured ({reason_of(error)}): restore "
-                "config.json, or train again"
-            ) from error
-        shapes = np.array([image.shape[:2] for image in filled], np.int32)
+        views, shapes, padded_size = self._start_views(images)
         found = pixels_of_batch(views, shapes, padded_size, wants.has_confidence)
 
         def finish() -> list[Segmented]:
@@ -138,6 +135,92 @@ class ModelPredictor(Predictor):
             ]
 
         return finish
+
+    def _start_views(self, images: Sequence[np.ndarray]) -> tuple[list[PaddedView], np.ndarray, int]:
+        """Start to predict the views of a batch; also return the sizes of its images, and the padded number of their pixels."""
+        self._predict_views.drop_programs_above(MAX_PROGRAMS)
+        sizes, padded_size = self.group_of(*images[0].shape[:2])
+        num_missing = self.batch_size - len(images)
+        filled = [*images, *[images[0]] * num_missing]
+        batches = [np.stack([resize_image(image, size) for image in filled]) for size in sizes]
+        try:
+            views, _ = self._predict_views(self._variables, batches)
+        except FlaxError as error:
+            raise Unusable(
+                f"the checkpoint holds arrays of another network than the one configured ({reason_of(error)}): restore "
+                "config.json, or train again"
+            ) from error
+        return views, np.array([image.shape[:2] for image in filled], np.int32), padded_size
+
+    def _start_maps(
+        self, images: Sequence[np.ndarray], names: tuple[str, ...], has_pyramid: bool
+    ) -> Callable[[], list[Segmented]]:
+        """Start to segment a batch with maps that say how sure the prediction is."""
+        views, shapes, padded_size = self._start_views(images)
+        found = maps_of_batch(views, shapes, padded_size, names, self._scaling())
+
+        def finish() -> list[Segmented]:
+            labels, maps, is_number = jax.device_get(found)
+            if not is_number.all():
+                raise not_numbers()
+            return [
+                Segmented(
+                    picture_of(image),
+                    _cut(labels[i], image),
+                    result=self.segment(image) if has_pyramid else None,
+                    **{name: to_byte(_cut(values[i], image)) for name, values in maps.items()},
+                )
+                for i, image in enumerate(images)
+            ]
+
+        return finish
+
+    def measure(
+        self, image: Real[np.ndarray, "H W c"], truth: UInt[np.ndarray, "H W"] | None = None
+    ) -> Callable[[], Measured]:
+        """Start to measure how sure the prediction for an image is, and return a function that waits for the result.
+
+        Args:
+          image: as for `segment`.
+          truth: its label map as train ids, for the doubt about it.
+        """
+        views, shapes, padded_size = self._start_views([image])
+        names = ["confidence", "entropy", *["disagreement"] * self.has_disagreement, *["doubt"] * (truth is not None)]
+        padded = None
+        if truth is not None:
+            padded = np.full((len(shapes), padded_size), self.label_space.void, truth.dtype)
+            padded[:, : truth.size] = truth.ravel()
+        found = maps_of_batch(views, shapes, padded_size, tuple(names), self._scaling(), padded)
+
+        def finish() -> Measured:
+            labels, maps, is_number = jax.device_get(found)
+            if not is_number.all():
+                raise not_numbers()
+            cut = {name: _cut(values[0], image) for name, values in maps.items()}
+            return Measured(
+                _cut(labels[0], image), cut["confidence"], cut["entropy"], cut.get("disagreement"), cut.get("doubt")
+            )
+
+        return finish
+
+    @property
+    def has_disagreement(self) -> bool:
+        """Return whether each pixel has the probabilities of several levels."""
+        return self._num_levels > 1 and self._protocol.window_px is None
+
+    def check_wants(self, wants: Wants) -> None:
+        """Raise UserError if the model cannot give what is wanted."""
+        if wants.has_disagreement and not self.has_disagreement:
+            why = (
+                "this network has a single level" if self._num_levels == 1 else "this protocol cuts images into windows"
+            )
+            raise UserError(
+                f"--outputs=disagreement compares the levels of a pyramid, but {why}: use a network with a pyramid and a protocol "
+                "without windows, or --outputs=entropy"
+            )
+
+    def _scaling(self) -> np.ndarray:
+        return np.array(self.temperatures or (1.0,) * self._num_levels, np.float32)
 
     def num_programs(self) -> int:
         """Return how many compiled programs of the network are in memory for `start`."""
@@ -174,7 +257,8 @@ def make_predictor(
     label_space: LabelSpace,
     batch_size: int = 1,
     image_space: ImageSpace = PHOTOGRAPH,
+    temperatures: tuple[float, ...] | None = None,
 ) -> ModelPredictor:
-    """Build the predictor that a config describes; `batch_size` and `image_space` as for `ModelPredictor`."""
-    protocol = make_evaluation_protocol(config)
-    return ModelPredictor(model, variables, protocol, config.evaluation.threshold, label_space, batch_size, image_space)
+    """Build the predictor that a config describes; the arguments after `label_space` are those of `ModelPredictor`."""
+    protocol, threshold = make_evaluation_protocol(config), config.evaluation.threshold
+    return ModelPredictor(model, variables, protocol, threshold, label_space, batch_size, image_space, temperatures)

@@ -14,6 +14,7 @@ from pyrseg_jax.data.decode import Masked, decode_masked, to_rgb
 from pyrseg_jax.data.image_space import PHOTOGRAPH, ImageSpace
 from pyrseg_jax.data.images.planes import planes_of
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.resample import upsample_max, upsample_scaled
 from pyrseg_jax.errors import UserError, naming_file, reason_of
 from pyrseg_jax.reporting.result import Result
 from pyrseg_jax.storage.regular_file import read_regular_file
@@ -27,10 +28,13 @@ class Wants(NamedTuple):
 
     has_confidence: whether they need the confidence of each pixel.
     has_pyramid: whether they need the whole `Result`, with both pyramids.
+    has_entropy, has_disagreement: whether they need these maps; `evaluation.uncertainty` defines them.
     """
 
     has_confidence: bool = False
     has_pyramid: bool = False
+    has_entropy: bool = False
+    has_disagreement: bool = False
 
 
 class Segmented(NamedTuple):
@@ -40,22 +44,31 @@ class Segmented(NamedTuple):
     labels: (H, W) train ids at the image's own size.
     confidence: (H, W) uint8: the probability of each pixel's class, 0 … 255 for 0 … 1; None unless it was wanted.
     result: the prediction with both pyramids; None unless they were wanted.
+    entropy, disagreement: (H, W) uint8, 0 … 255 for 0 … 1; None unless they were wanted.
     """
 
     picture: np.ndarray
     labels: np.ndarray
     confidence: np.ndarray | None = None
     result: Result | None = None
+    entropy: np.ndarray | None = None
+    disagreement: np.ndarray | None = None
 
     def masked(self, is_void: Bool[np.ndarray, "H W"] | None, void: int) -> "Segmented":
-        """Return the prediction with the train id `void`, and no confidence, where the image has no data."""
+        """Return the prediction with the train id `void`, and zeros in the maps, where the image has no data."""
         if is_void is None:
             return self
+
+        def zeroed(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else np.where(is_void, np.uint8(0), values)
+
         return Segmented(
             self.picture,
             np.where(is_void, self.labels.dtype.type(void), self.labels),
-            None if self.confidence is None else np.where(is_void, np.uint8(0), self.confidence),
+            zeroed(self.confidence),
             None if self.result is None else _masked(self.result, is_void),
+            zeroed(self.entropy),
+            zeroed(self.disagreement),
         )
 
 
@@ -76,9 +89,11 @@ class Predictor(abc.ABC):
       threshold: τ of the fuser.
       protocol: how the network sees an image, as JSON can hold it.
       batch_size: how many images of one group `start` takes at most.
+      temperatures: T of each level, coarse → fine, which `pyrseg calibrate` fitted; None: confidences are those of the network.
     """
 
     batch_size: int = 1
+    temperatures: tuple[float, ...] | None = None
 
     def __init__(
         self,
@@ -140,9 +155,24 @@ class Predictor(abc.ABC):
 
         return finish
 
+    def check_wants(self, wants: Wants) -> None:
+        """Raise UserError if the model cannot give what is wanted."""
+        if wants.has_disagreement:
+            raise UserError(
+                "--outputs=disagreement needs the probabilities of every level, which an exported model does not return: give the "
+                "folder of the run with --workdir"
+            )
+
     def _without_the_rest(self, result: Result, wants: Wants) -> Segmented:
-        confidence = confidence_of(result.probs, result.labels.shape) if wants.has_confidence else None
-        return Segmented(result.image, result.labels, confidence, result if wants.has_pyramid else None)
+        size, confidence, entropy = result.labels.shape, None, None
+        if self.temperatures is None and wants.has_confidence:
+            confidence = confidence_of(result.probs, size)
+        if wants.has_entropy or (wants.has_confidence and self.temperatures is not None):
+            temperatures = self.temperatures or (1.0,) * (int(result.level.max()) + 1)
+            sure, unsure = upsample_scaled(result.probs, result.level, temperatures, (size[0], size[1]))
+            confidence = to_byte(sure) if wants.has_confidence and confidence is None else confidence
+            entropy = to_byte(unsure) if wants.has_entropy else None
+        return Segmented(result.image, result.labels, confidence, result if wants.has_pyramid else None, entropy)
 
     def windows(self, window_px: int) -> "WindowModel":
         """Return a function that predicts windows of this side; raises UserError if the model has no such program."""
@@ -167,9 +197,12 @@ class WindowModel(NamedTuple):
 
 def confidence_of(probs: np.ndarray, size: tuple[int, ...]) -> UInt8[np.ndarray, "H W"]:
     """Interpolate class probabilities (h, w, C) to (height, width), and return the largest of each pixel as 0 … 255."""
-    from pyrseg_jax.data.resample import upsample_max
+    return to_byte(upsample_max(probs, (size[0], size[1])))
 
-    return np.round(255 * upsample_max(probs, (size[0], size[1]))).astype(np.uint8)
+
+def to_byte(values: np.ndarray) -> UInt8[np.ndarray, "H W"]:
+    """Return values of 0 … 1 as 0 … 255."""
+    return np.round(255 * values).astype(np.uint8)
 
 
 def check_finite(probs: np.ndarray) -> None:

@@ -26,9 +26,11 @@ log = logging.getLogger(__name__)
 
 CLASS_WEIGHTS = "class_weights.json"  # name of the file of `run/class_weights.py`
 IMAGES = "images.json"  # name of the file of `run/image_space.py`
+CALIBRATION = "calibration.json"  # name of the file of `run/calibration.py`
 # The files of a run, whose partial files had these names in earlier versions.
 RECORDS = (
     "config.json", "classes.json", "environment.json", "initialisation.json", "metrics.jsonl", "scores.json", CLASS_WEIGHTS, IMAGES,
+    CALIBRATION,
 )  # fmt: skip
 RANDOM = "random"  # the recorded initialization of a run that did not start from given weights
 

@@ -40,6 +40,12 @@ class Evaluation:
     analysis: bool = key(
         True, "Write tables and figures about the pyramid, after `evaluate` and at the end of training.", resumable=True
     )
+    calibration: bool = key(
+        False,
+        "Measure how true confidences are: the expected calibration error and the reliability diagram, also with the temperatures "
+        "of `pyrseg calibrate` if there are any.",
+        resumable=True,
+    )
     num_pictures: int = key(
         4,
         "Number of images of the split for which predictions are drawn after training.",
