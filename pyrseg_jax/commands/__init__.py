@@ -101,6 +101,15 @@ MODES = {
         interrupted="each file in --output is complete; the same command finishes the others",
         memory="give --window=512, segment smaller images, or choose config.evaluation.protocol=single",
     ),
+    "rank": Mode(
+        "rank the labels of config.evaluation.split that look wrong, or the images of --input that are worth labeling next",
+        *("rank", "rank"),
+        takes=("workdir", "input", "output", "step", "top", "overwrite"),
+        needs=("output",),
+        reads_run=True,
+        interrupted="each file in --output is complete; the same command starts again",
+        memory="rank smaller images, or choose config.evaluation.protocol=single",
+    ),
     "prepare": Mode(
         "build and check the data set, and print its report",
         *("validate", "prepare"),

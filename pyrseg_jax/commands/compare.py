@@ -13,9 +13,7 @@ from pyrseg_jax.reporting.plots import render
 from pyrseg_jax.run.compared_experiments import join, label_all
 from pyrseg_jax.run.compared_runs import NEWEST, read_argument, read_run
 from pyrseg_jax.run.comparison import compare_experiments
-from pyrseg_jax.storage.atomic import remove_leftovers, write_bytes_atomically
-from pyrseg_jax.storage.paths import is_remote
-from pyrseg_jax.storage.regular_file import obstacle
+from pyrseg_jax.run.output_folder import check_output_folder, write_output_folder
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +38,11 @@ def compare(runs: Sequence[str], which: str | None = None, output: str | None = 
         raise UserError(
             "compare needs runs: give their folders, such as `pyrseg compare runs/a runs/b`; `pyrseg help compare` says more"
         )
-    folder = None if output is None else _check_output(output, overwrite)
+    folder = (
+        None
+        if output is None
+        else check_output_folder(output, (f"{NAME}{suffix}" for suffix in SUFFIXES), overwrite, NAME)
+    )
     arguments = [read_argument(text) for text in runs]
     found = [[read_run(path, which or NEWEST) for path in argument.paths] for argument in arguments]
     labels = label_all(arguments, found)
@@ -51,25 +53,6 @@ def compare(runs: Sequence[str], which: str | None = None, output: str | None = 
         if folder is not None:
             _write(folder, comparison)
     return comparison
-
-
-def _check_output(output: str, overwrite: bool) -> Path:
-    """Return the output folder; raise UserError if a file there would be replaced without permission."""
-    if is_remote(output):
-        raise UserError(f"--output={output} is in remote storage: name a folder on a local disk")
-    folder = Path(output).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output={output} is not a folder: name another")
-    for suffix in SUFFIXES:
-        path = folder / f"{NAME}{suffix}"
-        found = obstacle(path) if folder.is_dir() else None
-        if found:
-            raise UserError(f"{path} is {found}, which is not replaced: name another folder with --output")
-        if path.exists() and not overwrite:
-            raise UserError(
-                f"{path} exists: name another folder with --output, or give --overwrite to replace the comparison there"
-            )
-    return folder
 
 
 def _write(folder: Path, comparison: dict) -> None:
@@ -85,13 +68,5 @@ def _write(folder: Path, comparison: dict) -> None:
         for suffix in (".png", ".pdf"):  # an older plot would show another comparison
             with contextlib.suppress(OSError):
                 (folder / f"{NAME}{suffix}").unlink()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        for suffix, content in contents.items():
-            write_bytes_atomically(folder / f"{NAME}{suffix}", content)
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written ({error.strerror or error}): make room, or name another folder with --output"
-        ) from error
+    write_output_folder(folder, {f"{NAME}{suffix}": content for suffix, content in contents.items()})
     log.info("the comparison is in %s", folder / f"{NAME}.md")

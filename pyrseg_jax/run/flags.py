@@ -96,10 +96,10 @@ FLAGS = {
     "step": Flag("N", "the step of the checkpoint to use; default: the newest", _at_least(0)),
     "input": Flag(
         "FILE_OR_FOLDER",
-        "for predict, an image, a video, or a folder of them, with all folders below it, also gs://…; for import, what a label "
-        "tool exported, also as a zip",
+        "for predict, an image, a video, or a folder of them, with all folders below it, also gs://…; for rank, the same without "
+        "labels; for import, what a label tool exported, also as a zip",
     ),
-    "output": Flag("PATH", "where to write: a folder for predict, compare, import and tune, a file for export"),
+    "output": Flag("PATH", "where to write: a folder for predict, rank, compare, import and tune, a file for export"),
     "result": Flag(
         "NAME",
         "which result of each run to compare: newest (the default), best (by mIoU), or the name of a file in evaluation/, such as "
@@ -111,6 +111,7 @@ FLAGS = {
         "disagreement, color, coco, geojson, geotiff, labelme; default: labels,overlay",
         _some_of(OUTPUTS),
     ),
+    "top": Flag("N", "how many images rank draws, and chooses so that they differ", _at_least(1), 24),
     "model": Flag("FILE", "an exported model for predict, instead of a run"),
     "window": Flag(
         "PIXELS",
