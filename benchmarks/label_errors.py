@@ -1,14 +1,15 @@
 """Find damaged label maps: AUROC of the ranking of `pyrseg rank`, and of simpler signals beside it.
 
-    python benchmarks/label_errors.py --workdir=runs/scenes [--split=validation] [--limit=64] [--draws=200] [--json=FILE]
+    python benchmarks/label_errors.py --workdir=runs/scenes [--split=validation] [--limit=64] [--draws=20]
+        [--protocol=NAME] [--json=FILE]
 
 Each label map of the split is damaged in four ways, one at a time:
   exchanged: two classes change places in the whole image;
   relabeled: one connected region of at least 0.5 % of the image gets another class of the data set;
   shifted: the map is moved by 6 … 12 pixels, and its border repeats;
-  erased: an object of a class that is not stuff gets the class around it.
-The AUROC is the probability that a damaged map scores higher than a whole one. `5 %` draws that share of the images, damages each in
-one of the four ways, ranks all images, and averages the AUROC over the draws. The network was trained on whole label maps.
+  erased: an object of a class that is not stuff, and of at least 0.5 % of the image, gets the class around it.
+The AUROC is the probability that a damaged map scores higher than a whole one. `5 %` draws that share of the images, damages each
+in one of the four ways, ranks all images, and averages the AUROC over the draws. The network was trained on whole label maps.
 
 The second table is about pixels instead of labels: how well a map finds the pixels that the network predicts wrongly.
 """
@@ -16,6 +17,7 @@ The second table is about pixels instead of labels: how well a map finds the pix
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,13 +25,14 @@ from timing import describe_machine, print_table, write_json
 
 from pyrseg_jax.data.loading import load_pair
 from pyrseg_jax.data.threads import THREADS, ordered_map
-from pyrseg_jax.evaluation.label_errors import MOST_DOUBT, WINDOW_SHARE, find_regions, pair_counts, reweighted, score_of
+from pyrseg_jax.evaluation.label_errors import Evidence, find_evidence, pair_counts, score_images, surprise_of
+from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run.data_checks import open_data_of_run
 from pyrseg_jax.run.trained_predictor import load_predictor
 from pyrseg_jax.run.workdir import Workdir
 
 SHARE, LEVELS = 0.05, 256
-MIN_REGION, MIN_OBJECT = 0.005, 0.002  # shares of the pixels of an image
+MIN_REGION = 0.005  # share of the pixels of an image
 
 
 def exchanged(label, rng, space):
@@ -64,7 +67,7 @@ def shifted(label, rng, space):
 def erased(label, rng, space):
     """Give an object the most frequent class of its rim."""
     things = [c for c in range(space.num_classes) if not space.is_stuff[c]]
-    objects = regions_of(label, things, MIN_OBJECT)
+    objects = regions_of(label, things, MIN_REGION)
     if not objects:
         return None
     _, mask = objects[rng.integers(len(objects))]
@@ -94,20 +97,48 @@ def regions_of(label, classes, least_share):
     return found
 
 
-def signals_of(found, truth, num_classes) -> dict:
-    """Return the score of one label map by each signal; for the ranking, its regions, which are scored at the end."""
-    side = max(3, min(truth.shape) // WINDOW_SHARE | 1)
-    doubt = np.minimum(found.doubt, MOST_DOUBT)
-    window = lambda x: float(cv2.boxFilter(x, -1, (side, side), borderType=cv2.BORDER_REFLECT).max())  # noqa: E731
-    return {
-        "ranking": find_regions(truth, found.labels, found.doubt, found.confidence, num_classes),
-        "doubt × (1 - entropy)": window(doubt * (1 - found.entropy)),
-        "doubt × (1 - disagreement)": window(doubt * (1 - found.disagreement)),
-        "mean doubt": float(doubt.mean()),
-        "share of other labels": float(((truth != found.labels) & (truth < num_classes)).mean()),
-        "entropy alone": float(found.entropy.mean()),
-        "disagreement alone": float(found.disagreement.mean()),
-    }
+class Labels(NamedTuple):
+    """A label map and what the network says about it.
+
+    counts: pairs of label and prediction.
+    entropy, disagreement: means over the image.
+    """
+
+    truth: np.ndarray
+    predicted: np.ndarray
+    doubt: np.ndarray
+    confidence: np.ndarray
+    counts: np.ndarray
+    entropy: float
+    disagreement: float
+
+    @classmethod
+    def of(cls, found, truth, num_classes) -> "Labels":
+        """Keep what is needed of a measurement."""
+        means = float(found.entropy.mean()), float(found.disagreement.mean())
+        counts = pair_counts(truth, found.labels, num_classes)
+        return cls(
+            truth, found.labels, found.doubt.astype(np.float16), found.confidence.astype(np.float16), counts, *means
+        )
+
+    def evidence(self, counts) -> Evidence:
+        """Return the evidence against the labels, given the counts of the split."""
+        maps = self.doubt.astype(np.float32), self.confidence.astype(np.float32)
+        return find_evidence(self.truth, self.predicted, *maps, surprise_of(counts))
+
+
+SIMPLE = {
+    "mean doubt": lambda labels: labels.doubt.mean(dtype=np.float64),
+    "share of other labels": lambda labels: ((labels.truth != labels.predicted) & (labels.doubt > 0)).mean(),
+    "entropy alone": lambda labels: labels.entropy,
+    "disagreement alone": lambda labels: labels.disagreement,
+}
+
+
+def ranked(labels) -> list[float]:
+    """Return the score of each image of a split, as `pyrseg rank` does."""
+    counts = sum(one.counts for one in labels)
+    return [score for score, _ in score_images([one.evidence(counts) for one in labels])]
 
 
 def auroc(positive, negative) -> float:
@@ -128,31 +159,30 @@ def main() -> None:
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--split", default="validation")
     parser.add_argument("--limit", type=int, default=64)
-    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--protocol", default="single")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     workdir = Workdir(options.workdir)
-    config = workdir.read_config()
+    config = config_lib.changed(workdir.read_config(), {"evaluation.protocol": options.protocol})
     source = open_data_of_run(config, workdir).open_split(options.split)
     predictor, _ = load_predictor(config, workdir)
     space, rng = predictor.label_space, np.random.default_rng(options.seed)
-    whole: list[dict] = []
-    damaged: dict[str, dict[int, dict]] = {name: {} for name in DAMAGES}
+    whole: list[Labels] = []
+    damaged: dict[str, dict[int, Labels]] = {name: {} for name in DAMAGES}
     histograms = {name: np.zeros((2, LEVELS)) for name in ("1 - confidence", "entropy", "disagreement")}
-    counts = np.zeros((space.num_classes,) * 2, np.int64)
     indices = range(min(options.limit, len(source)))
     for index, (_, pair) in enumerate(ordered_map(lambda i: load_pair(source, i, space), indices, THREADS)):
         found = predictor.measure(pair.image, pair.label)()
-        whole.append(signals_of(found, pair.label, space.num_classes))
-        counts += pair_counts(pair.label, found.labels, space.num_classes)
+        whole.append(Labels.of(found, pair.label, space.num_classes))
         count_pixels(histograms, found, pair.label, space.num_classes)
         for name, damage in DAMAGES.items():
             label = damage(pair.label, rng, space)
             if label is not None:
                 measured = predictor.measure(pair.image, label)()
-                damaged[name][index] = signals_of(measured, label, space.num_classes)
-    report(options, whole, damaged, histograms, counts, rng)
+                damaged[name][index] = Labels.of(measured, label, space.num_classes)
+    report(options, whole, damaged, histograms)
 
 
 def count_pixels(histograms: Mapping, found, label, num_classes) -> None:
@@ -165,38 +195,49 @@ def count_pixels(histograms: Mapping, found, label, num_classes) -> None:
             histograms[name][row] += np.bincount(at, minlength=LEVELS)
 
 
-def report(options, whole, damaged, histograms, counts, rng) -> None:
+def report(options, whole, damaged, histograms) -> None:
     """Print the tables, and write the JSON."""
-    score = {"ranking": lambda regions: score_of(reweighted(regions, counts))}
-    value = lambda signals, name: score.get(name, float)(signals[name])  # noqa: E731
-    rows, numbers = [], {}
-    for name in whole[0]:
-        clean = [value(signals, name) for signals in whole]
-        bad = {kind: {i: value(signals, name) for i, signals in found.items()} for kind, found in damaged.items()}
-        found = {kind: auroc(list(scores.values()), clean) for kind, scores in bad.items()}
-        draws = [draw(np.random.default_rng(options.seed + i), clean, bad) for i in range(options.draws)]
-        found |= {
-            "all": auroc([v for scores in bad.values() for v in scores.values()], clean),
-            "5 %": float(np.mean(draws)),
-        }
-        rows.append([name, *(f"{found[kind]:.3f}" for kind in found)])
-        numbers[name] = found
+    draws = [draw(np.random.default_rng(options.seed + i), whole, damaged) for i in range(options.draws)]
+    numbers = {"ranking": of_kinds(*one_at_a_time(whole, damaged)) | {"5 %": float(np.mean(draws))}}
+    for name, score in SIMPLE.items():
+        clean = [score(labels) for labels in whole]
+        numbers[name] = of_kinds({kind: [score(x) for x in found.values()] for kind, found in damaged.items()}, clean)
+    rows = [[name, *(f"{value:.3f}" for value in found.values())] for name, found in numbers.items()]
     print(describe_machine())
-    print_table(["signal", *DAMAGES, "all", "5 %"], rows)
+    print_table(["signal", *DAMAGES, "all", "5 %"], [[*row, "–"][: len(DAMAGES) + 3] for row in rows])
     pixels = {name: auroc_of_counts(*rows) for name, rows in histograms.items()}
     print_table(["map", "AUROC of wrong pixels"], [[name, f"{found:.3f}"] for name, found in pixels.items()])
     if options.json is not None:
         write_json(options.json, {"images": len(whole), "labels": numbers, "pixels": pixels})
 
 
-def draw(rng, clean, bad) -> float:
+def of_kinds(bad, clean) -> dict[str, float]:
+    """Return the AUROC of each kind of damage, and of all together."""
+    return {kind: auroc(scores, clean) for kind, scores in bad.items()} | {"all": auroc(sum(bad.values(), []), clean)}
+
+
+def one_at_a_time(whole, damaged) -> tuple[dict[str, list[float]], list[float]]:
+    """Return the scores of damaged label maps, each among the whole ones of the other images, and those of whole ones."""
+    counts = sum(one.counts for one in whole)
+    evidence = [one.evidence(counts) for one in whole]
+    bad = {}
+    for kind, found in damaged.items():
+        bad[kind] = []
+        for index, labels in found.items():
+            own = labels.evidence(counts - whole[index].counts + labels.counts)
+            bad[kind].append(score_images([*evidence[:index], own, *evidence[index + 1 :]])[index][0])
+    return bad, [score for score, _ in score_images(evidence)]
+
+
+def draw(rng, whole, damaged) -> float:
     """Damage 5 % of the images, each in one way, and return the AUROC of the ranking of all images."""
-    chosen = rng.choice(len(clean), max(1, round(SHARE * len(clean))), replace=False)
-    scores = []
+    chosen = rng.choice(len(whole), max(1, round(SHARE * len(whole))), replace=False)
+    labels = list(whole)
     for i in chosen:
-        kinds = [kind for kind in bad if i in bad[kind]]
-        scores.append(bad[kinds[rng.integers(len(kinds))]][i])
-    return auroc(scores, np.delete(clean, chosen))
+        kinds = [kind for kind in damaged if i in damaged[kind]]
+        labels[i] = damaged[kinds[rng.integers(len(kinds))]][i]
+    scores = ranked(labels)
+    return auroc([scores[i] for i in chosen], np.delete(scores, chosen))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from pyrseg_jax.conventions import VOID
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.data.resample import upsample_argmax, upsample_scaled
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.evaluation.disagreement import disagreement_of, entropy
 from pyrseg_jax.evaluation.padding import pad_view
 from pyrseg_jax.evaluation.pixels import labels_of_pixels, padded_pixels
 from pyrseg_jax.evaluation.predict import fuse_pyramids
-from pyrseg_jax.evaluation.uncertainty import MAPS, disagreement_of_positions, entropy, jensen_shannon, maps_of_batch
+from pyrseg_jax.evaluation.uncertainty import MAPS, maps_of_batch
 from pyrseg_jax.evaluation.views import Protocol, make_protocol
 from pyrseg_jax.run.model_predictor import ModelPredictor
 from pyrseg_jax.run.predictor import Wants
@@ -33,8 +34,13 @@ def draw_prediction(rng, num_levels=3, num_classes=5, grid=(2, 3), sharpness=3.0
     return fuse_pyramids(probs, unity, 0.5)
 
 
+def twin_of(prediction):
+    parts = ([np.asarray(x[0]) for x in pyramid] for pyramid in (prediction.probs, prediction.unity))
+    return slow_uncertainty.disagreement(*parts)
+
+
 def measure(prediction, size, truth=None, names=MAPS, temperatures=TEMPERATURES, is_mirrored=False):
-    view = pad_view(prediction, jnp.array([is_mirrored]))
+    view = pad_view(prediction, jnp.array([is_mirrored]), disagreement_of(prediction))
     padded_size, padded = padded_pixels(size[0] * size[1]), None
     if truth is not None:
         padded = np.full((1, padded_size), VOID, np.uint8)
@@ -61,7 +67,7 @@ def test_the_maps_equal_the_twin(rng, size):
     np.testing.assert_allclose(maps["doubt"], doubt, atol=1e-3)
     assert (maps["doubt"][truth == VOID] == 0).all() and (maps["doubt"] >= 0).all()
     assert (maps["doubt"][truth == labels] == 0).all()
-    told = slow_uncertainty.disagreement([np.asarray(probs[0]) for probs in found.probs])
+    told = twin_of(found)
     np.testing.assert_allclose(maps["disagreement"], twins.bilinear(told[..., None], size)[..., 0], atol=2e-5)
     # The same on the host, for exported models.
     sure, unsure = upsample_scaled(fused, level, TEMPERATURES.tolist(), size)
@@ -78,34 +84,25 @@ def test_a_mirrored_view_is_turned_back(rng):
     np.testing.assert_allclose(turned["disagreement"], plain["disagreement"], atol=1e-5)
 
 
-def test_disagreement_does_not_depend_on_the_padding(rng):
-    """5120 positions are not a multiple of what is computed at a time."""
-    found = draw_prediction(rng, num_levels=2, grid=(32, 40))
-    positions = np.asarray(disagreement_of_positions(jax.tree.map(lambda x: x[0], pad_view(found, jnp.array([False])))))
-    told = slow_uncertainty.disagreement([np.asarray(probs[0]) for probs in found.probs])
-    np.testing.assert_allclose(positions[: told.size].reshape(told.shape), told, atol=2e-5)
-    assert (positions[8192:] == 0).all()
-
-
-@given(st.sampled_from([(1, 3), (4, 2), (4, 7)]), st.integers(0, 2**32 - 1), st.floats(0.01, 5))
-@settings(max_examples=30)
-def test_disagreement_is_a_share_and_does_not_depend_on_the_order(shape, seed, concentration):
-    probs = np.random.default_rng(seed).dirichlet(np.full(shape[1], concentration), (shape[0], 50)).astype(np.float32)
-    found = np.asarray(jensen_shannon(jnp.asarray(probs)))
-    assert (found >= 0).all() and (found <= 1).all()
-    np.testing.assert_allclose(np.asarray(jensen_shannon(jnp.asarray(probs[::-1]))), found, atol=1e-5)
-    alike = jensen_shannon(jnp.asarray(np.repeat(probs[:1], shape[0], 0)))
-    np.testing.assert_allclose(np.asarray(alike), 0, atol=1e-5)
-    assert (np.asarray(entropy(jnp.asarray(probs))) <= np.log(shape[1]) + 1e-5).all()
+@given(st.sampled_from([(1, 3), (2, 5), (4, 2), (4, 7)]), st.integers(0, 2**32 - 1), st.floats(0.1, 5))
+@settings(max_examples=20)
+def test_disagreement_is_a_share_and_equals_the_twin(shape, seed, sharpness):
+    found = draw_prediction(np.random.default_rng(seed), *shape, grid=(1, 2), sharpness=sharpness)
+    told = np.asarray(disagreement_of(found))[0]
+    assert (told >= 0).all() and (told <= 1).all()
+    np.testing.assert_allclose(told, twin_of(found), atol=2e-5)
+    assert (np.asarray(entropy(found.fused)) <= np.log(shape[1]) + 1e-5).all()
+    # Levels that say the same do not disagree, whatever the unity pyramid says.
+    flat = [jnp.broadcast_to(found.probs[0][:, :1, :1], probs.shape) for probs in found.probs]
+    np.testing.assert_allclose(np.asarray(disagreement_of(fuse_pyramids(flat, found.unity, 0.5))), 0, atol=1e-5)
 
 
 def test_levels_that_exclude_each_other_disagree_fully():
-    def told(*classes, num_classes):
-        return float(jensen_shannon(jnp.eye(num_classes)[jnp.array(classes), None])[0])
-
-    assert told(0, 1, 2, 3, num_classes=4) == pytest.approx(1, abs=1e-6)
-    assert told(0, 1, 0, 1, num_classes=2) == pytest.approx(1, abs=1e-6)
-    assert told(0, num_classes=2) == 0  # a single level
+    coarse, fine = jnp.eye(2)[jnp.zeros((1, 1, 1), int)], jnp.eye(2)[jnp.ones((1, 2, 2), int)]
+    even, sure = jnp.full((1, 1, 1), 0.5), jnp.ones((1, 1, 1))
+    np.testing.assert_allclose(np.asarray(disagreement_of(fuse_pyramids([coarse, fine], [even], 0.5))), 1, atol=1e-6)
+    # Where the coarse level decides for sure, the other one has no say.
+    assert not np.asarray(disagreement_of(fuse_pyramids([coarse, fine], [sure], 0.5))).any()
 
 
 @given(st.lists(st.floats(0.125, 16), min_size=3, max_size=3), st.integers(0, 2**32 - 1))

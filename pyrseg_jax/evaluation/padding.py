@@ -32,6 +32,7 @@ class PaddedView:
       level_counts: (N, L) how many finest-level positions each level decides. For an image in windows, the sum over windows.
       grid: (N, 2) height and width of the finest level.
       is_mirrored: (N,) whether the network saw the image mirrored.
+      disagreement: (N, P) how much the levels disagree, see `disagreement.disagreement_of`; None unless it is wanted.
       refinement: as in `predict.Prediction`; part of the type, since the sizes of the levels depend on it.
     """
 
@@ -41,6 +42,7 @@ class PaddedView:
     level_counts: Any
     grid: Any
     is_mirrored: Any
+    disagreement: Any = None
     refinement: int = flax.struct.field(pytree_node=False, default=1)
 
 
@@ -54,12 +56,15 @@ def padded_positions(num_positions: int) -> int:
     return next((size for size in PADDED_POSITIONS if size >= num_positions), num_positions)
 
 
-def pad_view(prediction: Prediction, is_mirrored: Array) -> PaddedView:
+def pad_view(
+    prediction: Prediction, is_mirrored: Array, disagreement: Float[Array, "n h w"] | None = None
+) -> PaddedView:
     """Lay out the prediction for one view of a batch as padded arrays.
 
     Args:
       prediction: the prediction for N images of one size.
       is_mirrored: (N,) bool, whether the network saw them mirrored.
+      disagreement: of the levels at each position of the finest level, if it is wanted.
     """
     n, height, width = prediction.level.shape
     num_levels, num_classes = len(prediction.probs), prediction.fused.shape[-1]
@@ -74,6 +79,7 @@ def pad_view(prediction: Prediction, is_mirrored: Array) -> PaddedView:
         level_counts=(prediction.level[..., None] == jnp.arange(num_levels)).sum((1, 2)),
         grid=jnp.tile(jnp.asarray([height, width], jnp.int32), (n, 1)),
         is_mirrored=is_mirrored,
+        disagreement=None if disagreement is None else pad_rows(disagreement.reshape(n, -1), size),
         refinement=prediction.refinement,
     )
 

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt
 
 from pyrseg_jax.conventions import label_dtype
-from pyrseg_jax.evaluation.padding import PaddedView, halvings
+from pyrseg_jax.evaluation.disagreement import entropy
+from pyrseg_jax.evaluation.padding import PaddedView
 from pyrseg_jax.evaluation.pixels import (
     PIXELS_AT_A_TIME,
     level_of_pixels,
@@ -22,7 +23,6 @@ from pyrseg_jax.evaluation.temperature import scaled_log_probs
 from pyrseg_jax.models.resample import Index, Probs
 
 MAPS = ("confidence", "entropy", "disagreement", "doubt")
-POSITIONS_AT_A_TIME = 1 << 12  # of a finest level: four levels of 150 classes take 10 MB
 
 
 class Measured(NamedTuple):
@@ -55,11 +55,13 @@ def maps_of_batch(
 
       confidence = max_c p(c), that of the pixel's class;
       entropy = -Σ_c p(c) log p(c) / log C, 0 where a single class is possible and 1 where all are equally likely;
-      disagreement: see `jensen_shannon`; computed at the positions of the finest level, then interpolated like probabilities;
+      disagreement: see `disagreement.disagreement_of`; it is known at the positions of the finest level, and interpolated like
+        probabilities;
       doubt = max_c log p(c) - log p(label) in nats, 0 where the label is the most likely class, and at void.
 
     Args:
-      views: the views of the batch; their probabilities and disagreements are averaged.
+      views: the views of the batch; their probabilities and disagreements are averaged. For the latter, `ViewPredictor` must add
+        them.
       sizes: (N, 2) height and width of each image in pixels.
       padded_size: the size that `padded_pixels` returns for each of them.
       names: which maps, some of `MAPS`.
@@ -92,7 +94,7 @@ def _maps_of_image(
 ) -> tuple[Array, dict[str, Array]]:
     num_classes = views[0].cells.shape[-1]
     dtype = label_dtype(num_classes)
-    disagreements = [_lookup(disagreement_of_positions(view)) for view in views] if "disagreement" in names else []
+    disagreements = [_lookup(view.disagreement) for view in views] if "disagreement" in names else []
 
     def fill(i: Array, found: tuple) -> tuple:
         at = i * PIXELS_AT_A_TIME
@@ -115,57 +117,6 @@ def _maps_of_image(
 
     empty = jnp.zeros(padded_size, dtype), {name: jnp.zeros(padded_size, jnp.float32) for name in names}
     return jax.lax.fori_loop(0, num_pieces(size), fill, empty)
-
-
-def entropy(probs: Float[Array, "*k c"]) -> Float[Array, "*k"]:
-    """Return -Σ p log p over the last axis, in nats; 0 · log 0 is 0."""
-    return -jnp.where(probs > 0, probs * jnp.log(jnp.where(probs > 0, probs, 1)), 0).sum(-1)
-
-
-def jensen_shannon(probs: Float[Array, "l *k c"]) -> Float[Array, "*k"]:
-    """Return how much the distributions p_1 … p_L of L levels disagree, from 0 (all are equal) to 1 (as different as can be).
-
-      D = (H(1/L Σ_l p_l) - 1/L Σ_l H(p_l)) / log min(L, C)
-
-    This is the Jensen-Shannon divergence: what one learns about the class by being told which level speaks. A single level, or a
-    single class, cannot disagree: 0.
-
-    Source: Lin 1991, Eq. (5.1), with equal weights; its bound is log L. The same quantity says how much the members of an ensemble
-      disagree; here the members are the levels of one network, which one pass computes anyway.
-    """
-    most = min(probs.shape[0], probs.shape[-1])
-    if most < 2:
-        return jnp.zeros(probs.shape[1:-1])
-    found = (entropy(probs.mean(0)) - entropy(probs).mean(0)) / jnp.log(most)
-    return jnp.clip(found, 0, 1)  # rounding may lead a little below 0
-
-
-def disagreement_of_positions(view: PaddedView) -> Float[Array, "p"]:
-    """Return `jensen_shannon` of all levels at each position of the finest level, for a view of one whole image.
-
-    A cell of a coarser level speaks for all positions inside of it.
-    """
-    num_positions = view.chosen.shape[0]
-    at_a_time = min(POSITIONS_AT_A_TIME, num_positions)
-
-    def fill(i: Array, found: Array) -> Array:
-        start = jnp.minimum(i * at_a_time, num_positions - at_a_time)
-        piece = jensen_shannon(view.cells[_rows_at(view, start + jnp.arange(at_a_time))])
-        return jax.lax.dynamic_update_slice(found, piece, (start,))
-
-    pieces = (view.grid[0] * view.grid[1] + at_a_time - 1) // at_a_time
-    return jax.lax.fori_loop(0, pieces, fill, jnp.zeros(num_positions))
-
-
-def _rows_at(view: PaddedView, positions: Index) -> Int32[Array, "l k"]:
-    """Return the row of the table of cells that each level has at some positions of the finest level."""
-    height, width = view.grid
-    row, column = positions // width, positions % width
-    rows, first = [], 0
-    for times in halvings(view.level_counts.shape[-1], view.refinement):
-        rows.append(first + (row >> times) * (width >> times) + (column >> times))
-        first += (height >> times) * (width >> times)
-    return jnp.stack(rows)
 
 
 def _lookup(values: Float[Array, "p"]) -> Callable[[Index], Probs]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32, Integer, Real, UInt
 
+from pyrseg_jax.evaluation.disagreement import disagreement_of
 from pyrseg_jax.evaluation.padding import PaddedView, pad_view, padded_positions
 from pyrseg_jax.evaluation.predict import predict_from, run
 from pyrseg_jax.evaluation.programs import forget_programs, num_compiled
@@ -37,6 +38,7 @@ class ViewPredictor:
       replicated: sharding of the variables; None on a single device.
       rows: sharding of arrays whose first axis is images; None on a single device.
       image_losses: the loss of each image, for `with_losses`.
+      has_disagreement: whether to add the disagreement of the levels to the views; not for protocols with windows.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class ViewPredictor:
         replicated: Any = None,
         rows: Any = None,
         image_losses: ImageLosses | None = None,
+        has_disagreement: bool = False,
     ):
         self._protocol, self._finest, self._stride = protocol, model.strides[-1], model.prediction_strides[-1]
 
         def predict_view(variables: dict, images: Array, is_mirrored: Array) -> tuple[PaddedView, Unity]:
             prediction = predict_from(run(model, variables, images), threshold)
-            return pad_view(prediction, is_mirrored), prediction.unity
+            disagreement = disagreement_of(prediction) if has_disagreement else None
+            return pad_view(prediction, is_mirrored, disagreement), prediction.unity
 
         sharded = {} if rows is None else {"in_shardings": (replicated, rows, rows), "out_shardings": rows}
         self._predict_view = jax.jit(predict_view, **sharded)

@@ -16,13 +16,15 @@ from pyrseg_jax.data.source import Source
 from pyrseg_jax.data.threads import THREADS, ordered_map
 from pyrseg_jax.errors import UserError, naming_file
 from pyrseg_jax.evaluation.acquisition import choose_diverse, signature_of
-from pyrseg_jax.evaluation.label_errors import Region, find_regions, score_of
+from pyrseg_jax.evaluation.label_errors import Region, find_evidence, pair_counts, score_images, surprise_of
 from pyrseg_jax.evaluation.uncertainty import Measured
 from pyrseg_jax.prediction.listing import Item
 from pyrseg_jax.prediction.reading import read_bytes
 from pyrseg_jax.reporting.contact_sheet import Row, contact_sheet, fit_panel, with_box
 from pyrseg_jax.reporting.palette import colors_of, overlay, probability_colors
 from pyrseg_jax.run.model_predictor import ModelPredictor
+
+MOST_COUNTED = 256  # images whose mistakes say which ones are usual
 
 
 class RankedImage(NamedTuple):
@@ -48,6 +50,8 @@ class RankedImage(NamedTuple):
 def rank_labels(source: Source, predictor: ModelPredictor, progress: Callable[[], None]) -> list[RankedImage]:
     """Return the images of a split, those first whose labels look most wrong; see `evaluation.label_errors`.
 
+    Up to 256 images, spread over the split, are seen twice: they tell which mistakes are usual for the network.
+
     Raises:
       UserError: naming the file, if an image or label cannot be read.
     """
@@ -55,15 +59,21 @@ def rank_labels(source: Source, predictor: ModelPredictor, progress: Callable[[]
 
     def start(index: int) -> tuple[tuple, Callable[[], Measured]]:
         record, pair = load_pair(source, index, space)
-        return (index, record["image_name"], pair.label), lambda: predictor.measure(pair.image, pair.label)()
+        return (index, record["name"], pair.label), lambda: predictor.measure(pair.image, pair.label)()
 
-    ranked = []
+    counts = np.zeros((space.num_classes, space.num_classes), np.int64)
+    for (_, _, truth), found in _measured(start, range(0, len(source), -(-len(source) // MOST_COUNTED) or 1)):
+        counts += pair_counts(truth, found.labels, space.num_classes)
+    surprise, measured, evidence = surprise_of(counts), [], []
     for (index, name, truth), found in _measured(start, range(len(source))):
         assert found.doubt is not None, "there is a label map"
-        regions = find_regions(truth, found.labels, found.doubt, found.confidence, space.num_classes)
-        values = score_of(regions), *_means(found), float(found.doubt.mean()), tuple(regions)
-        ranked.append(RankedImage(index, name, *values))
+        evidence.append(find_evidence(truth, found.labels, found.doubt, found.confidence, surprise))
+        measured.append((index, name, *_means(found), float(found.doubt.mean())))
         progress()
+    ranked = [
+        RankedImage(index, name, score, *means, regions)
+        for (index, name, *means), (score, regions) in zip(measured, score_images(evidence), strict=True)
+    ]
     return sorted(ranked, key=lambda image: -image.score)
 
 
@@ -158,9 +168,12 @@ def regions_csv(ranked: Sequence[RankedImage], space: LabelSpace) -> bytes:
         "confidence",
     )
     rows = (
-        (rank, name, _short(r.score), space.names[r.label], space.names[r.predicted], r.num_pixels, *r.box, _short(r.doubt), _short(r.confidence))
+        (
+            *(rank, name, _short(r.score), space.names[r.label], space.names[r.predicted], r.num_pixels),
+            *(*r.box, _short(r.doubt), _short(r.confidence)),
+        )
         for rank, (name, r) in enumerate(worst_regions(ranked), 1)
-    )  # fmt: skip
+    )
     return _csv(header, rows)
 
 

@@ -71,6 +71,7 @@ class ModelPredictor(Predictor):
         self._strides = model.prediction_strides
         self._coarsest, self._num_levels = model.strides[0], model.num_predicted_levels
         self._predict_views = ViewPredictor(model, protocol, threshold)
+        self._predict_disagreement = ViewPredictor(model, protocol, threshold, has_disagreement=self.has_disagreement)
         self._predict_whole = jax.jit(functools.partial(predict, model, threshold=threshold))
         self._predict_window = jax.jit(functools.partial(_predict_window, model, threshold=threshold))
 
@@ -118,7 +119,7 @@ class ModelPredictor(Predictor):
             return self._start_maps(images, tuple(names), wants.has_pyramid)
         if wants.has_pyramid:
             return super().start(images, wants)
-        views, shapes, padded_size = self._start_views(images)
+        views, shapes, padded_size = self._start_views(images, self._predict_views)
         found = pixels_of_batch(views, shapes, padded_size, wants.has_confidence)
 
         def finish() -> list[Segmented]:
@@ -136,15 +137,17 @@ class ModelPredictor(Predictor):
 
         return finish
 
-    def _start_views(self, images: Sequence[np.ndarray]) -> tuple[list[PaddedView], np.ndarray, int]:
+    def _start_views(
+        self, images: Sequence[np.ndarray], predict_views: ViewPredictor
+    ) -> tuple[list[PaddedView], np.ndarray, int]:
         """Start to predict the views of a batch; also return the sizes of its images, and the padded number of their pixels."""
-        self._predict_views.drop_programs_above(MAX_PROGRAMS)
+        predict_views.drop_programs_above(MAX_PROGRAMS)
         sizes, padded_size = self.group_of(*images[0].shape[:2])
         num_missing = self.batch_size - len(images)
         filled = [*images, *[images[0]] * num_missing]
         batches = [np.stack([resize_image(image, size) for image in filled]) for size in sizes]
         try:
-            views, _ = self._predict_views(self._variables, batches)
+            views, _ = predict_views(self._variables, batches)
         except FlaxError as error:
             raise Unusable(
                 f"the checkpoint holds arrays of another network than the one configured ({reason_of(error)}): restore "
@@ -156,7 +159,8 @@ class ModelPredictor(Predictor):
         self, images: Sequence[np.ndarray], names: tuple[str, ...], has_pyramid: bool
     ) -> Callable[[], list[Segmented]]:
         """Start to segment a batch with maps that say how sure the prediction is."""
-        views, shapes, padded_size = self._start_views(images)
+        predict_views = self._predict_disagreement if "disagreement" in names else self._predict_views
+        views, shapes, padded_size = self._start_views(images, predict_views)
         found = maps_of_batch(views, shapes, padded_size, names, self._scaling())
 
         def finish() -> list[Segmented]:
@@ -184,7 +188,7 @@ class ModelPredictor(Predictor):
           image: as for `segment`.
           truth: its label map as train ids, for the doubt about it.
         """
-        views, shapes, padded_size = self._start_views([image])
+        views, shapes, padded_size = self._start_views([image], self._predict_disagreement)
         names = ["confidence", "entropy", *["disagreement"] * self.has_disagreement, *["doubt"] * (truth is not None)]
         padded = None
         if truth is not None:

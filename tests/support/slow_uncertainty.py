@@ -11,20 +11,28 @@ def entropy(probs):
     return -(probs * logs).sum(-1)
 
 
-def disagreement(levels):
-    """Ask each position of the finest level what the cell of each level above it says.
+def disagreement(levels, unity):
+    """Ask each position of the finest level for the cells above it: what they say, and how likely they decide.
 
     Args:
       levels: L maps (h_l, w_l, C) of probabilities, coarse → fine.
+      unity: L - 1 maps (h_l, w_l) of unity probabilities.
     """
     height, width, num_classes = levels[-1].shape
-    most = np.log(min(len(levels), num_classes))
     found = np.zeros((height, width))
+    if min(len(levels), num_classes) < 2:
+        return found
     for i, j in np.ndindex(height, width):
-        said = [level[i * len(level) // height, j * level.shape[1] // width].astype(np.float64) for level in levels]
-        mean = sum(said) / len(said)
-        found[i, j] = (entropy(mean) - sum(entropy(p) for p in said) / len(said)) / most
-    return found
+        left, said, weights = 1.0, [], []
+        for index, level in enumerate(levels):
+            at = i * len(level) // height, j * level.shape[1] // width
+            is_unit = float(unity[index][at]) if index < len(unity) else 1.0
+            said.append(level[at].astype(np.float64))
+            weights.append(left * is_unit)
+            left *= 1 - is_unit
+        mean = sum(w * p for w, p in zip(weights, said, strict=True))
+        found[i, j] = entropy(mean) - sum(w * entropy(p) for w, p in zip(weights, said, strict=True))
+    return found / np.log(min(len(levels), num_classes))
 
 
 def scaled(probs, temperature):
