@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import slow_uncertainty, twins
+from support.data_sets import draw_pair
 from support.evaluation import predictor, tiny
 
 from pyrseg_jax.conventions import VOID
@@ -122,7 +123,7 @@ def calibrated(temperatures):
 
 
 def test_a_predictor_gives_the_maps_it_is_asked_for(rng):
-    image = rng.integers(0, 256, (40, 70, 3), np.uint8)
+    image = draw_pair(rng, 40, 70)[0]
     plain, warm = predictor(), calibrated((2.0,) * 4)
     wants = Wants(has_confidence=True, has_entropy=True, has_disagreement=True)
     (found,) = plain.start([image], wants)()

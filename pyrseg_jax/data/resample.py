@@ -79,7 +79,7 @@ def upsample_scaled(
       temperatures: T of each level.
       size: height and width of the result.
     """
-    power = resize_labels(1 / np.asarray(temperatures, np.float32)[level], size)
+    power = 1 / np.asarray(temperatures, np.float32)[resize_labels(level.astype(np.uint8), size)]
     total, best, mean = np.zeros(size, np.float32), np.zeros(size, np.float32), np.zeros(size, np.float32)
     smallest = np.finfo(np.float32).tiny
     for i in range(probs.shape[-1]):  # one class at a time, as in `upsample_argmax`

@@ -76,6 +76,8 @@ CHECKED: list[tuple[str, str, Callable[[Command], None]]] = [
     ("pyrseg import", "needs an export; test_importing.py runs it", read_only),
     ("pyrseg validate --config=camvid", "needs PASCAL VOC; test_in_place.py reads its layout", read_only),
     ("pyrseg prepare", "downloads gigabytes", read_only),
+    ("pyrseg calibrate", "sees a split twice; test_calibration.py runs it", read_only),
+    ("pyrseg rank", "sees a split; test_ranking.py runs it", read_only),
     ("pyrseg compare", "needs several evaluated runs; test_compare.py runs it", read_only),
     ("pyrseg validate --config=scenes", "renders for a minute", read_only),
     ("bash launch/quickstart.sh", "makes an environment and trains for minutes", check_script),
