@@ -85,8 +85,8 @@ def test_a_mirrored_view_is_turned_back(rng):
     np.testing.assert_allclose(turned["disagreement"], plain["disagreement"], atol=1e-5)
 
 
-@given(st.sampled_from([(1, 3), (2, 5), (4, 2), (4, 7)]), st.integers(0, 2**32 - 1), st.floats(0.1, 5))
-@settings(max_examples=20)
+@given(st.sampled_from([(1, 3), (4, 2), (3, 7)]), st.integers(0, 2**32 - 1), st.floats(0.1, 5))
+@settings(max_examples=12)
 def test_disagreement_is_a_share_and_equals_the_twin(shape, seed, sharpness):
     found = draw_prediction(np.random.default_rng(seed), *shape, grid=(1, 2), sharpness=sharpness)
     told = np.asarray(disagreement_of(found))[0]

@@ -66,10 +66,8 @@ def export(
     variables = jax.device_get(trained.variables)
     log.info("exporting step %d for images of %s", trained.step, ", ".join(f"{h} × {w}" for h, w in shapes))
     start = time.perf_counter()
-    about = {"step": trained.step} | origin
     temperatures = read_temperatures(config, workdir, trained, model.num_predicted_levels)
-    if temperatures is not None:
-        about["temperatures"] = temperatures
+    about = {"step": trained.step} | origin | ({} if temperatures is None else {"temperatures": temperatures})
     try:
         write_export(path, model, variables, label_space, shapes, config.evaluation.threshold, about, image_space)
     except OSError as error:  # the disk is full, or the folder was removed

@@ -83,7 +83,8 @@ class Calibrator:
         # A single image has no other half; then it is scored with its own temperatures.
         crossed = [fit_temperatures(halves[1 - half] if halves[1 - half].any() else total) for half in (0, 1)]
         log.info("measuring the confidences before and after")
-        counts, losses = np.zeros(1, np.int64), np.zeros(2)
+        counts: np.ndarray = np.zeros((2, 1, 1, 1), np.int64)
+        losses = np.zeros(2)
         for batch, views in self._predicted(variables):
             scaled = np.ones((len(batch.sizes), 2, total.shape[0]), np.float32)
             for i, digest in enumerate(batch.digests):

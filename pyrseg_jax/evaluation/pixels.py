@@ -118,8 +118,7 @@ def count_pixels(
       With the analysis also
       alone: (L, L, C, C) of each level alone, by that level.
       oracle: (2, C, C) with the true unity and the predicted semantic pyramid, and the other way around.
-      With V choices of temperatures also
-      confidences: (V, L, B, 2), counts of `reliability.count_confidences`.
+      With V choices of temperatures also confidences: (V, L, B, 2), see `reliability.count_confidences`.
     """
     num_levels, num_classes = views[0].level_counts.shape[-1], views[0].cells.shape[-1]
     shapes = {"fused": (2, num_levels)}
@@ -140,13 +139,10 @@ def count_pixels(
             level = level_of_pixels(views[0], pixels, size)
             add = functools.partial(count_pairs, true=true)
             probs = mean_fused(views, pixels, size)
-            fused = probs.argmax(-1)
-            counts = counts | {"fused": add(counts["fused"], near.astype(jnp.int32), level, predicted=fused)}
+            fused = add(counts["fused"], near.astype(jnp.int32), level, predicted=probs.argmax(-1))
+            counts = counts | {"fused": fused}
             if temperatures:
-                is_labeled = true < num_classes
-                choices = jnp.asarray(temperatures)
-                found, _ = count_choices(counts["confidences"], probs, true, is_labeled, level, choices)
-                counts = counts | {"confidences": found}
+                counts = counts | _count_confidences(counts, probs, true, level, temperatures)
             if truth is None:
                 return counts
             return counts | _count_analysis(counts, views[0], truth, pixels, size, level, add)
@@ -156,6 +152,14 @@ def count_pixels(
         return after, jnp.stack([jnp.diagonal(confusion), confusion.sum(0), confusion.sum(1)], axis=-1)
 
     return jax.lax.scan(add_image, zeros, (list(views), truth, labels, is_near_boundary, sizes))
+
+
+def _count_confidences(
+    counts: dict, probs: Probs, true: Index, level: Index, temperatures: tuple[tuple[float, ...], ...]
+) -> dict:
+    is_labeled = true < probs.shape[-1]
+    found, _ = count_choices(counts["confidences"], probs, true, is_labeled, level, jnp.asarray(temperatures))
+    return {"confidences": found}
 
 
 def _count_analysis(

@@ -73,7 +73,8 @@ def maps_of_batch(
     """
 
     def find(image: tuple) -> tuple:
-        return _maps_of_image(*image, padded_size, names, temperatures)
+        views, size, truth = image
+        return _maps_of_image(views, size, truth, padded_size, names, temperatures)
 
     batch = (list(views), sizes, truth)
     if len(sizes) == 1:
@@ -108,7 +109,7 @@ def _maps_of_image(
             pieces["entropy"] = entropy(jnp.exp(logs)) / jnp.log(max(num_classes, 2))
         if "disagreement" in names:
             pieces["disagreement"] = mean_over_views(views, disagreements, pixels, size)[:, 0]
-        if "doubt" in names:
+        if "doubt" in names and truth is not None:
             true = jax.lax.dynamic_slice(truth, (at,), (PIXELS_AT_A_TIME,)).astype(jnp.int32)
             of_label = jnp.take_along_axis(logs, jnp.minimum(true, num_classes - 1)[:, None], axis=1)[:, 0]
             pieces["doubt"] = jnp.where(true < num_classes, logs.max(-1) - of_label, 0)

@@ -30,7 +30,7 @@ MOST_COUNTED = 256  # images whose mistakes say which ones are usual
 class RankedImage(NamedTuple):
     """An image with its score.
 
-    index: its place in the split, or in the list of images.
+    place: its place in the split, or in the list of images.
     name: of the image.
     score: by which it is ranked.
     entropy, disagreement: means over the pixels, each 0 … 1; disagreement is None for a network without pyramid.
@@ -38,7 +38,7 @@ class RankedImage(NamedTuple):
     regions: whose labels look wrong, the worst first; empty for an unlabeled image.
     """
 
-    index: int
+    place: int
     name: str
     score: float
     entropy: float
@@ -68,11 +68,11 @@ def rank_labels(source: Source, predictor: ModelPredictor, progress: Callable[[]
     for (index, name, truth), found in _measured(start, range(len(source))):
         assert found.doubt is not None, "there is a label map"
         evidence.append(find_evidence(truth, found.labels, found.doubt, found.confidence, surprise))
-        measured.append((index, name, *_means(found), float(found.doubt.mean())))
+        measured.append(RankedImage(index, name, 0.0, *_means(found), float(found.doubt.mean())))
         progress()
     ranked = [
-        RankedImage(index, name, score, *means, regions)
-        for (index, name, *means), (score, regions) in zip(measured, score_images(evidence), strict=True)
+        image._replace(score=score, regions=regions)
+        for image, (score, regions) in zip(measured, score_images(evidence), strict=True)
     ]
     return sorted(ranked, key=lambda image: -image.score)
 
@@ -140,7 +140,7 @@ def to_json(ranked: Sequence[RankedImage], space: LabelSpace, about: dict) -> by
     for rank, image in enumerate(ranked, 1):
         regions = [_describe(region, space) for region in image.regions]
         values = {"rank": rank} | image._asdict() | {"regions": regions}
-        images.append({key: value for key, value in values.items() if key != "index"})
+        images.append({key: value for key, value in values.items() if key != "place"})
     return (json.dumps(about | {"images": images}, indent=1, ensure_ascii=False) + "\n").encode(errors="replace")
 
 
@@ -210,7 +210,7 @@ def draw_labels(ranked: Sequence[RankedImage], source: Source, predictor: ModelP
     for rank, image in enumerate(ranked, 1):
         if not image.regions:
             break
-        _, pair = load_pair(source, image.index, space)
+        _, pair = load_pair(source, image.place, space)
         labels, worst = predictor.measure(pair.image)().labels, image.regions[0]
         picture = np.ascontiguousarray(picture_of(pair.image))
         named = f"labeled {space.names[worst.label]}, predicted {space.names[worst.predicted]}"
@@ -232,7 +232,7 @@ def draw_unlabeled(
     space = predictor.label_space
     colors, rows, maps = colors_of(space), [], []
     for rank, image in enumerate(ranked, 1):
-        array = _read(items[image.index], predictor)
+        array = _read(items[image.place], predictor)
         found, picture = predictor.measure(array)(), np.ascontiguousarray(picture_of(array))
         told = "" if image.disagreement is None else f", disagreement {image.disagreement:.3f}"
         panels = [picture, overlay(picture, found.labels, colors), probability_colors(found.entropy)]
