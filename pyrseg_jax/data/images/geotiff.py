@@ -268,6 +268,7 @@ def _without_warnings() -> Iterator[None]:
 
 @functools.cache
 def import_rasterio() -> ModuleType:
+    """Import rasterio with the parts that are used; raises ImportError if it is not installed."""
     for part in ("control", "crs", "io", "windows"):
         importlib.import_module(f"rasterio.{part}")
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what goes wrong becomes an error that names the file
