@@ -53,7 +53,7 @@ def make_parser(modes: Iterable[str]) -> argparse.ArgumentParser:
     """Build the parser, which knows every flag and every configuration key; shell completion is made from it, too."""
     parser = _Parser("pyrseg", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("mode", nargs="?", help="what to do")
-    about = "for help: a mode, a flag or a key; for completion: a shell; for compare: runs"
+    about = "for help: a mode, a flag or a key; for completion: a shell; for compare and report: runs"
     parser.add_argument("topic", nargs="*", help=about)
     parser.add_argument("--mode", dest="mode_flag", metavar="MODE", help="what to do: " + ", ".join(modes))
     parser.add_argument("--help", "-h", action="store_true", help="explain the command, a mode or a key")
@@ -94,6 +94,20 @@ def parse(argv: Sequence[str], modes: Mapping[str, Any]) -> Arguments:
         if (name := option.removeprefix("config.")) != option
     }
     return Arguments(mode, words[0] if words else None, flags, changes, words=tuple(words))
+
+
+def with_run(arguments: Arguments) -> Arguments:
+    """Take the word after the mode as --workdir, for modes that name their run so.
+
+    Raises:
+      UserError: if --workdir names another folder.
+    """
+    given = arguments.flags["workdir"]
+    if arguments.topic is None:
+        return arguments
+    if given and given != arguments.topic:
+        raise UserError(f"{arguments.topic!r} and --workdir={given} name two runs: name one of them")
+    return dataclasses.replace(arguments, flags={**arguments.flags, "workdir": arguments.topic})
 
 
 def asks_for_debug(argv: Sequence[str]) -> bool:
