@@ -15,7 +15,7 @@ from pyrseg_jax.data.report import DatasetReport
 from pyrseg_jax.errors import UserError, reason_of
 from pyrseg_jax.report.choice import Chosen, choose, most_frequent
 from pyrseg_jax.report.collect import Collected, collect
-from pyrseg_jax.report.examples import Segment, find_places, segment_examples, spread_places
+from pyrseg_jax.report.examples import Segment, read_split, segment_examples, spread_places
 from pyrseg_jax.report.page import Gallery, assemble
 from pyrseg_jax.report.pyramids import thresholds_of
 from pyrseg_jax.run.config import Config
@@ -111,8 +111,8 @@ def _make_gallery(collected: Collected, config: Config, tools: Tools, num_images
                 source, space, spread_places(source, num_images), tools.make_segment(dataset), thresholds
             )
             return found._replace(examples=examples)
-        places = find_places(source, space)
-        found = found._replace(places=places)
+        places, report = read_split(source, space)
+        found = found._replace(places=places, reports={**found.reports, config.evaluation.split: report})
         missing = sum(digest not in places for digest in counts.digests)
         if missing:
             notes.append(

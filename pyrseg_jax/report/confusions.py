@@ -10,7 +10,7 @@ from pyrseg_jax.report.collect import Collected
 from pyrseg_jax.report.markup import Cell, count, paragraph, section, table, text, words
 
 MOST_CLASSES = 40  # rows of the matrix that are shown
-MOST_CONFUSIONS = 20
+MOST_CONFUSIONS = 12
 NUM_SHADES = 10  # of the style sheet
 
 
@@ -47,15 +47,15 @@ def confusion(collected: Collected) -> str:
     return section(
         "confusion",
         "Confusion",
-        table("The most frequent confusions", headings, rows, kind="numbers")
-        if rows
-        else paragraph("No pixel was wrong."),
-        '<div id="pair-examples" aria-live="polite"></div>',
         paragraph(
             "Each row holds the pixels of one class, in percent of the row. Click a cell, or move with the arrow keys and press "
             f"Enter, to see images with such pixels.{note}"
         ),
         _matrix(matrix, names, shown),
+        '<div id="pair-examples" aria-live="polite"></div>',
+        table("The most frequent confusions", headings, rows, kind="numbers")
+        if rows
+        else paragraph("No pixel was wrong."),
     )
 
 

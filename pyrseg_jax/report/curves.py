@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pyrseg_jax.report.markup import text
 
 WIDTH, HEIGHT = 640, 250
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 34
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 38
 MOST_POINTS = 1000  # of a curve; of more, the lowest and the highest of each group are drawn
 
 Point = tuple[int, float]
@@ -51,14 +51,14 @@ def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Return round numbers from below `low` to above `high`, at most about `most` of them."""
-    if not high > low:
+    if not high - low > 1e-9 * max(abs(low), abs(high)):
         low, high = low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10
     raw = (high - low) / max(1, most - 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * (1 - 1e-9))
     first = math.floor(low / step + 1e-9)
     last = math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
 def draw(chart: Chart, identity: str) -> str:
@@ -124,7 +124,7 @@ def _grid(to_x, to_y, x_ticks: Sequence[float], y_ticks: Sequence[float], is_sha
         parts.append(
             f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 19}" text-anchor="middle">{int(step):,}</text>'
         )
-    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">step</text>')
+    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">step</text>')
     return "".join(parts)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from pyrseg_jax.conventions import void_of
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.loading import load_pair
+from pyrseg_jax.data.report import DatasetReport
 from pyrseg_jax.data.resample import resize_image, resize_labels
 from pyrseg_jax.data.source import Source
 from pyrseg_jax.data.threads import THREADS, ordered_map
@@ -57,19 +58,31 @@ class Example(NamedTuple):
     packed: dict[str, Any]
 
 
-def find_places(source: Source, label_space: LabelSpace) -> dict[str, Place]:
-    """Return the place of each image of a split by the digest of its counts. All files are read; bad ones are left out."""
+def read_split(source: Source, label_space: LabelSpace) -> tuple[dict[str, Place], DatasetReport]:
+    """Read all files of a split; bad ones are left out.
 
-    def read(index: int) -> tuple[str, Place] | None:
+    Returns:
+      The place of each image by the digest of its counts, and the report of the split.
+    """
+
+    def read(index: int) -> tuple[str, Place | None, DatasetReport]:
+        one = DatasetReport.empty(label_space.num_classes)
         try:
             record, pair = load_pair(source, index, label_space)
         except UserError as error:
             log.warning("%s", error)
-            return None
+            one.add_problem(index, error)
+            return "", None, one
+        one.add(pair.label)
         digest = digest_of_pair(record["image"], pair.label).hex()[:DIGEST_DIGITS]
-        return digest, Place(index, record["name"])
+        return digest, Place(index, record["name"]), one
 
-    return dict(found for found in ordered_map(read, range(len(source)), THREADS) if found is not None)
+    places, report = {}, DatasetReport.empty(label_space.num_classes)
+    for digest, place, one in ordered_map(read, range(len(source)), THREADS):
+        report.merge(one)
+        if place is not None:
+            places[digest] = place
+    return places, report
 
 
 def spread_places(source: Source, most: int) -> list[Place]:

@@ -89,7 +89,7 @@ def _flat(name: str, value: Any) -> list[list[Cell]]:
 
 
 def _value(value: Any) -> Cell:
-    return Cell(f"<code>{text(keys.to_text(value) if value is not None else 'None')}</code>", None)
+    return Cell(f"<code>{text(keys.to_text(value) if value not in (None, ()) else value)}</code>", None)
 
 
 def _share(part: np.integer, whole: int | np.integer) -> Cell:

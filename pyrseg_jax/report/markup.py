@@ -77,7 +77,10 @@ def table(
       kind: a class for the style sheet.
     """
     names = " ".join(name for name in ("sortable" if is_sortable else "", kind) if name)
-    head = "".join(f'<th scope="col">{text(heading)}</th>' for heading in headings)
+    rows = list(rows)
+    kinds = [' class="word"' if isinstance(cell.value, str) else "" for cell in (rows[0] if rows else ())]
+    kinds += [""] * (len(headings) - len(kinds))
+    head = "".join(f'<th scope="col"{kind}>{text(name)}</th>' for name, kind in zip(headings, kinds, strict=True))
     body = "\n".join(f"<tr>{_row(cells)}</tr>" for cells in rows)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}"><table class="{names}">'
@@ -107,7 +110,7 @@ def details(summary: str, body: str) -> str:
 
 def swatch(color: Sequence[int]) -> str:
     """Draw a small square of a color; the text beside it names the class, so it needs no alternative."""
-    red, green, blue = (int(part) for part in color)
+    red, green, blue = color
     return (
         '<svg class="swatch" viewBox="0 0 10 10" aria-hidden="true" focusable="false">'
         f'<rect width="10" height="10" fill="#{red:02x}{green:02x}{blue:02x}"/></svg>'
@@ -116,6 +119,9 @@ def swatch(color: Sequence[int]) -> str:
 
 def _row(cells: Sequence[Cell]) -> str:
     first, *rest = cells
-    return f'<th scope="row"{attributes(first)}>{first.markup}</th>' + "".join(
-        f"<td{attributes(cell)}>{cell.markup}</td>" for cell in rest
-    )
+    return f'<th scope="row"{attributes(first)}>{first.markup}</th>' + "".join(map(_data, rest))
+
+
+def _data(cell: Cell) -> str:
+    kind = ' class="word"' if isinstance(cell.value, str) else ""
+    return f"<td{kind}{attributes(cell)}>{cell.markup}</td>"

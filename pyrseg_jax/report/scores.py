@@ -104,7 +104,7 @@ def classes(collected: Collected) -> str:
     values = collected.values
     if not values:
         return ""
-    names, colors = list(values["iou"]), colors_of(collected.label_space)
+    names, colors = list(values["iou"]), colors_of(collected.label_space).tolist()
     columns = {heading: key for heading, key in CLASS_COLUMNS.items() if isinstance(values.get(key), Mapping)}
     pixels = np.array(values["confusion"], np.int64).sum(1)
     total = max(1, int(pixels.sum()))
@@ -130,7 +130,7 @@ def levels(collected: Collected) -> str:
     if len(shares) < 2:
         return ""
     strides = collected.config.model.strides[-len(shares) :]
-    colors = level_colors(len(shares))
+    colors = level_colors(len(shares)).tolist()
     names = [f"{swatch(colors[i])} {i + 1} (stride {stride})" for i, stride in enumerate(strides)]
     rows = [[Cell(name, i), percent(shares[i], "level_share", i)] for i, name in enumerate(names)]
     headings = ["level", "share of positions that it decides, %"]
