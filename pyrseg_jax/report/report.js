@@ -218,7 +218,7 @@ function showPair(truth, predicted, views) {
   const total = values.pairs[`${truth},${predicted}`];
   const found = views.map((view) => ({ view, pixels: (view.example.confusion.find((entry) =>
     entry[0] === truth && entry[1] === predicted) || [0, 0, 0])[2] })).filter((entry) => entry.pixels > 0)
-    .sort((a, b) => b.pixels - a.pixels);
+    .sort((a, b) => b.pixels - a.pixels).slice(0, 12);
   const title = document.createElement("p"), list = document.createElement("ul");
   title.textContent = truth === predicted ? `${values.names[truth]} is predicted rightly there.`
     : `${values.names[truth]} predicted as ${values.names[predicted]}`
