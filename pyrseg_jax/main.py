@@ -49,8 +49,6 @@ def main(argv: list[str]) -> int:
             return 0
         mode = MODES[arguments.mode]
         command_line.check_flags(arguments, mode.takes, mode.needs, mode.without_config)
-        if mode.names_run:
-            arguments = command_line.with_run(arguments)
         preemption = _prepare_process(is_debugging, mode)
         # From here on SIGTERM is handled, even while JAX is being imported.
         with preemption or contextlib.nullcontext():

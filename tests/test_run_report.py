@@ -68,15 +68,15 @@ def test_the_choice_holds_the_worst_and_the_best_image_once(seed, num_images, mo
     images = ImageCounts(tuple(map(str, range(num_images))), counts)
     score = miou_of_images(counts)
     found = choose(images, most_frequent(matrices.sum(0), 4 * most), most)
-    indices = [one.index for one in found]
+    indices = [one.number for one in found]
     assert len(set(indices)) == len(indices) == min(most, int((~np.isnan(score)).sum()))
     if not found:
         return
-    assert score[found[0].index] == np.nanmin(score)
+    assert score[found[0].number] == np.nanmin(score)
     if len(found) >= 4:
-        assert max(score[one.index] for one in found) == np.nanmax(score)
-    worst = [score[one.index] for one in found if one.why == WORST]
-    best = [score[one.index] for one in found if one.why == BEST]
+        assert max(score[one.number] for one in found) == np.nanmax(score)
+    worst = [score[one.number] for one in found if one.why == WORST]
+    best = [score[one.number] for one in found if one.why == BEST]
     assert worst == sorted(worst) and best == sorted(best, reverse=True)
 
 

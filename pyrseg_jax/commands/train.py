@@ -71,8 +71,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
       Preempted: after SIGTERM, once the state is saved.
     """
     preemption = preemption or Preemption()
-    mesh = experiment.make_mesh(config.parallel)
-    experiment.check_layout(config, mesh)
+    mesh = _checked_mesh(config)
     workdir.check_config(config)
     processes.on_first(lambda: workdir.check_writable(for_training=True))
     dataset = experiment.open_data(config.data, image_space=image_space_of(config, workdir))
@@ -113,10 +112,16 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
                 trainer.last_evaluation = evaluation.evaluate_last(state)
             evaluation.draw_figures(model, state)
         _record_end(config, workdir, int(state.step), trainer.stop_reason)
-        with preemption.evaluating():
-            evaluation.write_report(model, state)
+        evaluation.write_report(model, state, preemption)
     _print_places(workdir)
     return trainer.last_evaluation
+
+
+def _checked_mesh(config: Config) -> Mesh:
+    """Arrange the devices in a mesh, and check that it can split the training batch."""
+    mesh = experiment.make_mesh(config.parallel)
+    experiment.check_layout(config, mesh)
+    return mesh
 
 
 @contextlib.contextmanager
@@ -233,15 +238,19 @@ class _Evaluation:
             draw_predictions(self.config, model, variables, self.dataset, self.workdir)
         self.logbook.sync()  # looks for the workdir once more
 
-    def write_report(self, model: Segmenter, state: TrainState) -> None:
+    def write_report(self, model: Segmenter, state: TrainState, preemption: Preemption) -> None:
         """Write the report of the run, unless the config switches it off."""
-        if self.written is None or not self.config.evaluation.report:
+        if not self.config.evaluation.report:
             return
-        variables = mesh_lib.whole_on(mesh_lib.local_mesh(self.mesh), state.predicting)
-        config, which = self.config, self.written.stem
+        variables = mesh_lib.whole_on(
+            mesh_lib.local_mesh(self.mesh), state.predicting
+        )  # all processes call this together
+        if self.written is None:
+            return
 
         def make_segment(dataset: Dataset) -> Segment:
             space = dataset.image_space
-            return make_predictor(config, model, variables, dataset.label_space, image_space=space).segment
+            return make_predictor(self.config, model, variables, dataset.label_space, image_space=space).segment
 
-        report_training(config, self.workdir, which, self.dataset, make_segment)
+        with preemption.evaluating():
+            report_training(self.config, self.workdir, self.written.stem, self.dataset, make_segment)

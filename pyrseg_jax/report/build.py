@@ -122,7 +122,7 @@ def _make_gallery(collected: Collected, config: Config, tools: Tools, num_images
         confusions = most_frequent(np.array(collected.values["confusion"], np.int64), 4 * num_images)
         chosen: dict[str, Chosen] = {}
         for one in choose(counts, confusions, num_images):
-            chosen.setdefault(counts.digests[one.index], one)
+            chosen.setdefault(counts.digests[one.number], one)
         shown = {digest: places[digest] for digest in chosen if digest in places}
         if shown:
             examples = segment_examples(source, space, shown, tools.make_segment(dataset), thresholds)

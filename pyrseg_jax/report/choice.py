@@ -26,11 +26,11 @@ class Confusion(NamedTuple):
 class Chosen(NamedTuple):
     """An image to show.
 
-    index: in the counts of the images.
+    number: its index in the counts of the images.
     why: `worst`, `best`, or the confusion that it shows.
     """
 
-    index: int
+    number: int
     why: str | Confusion
 
 
@@ -78,8 +78,8 @@ def choose(images: ImageCounts, confusions: Sequence[Confusion], most: int) -> l
 
 def _in_order_of_score(chosen: list[Chosen], score: Float64[np.ndarray, "n"]) -> list[Chosen]:
     """Sort the worst images from the worst on, and the best ones from the best on; the others stay in the order of confusions."""
-    worst = sorted((c for c in chosen if c.why == WORST), key=lambda c: score[c.index])
-    best = sorted((c for c in chosen if c.why == BEST), key=lambda c: -score[c.index])
+    worst = sorted((c for c in chosen if c.why == WORST), key=lambda c: score[c.number])
+    best = sorted((c for c in chosen if c.why == BEST), key=lambda c: -score[c.number])
     return [*worst, *best, *(c for c in chosen if isinstance(c.why, Confusion))]
 
 

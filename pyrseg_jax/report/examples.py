@@ -32,9 +32,9 @@ Segment = Callable[[np.ndarray], Result]
 
 
 class Place(NamedTuple):
-    """The place of an image in a split: its index and its name."""
+    """The place of an image in a split: its number there, from 0, and its name."""
 
-    index: int
+    number: int
     name: str
 
 
@@ -112,7 +112,7 @@ def segment_examples(
     found = []
     for digest, place in named.items():
         try:
-            _, pair = load_pair(source, place.index, label_space)
+            _, pair = load_pair(source, place.number, label_space)
             result = segment(pair.image)
         except UserError as error:
             log.warning("%s is not in the report: %s", escaped(place.name), error)

@@ -93,21 +93,9 @@ def parse(argv: Sequence[str], modes: Mapping[str, Any]) -> Arguments:
         for option, text in values.items()
         if (name := option.removeprefix("config.")) != option
     }
+    if modes[mode].names_run and words:
+        flags["workdir"] = _name_run(words[0], flags["workdir"])
     return Arguments(mode, words[0] if words else None, flags, changes, words=tuple(words))
-
-
-def with_run(arguments: Arguments) -> Arguments:
-    """Take the word after the mode as --workdir, for modes that name their run so.
-
-    Raises:
-      UserError: if --workdir names another folder.
-    """
-    given = arguments.flags["workdir"]
-    if arguments.topic is None:
-        return arguments
-    if given and given != arguments.topic:
-        raise UserError(f"{arguments.topic!r} and --workdir={given} name two runs: name one of them")
-    return dataclasses.replace(arguments, flags={**arguments.flags, "workdir": arguments.topic})
 
 
 def asks_for_debug(argv: Sequence[str]) -> bool:
@@ -137,6 +125,13 @@ def _choose_mode(words: list[str], flag: str | None, modes: Mapping[str, Any]) -
     for word in words[1 + modes[mode].most_words :]:
         raise UserError(f"{word!r} is not a flag: flags are written --name=value; --help lists them")
     return mode, words[1:]
+
+
+def _name_run(word: str, workdir: str | None) -> str:
+    """Return the folder that the word after the mode names; raises UserError if --workdir names another."""
+    if workdir and workdir != word:
+        raise UserError(f"{word!r} and --workdir={workdir} name two runs: name one of them")
+    return word
 
 
 def _spell_out(argv: Sequence[str]) -> list[str]:
