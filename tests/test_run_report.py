@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from support import chromium
 from support.command_line import call, error_of
 from support.report_pages import NAMES, NUM_IMAGES, Page, draw_result, make_page, value_at, write_finished_run
@@ -17,9 +18,12 @@ from pyrseg_jax.evaluation.image_scores import ImageCounts, image_scores, miou_o
 from pyrseg_jax.pyramid import fuse
 from pyrseg_jax.report import build, curves, markup
 from pyrseg_jax.report.choice import BEST, WORST, bound_of, choose, most_frequent
+from pyrseg_jax.report.collect import collect
 from pyrseg_jax.report.examples import confusion_of, shown_size
+from pyrseg_jax.report.page import Gallery, assemble
 from pyrseg_jax.report.pyramids import quantize, thresholds_of
 from pyrseg_jax.reporting.palette import colors_of, level_colors
+from pyrseg_jax.run import config as config_lib
 
 HOSTILE = (
     "</script><script>document.title='owned'</script>",
@@ -230,6 +234,47 @@ def test_json_in_a_script_ends_no_element():
     for name in HOSTILE:
         found = markup.to_script({"name": name})
         assert json.loads(found) == {"name": name} and not set("<>&") & set(found)
+
+
+REGION = {"label": "sky", "predicted": "<wall>", "score": 1.5, "num_pixels": 12, "doubt": 3.0, "confidence": 0.75,
+          "box": {"left": 1, "top": 2, "width": 3, "height": 4}}  # fmt: skip
+
+
+def test_labels_that_look_wrong_and_the_calibration_are_shown(tmp_path):
+    workdir = write_finished_run(tmp_path / "run")
+    folder = tmp_path / "run" / "suspects"
+    folder.mkdir()
+    images = [
+        {"rank": 1, "name": "a.jpg", "score": 2.0, "regions": [REGION, REGION | {"score": 0.5}]},
+        {"rank": 2, "name": "b.jpg", "score": 1.75, "regions": [REGION | {"score": 1.75}]},
+    ]
+    (folder / "ranking.json").write_text(
+        json.dumps({"kind": "labels", "split": "training", "step": 7, "images": images})
+    )
+    Image.new("RGB", (3200, 100)).save(folder / "ranking.png")
+    reliability = {"ece": 0.125, "level_ece": [0.0625, None], "nll": 1.0}
+    calibration = {"step": 7, "split": "validation", "images": 3, "temperatures": [1.5, 2.0]}
+    content = calibration | {"before": reliability, "after": reliability | {"ece": 0.03125}}
+    (tmp_path / "run" / "calibration.json").write_text(json.dumps(content))
+    config = config_lib.resolve(config_lib.defaults())
+    page = assemble(collect(workdir, config), Gallery())
+    labels = page[page.index('id="labels"') : page.index('id="confidence"')]
+    rows = re.findall(r'<td data-value="([\d.]+)">[\d.]+</td><td data-value="0.75">75.00</td>', labels)
+    assert rows == ["1.75", "1.5", "0.5"]
+    assert "&lt;wall&gt;" in labels and "<wall>" not in labels
+    assert "1, 2, 3 × 4" in labels and 'src="data:image/webp' in labels
+    found = page[page.index('id="confidence"') : page.index('id="configuration"')]
+    assert [value for value in ("0.125", "0.03125", "0.0625") if f'data-value="{value}"' not in found] == []
+
+
+def test_damaged_files_of_trust_cost_only_their_section(tmp_path, caplog):
+    workdir = write_finished_run(tmp_path / "run")
+    (tmp_path / "run" / "suspects").mkdir()
+    (tmp_path / "run" / "suspects" / "ranking.json").write_text('{"kind": "labels", "images": [{}]}')
+    (tmp_path / "run" / "calibration.json").write_text("{")
+    page = assemble(collect(workdir, config_lib.resolve(config_lib.defaults())), Gallery())
+    assert 'id="labels"' not in page and 'id="confidence"' not in page and 'id="classes"' in page
+    assert "leaves out a ranking" in caplog.text and "leaves out the calibration" in caplog.text
 
 
 # ── In a browser ──

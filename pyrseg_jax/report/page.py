@@ -12,7 +12,7 @@ import numpy as np
 from pyrseg_jax.data.report import DatasetReport
 from pyrseg_jax.errors import escaped
 from pyrseg_jax.evaluation.image_scores import ImageCounts, miou_of_images
-from pyrseg_jax.report import confusions, facts, gallery, scores
+from pyrseg_jax.report import confusions, facts, gallery, scores, trust
 from pyrseg_jax.report.choice import Chosen, most_frequent
 from pyrseg_jax.report.collect import Collected
 from pyrseg_jax.report.examples import Example, Place
@@ -56,6 +56,8 @@ def assemble(collected: Collected, shown: Gallery) -> str:
         "Confusion": confusions.confusion(collected),
         "Examples": _examples(collected, shown),
         "Images": gallery.images(_counts(collected), shown.places, shown.examples),
+        "Labels": trust.labels(trust.read_rankings(collected.workdir)),
+        "Confidence": trust.confidence(trust.read_calibration(collected.workdir)),
         "Data": facts.data(collected.label_space, shown.reports),
         "Configuration": facts.configuration(collected.config),
         "Environment": facts.environment(collected),
