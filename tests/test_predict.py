@@ -58,7 +58,7 @@ def predictor(run):
 @pytest.fixture
 def compiled(monkeypatch, predictor):
     """Let every `predict` use the programs of one predictor, so that they are compiled once, and draw small pyramids."""
-    monkeypatch.setattr("pyrseg_jax.run.model_predictor.make_predictor", lambda *_: predictor)
+    monkeypatch.setattr("pyrseg_jax.run.model_predictor.make_predictor", lambda *_, **__: predictor)
     monkeypatch.setattr(pictures, "pyramid_figure", lambda *_, **__: Image.new("RGB", (8, 8)))
 
 
@@ -553,7 +553,7 @@ def test_names_from_data_write_pictures_inside_the_workdir(run, tmp_path, compil
     names = ["../../x", "a", "a_pyramid", "n" * 300 + "\nerror: forged"]
     records = [record | {"name": name} for record, name in zip(records, names, strict=True)]
     dataset = dataclasses.replace(dataset, open_split=lambda _: records)
-    monkeypatch.setattr("pyrseg_jax.run.evaluations.make_predictor", lambda *_: predictor)
+    monkeypatch.setattr("pyrseg_jax.run.evaluations.make_predictor", lambda *_, **__: predictor)
     before = set(tmp_path.rglob("*"))
     place = Workdir(str(tmp_path / "deep" / "run"))
     (tmp_path / "deep" / "run").mkdir(parents=True)

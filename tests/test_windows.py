@@ -242,3 +242,32 @@ def test_images_of_any_size_in_windows(trained, tmp_path, monkeypatch):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     with pytest.raises(UserError, match="--outputs=pyramid is not written with --window: .* no window has the pyramid"):
         predict(*trained, str(photos), str(tmp_path / "other"), outputs=("pyramid",), window=96)
+
+
+@pytest.mark.parametrize("window", [None, 96])
+def test_the_label_map_of_a_geotiff_keeps_its_place(trained, tmp_path, monkeypatch, window):
+    rasterio = pytest.importorskip("rasterio")
+    image = draw_pair(np.random.default_rng(0), 150, 203)[0]
+    (tmp_path / "photos").mkdir()
+    transform = rasterio.Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 4_600_000.0)
+    write_tiff(tmp_path / "photos" / "field.tif", image, crs="EPSG:32632", transform=transform)
+    Image.fromarray(image).save(tmp_path / "photos" / "plain.tif")
+    monkeypatch.setattr(rasters, "STREAMED_FROM_PX", 0)
+    out = tmp_path / "out"
+    outputs = ("labels",) if window else ("labels", "geojson")
+    predict(*trained, str(tmp_path / "photos"), str(out), outputs=outputs, window=window)
+    with rasterio.open(out / "field_labels.tif") as placed:
+        assert placed.crs.to_epsg() == 32632 and placed.transform == transform
+        labels = placed.read(1)
+    assert np.array_equal(labels, np.asarray(Image.open(out / "field.png")))
+    assert not (out / "plain_labels.tif").exists()
+    if not window:
+        document = json.loads((out / "field.geojson").read_text())
+        corners = np.concatenate([ring for f in document["features"] for ring in f["geometry"]["coordinates"]])
+        assert document["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32632"
+        assert np.array_equal(corners.min(0), [500_000, 4_598_500])
+        assert np.array_equal(corners.max(0), [502_030, 4_600_000])
+        assert "crs" not in json.loads((out / "plain.geojson").read_text())
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    predict(*trained, str(tmp_path / "photos"), str(out), outputs=outputs, window=window)
+    assert before == {path: path.stat().st_mtime_ns for path in out.iterdir()}

@@ -70,7 +70,10 @@ class Reader:
                     return Outcome(item, is_earlier=True)
                 masked = decode_masked(data, str(item.path), self._predictor.image_space)
                 truth = self._read_truth(item.truth, masked.image.shape[:2]) if self._has_truth else None
-                return Loaded(item, masked, truth, find_place(data, str(item.path)), source, started_at)
+                place = find_place(data, str(item.path))
+                if place is not None and (place.height, place.width) != masked.image.shape[:2]:
+                    place = None  # the image was turned upright
+                return Loaded(item, masked, truth, place, source, started_at)
         except UserError as error:
             return Outcome(item, (str(error),))
 

@@ -84,7 +84,7 @@ def _split(text: str) -> list[str]:
 
 
 # The files that predict can write for an image; `prediction.outputs` says what each is.
-OUTPUTS = ("labels", "overlay", "pyramid", "confidence", "color", "coco", "geojson", "labelme")
+OUTPUTS = ("labels", "overlay", "pyramid", "confidence", "color", "coco", "geojson", "geotiff", "labelme")
 FLAGS = {
     "config": Flag(
         "NAME[:WORDS]", "the experiment: a config file, or the name of a packaged config (`pyrseg configs`)"
