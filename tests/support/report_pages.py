@@ -26,7 +26,9 @@ def write_finished_run(folder, names=NAMES, num_images=NUM_IMAGES):
     truth = draw_truth(rng, num_images, len(names))
     matrices = count(truth, predict(rng, truth, 0.6), len(names))
     write_evaluated(folder, matrices, digests_of(range(num_images)), names=list(names))
-    config = config_lib.resolve(config_lib.defaults())
+    values = config_lib.defaults()
+    values.data.name, values.data.root = "folder", str(folder / "gone")
+    config = config_lib.resolve(values)
     (folder / "config.json").write_text(config_lib.to_json(config))
     (folder / "classes.json").write_text(json.dumps(ade_layout(names).to_json()))
     lines = [{"step": step, "loss": 3 / step**0.5, "learning_rate": 0.01} for step in range(20, STEP + 1, 20)]
