@@ -76,6 +76,7 @@ CHECKED: list[tuple[str, str, Callable[[Command], None]]] = [
     ("pyrseg import", "needs an export; test_importing.py runs it", read_only),
     ("pyrseg validate --config=camvid", "needs PASCAL VOC; test_in_place.py reads its layout", read_only),
     ("pyrseg prepare", "downloads gigabytes", read_only),
+    ("pyrseg report", "needs an evaluated run; test_main.py runs it", read_only),
     ("pyrseg compare", "needs several evaluated runs; test_compare.py runs it", read_only),
     ("pyrseg validate --config=scenes", "renders for a minute", read_only),
     ("bash launch/quickstart.sh", "makes an environment and trains for minutes", check_script),

@@ -40,6 +40,11 @@ class Evaluation:
     analysis: bool = key(
         True, "Write tables and figures about the pyramid, after `evaluate` and at the end of training.", resumable=True
     )
+    report: bool = key(
+        True,
+        "Write the page `report.html` at the end of training. With `num_pictures` = 0 it shows no images.",
+        resumable=True,
+    )
     num_pictures: int = key(
         4,
         "Number of images of the split for which predictions are drawn after training.",
