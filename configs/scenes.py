@@ -1,6 +1,6 @@
 """The rendered `scenes` data set on two CPU cores: the quickstart.
 
-Row H of the paper's Table 2a (the default), and another row:
+The network of row H of the paper's Table 2a (the default), and a row of that table:
     pyrseg train --config=scenes
     pyrseg train --config=scenes:A
 A method of Table 1 at this size, and the same method with a pyramid:

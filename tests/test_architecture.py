@@ -28,6 +28,7 @@ LAYERS = {
     "export": 6,
     "tuning": 6,
     "prediction": 6,
+    "report": 6,
     "ahead_of_time": 6,
     "commands": 7,
     "api": 8,

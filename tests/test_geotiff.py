@@ -198,7 +198,7 @@ def test_broken_and_foreign_files_are_one_clear_line(rng, make, message):
 def test_without_rasterio_one_line_says_what_to_install(monkeypatch, rng):
     data = tiff(rng.normal(size=(8, 8, 2)).astype(np.float32))
     monkeypatch.setitem(sys.modules, "rasterio", None)
-    monkeypatch.setattr(geotiff, "_import_rasterio", functools.cache(geotiff._import_rasterio.__wrapped__))
+    monkeypatch.setattr(geotiff, "import_rasterio", functools.cache(geotiff.import_rasterio.__wrapped__))
     with pytest.raises(
         UserError, match=r"a\.tif: .* need the package rasterio, which is not installed: .*pyrseg-jax\[geo\]"
     ):

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from support.command_line import TINY, call, error_of, run
 from support.data_sets import CLASSES, draw_pair, write_folder
+from support.report_pages import Page, value_at
 
 from pyrseg_jax import main
 from pyrseg_jax.commands import MODES
@@ -28,7 +29,7 @@ def trained(tmp_path_factory):
     place = tmp_path_factory.mktemp("trained")
     folder = write_folder(place / "data", {"training": 6, "validation": 3}, size=(60, 64))
     workdir = place / "run"
-    arguments = [f"--config.data.root={folder}", f"--workdir={workdir}", *EPOCHS]
+    arguments = [f"--config.data.root={folder}", f"--workdir={workdir}", *EPOCHS, "--config.evaluation.report=True"]
     done = run("--config=configs/scenes.py", *TINY, *arguments, check=0)
     return folder, workdir, done
 
@@ -90,6 +91,27 @@ def test_evaluate_needs_only_the_workdir(trained):
     run("evaluate", f"--workdir={workdir}", "--step=4", *changes, check=0)
     assert json.loads((workdir / "evaluation" / "training-4.json").read_text())["images"] == 6
     assert "has no checkpoint of step 5" in error_of(run("--mode=evaluate", f"--workdir={workdir}", "--step=5"))
+
+
+def test_a_training_ends_with_a_report_that_the_command_makes_again(trained, tmp_path):
+    _, workdir, done = trained
+    assert f"report: {workdir / 'report.html'}" in done.stdout
+    page = Page((workdir / "report.html").read_text())
+    stored = json.loads((workdir / "evaluation" / "validation-6.json").read_text())
+    for key, value in page.numbers():
+        assert value == value_at(stored, key)
+    values = json.loads(page.scripts["application/json"])
+    assert sorted(example["name"] for example in values["examples"]) == [f"validation_{i}" for i in range(3)]
+    # The wrong pixels of the examples are those of the evaluation, which saw the same three images.
+    wrong = sum(pixels for example in values["examples"] for _, _, pixels in example["confusion"])
+    confusion = np.array(stored["confusion"])
+    assert abs(wrong - (confusion.sum() - np.trace(confusion))) <= 3  # batches of two may round some pixel otherwise
+    made = call("report", workdir, f"--output={tmp_path / 'again.html'}")
+    assert made.returncode == 0, made.stderr
+    again = Page((tmp_path / "again.html").read_text())
+    assert again.numbers() == page.numbers()
+    names = [example["name"] for example in json.loads(again.scripts["application/json"])["examples"]]
+    assert names == [example["name"] for example in values["examples"]]
 
 
 def test_a_run_can_be_compared_with_itself(trained):

@@ -194,13 +194,9 @@ def test_the_best_trial_is_found_and_told(straight, capsys):
 
 
 def test_the_first_trial_takes_the_values_of_the_config(tmp_path):
-    training = resolved({})[0].training
-    expected = {
-        RATE: training.learning_rate,
-        "training.weight_decay": training.weight_decay,
-        "training.warmup_steps": 9,
-    }
-    search(tmp_path / "a", trials=1, changes={"training.warmup_steps": 9})
+    changes = {"training.weight_decay": 0.005, "training.warmup_steps": 9}
+    expected = {RATE: resolved({})[0].training.learning_rate} | changes
+    search(tmp_path / "a", trials=1, changes=changes)
     assert record(tmp_path / "a")["trials"][0]["parameters"] == expected
     tmp_path = tmp_path / "b"
     search(tmp_path, trials=1, changes={RATE: 2.0})  # outside of the space

@@ -23,6 +23,7 @@ class Mode(NamedTuple):
     is_parallel: whether several processes can run it together.
     is_divided: whether several processes divide the work by themselves, without joining; takes "share".
     reads_run: whether the workdir must hold a run of this configuration.
+    names_run: whether the word after the mode is the folder of the run, as --workdir is.
     has_config: whether there is a configuration at all.
     replaces_config: a flag that names a model by itself, so that neither a configuration nor a run is read.
     without_config: why flags that choose a configuration or a run are refused, for messages; "" passes them over.
@@ -41,6 +42,7 @@ class Mode(NamedTuple):
     is_parallel: bool = False
     is_divided: bool = False
     reads_run: bool = False
+    names_run: bool = False
     has_config: bool = True
     replaces_config: str = ""
     without_config: str = ""
@@ -155,6 +157,16 @@ MODES = {
         has_config=False,
         without_config="it compares results that exist",
         interrupted="each file in --output is complete; the same command with --overwrite writes all of them",
+    ),
+    "report": Mode(
+        "write one HTML page about a run: curves, scores, confusions, examples with a slider for τ, data, configuration",
+        *("report", "report"),
+        takes=("workdir", "result", "output", "images", "overwrite"),
+        topic="[RUN]",
+        reads_run=True,
+        names_run=True,
+        interrupted="a report is complete or absent; the same command starts again",
+        memory="give --images=0, or choose config.evaluation.protocol=single",
     ),
     "import": Mode(
         "turn the export of a label tool into a data set that config.data.name=folder reads: COCO, PASCAL VOC, LabelMe, CVAT, "

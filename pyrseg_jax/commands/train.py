@@ -19,6 +19,9 @@ from pyrseg_jax.evaluation.evaluator import Evaluator
 from pyrseg_jax.models.contexts import CONTEXTS
 from pyrseg_jax.models.initial import num_parameters
 from pyrseg_jax.models.segmenter import Segmenter
+from pyrseg_jax.report.build import NAME as REPORT
+from pyrseg_jax.report.build import report_training
+from pyrseg_jax.report.examples import Segment
 from pyrseg_jax.reporting.evaluation_table import evaluation_table
 from pyrseg_jax.reporting.logbook import Logbook, SilentLogbook
 from pyrseg_jax.run import config as config_lib
@@ -35,9 +38,11 @@ from pyrseg_jax.run.evaluations import (
 )
 from pyrseg_jax.run.finished import remove_finished, write_finished
 from pyrseg_jax.run.image_space import image_space_of, keep_image_space
+from pyrseg_jax.run.model_predictor import make_predictor
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.start import Start, initialize, restore_or_start
 from pyrseg_jax.run.workdir import Workdir
+from pyrseg_jax.storage.paths import is_there
 from pyrseg_jax.training.checkpoint import Checkpoints
 from pyrseg_jax.training.preemption import Preemption
 from pyrseg_jax.training.profile import Profiler, parse_steps
@@ -66,8 +71,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
       Preempted: after SIGTERM, once the state is saved.
     """
     preemption = preemption or Preemption()
-    mesh = experiment.make_mesh(config.parallel)
-    experiment.check_layout(config, mesh)
+    mesh = _checked_mesh(config)
     workdir.check_config(config)
     processes.on_first(lambda: workdir.check_writable(for_training=True))
     dataset = experiment.open_data(config.data, image_space=image_space_of(config, workdir))
@@ -108,8 +112,16 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
                 trainer.last_evaluation = evaluation.evaluate_last(state)
             evaluation.draw_figures(model, state)
         _record_end(config, workdir, int(state.step), trainer.stop_reason)
+        evaluation.write_report(model, state, preemption)
     _print_places(workdir)
     return trainer.last_evaluation
+
+
+def _checked_mesh(config: Config) -> Mesh:
+    """Arrange the devices in a mesh, and check that it can split the training batch."""
+    mesh = experiment.make_mesh(config.parallel)
+    experiment.check_layout(config, mesh)
+    return mesh
 
 
 @contextlib.contextmanager
@@ -157,6 +169,8 @@ def _print_places(workdir: Workdir) -> None:
         print(f"run: {escaped(str(workdir.path))}")
         if workdir.figures.is_dir():
             print(f"pictures: {escaped(str(workdir.figures))}")
+        if is_there(workdir.path / REPORT):
+            print(f"report: {escaped(str(workdir.path / REPORT))}")
 
 
 def _log_start(config: Config, dataset: Dataset, state: TrainState, schedule: Schedule) -> None:
@@ -223,3 +237,20 @@ class _Evaluation:
             draw_evaluation(self.config, self.workdir, self.written, self.result)
             draw_predictions(self.config, model, variables, self.dataset, self.workdir)
         self.logbook.sync()  # looks for the workdir once more
+
+    def write_report(self, model: Segmenter, state: TrainState, preemption: Preemption) -> None:
+        """Write the report of the run, unless the config switches it off."""
+        if not self.config.evaluation.report:
+            return
+        variables = mesh_lib.whole_on(
+            mesh_lib.local_mesh(self.mesh), state.predicting
+        )  # all processes call this together
+        if self.written is None:
+            return
+
+        def make_segment(dataset: Dataset) -> Segment:
+            space = dataset.image_space
+            return make_predictor(self.config, model, variables, dataset.label_space, image_space=space).segment
+
+        with preemption.evaluating():
+            report_training(self.config, self.workdir, self.written.stem, self.dataset, make_segment)

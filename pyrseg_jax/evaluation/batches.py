@@ -70,7 +70,7 @@ def evaluation_batches(
         images = tuple(resize_image(pair.image, size) for size in sizes)
         view_label = resize_labels(pair.label, sizes[0])
         return sizes, _Item(
-            images, view_label, pair.label, near_boundary(pair.label), _digest(record["image"], pair.label)
+            images, view_label, pair.label, near_boundary(pair.label), digest_of_pair(record["image"], pair.label)
         )
 
     waiting: dict[Sizes, list[_Item]] = collections.defaultdict(list)
@@ -104,7 +104,7 @@ def _to_batch(sizes: Sizes, items: list[_Item], batch_size: int) -> EvaluationBa
     return batch
 
 
-def _digest(image: bytes, label: UInt[np.ndarray, "h w"]) -> bytes:
+def digest_of_pair(image: bytes, label: UInt[np.ndarray, "h w"]) -> bytes:
     """Return the SHA-256 of a pair: of its image file, and of its label map as the scores count it."""
     digest = hashlib.sha256(image)
     digest.update(np.array(label.shape, np.int64).tobytes())

@@ -69,6 +69,14 @@ def iou_of_images(counts: Int64[np.ndarray, "n c 3"]) -> Float64[np.ndarray, "n 
     return np.where(is_shown, right / np.where(is_shown, predicted + labeled - right, 1), np.nan)
 
 
+def miou_of_images(counts: Int64[np.ndarray, "n c 3"]) -> Float64[np.ndarray, "n"]:
+    """Return the mean IoU of each image over the classes of its label map; NaN where no pixel is labeled."""
+    iou = iou_of_images(counts)
+    is_shown = ~np.isnan(iou)
+    num_shown = is_shown.sum(1)
+    return np.where(num_shown > 0, np.where(is_shown, iou, 0.0).sum(1) / np.maximum(num_shown, 1), np.nan)
+
+
 def image_scores(images: ImageCounts, names: Sequence[str]) -> dict:
     """Compute the scores of images, as fractions of 1.
 
@@ -89,8 +97,8 @@ def image_scores(images: ImageCounts, names: Sequence[str]) -> dict:
     iou = iou_of_images(images.counts)
     is_shown = ~np.isnan(iou)
     values = np.where(is_shown, iou, 0.0)
-    per_image, per_class = is_shown.sum(1), is_shown.sum(0)
-    of_images = values.sum(1)[per_image > 0] / per_image[per_image > 0]
+    per_class, of_images = is_shown.sum(0), miou_of_images(images.counts)
+    of_images = of_images[~np.isnan(of_images)]
     of_classes = values.sum(0)[per_class > 0] / per_class[per_class > 0]
     found = iter(of_classes.tolist())
     return {

@@ -15,7 +15,6 @@ from pyrseg_jax.importing.class_list import ClassList
 # Values of class maps. Class i of `Annotations.classes` has the value i + 1.
 UNLABELED = 0  # a pixel that no annotation covers
 IGNORED = 2**16 - 1  # a pixel that the source excludes, or whose class is not known: void in any case
-MAX_CLASSES = 2**16 - 3  # 65534 marks values without a meaning while masks are read
 BACKGROUND, VOID = "background", "void"  # what becomes of unlabeled pixels
 BY_AREA, BY_FILE = "area", "file"  # the order in which objects that overlap are painted; the last stays visible
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt16
 
+from pyrseg_jax.data.label_space import MAX_CLASSES
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.importing.annotations import BACKGROUND, MAX_CLASSES, UNLABELED, Annotations, Options
+from pyrseg_jax.importing.annotations import BACKGROUND, UNLABELED, Annotations, Options
 from pyrseg_jax.importing.class_list import check_names
 from pyrseg_jax.storage.names import comparable
 
@@ -52,7 +53,9 @@ def make_legend(annotations: Annotations, options: Options) -> Legend:
     if not chosen:
         raise UserError("no class is left: every class of the source means void or is not in --classes")
     if len(chosen) > MAX_CLASSES:
-        raise UserError(f"the source has {len(chosen)} classes: label maps of 16 bits hold at most {MAX_CLASSES}")
+        raise UserError(
+            f"the source has {len(chosen):,} classes: at most {MAX_CLASSES:,} can be learned; name them with --classes=FILE"
+        )
     values = {comparable(name): value for value, name in enumerate(chosen, 1)}
     table = np.zeros(len(source) + 2, np.uint16)
     for value, name in enumerate(source, 1):

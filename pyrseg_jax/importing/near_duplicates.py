@@ -14,6 +14,7 @@ from jaxtyping import Integer, UInt8
 from pyrseg_jax.data.decode import decode_image
 from pyrseg_jax.data.images.image_formats import IMAGE_FORMATS
 from pyrseg_jax.data.images.open_image import load_image, open_image
+from pyrseg_jax.data.resample import resize_image
 
 SIDE = 16
 MAX_BITS = 6  # of 64 that may differ
@@ -43,7 +44,7 @@ def thumbnail(data: bytes, name: str) -> UInt8[np.ndarray, "16 16"]:
         gray = np.asarray(image.convert("L"))
     else:
         gray = cv2.cvtColor(decode_image(data, name), cv2.COLOR_RGB2GRAY)
-    return cv2.resize(gray, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return resize_image(gray[..., None], (SIDE, SIDE))[..., 0]
 
 
 def hashes_of(thumbnails: UInt8[np.ndarray, "n 16 16"]) -> Integer[np.ndarray, " n"]:

@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from pyrseg_jax.data.image_space import picture_of
 from pyrseg_jax.data.images import geotiff
 from pyrseg_jax.data.label_space import LabelSpace
+from pyrseg_jax.data.resample import resize_image
 from pyrseg_jax.errors import UserError, naming_file
 from pyrseg_jax.evaluation.windows import Strip, predict_rows
 from pyrseg_jax.prediction.listing import Item
@@ -224,9 +224,9 @@ class _OverlaySink:
         whole = len(labels) // self._factor * self._factor
         if whole:
             half = self._factor // 2
-            size = self._width // self._factor, whole // self._factor
-            self._images.append(cv2.resize(image[:whole], size, interpolation=cv2.INTER_AREA))
-            self._labels.append(labels[half : whole : self._factor, half :: self._factor][:, : size[0]])
+            size = whole // self._factor, self._width // self._factor
+            self._images.append(resize_image(image[:whole], size))
+            self._labels.append(labels[half : whole : self._factor, half :: self._factor][:, : size[1]])
         self._waiting = image[whole:].copy(), labels[whole:].copy()
 
     def finish(self) -> None:

@@ -53,7 +53,7 @@ def make_parser(modes: Iterable[str]) -> argparse.ArgumentParser:
     """Build the parser, which knows every flag and every configuration key; shell completion is made from it, too."""
     parser = _Parser("pyrseg", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("mode", nargs="?", help="what to do")
-    about = "for help: a mode, a flag or a key; for completion: a shell; for compare: runs"
+    about = "for help: a mode, a flag or a key; for completion: a shell; for compare and report: runs"
     parser.add_argument("topic", nargs="*", help=about)
     parser.add_argument("--mode", dest="mode_flag", metavar="MODE", help="what to do: " + ", ".join(modes))
     parser.add_argument("--help", "-h", action="store_true", help="explain the command, a mode or a key")
@@ -93,6 +93,8 @@ def parse(argv: Sequence[str], modes: Mapping[str, Any]) -> Arguments:
         for option, text in values.items()
         if (name := option.removeprefix("config.")) != option
     }
+    if modes[mode].names_run and words:
+        flags["workdir"] = _name_run(words[0], flags["workdir"])
     return Arguments(mode, words[0] if words else None, flags, changes, words=tuple(words))
 
 
@@ -123,6 +125,13 @@ def _choose_mode(words: list[str], flag: str | None, modes: Mapping[str, Any]) -
     for word in words[1 + modes[mode].most_words :]:
         raise UserError(f"{word!r} is not a flag: flags are written --name=value; --help lists them")
     return mode, words[1:]
+
+
+def _name_run(word: str, workdir: str | None) -> str:
+    """Return the folder that the word after the mode names; raises UserError if --workdir names another."""
+    if workdir and workdir != word:
+        raise UserError(f"{word!r} and --workdir={workdir} name two runs: name one of them")
+    return word
 
 
 def _spell_out(argv: Sequence[str]) -> list[str]:

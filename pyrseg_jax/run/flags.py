@@ -99,11 +99,13 @@ FLAGS = {
         "for predict, an image, a video, or a folder of them, with all folders below it, also gs://…; for rank, the same without "
         "labels; for import, what a label tool exported, also as a zip",
     ),
-    "output": Flag("PATH", "where to write: a folder for predict, rank, compare, import and tune, a file for export"),
+    "output": Flag(
+        "PATH", "where to write: a folder for predict, rank, compare, import and tune, a file for export and report"
+    ),
     "result": Flag(
         "NAME",
-        "which result of each run to compare: newest (the default), best (by mIoU), or the name of a file in evaluation/, such as "
-        "validation-660",
+        "which result of each run to compare, or to report on: newest (the default), best (by mIoU), or the name of a file in "
+        "evaluation/, such as validation-660",
     ),
     "outputs": Flag(
         "NAMES",
@@ -117,6 +119,9 @@ FLAGS = {
         "PIXELS",
         "predict images of any size at their own resolution, in overlapping windows of this side, such as 512",
         _at_least(32),
+    ),
+    "images": Flag(
+        "N", "images that the report shows at most; 0 reads neither the data set nor the checkpoint", _at_least(0), 24
     ),
     "fps": Flag(
         "N",

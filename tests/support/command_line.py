@@ -25,6 +25,7 @@ TINY = [
     "--config.training.save_every=2",
     "--config.evaluation.batch_size=2",
     "--config.evaluation.num_pictures=1",
+    "--config.evaluation.report=False",
 ]
 
 

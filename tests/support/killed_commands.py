@@ -22,7 +22,13 @@ from support import killed_runs
 from support.native_files import write_ade20k
 
 COMMANDS = ("predict", "export", "prepare", "validate", "evaluate")
-SETTINGS = {"training.steps": 2, "training.save_every": 2, "training.evaluate_every": 2, "evaluation.num_pictures": 2}
+SETTINGS = {
+    "training.steps": 2,
+    "training.save_every": 2,
+    "training.evaluate_every": 2,
+    "evaluation.num_pictures": 2,
+    "evaluation.report": False,
+}
 # Files that say by their name that they are not finished. A kill may leave them, but not the next run of the same command.
 UNFINISHED = re.compile(r"(^|/)(incomplete\.|unfinished/|.*\.partial(/|$)|.*\.tmp(/|$)|.*\.part(/|$)|\.)|(^|/)lock$")
 RECORD = "outputs/results/manifest.jsonl"  # it grows, and its last line may be cut off

@@ -71,7 +71,7 @@ class GeoProfile(NamedTuple):
         """Return the name of the coordinate system of `point`: that of its EPSG code if it has one, and else its WKT."""
         if self.crs is None or self.transform is None:
             return None
-        code = _import_rasterio().CRS.from_wkt(self.crs).to_epsg()
+        code = import_rasterio().CRS.from_wkt(self.crs).to_epsg()
         return f"urn:ogc:def:crs:EPSG::{code}" if code else self.crs
 
 
@@ -267,7 +267,8 @@ def _without_warnings() -> Iterator[None]:
 
 
 @functools.cache
-def _import_rasterio() -> ModuleType:
+def import_rasterio() -> ModuleType:
+    """Import rasterio with the parts that are used; raises ImportError if it is not installed."""
     for part in ("control", "crs", "io", "windows"):
         importlib.import_module(f"rasterio.{part}")
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what goes wrong becomes an error that names the file
@@ -276,7 +277,7 @@ def _import_rasterio() -> ModuleType:
 
 def _rasterio(name: str) -> ModuleType:
     try:
-        return _import_rasterio()
+        return import_rasterio()
     except ImportError as error:
         raise UserError(
             f"{name}: TIFF files that are not photographs, and their coordinate systems, need the package rasterio, which is not "

@@ -46,6 +46,11 @@ class Evaluation:
         "of `pyrseg calibrate` if there are any.",
         resumable=True,
     )
+    report: bool = key(
+        True,
+        "Write the page `report.html` at the end of training. With `num_pictures` = 0 it shows no images.",
+        resumable=True,
+    )
     num_pictures: int = key(
         4,
         "Number of images of the split for which predictions are drawn after training.",

@@ -1,0 +1,328 @@
+"use strict";
+// The script of the report. It requests nothing, writes texts with textContent only, and computes no score: it sorts tables, fuses
+// stored pyramids at another threshold, and finds examples of a confusion.
+
+/**
+ * A map without loss compression, as `pyramids.pack` writes it.
+ * @typedef {{height: number, width: number, bytes: number, data: string}} Packed
+ * A map of classes, levels or quantized probabilities.
+ * @typedef {{height: number, width: number, data: Uint8Array | Uint16Array}} Grid
+ * @typedef {{name: string, confusion: number[][], strides: number[], semantic: Packed[], unity: Packed[], labels: Packed,
+ *   truth: Packed}} PackedExample
+ * @typedef {{name: string, confusion: number[][], strides: number[], semantic: Grid[], unity: Grid[], labels: Grid,
+ *   truth: Grid}} Example
+ * What is drawn over a photograph; `pair` is a confusion whose pixels are marked, or null.
+ * @typedef {{figure: HTMLElement, example: Example, position: number, layer: string, pair: [number, number] | null,
+ *   shown: {classes: Grid, level: Grid | null}}} View
+ */
+
+/** @type {{thresholds: number[], own: number, names: string[], colors: number[][], levelColors: number[][], void: number,
+ *   pairs: Object<string, number>, examples: PackedExample[]}} */
+const values = JSON.parse(document.getElementById("values").textContent);
+const MARK = [255, 0, 200];
+
+/** Decompress a map. @param {Packed} packed @returns {Promise<Grid>} */
+async function unpack(packed) {
+  const compressed = Uint8Array.from(atob(packed.data), (character) => character.charCodeAt(0));
+  const stream = new Blob([compressed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const plain = new Uint8Array(await new Response(stream).arrayBuffer());
+  let data = plain;
+  if (packed.bytes === 2) { // little-endian on every machine
+    data = new Uint16Array(plain.length / 2);
+    for (let i = 0; i < data.length; i++) data[i] = plain[2 * i] + 256 * plain[2 * i + 1];
+  }
+  return { height: packed.height, width: packed.width, data };
+}
+
+/** @param {PackedExample} packed @returns {Promise<Example>} */
+async function unpackExample(packed) {
+  const [semantic, unity, rest] = await Promise.all([
+    Promise.all(packed.semantic.map(unpack)), Promise.all(packed.unity.map(unpack)),
+    Promise.all([packed.labels, packed.truth].map(unpack))]);
+  return { name: packed.name, confusion: packed.confusion, strides: packed.strides, semantic, unity,
+    labels: rest[0], truth: rest[1] };
+}
+
+/**
+ * Fuse the pyramids: at each position, the coarsest level whose cell is a unit-cell decides, or else the finest.
+ * A cell is a unit-cell at a position of the slider if its stored number is above that position.
+ * @param {Example} example @param {number} position @returns {{classes: Grid, level: Grid}}
+ */
+function fuse(example, position) {
+  const coarse = example.semantic[0];
+  let { height, width } = coarse;
+  let classes = Uint16Array.from(coarse.data);
+  let level = new Uint8Array(height * width);
+  let isOpen = new Uint8Array(height * width).fill(1);
+  for (let index = 1; index < example.semantic.length; index++) {
+    const finer = example.semantic[index], unity = example.unity[index - 1];
+    const factor = finer.height / height;
+    const nextClasses = new Uint16Array(finer.height * finer.width);
+    const nextLevel = new Uint8Array(nextClasses.length), nextOpen = new Uint8Array(nextClasses.length);
+    for (let y = 0; y < finer.height; y++) {
+      for (let x = 0; x < finer.width; x++) {
+        const parent = Math.floor(y / factor) * width + Math.floor(x / factor), own = y * finer.width + x;
+        const goesOn = isOpen[parent] === 1 && unity.data[parent] <= position;
+        nextOpen[own] = goesOn ? 1 : 0;
+        nextClasses[own] = goesOn ? finer.data[own] : classes[parent];
+        nextLevel[own] = goesOn ? index : level[parent];
+      }
+    }
+    ({ height, width } = finer);
+    classes = nextClasses; level = nextLevel; isOpen = nextOpen;
+  }
+  return { classes: { height, width, data: classes }, level: { height, width, data: level } };
+}
+
+/** Draw a map; colors with a fourth number 0 leave the photograph as it is.
+ * @param {HTMLCanvasElement} canvas @param {Grid} grid @param {(value: number, index: number) => number[] | null} colorOf */
+function paint(canvas, grid, colorOf) {
+  canvas.width = grid.width; canvas.height = grid.height;
+  const context = canvas.getContext("2d"), image = context.createImageData(grid.width, grid.height);
+  for (let i = 0; i < grid.data.length; i++) {
+    const color = colorOf(grid.data[i], i);
+    if (color) image.data.set([color[0], color[1], color[2], 255], 4 * i);
+  }
+  context.putImageData(image, 0, 0);
+}
+
+/** @param {View} view */
+function draw(view) {
+  const { figure, example } = view, canvas = figure.querySelector("canvas");
+  const fused = fuse(example, view.position);
+  const isRight = (/** @type {number} */ i) =>
+    example.truth.data[i] === values.void || example.truth.data[i] === example.labels.data[i];
+  const layers = {
+    fused: () => paint(canvas, fused.classes, (value) => values.colors[value]),
+    level: () => paint(canvas, fused.level, (value) => values.levelColors[value]),
+    labels: () => paint(canvas, example.labels, (value) => values.colors[value] || null),
+    truth: () => paint(canvas, example.truth, (value) => values.colors[value] || null),
+    errors: () => paint(canvas, example.labels, (_, i) => isRight(i) ? null : MARK),
+    pair: () => paint(canvas, example.labels,
+      (value, i) => example.truth.data[i] === view.pair[0] && value === view.pair[1] ? MARK : null),
+    none: () => paint(canvas, example.labels, () => null),
+  };
+  const layer = view.pair ? "pair" : view.layer;
+  layers[layer]();
+  view.shown = { fused: { classes: fused.classes, level: fused.level }, level: { classes: fused.classes, level: fused.level },
+    truth: { classes: example.truth, level: null } }[layer] || { classes: example.labels, level: null };
+  describe(view, fused.level, layer);
+}
+
+/** Say which levels decide, and which classes are shown. @param {View} view @param {Grid} level @param {string} layer */
+function describe(view, level, layer) {
+  const numbers = new Array(view.example.semantic.length).fill(0);
+  for (const index of level.data) numbers[index] += 1;
+  const shares = numbers.map((found, index) =>
+    `level ${index + 1} (stride ${view.example.strides[index]}) ${(100 * found / level.data.length).toFixed(1)} %`);
+  const whole = `decided by: ${shares.join(", ")}`;
+  view.figure.querySelector(".shares").textContent = numbers.length > 1 ? whole : "";
+  const list = view.figure.querySelector(".classes-shown");
+  list.replaceChildren();
+  /** @type {[string, number[]][]} */
+  let entries = [];
+  if (layer === "level") entries = numbers.map((_, index) => [`level ${index + 1}`, values.levelColors[index]]);
+  else if (layer === "errors") entries = [["wrong pixels", MARK]];
+  else if (layer === "pair") {
+    entries = [[`${values.names[view.pair[0]]} predicted as ${values.names[view.pair[1]]}`, MARK]];
+  } else if (layer !== "none") {
+    const found = new Map();
+    for (const value of view.shown.classes.data) found.set(value, (found.get(value) || 0) + 1);
+    entries = [...found].filter(([value]) => value < values.names.length).sort((a, b) => b[1] - a[1]).slice(0, 12)
+      .map(([value]) => [values.names[value], values.colors[value]]);
+  }
+  for (const [name, color] of entries) {
+    const item = document.createElement("li");
+    item.append(swatch(color), ` ${name}`);
+    list.append(item);
+  }
+  view.figure.querySelector("canvas").setAttribute("aria-label",
+    `Map over the photograph: ${entries.map(([name]) => name).join(", ")}. ${numbers.length > 1 ? whole : ""}`);
+}
+
+/** @param {number[]} color */
+function swatch(color) {
+  const space = "http://www.w3.org/2000/svg", svg = document.createElementNS(space, "svg");
+  const rect = document.createElementNS(space, "rect");
+  svg.setAttribute("class", "swatch"); svg.setAttribute("viewBox", "0 0 10 10"); svg.setAttribute("aria-hidden", "true");
+  rect.setAttribute("width", "10"); rect.setAttribute("height", "10"); rect.setAttribute("fill", `rgb(${color.join(",")})`);
+  svg.append(rect);
+  return svg;
+}
+
+/** Show a position on a slider. @param {ParentNode} place @param {number} position */
+function showPosition(place, position) {
+  const slider = /** @type {HTMLInputElement} */ (place.querySelector(".tau-slider"));
+  const label = String(Number(values.thresholds[position].toFixed(6)));
+  slider.max = String(values.thresholds.length - 1);
+  slider.value = String(position);
+  slider.setAttribute("aria-valuetext", label);
+  place.querySelector(".tau-value").textContent = label;
+}
+
+/** Connect the controls of one example, or of all. @param {Element} place @param {() => View[]} viewsOf */
+function connect(place, viewsOf) {
+  const slider = /** @type {HTMLInputElement} */ (place.querySelector(".tau-slider"));
+  const layer = /** @type {HTMLSelectElement} */ (place.querySelector(".layer"));
+  const opacity = /** @type {HTMLInputElement} */ (place.querySelector(".opacity"));
+  showPosition(place, values.own);
+  slider.addEventListener("input", () => {
+    showPosition(place, Number(slider.value));
+    for (const view of viewsOf()) {
+      view.position = Number(slider.value);
+      showPosition(view.figure, view.position);
+      if (view.layer !== "level") chooseLayer(view, "fused");
+      draw(view);
+    }
+  });
+  layer.addEventListener("change", () => {
+    for (const view of viewsOf()) { chooseLayer(view, layer.value); draw(view); }
+  });
+  opacity.addEventListener("input", () => {
+    for (const view of viewsOf()) {
+      /** @type {HTMLInputElement} */ (view.figure.querySelector(".opacity")).value = opacity.value;
+      view.figure.querySelector("canvas").style.opacity = String(Number(opacity.value) / 100);
+    }
+  });
+}
+
+/** @param {View} view @param {string} layer */
+function chooseLayer(view, layer) {
+  view.layer = layer;
+  view.pair = null;
+  view.figure.classList.remove("is-sought");
+  /** @type {HTMLSelectElement} */ (view.figure.querySelector(".layer")).value = layer;
+}
+
+/** Say what lies under the pointer. @param {View} view */
+function connectPointer(view) {
+  const stage = view.figure.querySelector(".stage"), output = view.figure.querySelector(".pixel");
+  stage.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
+    const box = stage.getBoundingClientRect();
+    const at = (/** @type {Grid} */ grid) => {
+      const x = Math.min(grid.width - 1, Math.max(0, Math.floor((event.clientX - box.left) / box.width * grid.width)));
+      const y = Math.min(grid.height - 1, Math.max(0, Math.floor((event.clientY - box.top) / box.height * grid.height)));
+      return grid.data[y * grid.width + x];
+    };
+    const name = (/** @type {number} */ value) => values.names[value] || "void";
+    const level = view.shown.level ? `, decided by level ${at(view.shown.level) + 1}` : "";
+    output.textContent = `shown ${name(at(view.shown.classes))}${level}; ground truth ${name(at(view.example.truth))}`;
+  });
+  stage.addEventListener("pointerleave", () => { output.textContent = ""; });
+}
+
+/** Show which examples have pixels of one class that were predicted as another. @param {number} truth @param {number} predicted
+ * @param {View[]} views */
+function showPair(truth, predicted, views) {
+  const panel = document.getElementById("pair-examples");
+  const total = values.pairs[`${truth},${predicted}`];
+  const found = views.map((view) => ({ view, pixels: (view.example.confusion.find((entry) =>
+    entry[0] === truth && entry[1] === predicted) || [0, 0, 0])[2] })).filter((entry) => entry.pixels > 0)
+    .sort((a, b) => b.pixels - a.pixels).slice(0, 12);
+  const title = document.createElement("p"), list = document.createElement("ul");
+  title.textContent = truth === predicted ? `${values.names[truth]} is predicted rightly there.`
+    : `${values.names[truth]} predicted as ${values.names[predicted]}`
+      + (total ? `: ${total.toLocaleString("en-US")} pixels in all images. ` : ". ")
+      + (found.length ? "Examples in this report, most such pixels first:" : "No example in this report shows it.");
+  for (const { view, pixels } of truth === predicted ? [] : found) {
+    const item = document.createElement("li"), button = document.createElement("button");
+    button.type = "button";
+    button.textContent = `${view.example.name}: ${pixels.toLocaleString("en-US")} pixels`;
+    button.addEventListener("click", () => {
+      view.pair = [truth, predicted];
+      draw(view);
+      for (const other of views) other.figure.classList.toggle("is-sought", other === view);
+      view.figure.scrollIntoView({ block: "center" });
+      /** @type {HTMLElement} */ (view.figure.querySelector(".tau-slider")).focus({ preventScroll: true });
+    });
+    item.append(button);
+    list.append(item);
+  }
+  panel.replaceChildren(title, list);
+}
+
+/** @param {View[]} views */
+function connectMatrix(views) {
+  for (const button of document.querySelectorAll("button.pair")) {
+    const { truth, predicted } = /** @type {HTMLElement} */ (button).dataset;
+    button.addEventListener("click", () => showPair(Number(truth), Number(predicted), views));
+  }
+  const matrix = document.querySelector("table.matrix");
+  if (!matrix) return;
+  const rows = [...matrix.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll("td")]);
+  const cells = rows.flat();
+  cells.forEach((cell, i) => { cell.tabIndex = i ? -1 : 0; cell.setAttribute("role", "gridcell"); });
+  const choose = (/** @type {HTMLElement} */ cell) => {
+    for (const other of cells) { other.tabIndex = other === cell ? 0 : -1; other.removeAttribute("aria-selected"); }
+    cell.setAttribute("aria-selected", "true");
+    showPair(Number(cell.dataset.truth), Number(cell.dataset.predicted), views);
+  };
+  matrix.addEventListener("click", (event) => {
+    const cell = /** @type {HTMLElement} */ (event.target).closest("td");
+    if (cell) choose(cell);
+  });
+  matrix.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+    const cell = /** @type {HTMLTableCellElement} */ (/** @type {HTMLElement} */ (event.target).closest("td"));
+    if (!cell) return;
+    const y = rows.findIndex((row) => row.includes(cell)), x = rows[y].indexOf(cell);
+    const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+    if (event.key === "Enter" || event.key === " ") choose(cell);
+    else if (event.key in moves) {
+      const [down, right] = moves[event.key], next = rows[y + down] && rows[y + down][x + right];
+      if (next) { cell.tabIndex = -1; next.tabIndex = 0; next.focus(); }
+    } else return;
+    event.preventDefault();
+  });
+}
+
+/** Let the reader sort a table by a column. @param {HTMLTableElement} table */
+function makeSortable(table) {
+  const headings = [...table.tHead.rows[0].cells], body = table.tBodies[0];
+  const valueOf = (/** @type {HTMLTableRowElement} */ row, /** @type {number} */ column) => {
+    const text = row.cells[column].dataset.value;
+    return text === undefined ? null : JSON.parse(text);
+  };
+  headings.forEach((heading, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...heading.childNodes);
+    heading.append(button);
+    button.addEventListener("click", () => {
+      const isText = typeof valueOf(body.rows[0], column) === "string";
+      const before = heading.getAttribute("aria-sort");
+      const order = before ? (before === "ascending" ? "descending" : "ascending") : isText ? "ascending" : "descending";
+      for (const other of headings) other.removeAttribute("aria-sort");
+      heading.setAttribute("aria-sort", order);
+      const sign = order === "ascending" ? 1 : -1;
+      const rows = [...body.rows].map((row) => ({ row, value: valueOf(row, column) }));
+      rows.sort((a, b) => a.value === null || b.value === null ? Number(a.value === null) - Number(b.value === null)
+        : sign * (typeof a.value === "string" ? a.value.localeCompare(b.value) : a.value - b.value));
+      body.append(...rows.map(({ row }) => row));
+    });
+  });
+}
+
+async function start() {
+  document.body.classList.add("has-script");
+  for (const table of document.querySelectorAll("table.sortable")) makeSortable(/** @type {HTMLTableElement} */ (table));
+  /** @type {View[]} */
+  const views = [];
+  for (const [index, packed] of values.examples.entries()) {
+    const example = await unpackExample(packed);
+    values.examples[index] = null; // the packed maps are not needed any more
+    const figure = document.getElementById(`example-${index}`);
+    /** @type {View} */
+    const view = { figure, example, position: values.own, layer: "fused", pair: null, shown: null };
+    figure.querySelector("canvas").style.opacity = "0.65";
+    connect(figure, () => [view]);
+    connectPointer(view);
+    draw(view);
+    views.push(view);
+  }
+  const all = document.querySelector("#examples > .controls");
+  if (all && views.length) connect(all, () => views);
+  connectMatrix(views);
+  document.body.dataset.ready = "true";
+}
+
+start();
