@@ -302,10 +302,10 @@ def test_labelme_painted_in_order_gives_every_pixel(labels):
 def test_every_output_is_written_and_fits_the_labels(model, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "pyramid_figure", lambda *_, **__: Image.new("RGB", (8, 8)))
     out = tmp_path / "out"
-    run(model, photos / "one", out, outputs=tuple(OUTPUTS))
-    assert set(results(out)) == {
-        f"{n}{o.suffix}" for n in ("a", "b", "two/a", "two/b") for name, o in OUTPUTS.items() if name != "geotiff"
-    }
+    outputs = tuple(name for name in OUTPUTS if name != "disagreement")  # which an exported model does not have
+    run(model, photos / "one", out, outputs=outputs)
+    suffixes = {OUTPUTS[name].suffix for name in outputs if name != "geotiff"}
+    assert set(results(out)) == {f"{n}{suffix}" for n in ("a", "b", "two/a", "two/b") for suffix in suffixes}
     labels = decode_label((out / "two" / "a.png").read_bytes(), "a.png", SPACE)
     color = np.asarray(Image.open(out / "two" / "a_color.png"))
     assert {tuple(c) for c in color[labels == labels[0, 0]]} == {tuple(color[0, 0])}
