@@ -61,5 +61,5 @@ def _learn_faster(config):
     config.optimizer.name, config.optimizer.schedule, config.optimizer.decay_mask = "muon", "cosine", "kernels"
     config.training.learning_rate, config.training.weight_decay = 0.01, 0.02
     config.loss.lovasz = 1.0
-    # These steps take longer: 830 of them take the time of 1,000 with SGD.
+    # These steps take longer than those of SGD, so there are fewer.
     config.training.steps, config.training.evaluate_every = 830, 415

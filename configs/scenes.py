@@ -48,5 +48,5 @@ def _learn_faster(config):
     config.optimizer.name, config.optimizer.schedule, config.optimizer.decay_mask = "muon", "cosine", "kernels"
     config.training.learning_rate, config.training.weight_decay = 0.01, 0.02
     config.loss.lovasz = 1.0
-    # These steps take longer: 550 of them take the time of 660 with SGD.
+    # These steps take longer: 550 of them take a fifth more time than 660 with SGD.
     config.training.steps, config.training.evaluate_every = 550, 275
