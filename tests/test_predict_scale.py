@@ -319,6 +319,7 @@ def test_every_output_is_written_and_fits_the_labels(model, photos, tmp_path, mo
 def test_no_pyramid_is_drawn_unless_it_is_asked_for(model, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "pyramid_figure", lambda *_, **__: pytest.fail("a pyramid was drawn"))
     run(model, photos / "a.png", tmp_path / "out")
+    assert set(results(tmp_path / "out")) == {"a.png", "a_overlay.jpg"}
 
 
 def test_names_of_outputs_are_those_of_the_command_line():

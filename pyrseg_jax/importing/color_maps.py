@@ -9,7 +9,7 @@ from jaxtyping import UInt8, UInt16
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.class_list import Color
 
-MAX_COLORS = 255  # more are no list of classes that a person drew
+MAX_COLORS = 255  # a person does not draw more classes than this
 _RARE = 1e-4  # share of the pixels: blended borders give many colors of few pixels each
 
 
