@@ -1,10 +1,15 @@
 """`predict` at scale: folders within folders, what is finished stays, several processes, buckets, and every kind of output."""
 
+import contextlib
 import json
 import logging
 import os
 import random
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import fsspec
@@ -33,7 +38,7 @@ from pyrseg_jax.prediction.progress import Progress, duration
 from pyrseg_jax.prediction.reading import Loaded
 from pyrseg_jax.prediction.writing import Outcome
 from pyrseg_jax.reporting import pictures
-from pyrseg_jax.run import command_line
+from pyrseg_jax.run import command_line, signals
 from pyrseg_jax.run.model_predictor import ModelPredictor
 from pyrseg_jax.run.predictor import Predictor, Segmented, Wants
 from pyrseg_jax.shapes.polygons import fill_rings
@@ -228,6 +233,56 @@ def test_a_command_that_ends_anywhere_is_finished_by_the_same_command(
     assert len(segmented) == 9 - len(whole)
     assert results(tmp_path / "out") == results(tmp_path / "straight")
     assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, signals.Stopped), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_lets_predict_finish_what_it_has_begun(model, photos, tmp_path, segmented, monkeypatch, number, error):
+    run(model, photos, tmp_path / "straight")
+    del segmented[:]
+    segment, asked = ExportedPredictor.segment, signals.Postponed()
+
+    def signal_at_the_third(self, image):
+        if len(segmented) == 2:
+            asked.number = number
+        return segment(self, image)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ExportedPredictor, "segment", signal_at_the_third)
+        patched.setattr(signals, "postponing", lambda: contextlib.nullcontext(asked))
+        with pytest.raises(error) as raised:
+            run(model, photos, tmp_path / "out")
+    num_done = len(lines(tmp_path / "out"))
+    assert 3 <= num_done < 9 and len(segmented) == num_done
+    assert len(results(tmp_path / "out")) == 2 * num_done  # of those that were begun, nothing is missing
+    assert f"{num_done} of 9 images are complete" in raised.value.__notes__
+    run(model, photos, tmp_path / "out")
+    assert len(segmented) == 9 and results(tmp_path / "out") == results(tmp_path / "straight")
+
+
+@pytest.mark.slow
+def test_sigterm_ends_predict_with_status_75_and_the_same_command_continues(model, tmp_path):
+    rng, photos, out = np.random.default_rng(0), tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for i in range(60):
+        Image.fromarray(rng.integers(0, 256, (700, 900, 3), np.uint8)).save(photos / f"{i}.png")
+    command = [sys.executable, "-m", "pyrseg_jax.main", "predict", f"--model={model}", f"--input={photos}"]
+    environment = os.environ | {"XLA_FLAGS": ""}
+    process = subprocess.Popen([*command, f"--output={out}"], env=environment, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (out.is_dir() and list(out.glob("*_overlay.jpg"))):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stderr
+    num_done = len(lines(out))
+    assert 0 < num_done < 60
+    last = stderr.splitlines()[-1]
+    assert last.startswith(
+        f"stopped by SIGTERM: {num_done} of 60 images are complete; each file in --output is complete"
+    )
+    assert {name for line in lines(out) for name in line["outputs"]} == set(results(out))
+    assert subprocess.run([*command, f"--output={out}"], env=environment, capture_output=True).returncode == 0
+    run(model, photos, tmp_path / "straight")
+    assert results(out) == results(tmp_path / "straight") and len(lines(out)) == 60  # nothing twice
 
 
 def test_two_commands_do_not_write_one_manifest(model, photos, tmp_path, monkeypatch):

@@ -288,6 +288,8 @@ def test_a_command_adds_what_it_knows_to_an_interruption(capsys):
 def test_other_signals_end_a_mode_like_an_interruption(number, status, capsys):
     assert ending.end(signals.Stopped(number), MODES["validate"]) == status
     assert f"stopped by {number.name}: nothing was written" in capsys.readouterr().err
+    assert ending.end(signals.Stopped(number), MODES["predict"]) == 75  # schedulers start the same command again
+    assert f"stopped by {number.name}: each file in --output is complete" in capsys.readouterr().err
     assert ending.end(signals.Stopped(signal.SIGTERM), MODES["train"], Folder(False)) == 75
 
 
@@ -336,6 +338,15 @@ STUBBORN = """
     except KeyboardInterrupt:
         time.sleep(100)
 """
+POSTPONED = """
+    with signals.postponing() as asked:
+        while not asked.has_come():
+            time.sleep(0.01)
+        try:
+            asked.raise_again()
+        except BaseException as error:
+            print(asked.number, type(error).__name__)
+"""
 IN_DESTRUCTOR = """
     class Slow:
         def __del__(self):
@@ -358,6 +369,15 @@ def test_a_second_interrupt_ends_a_process_that_ignores_the_first():
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130 and stderr.splitlines()[-1] == "interrupted twice: ended at once"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_postponed_signal_is_raised_when_the_work_asks_for_it(number):
+    process = start([sys.executable, "-c", WORKING % POSTPONED])
+    assert process.stdout.readline() == "working\n"
+    process.send_signal(number)
+    stdout, _ = process.communicate(timeout=20)
+    assert stdout == f"{int(number)} {'KeyboardInterrupt' if number == signal.SIGINT else 'Stopped'}\n"
 
 
 def test_an_interrupt_inside_of_a_destructor_is_not_lost():

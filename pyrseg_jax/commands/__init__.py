@@ -24,6 +24,8 @@ class Mode(NamedTuple):
     is_divided: whether several processes divide the work by themselves, without joining; takes "share".
     reads_run: whether the workdir must hold a run of this configuration.
     names_run: whether the word after the mode is the folder of the run, as --workdir is.
+    is_continued: whether SIGTERM ends it with status 75, so that schedulers start the same command again, which continues.
+      Trainings, which take "preemption", do so in any case.
     has_config: whether there is a configuration at all.
     replaces_config: a flag that names a model by itself, so that neither a configuration nor a run is read.
     without_config: why flags that choose a configuration or a run are refused, for messages; "" passes them over.
@@ -41,6 +43,7 @@ class Mode(NamedTuple):
     topic: str = ""
     is_parallel: bool = False
     is_divided: bool = False
+    is_continued: bool = False
     reads_run: bool = False
     names_run: bool = False
     has_config: bool = True
@@ -100,6 +103,7 @@ MODES = {
         reads_run=True,
         replaces_config="model",
         is_divided=True,
+        is_continued=True,
         interrupted="each file in --output is complete; the same command finishes the others",
         memory="give --window=512, segment smaller images, or choose config.evaluation.protocol=single",
     ),

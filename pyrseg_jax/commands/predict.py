@@ -19,6 +19,7 @@ from pyrseg_jax.prediction.pipeline import Pipeline
 from pyrseg_jax.prediction.progress import Progress
 from pyrseg_jax.prediction.reading import Loaded, Reader
 from pyrseg_jax.prediction.writing import Outcome, Writer, is_full
+from pyrseg_jax.run import signals
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.predictor import Predictor, Segmented
 from pyrseg_jax.storage.atomic import remove_leftovers
@@ -139,7 +140,9 @@ def _outcomes(
     predictor.check_wants(wants)
     reader = Reader(writer, predictor, has_truth=wants.has_pyramid)
     store = functools.partial(_store, writer, predictor)
-    yield from Pipeline(predictor, wants, reader.load, store).run(photographs)
+    with signals.postponing() as signal:
+        yield from Pipeline(predictor, wants, reader.load, store).run(photographs, signal.has_come)
+        signal.raise_again()
 
 
 def _store(writer: Writer, predictor: Predictor, loaded: Loaded, segmented: Segmented) -> Outcome:

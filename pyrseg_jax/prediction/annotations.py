@@ -1,7 +1,7 @@
 """Predictions as annotations that label tools and maps read: COCO, GeoJSON, LabelMe."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -112,19 +112,6 @@ def labelme(labels: Labels, label_space: LabelSpace, image_path: str) -> bytes:
             "imageWidth": labels.shape[1],
         }
     )
-
-
-def merge_coco(documents: Sequence[tuple[str, bytes]]) -> bytes:
-    """Merge COCO documents of single images, given as (name of the image, document), into one of all images."""
-    images, annotations, categories = [], [], []
-    for name, content in documents:
-        document = json.loads(content)
-        image_id = len(images) + 1
-        images.append(document["images"][0] | {"id": image_id, "file_name": name})
-        for annotation in document["annotations"]:
-            annotations.append(annotation | {"id": len(annotations) + 1, "image_id": image_id})
-        categories = document["categories"]
-    return _json({"images": images, "categories": categories, "annotations": annotations})
 
 
 def _present(labels: Labels) -> list[int]:

@@ -35,18 +35,27 @@ class Pipeline:
         self._started: collections.deque[tuple[list[Loaded], Callable[[], list[Segmented]]]] = collections.deque()
         self._writing: collections.deque[Future[Outcome]] = collections.deque()
 
-    def run(self, items: Sequence[Item]) -> Iterator[Outcome]:
-        """Segment images, and yield the outcome of each as soon as it is known. After one that is the last, nothing is begun."""
+    def run(self, items: Sequence[Item], is_stopped: Callable[[], bool] = lambda: False) -> Iterator[Outcome]:
+        """Segment images, and yield the outcome of each as soon as it is known. After one that is the last, nothing is begun.
+
+        Args:
+          items: the images.
+          is_stopped: whether to begin nothing new, and only finish the batches that the device has been given.
+        """
         with ThreadPoolExecutor(THREADS) as writers:
             loaded = ordered_map(self._load, items, THREADS)
             try:
                 for found in loaded:
                     if isinstance(found, Outcome):
                         yield found
-                        continue
-                    yield from self._add(found)
-                    yield from self._collect(writers, BATCHES_AHEAD, 2 * THREADS)
+                    elif not is_stopped():
+                        yield from self._add(found)
+                        yield from self._collect(writers, BATCHES_AHEAD, 2 * THREADS)
+                    if is_stopped():
+                        break
                 for group in [*self._waiting]:
+                    if is_stopped():
+                        break
                     yield from self._begin(group)
                     yield from self._collect(writers, BATCHES_AHEAD, 2 * THREADS)
                 yield from self._collect(writers, 0, 0)

@@ -27,10 +27,16 @@ THREADS = (
 
 @runtime_checkable
 class Ending(Protocol):
-    """What a mode knows of its end; `commands.Mode` is one. `memory`: what to do when memory runs out."""
+    """What a mode knows of its end; `commands.Mode` is one. `memory`: what to do when memory runs out.
+
+    is_continued: whether the same command continues where a signal ended it.
+    """
 
     @property
     def memory(self) -> str: ...
+
+    @property
+    def is_continued(self) -> bool: ...
 
     @property
     def takes(self) -> tuple[str, ...]: ...
@@ -62,7 +68,8 @@ def end(error: BaseException, mode: Ending | None, workdir=None, has_started: bo
     truth = "; ".join([*getattr(signaled, "__notes__", ()), truth])  # a command may add what it knows with `add_note`
     number = signaled.number if isinstance(signaled, Stopped) else signal.SIGINT
     print(f"{name_of(number)}: {truth}", file=sys.stderr)
-    return 128 + number
+    is_continued = mode is not None and mode.is_continued and isinstance(signaled, Stopped)
+    return STATUS if is_continued else 128 + number
 
 
 def describe(error: BaseException, mode: Ending | None = None) -> str:

@@ -113,24 +113,29 @@ class ModelPredictor(Predictor):
 
     def start(self, images: Sequence[np.ndarray], wants: Wants) -> Callable[[], list[Segmented]]:
         """Start to segment a batch. A batch that is not full is filled up, so that each group has one program."""
+        names = tuple(name for name in ("confidence", "entropy", "disagreement") if getattr(wants, f"has_{name}"))
         is_scaled = wants.has_confidence and self.temperatures is not None
-        names = [name for name in ("confidence", "entropy", "disagreement") if getattr(wants, f"has_{name}")]
-        if is_scaled or wants.has_entropy or wants.has_disagreement:
-            return self._start_maps(images, tuple(names), wants.has_pyramid)
-        if wants.has_pyramid:
+        has_maps = is_scaled or wants.has_entropy or wants.has_disagreement
+        if wants.has_pyramid and not has_maps:
             return super().start(images, wants)
-        views, shapes, padded_size = self._start_views(images, self._predict_views)
-        found = pixels_of_batch(views, shapes, padded_size, wants.has_confidence)
+        predict_views = self._predict_disagreement if wants.has_disagreement else self._predict_views
+        views, shapes, padded_size = self._start_views(images, predict_views)
+        if has_maps:
+            found = maps_of_batch(views, shapes, padded_size, names, self._scaling())
+        else:
+            labels, confidence, is_number = pixels_of_batch(views, shapes, padded_size, wants.has_confidence)
+            found = labels, {} if confidence is None else {"confidence": confidence}, is_number
 
         def finish() -> list[Segmented]:
-            labels, confidence, is_number = jax.device_get(found)
+            labels, maps, is_number = jax.device_get(found)
             if not is_number.all():
                 raise not_numbers()
             return [
                 Segmented(
                     picture_of(image),
                     _cut(labels[i], image),
-                    _cut(confidence[i], image) if wants.has_confidence else None,
+                    result=self.segment(image) if wants.has_pyramid else None,
+                    **{name: to_byte(_cut(values[i], image)) for name, values in maps.items()},
                 )
                 for i, image in enumerate(images)
             ]
@@ -154,30 +159,6 @@ class ModelPredictor(Predictor):
                 "config.json, or train again"
             ) from error
         return views, np.array([image.shape[:2] for image in filled], np.int32), padded_size
-
-    def _start_maps(
-        self, images: Sequence[np.ndarray], names: tuple[str, ...], has_pyramid: bool
-    ) -> Callable[[], list[Segmented]]:
-        """Start to segment a batch with maps that say how sure the prediction is."""
-        predict_views = self._predict_disagreement if "disagreement" in names else self._predict_views
-        views, shapes, padded_size = self._start_views(images, predict_views)
-        found = maps_of_batch(views, shapes, padded_size, names, self._scaling())
-
-        def finish() -> list[Segmented]:
-            labels, maps, is_number = jax.device_get(found)
-            if not is_number.all():
-                raise not_numbers()
-            return [
-                Segmented(
-                    picture_of(image),
-                    _cut(labels[i], image),
-                    result=self.segment(image) if has_pyramid else None,
-                    **{name: to_byte(_cut(values[i], image)) for name, values in maps.items()},
-                )
-                for i, image in enumerate(images)
-            ]
-
-        return finish
 
     def measure(
         self, image: Real[np.ndarray, "H W c"], truth: UInt[np.ndarray, "H W"] | None = None

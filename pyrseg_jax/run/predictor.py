@@ -201,8 +201,8 @@ def confidence_of(probs: np.ndarray, size: tuple[int, ...]) -> UInt8[np.ndarray,
 
 
 def to_byte(values: np.ndarray) -> UInt8[np.ndarray, "H W"]:
-    """Return values of 0 … 1 as 0 … 255."""
-    return np.round(255 * values).astype(np.uint8)
+    """Return values of 0 … 1 as 0 … 255; bytes stay as they are."""
+    return values if values.dtype == np.uint8 else np.round(255 * values).astype(np.uint8)
 
 
 def check_finite(probs: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from pyrseg_jax.distributed.worker_processes import end_children
-from pyrseg_jax.training.preemption import Phase, Preempted, Preemption
+from pyrseg_jax.training.preemption import STATUS, Phase, Preempted, Preemption
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NOTHING_STARTED = "nothing was started, so nothing has changed"
@@ -26,6 +26,25 @@ class Stopped(BaseException):
         self.number = number
 
 
+class Postponed:
+    """A signal that the work looks for at times of its own, so that it can finish what it has begun.
+
+    Attributes:
+      number: of the first signal that came; None so far.
+    """
+
+    number: int | None = None
+
+    def has_come(self) -> bool:
+        """Return whether to begin nothing new."""
+        return self.number is not None
+
+    def raise_again(self) -> None:
+        """Raise what the signal would have raised when it came, if it has come."""
+        if self.number is not None:
+            raise _exception_of(self.number)
+
+
 def name_of(number: int) -> str:
     """Return how a message begins that names a signal: `interrupted` for Ctrl-C, `stopped by SIGTERM`."""
     return "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
@@ -34,6 +53,8 @@ def name_of(number: int) -> str:
 # Whether the chosen mode works already. Until then, a signal ends the process at once: no file is open yet, and an exception in the
 # middle of an import gets lost in a library, or turns into an error of another kind.
 _is_working = False
+_postponed: "Postponed | None" = None  # where a signal is noted instead of raised
+_is_cut_off = False  # whether a signal was raised, at any place of the work
 _sent_again: list[int] = []  # interrupts that this process has sent to itself, which count no second time
 
 
@@ -48,11 +69,16 @@ def handling() -> Iterator[None]:
     main = os.getpid()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        global _is_cut_off
         if os.getpid() != main:  # a forked child inherits this handler
             os._exit(128 + number)
         if not _is_working:
             _end(number, f"{name_of(number)}: {NOTHING_STARTED}")
-        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+        if _postponed is not None:
+            _postponed.number = _postponed.number or number
+            return
+        _is_cut_off = True
+        raise _exception_of(number)
 
     handled = [number for number in NUMBERS if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)]
     for number in handled:
@@ -70,6 +96,21 @@ def handling() -> Iterator[None]:
             signal.signal(number, lambda number, frame: os._exit(128 + number))
 
 
+@contextlib.contextmanager
+def postponing() -> Iterator[Postponed]:
+    """Note the first signal instead of raising it; a second Ctrl-C still ends the process at once."""
+    global _postponed
+    before, _postponed = _postponed, Postponed()
+    try:
+        yield _postponed
+    finally:
+        _postponed = before
+
+
+def _exception_of(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else Stopped(number)
+
+
 def begin_work(preemption: Preemption | None) -> None:
     """From now on the mode works: a signal is an exception, so that the mode can end in order."""
     global _is_working
@@ -81,9 +122,9 @@ def begin_work(preemption: Preemption | None) -> None:
 def end_if_signaled(status: int) -> None:
     """End the process now if its exit status is that of a signal.
 
-    The work was cut off at any place, and libraries may have threads there that would abort the usual end of the interpreter.
+    If the work was cut off at any place, libraries may have threads there that would abort the usual end of the interpreter.
     """
-    if status in [128 + number for number in NUMBERS]:
+    if status in [128 + number for number in NUMBERS] or (status == STATUS and _is_cut_off):
         end_children()
         os._exit(status)
 

@@ -9,7 +9,8 @@ from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.attention import attend
 from pyrseg_jax.models.contexts.contract import ContextSpec, Logits, make_pooled
 from pyrseg_jax.models.contexts.merge import merge
-from pyrseg_jax.models.layers import ConvNormAct, biased_conv, hidden_init, pyramid_sampling, zero_init
+from pyrseg_jax.models.layers import ConvNormAct, biased_conv, hidden_init, zero_init
+from pyrseg_jax.models.tokens import sample_tokens
 
 
 class ANL(nn.Module):
@@ -34,7 +35,7 @@ class ANL(nn.Module):
         x = ConvNormAct(self.width, 3, dtype=self.dtype, name="reduce")(features.final, train)
         queries = ConvNormAct(self.key_width, dtype=self.dtype, name="key")(x, train)
         values = biased_conv(self.key_width, kernel_init=hidden_init, dtype=self.dtype, name="value")(x)
-        attended = attend(queries, pyramid_sampling(queries), pyramid_sampling(values))
+        attended = attend(queries, sample_tokens(self, "keys", queries), sample_tokens(self, "values", values))
         context = biased_conv(self.width, kernel_init=zero_init, dtype=self.dtype, name="out")(attended)
         return merge((context, x), self.width, kernel=1, dropout=self.dropout, dtype=self.dtype, train=train)
 

@@ -9,7 +9,8 @@ from jax.typing import DTypeLike
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.attention import TokenAttention
 from pyrseg_jax.models.contexts.contract import ContextOutput, ContextSpec, Logits
-from pyrseg_jax.models.layers import BasicBlock, ConvNormAct, halve, pyramid_sampling
+from pyrseg_jax.models.layers import BasicBlock, ConvNormAct, halve
+from pyrseg_jax.models.tokens import sample_tokens
 
 
 class CoarseToFine(nn.Module):
@@ -37,7 +38,7 @@ class CoarseToFine(nn.Module):
     def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> ContextOutput:
         project = functools.partial(ConvNormAct, self.width, dtype=self.dtype)
         finest = project(name="reduce")(features.final, train)  # X^(L)
-        context = pyramid_sampling(finest)  # θ^(0)
+        context = sample_tokens(self, "tokens_0", finest)  # θ^(0)
         outputs = []
         for level in range(1, self.num_levels + 1):
             x = halve(finest, self.num_levels - level)  # X^(l)
@@ -46,7 +47,8 @@ class CoarseToFine(nn.Module):
             x = project(name=f"aggregate_{level}")(jnp.concatenate([attended, x], axis=-1), train)  # Eq. (3)
             if level < self.num_levels:
                 x = BasicBlock(self.width, dtype=self.dtype, name=f"aggregate_block_{level}")(x, train)
-                joined = jnp.concatenate([pyramid_sampling(x), context], axis=-1)
+                sampled = sample_tokens(self, f"tokens_{level}", x)
+                joined = jnp.concatenate([sampled, context], axis=-1)
                 # The tokens form a row of a map (N, 1, S, 2·D_s), so that they go through the same 1×1 convolution as maps.
                 context = project(name=f"update_{level}")(joined[:, None], train)[:, 0]  # Eq. (4)
             outputs.append(x)
