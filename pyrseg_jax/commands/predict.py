@@ -20,7 +20,6 @@ from pyrseg_jax.prediction.progress import Progress
 from pyrseg_jax.prediction.reading import Loaded, Reader
 from pyrseg_jax.prediction.writing import Outcome, Writer, is_full
 from pyrseg_jax.run import signals
-from pyrseg_jax.run import signals
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.predictor import Predictor, Segmented
 from pyrseg_jax.storage.atomic import remove_leftovers
