@@ -79,7 +79,15 @@ def upsample_scaled(
       temperatures: T of each level.
       size: height and width of the result.
     """
-    power = 1 / np.asarray(temperatures, np.float32)[resize_labels(level.astype(np.uint8), size)]
+    return upsample_powers(probs, 1 / np.asarray(temperatures, np.float32)[level], size)
+
+
+def upsample_powers(
+    probs: Float[np.ndarray, "h w c"], powers: Float[np.ndarray, "h w"], size: tuple[int, int]
+) -> tuple[Float[np.ndarray, "h2 w2"], Float[np.ndarray, "h2 w2"]]:
+    """Interpolate class probabilities as `upsample_scaled` does, from the power 1 / T of each position."""
+    rows, columns = ((2 * np.arange(to) + 1) * fro // (2 * to) for to, fro in zip(size, powers.shape, strict=True))
+    power = np.asarray(powers, np.float32)[rows[:, None], columns]
     total, best, mean = np.zeros(size, np.float32), np.zeros(size, np.float32), np.zeros(size, np.float32)
     smallest = np.finfo(np.float32).tiny
     for i in range(probs.shape[-1]):  # one class at a time, as in `upsample_argmax`

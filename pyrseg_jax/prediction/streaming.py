@@ -14,7 +14,9 @@ from pyrseg_jax.data.images import geotiff
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.resample import resize_image
 from pyrseg_jax.errors import UserError, naming_file
-from pyrseg_jax.evaluation.windows import Strip, predict_rows
+from pyrseg_jax.evaluation import windows
+from pyrseg_jax.evaluation.window_model import WindowModel
+from pyrseg_jax.evaluation.windows import Strip
 from pyrseg_jax.prediction.listing import Item
 from pyrseg_jax.prediction.manifest import Source, Written
 from pyrseg_jax.prediction.outputs import GEOTIFF, STREAMED, files_of
@@ -23,7 +25,7 @@ from pyrseg_jax.prediction.reading import digest_source, read_bytes, stat_source
 from pyrseg_jax.prediction.writing import Outcome, Writer, is_full
 from pyrseg_jax.reporting.pictures import color_table, find_place
 from pyrseg_jax.reporting.result import overlaid
-from pyrseg_jax.run.predictor import Predictor, WindowModel, not_numbers
+from pyrseg_jax.run.predictor import Predictor, not_numbers
 from pyrseg_jax.storage.atomic import AtomicFile
 from pyrseg_jax.storage.paths import is_remote
 from pyrseg_jax.storage.png_stream import PngWriter
@@ -56,7 +58,7 @@ class Windows:
     def __init__(self, predictor: Predictor, writer: Writer, window_px: int):
         check_outputs(writer.outputs)
         self._predictor, self._writer, self._window_px = predictor, writer, window_px
-        self._model: WindowModel = predictor.windows(window_px)
+        self._model: WindowModel = predictor.windows("confidence" in writer.outputs)
 
     def segment(self, item: Item) -> Outcome:
         """Segment an image, unless an earlier command has finished it."""
@@ -87,17 +89,10 @@ class Windows:
             sinks = [_SINKS[name](files[name].file, raster.size, space) for name in names if name != GEOTIFF]
             if place is not None:
                 sinks.append(held.enter_context(_GeoTiffSink(files[GEOTIFF].partial, place, space)))
-            strips = predict_rows(
-                lambda top, bottom: raster.read(top, bottom).image,
-                raster.size,
-                self._model.predict,
-                self._window_px,
-                self._model.stride,
-                self._model.coarsest_stride,
-                "confidence" in names,
-            )
+            read_rows = lambda top, bottom: raster.read(top, bottom).image  # noqa: E731
+            found = windows.Windows(self._model, read_rows, raster.size, self._window_px)
             drawn = None
-            for strip in strips:
+            for strip in found.predict("confidence" in names):
                 if not strip.is_number:
                     raise not_numbers()
                 rows = None

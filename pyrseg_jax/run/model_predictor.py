@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +18,8 @@ from pyrseg_jax.evaluation.predict import Prediction, predict
 from pyrseg_jax.evaluation.uncertainty import Measured, maps_of_batch
 from pyrseg_jax.evaluation.view_predictor import ViewPredictor
 from pyrseg_jax.evaluation.views import Protocol
+from pyrseg_jax.evaluation.window_model import WindowModel
+from pyrseg_jax.evaluation.window_network import NetworkInWindows
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.reporting.result import Result
 from pyrseg_jax.run.config import Config
@@ -28,7 +29,6 @@ from pyrseg_jax.run.predictor import (
     Segmented,
     Unusable,
     Wants,
-    WindowModel,
     check_finite,
     check_size,
     not_numbers,
@@ -67,13 +67,12 @@ class ModelPredictor(Predictor):
         super().__init__(label_space, threshold, protocol.values(), image_space)
         self.temperatures = temperatures
         self.batch_size = 1 if jax.default_backend() == "cpu" else batch_size
-        self._variables, self._protocol, self._threshold = variables, protocol, threshold
+        self._model, self._variables, self._protocol, self._threshold = model, variables, protocol, threshold
         self._strides = model.prediction_strides
         self._coarsest, self._num_levels = model.strides[0], model.num_predicted_levels
         self._predict_views = ViewPredictor(model, protocol, threshold)
         self._predict_disagreement = ViewPredictor(model, protocol, threshold, has_disagreement=self.has_disagreement)
         self._predict_whole = jax.jit(functools.partial(predict, model, threshold=threshold))
-        self._predict_window = jax.jit(functools.partial(_predict_window, model, threshold=threshold))
 
     def segment(self, image: Real[np.ndarray, "H W c"]) -> Result:
         """Segment one image; the labels follow the whole protocol, the pyramid is that of the first view.
@@ -211,17 +210,10 @@ class ModelPredictor(Predictor):
         """Return how many compiled programs of the network are in memory for `start`."""
         return self._predict_views.num_programs()
 
-    def windows(self, window_px: int) -> WindowModel:
+    def windows(self, has_confidence: bool) -> WindowModel:
         """Return what predicts windows of large images."""
-
-        def predict(images: np.ndarray) -> Any:
-            return self._predict_window(self._variables, images=images)
-
-        return WindowModel(predict, self._strides[-1], self._coarsest)
-
-
-def _predict_window(model: Segmenter, variables: dict, images: Array, threshold: float) -> Array:
-    return predict(model, variables, images, threshold).fused[0]
+        temperatures = self._scaling() if has_confidence and self.temperatures is not None else None
+        return NetworkInWindows(self._model, self._variables, self._threshold, temperatures)
 
 
 def _cut(padded: np.ndarray, image: np.ndarray) -> np.ndarray:

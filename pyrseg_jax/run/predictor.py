@@ -16,6 +16,7 @@ from pyrseg_jax.data.images.planes import planes_of
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.resample import upsample_max, upsample_scaled
 from pyrseg_jax.errors import UserError, naming_file, reason_of
+from pyrseg_jax.evaluation.window_model import WindowModel
 from pyrseg_jax.reporting.result import Result
 from pyrseg_jax.storage.regular_file import read_regular_file
 
@@ -174,25 +175,16 @@ class Predictor(abc.ABC):
             entropy = to_byte(unsure) if wants.has_entropy else None
         return Segmented(result.image, result.labels, confidence, result if wants.has_pyramid else None, entropy)
 
-    def windows(self, window_px: int) -> "WindowModel":
-        """Return a function that predicts windows of this side; raises UserError if the model has no such program."""
+    def windows(self, has_confidence: bool) -> WindowModel:
+        """Return what predicts windows of large images; raises UserError if the model has no program for them.
+
+        Args:
+          has_confidence: whether the probability of each pixel's class is needed.
+        """
         raise UserError(
             "this model has programs for a few sizes of whole images only, so it cannot predict in windows: give the folder of "
             "the run with --workdir"
         )
-
-
-class WindowModel(NamedTuple):
-    """What predicts the windows of a large image.
-
-    predict: images (1, side, side, C) → class probabilities (side / stride, side / stride, C) on the device.
-    stride: pixels per cell of these probabilities.
-    coarsest_stride: the side of a window is a multiple of it.
-    """
-
-    predict: Callable[[np.ndarray], Any]
-    stride: int
-    coarsest_stride: int
 
 
 def confidence_of(probs: np.ndarray, size: tuple[int, ...]) -> UInt8[np.ndarray, "H W"]:
