@@ -4,6 +4,8 @@ import io
 import json
 
 import cv2
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,7 +17,14 @@ from support.runs import tiny_config, write_run
 from pyrseg_jax.commands.predict import predict
 from pyrseg_jax.data.resample import upsample_argmax, upsample_max
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.evaluation.windows import Grid, predict_rows
+from pyrseg_jax.evaluation.grid import Grid
+from pyrseg_jax.evaluation.temperature import scaled_log_probs
+from pyrseg_jax.evaluation.whole_tokens import TokenSums, with_tokens
+from pyrseg_jax.evaluation.window_network import NetworkInWindows
+from pyrseg_jax.evaluation.windows import Windows
+from pyrseg_jax.models.layers import pyramid_sampling
+from pyrseg_jax.models.segmenter import build_segmenter
+from pyrseg_jax.models.tokens import Sampled
 from pyrseg_jax.prediction import rasters
 from pyrseg_jax.prediction.rasters import ArrayRaster, TiffRaster, open_raster
 from pyrseg_jax.run.workdir import Workdir
@@ -66,8 +75,11 @@ def test_windows_cover_a_side_and_their_weights_add_up(side, window, shift):
     assert grid.starts[0] == 0 and grid.starts[-1] + grid.window == grid.length >= side / STRIDE
     assert list(grid.starts) == sorted(set(grid.starts))
     assert (total > 0).all() and grid.window * STRIDE % COARSEST == 0
-    # Where neither the first nor the last window lies, two windows share each cell, and their weights add up to one.
-    np.testing.assert_allclose(total[grid.window : grid.length - grid.window], 1, atol=1e-5)
+    # Every level has the same cells in all windows, so the same pixels.
+    assert all(start % (COARSEST // STRIDE) == 0 for start in (*grid.starts, grid.length))
+    if grid.window * STRIDE % (2 * COARSEST) == 0:
+        # Where neither the first nor the last window lies, two windows share each cell, and their weights add up to one.
+        np.testing.assert_allclose(total[grid.window : grid.length - grid.window], 1, atol=1e-5)
 
 
 def colors_of_cells(images):
@@ -84,10 +96,22 @@ def colors_around(images):
     return colors_of_cells(cv2.blur(padded, (49, 49))[None, 24:-24, 24:-24])
 
 
-def rows_of(image, network=colors_of_cells, window=64, **arguments):
-    strips = list(
-        predict_rows(lambda a, b: image[a:b], image.shape[:2], network, window, STRIDE, COARSEST, **arguments)
-    )
+class Model:
+    """A network in windows, given as a function (images, tokens) → probabilities, or images → probabilities without tokens."""
+
+    stride, coarsest_stride = STRIDE, COARSEST
+
+    def __init__(self, network, collect=None, is_scaled=False):
+        self._network, self.has_tokens, self.is_scaled = network, collect is not None, is_scaled
+        self.collect = collect
+
+    def predict(self, images, tokens):
+        return self._network(images, tokens) if self.has_tokens else self._network(images)
+
+
+def rows_of(image, network=colors_of_cells, window=64, has_confidence=False, **arguments):
+    model = network if isinstance(network, Model) else Model(network)
+    strips = list(Windows(model, lambda a, b: image[a:b], image.shape[:2], window, **arguments).predict(has_confidence))
     tops = [strip.top for strip in strips]
     assert tops == list(np.cumsum([0, *(len(strip.labels) for strip in strips)])[:-1])
     return strips
@@ -108,6 +132,80 @@ def test_a_network_that_sees_cells_alone_gives_the_same_in_windows(height, width
     # The last rows and columns look at cells beyond the image, of which the two have different numbers.
     near = np.abs(confidence - upsample_max(whole, to)[:height, :width])[: max(height - 4, 1), : max(width - 4, 1)]
     assert near.max() < 1e-4
+
+
+def test_confidences_of_windows_are_scaled_and_labels_are_not():
+    image, powers = smooth_image(160, 224), np.float32([0.25, 2.0])
+
+    def scaled(images):  # the left half of each cell row is decided by one level, the rest by another
+        probs = colors_of_cells(images)
+        power = powers[(images[0, ::STRIDE, ::STRIDE, 0] > 127).astype(int)]
+        return np.concatenate([probs, power[..., None]], -1)
+
+    plain, found = (
+        rows_of(image, Model(network, is_scaled=is_scaled), 64, True)
+        for network, is_scaled in ((colors_of_cells, False), (scaled, True))
+    )
+    for one, other in zip(plain, found, strict=True):
+        assert np.array_equal(one.labels, other.labels)
+    probs, power = np.split(scaled(image[None]), [-1], axis=-1)
+    expected = np.exp(scaled_log_probs(jnp.asarray(probs.reshape(-1, 4)), 1 / power.ravel()).max(-1)).reshape(40, 56)
+    confidence = np.concatenate([strip.confidence for strip in found])
+    # Four cells meet at a pixel's corner; in the middle of a uniform neighborhood the cell's own value stands.
+    assert abs(confidence.mean() - np.asarray(expected).mean()) < 0.02
+    assert np.corrcoef(confidence[2::4, 2::4].ravel(), np.asarray(expected).ravel())[0, 1] > 0.95
+
+
+# ── Tokens of the whole image ──
+
+
+def colors_and_mean(images, tokens):
+    """A network that sees a cell, and how its color differs from the averages of the whole image."""
+    cells = cv2.resize(images[0].astype(np.float32), None, fx=1 / STRIDE, fy=1 / STRIDE, interpolation=cv2.INTER_AREA)
+    averages = tokens["context"]["colors"] if tokens else pyramid_sampling(jnp.asarray(cells[None]), (1, 3))
+    logits = (cells - np.asarray(averages)[0].mean(0)) @ MIXING
+    exp = np.exp(logits - logits.max(-1, keepdims=True))
+    return exp / exp.sum(-1, keepdims=True)
+
+
+def collect_colors(images):
+    cells = cv2.resize(images[0].astype(np.float32), None, fx=1 / STRIDE, fy=1 / STRIDE, interpolation=cv2.INTER_AREA)
+    return {"context": {"colors": Sampled(cells[None], (1, 3))}}
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([32, 64, 96]), st.integers(0, 8), st.integers(0, 8))
+def test_tokens_collected_from_windows_are_those_of_the_whole_image(rows, columns, window, down, right):
+    image = smooth_image(32 * rows, 32 * columns)
+    model = Model(colors_and_mean, collect_colors)
+    windows = Windows(model, lambda a, b: image[a:b], image.shape[:2], window, (32 * down, 32 * right))
+    tokens = windows.collect_tokens()
+    if not tokens:
+        assert max(image.shape[:2]) <= window
+        return
+    expected = pyramid_sampling(jnp.asarray(collect_colors(image[None])["context"]["colors"].map), (1, 3))
+    np.testing.assert_allclose(tokens["context"]["colors"], expected, atol=1e-3)
+    labels = np.concatenate([strip.labels for strip in windows.predict()])
+    whole = upsample_argmax(colors_and_mean(image[None], {}), image.shape[:2])
+    assert (labels == whole).mean() > 0.999
+
+
+@pytest.mark.parametrize("context", ["coarse_to_fine", "anl", "none"])
+def test_a_network_with_its_own_tokens_given_predicts_the_same(context):
+    widths = {"semantic_width": 16, "key_width": 8, "unity_width": 8}
+    model = build_segmenter(5, backbone="hrnet_tiny", context=context, **widths)
+    images = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    assert set(variables) <= {"params", "batch_stats"}  # collecting adds nothing to a network's variables
+    network = NetworkInWindows(model, variables, 0.5)
+    assert network.has_tokens == (context != "none")
+    if network.has_tokens:
+        sums = TokenSums(Grid.fit(64, 96, 4, 32), Grid.fit(96, 96, 4, 32))
+        sums.add(0, 0, network.collect(images))
+        own, other = (np.asarray(network.predict(images, given)) for given in ({}, sums.tokens()))
+        np.testing.assert_allclose(other, own, atol=1e-5)
+        changed = jax.tree.map(lambda tokens: tokens + 1, sums.tokens())
+        assert np.abs(np.asarray(network.predict(images, changed)) - own).max() > 1e-6
+    assert with_tokens(variables, {}) is variables
 
 
 def smooth_image(height, width):
@@ -134,7 +232,7 @@ def test_rows_are_read_once_from_top_to_bottom_and_few_at_a_time():
         asked.append((top, bottom))
         return image[top:bottom]
 
-    strips = predict_rows(read, image.shape[:2], colors_of_cells, 64, STRIDE, COARSEST)
+    strips = Windows(Model(colors_of_cells), read, image.shape[:2], 64).predict()
     heights = [len(strip.labels) for strip in strips]
     assert max(bottom - top for top, bottom in asked) == 64 and asked == sorted(asked)
     assert sum(bottom - top for top, bottom in asked) < 2 * 960 + 64 and max(heights) <= 64 + STRIDE
