@@ -340,6 +340,7 @@ STUBBORN = """
 """
 POSTPONED = """
     with signals.postponing() as asked:
+        print("ready", flush=True)
         while not asked.has_come():
             time.sleep(0.01)
         try:
@@ -374,7 +375,7 @@ def test_a_second_interrupt_ends_a_process_that_ignores_the_first():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_postponed_signal_is_raised_when_the_work_asks_for_it(number):
     process = start([sys.executable, "-c", WORKING % POSTPONED])
-    assert process.stdout.readline() == "working\n"
+    assert [process.stdout.readline() for _ in range(2)] == ["working\n", "ready\n"]
     process.send_signal(number)
     stdout, _ = process.communicate(timeout=20)
     assert stdout == f"{int(number)} {'KeyboardInterrupt' if number == signal.SIGINT else 'Stopped'}\n"

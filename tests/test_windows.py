@@ -4,6 +4,7 @@ import io
 import json
 
 import cv2
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from support.data_sets import CLASSES, draw_pair
+from support.exports import STRIDES, Toy, toy, toy_variables
 from support.runs import tiny_config, write_run
 
 from pyrseg_jax.commands.predict import predict
@@ -22,9 +24,11 @@ from pyrseg_jax.evaluation.temperature import scaled_log_probs
 from pyrseg_jax.evaluation.whole_tokens import TokenSums, with_tokens
 from pyrseg_jax.evaluation.window_network import NetworkInWindows
 from pyrseg_jax.evaluation.windows import Windows
-from pyrseg_jax.models.layers import pyramid_sampling
-from pyrseg_jax.models.segmenter import build_segmenter
-from pyrseg_jax.models.tokens import Sampled
+from pyrseg_jax.models.backbones import Features
+from pyrseg_jax.models.contexts.anl import ANL
+from pyrseg_jax.models.contexts.coarse_to_fine import CoarseToFine
+from pyrseg_jax.models.layers import bin_weights
+from pyrseg_jax.models.tokens import Sampled, sample_tokens
 from pyrseg_jax.prediction import rasters
 from pyrseg_jax.prediction.rasters import ArrayRaster, TiffRaster, open_raster
 from pyrseg_jax.run.workdir import Workdir
@@ -103,7 +107,7 @@ class Model:
 
     def __init__(self, network, collect=None, is_scaled=False):
         self._network, self.has_tokens, self.is_scaled = network, collect is not None, is_scaled
-        self.collect = collect
+        self.collect = collect or (lambda images: {})
 
     def predict(self, images, tokens):
         return self._network(images, tokens) if self.has_tokens else self._network(images)
@@ -162,10 +166,16 @@ def test_confidences_of_windows_are_scaled_and_labels_are_not():
 def colors_and_mean(images, tokens):
     """A network that sees a cell, and how its color differs from the averages of the whole image."""
     cells = cv2.resize(images[0].astype(np.float32), None, fx=1 / STRIDE, fy=1 / STRIDE, interpolation=cv2.INTER_AREA)
-    averages = tokens["context"]["colors"] if tokens else pyramid_sampling(jnp.asarray(cells[None]), (1, 3))
-    logits = (cells - np.asarray(averages)[0].mean(0)) @ MIXING
+    averages = tokens["context"]["colors"][0] if tokens else averages_of(cells)
+    logits = (cells - averages.mean(0)) @ MIXING
     exp = np.exp(logits - logits.max(-1, keepdims=True))
     return exp / exp.sum(-1, keepdims=True)
+
+
+def averages_of(cells):
+    """The slow twin of `pyramid_sampling` with the sizes 1 and 3."""
+    down, right = (bin_weights(side, 3) for side in cells.shape[:2])
+    return np.concatenate([cells.mean((0, 1))[None], np.einsum("ih,hwc,jw->ijc", down, cells, right).reshape(9, -1)])
 
 
 def collect_colors(images):
@@ -182,29 +192,57 @@ def test_tokens_collected_from_windows_are_those_of_the_whole_image(rows, column
     if not tokens:
         assert max(image.shape[:2]) <= window
         return
-    expected = pyramid_sampling(jnp.asarray(collect_colors(image[None])["context"]["colors"].map), (1, 3))
-    np.testing.assert_allclose(tokens["context"]["colors"], expected, atol=1e-3)
+    expected = averages_of(collect_colors(image[None])["context"]["colors"].map[0])
+    np.testing.assert_allclose(tokens["context"]["colors"][0], expected, atol=1e-2)
     labels = np.concatenate([strip.labels for strip in windows.predict()])
     whole = upsample_argmax(colors_and_mean(image[None], {}), image.shape[:2])
     assert (labels == whole).mean() > 0.999
 
 
-@pytest.mark.parametrize("context", ["coarse_to_fine", "anl", "none"])
-def test_a_network_with_its_own_tokens_given_predicts_the_same(context):
-    widths = {"semantic_width": 16, "key_width": 8, "unity_width": 8}
-    model = build_segmenter(5, backbone="hrnet_tiny", context=context, **widths)
-    images = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    assert set(variables) <= {"params", "batch_stats"}  # collecting adds nothing to a network's variables
+class WithTokens(Toy):
+    """Adds the mean of attention to tokens to the image before the toy network sees it."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        tokens = sample_tokens(self, "mean", nn.avg_pool(images, (4, 4), (4, 4)))
+        return Toy(self.backbone, self.context, self.semantic_head, strides=STRIDES, name="toy")(
+            images - 3 * tokens.mean(1)[:, None, None]
+        )
+
+
+def test_a_network_takes_the_tokens_that_it_is_given():
+    unused = nn.Dense(1)
+    model = WithTokens(backbone=unused, context=unused, semantic_head=unused, strides=STRIDES)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    assert set(variables) == {"params"}  # collecting adds nothing to a network's variables
     network = NetworkInWindows(model, variables, 0.5)
-    assert network.has_tokens == (context != "none")
-    if network.has_tokens:
-        sums = TokenSums(Grid.fit(64, 96, 4, 32), Grid.fit(96, 96, 4, 32))
-        sums.add(0, 0, network.collect(images))
-        own, other = (np.asarray(network.predict(images, given)) for given in ({}, sums.tokens()))
-        np.testing.assert_allclose(other, own, atol=1e-5)
-        changed = jax.tree.map(lambda tokens: tokens + 1, sums.tokens())
-        assert np.abs(np.asarray(network.predict(images, changed)) - own).max() > 1e-6
+    image = smooth_image(96, 160)
+    assert network.has_tokens and not NetworkInWindows(toy(), toy_variables(), 0.5).has_tokens
+    windows = [
+        Windows(network, lambda a, b: image[a:b], image.shape[:2], side, (shift, shift))
+        for side, shift in ((160, 0), (64, 0), (64, 24))
+    ]
+    whole, first, moved = (np.concatenate([strip.labels for strip in one.predict()]) for one in windows)
+    assert len(np.unique(whole)) > 2
+    assert (first == whole).mean() > 0.999 and (moved == whole).mean() > 0.999
+    network.has_tokens = False  # now each window has its own
+    assert (np.concatenate([strip.labels for strip in windows[1].predict()]) == whole).mean() < 0.95
+
+
+@pytest.mark.parametrize("make", [CoarseToFine, ANL])
+def test_a_context_module_given_its_own_tokens_returns_the_same(make, rng):
+    module = CoarseToFine(2, 8, 4) if make is CoarseToFine else ANL(8, 4)
+    features = Features((), jnp.asarray(rng.normal(size=(1, 16, 24, 6)), jnp.float32))
+    variables = jax.jit(lambda: module.init(jax.random.key(0), features, None, False))()
+    assert set(variables) == {"params", "batch_stats"}
+    apply = jax.jit(lambda variables: module.apply(variables, features, None, False, mutable=["intermediates"]))
+    own, state = apply(variables)
+    sums = TokenSums(Grid.fit(64, 96, 4, 8), Grid.fit(96, 96, 4, 8))
+    sums.add(0, 0, jax.device_get(state["intermediates"]))
+    given, _ = apply(with_tokens(variables, sums.tokens()))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), own, given)
+    other, _ = apply(with_tokens(variables, jax.tree.map(lambda tokens: 2 * tokens, sums.tokens())))
+    assert make is ANL or np.abs(other.levels[-1] - own.levels[-1]).max() > 1e-3  # ANL's last layer starts at zero
     assert with_tokens(variables, {}) is variables
 
 

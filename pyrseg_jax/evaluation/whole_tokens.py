@@ -79,7 +79,7 @@ def _weights(grid: Grid, start: int, positions: int, bins: int) -> Float[np.ndar
       bins: along the side.
     """
     cells = grid.window // positions  # of a position
-    share = grid.weights() / grid.total()[start : start + grid.window]
+    share = grid.weights(start) / grid.total()[start : start + grid.window]
     first = start // cells
     bin_of = bin_weights(grid.length // cells, bins)[:, first : first + positions]
     return bin_of * share.reshape(positions, cells).mean(1)

@@ -1,10 +1,11 @@
 """What a network must do to segment a large image window by window."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 
+@runtime_checkable
 class WindowModel(Protocol):
     """What predicts the windows of a large image.
 

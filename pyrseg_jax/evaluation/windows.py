@@ -85,17 +85,19 @@ class Windows:
         """
         rows, columns, tokens = self._rows, self._columns, self.collect_tokens()
         total = rows.total()[:, None, None], columns.total()[None, :, None]
-        weights = rows.weights()[:, None, None] * columns.weights()[None, :, None]
         sums: np.ndarray | None = None  # of the cells from `first` on
         first, done = 0, 0  # cells above `done` are returned
         for index, start in enumerate(rows.starts):
+            down = rows.weights(start)[:, None, None]
             for left, probs in self._row_of_windows(start, lambda images: self._model.predict(images, tokens)):
                 if sums is None:
                     sums = np.zeros((0, columns.length, probs.shape[-1]), np.float32)
                 if len(sums) < start + rows.window - first:
                     missing = start + rows.window - first - len(sums)
                     sums = np.concatenate([sums, np.zeros((missing, *sums.shape[1:]), np.float32)])
-                sums[start - first : start - first + rows.window, left : left + columns.window] += weights * probs
+                sums[start - first : start - first + rows.window, left : left + columns.window] += (
+                    down * columns.weights(left)[None, :, None] * probs
+                )
             assert sums is not None, "each side has a window"
             is_last = index + 1 == len(rows.starts)
             complete = rows.length if is_last else rows.starts[index + 1]
