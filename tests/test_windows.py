@@ -153,7 +153,9 @@ def test_confidences_of_windows_are_scaled_and_labels_are_not():
     for one, other in zip(plain, found, strict=True):
         assert np.array_equal(one.labels, other.labels)
     probs, power = np.split(scaled(image[None]), [-1], axis=-1)
-    expected = np.exp(scaled_log_probs(jnp.asarray(probs.reshape(-1, 4)), 1 / power.ravel()).max(-1)).reshape(40, 56)
+    expected = np.exp(
+        scaled_log_probs(jnp.asarray(probs.reshape(-1, 4)), jnp.asarray(1 / power.ravel())).max(-1)
+    ).reshape(40, 56)
     confidence = np.concatenate([strip.confidence for strip in found])
     # Four cells meet at a pixel's corner; in the middle of a uniform neighborhood the cell's own value stands.
     assert abs(confidence.mean() - np.asarray(expected).mean()) < 0.02
