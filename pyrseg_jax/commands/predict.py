@@ -222,9 +222,13 @@ def _load(
 def _settings(predictor: Predictor, model: str, step: int | None, weights: str, window: int | None) -> Settings:
     threshold = predictor.threshold
     protocol = predictor.protocol if window is None else {"name": "windows", "window_px": window}
-    temperatures = predictor.temperatures if window is None else None  # windows are joined without a level
     return Settings(
-        model=model, step=step, weights=weights, protocol=protocol, threshold=threshold, temperatures=temperatures
+        model=model,
+        step=step,
+        weights=weights,
+        protocol=protocol,
+        threshold=threshold,
+        temperatures=predictor.temperatures,
     )
 
 
