@@ -416,7 +416,7 @@ def test_labels_are_those_of_a_single_image_and_confidence_is_their_probability(
         best = one.start([image], Wants(has_confidence=True))()[0].confidence
         assert best is not None and best.min() > 0
     with pytest.raises(UserError, match="programs for a few sizes"):
-        Predictor.windows(one, 64)
+        Predictor.windows(one, has_confidence=False)
 
 
 def test_programs_for_ever_new_sizes_do_not_fill_the_memory(predictors, monkeypatch):
