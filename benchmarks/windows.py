@@ -12,7 +12,6 @@ windows, with tokens that all windows share or with each window's own. Columns:
 """
 
 import argparse
-import itertools
 import time
 from pathlib import Path
 
@@ -46,13 +45,17 @@ def mosaic_of(source, space, shape: tuple[int, int], multiple: int) -> tuple[np.
     pairs = [load_pair(source, index, space)[1] for index in range(shape[0] * shape[1])]
     height, width = (min(pair.label.shape[axis] for pair in pairs) // multiple * multiple for axis in (0, 1))
     joined = [
-        np.concatenate([np.concatenate(row, 1) for row in itertools.batched(parts, shape[1])])
+        np.concatenate([np.concatenate(row, 1) for row in _rows(parts, shape[1])])
         for parts in (
             [pair.image[:height, :width] for pair in pairs],
             [pair.label[:height, :width] for pair in pairs],
         )
     ]
     return joined[0], joined[1]
+
+
+def _rows(parts: list[np.ndarray], length: int) -> list[list[np.ndarray]]:
+    return [parts[first : first + length] for first in range(0, len(parts), length)]
 
 
 def near_borders(labels: np.ndarray) -> np.ndarray:

@@ -45,7 +45,8 @@ def sample_tokens(
       x: the map.
       sizes: bins per side.
     """
-    module.sow(COLLECTED, name, Sampled(x, tuple(sizes)), reduce_fn=lambda _, new: new, init_fn=lambda: None)
+    sampled = Sampled(x, tuple(sizes))
+    module.sow(COLLECTED, name, sampled, reduce_fn=lambda _, new: new, init_fn=lambda: sampled)
     if module.has_variable(GIVEN, name):
         tokens = module.get_variable(GIVEN, name)
         return jnp.broadcast_to(tokens, (x.shape[0], *tokens.shape[1:])).astype(x.dtype)
