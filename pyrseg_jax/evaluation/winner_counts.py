@@ -105,7 +105,10 @@ def _map_of_classes(classes: Int32[Array, "p"], grid: Array, num_classes: int) -
     def of_classes(at: Index, candidates: Array) -> Array:
         return (classes[at][:, None] == candidates).astype(jnp.float32)
 
-    return Map(grid, patches_of_classes(classes, num_classes, grid), of_classes, None)
+    def of_all(at: Index) -> Array:
+        return jax.nn.one_hot(classes[at], num_classes)
+
+    return Map(grid, patches_of_classes(classes, num_classes, grid), of_classes, of_all)
 
 
 def _take(values: Array, at: Array) -> Array:

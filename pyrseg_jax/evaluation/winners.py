@@ -5,7 +5,7 @@ class leads at all four corners, it wins the whole patch. Elsewhere, few classes
 several times faster on a CPU. Accelerators interpolate all classes instead: these loops depend on the values.
 
 The classes are those of the argmax of `interpolate_at`, where the lowest class wins a tie. A class is left out only where it loses
-by more than rounding can change.
+by more than rounding can change, and all classes are interpolated at pixels where the lead is not larger than that.
 """
 
 from collections.abc import Callable
@@ -48,13 +48,13 @@ class Map(NamedTuple):
       grid: height and width.
       patches: the classes that can win in each patch.
       of_classes: a function from (k,) positions and (k, K) classes to the values of these classes (k, K).
-      of_all: a function from (k,) positions to the values of all classes (k, C); None where `candidates` always suffice.
+      of_all: a function from (k,) positions to the values of all classes (k, C).
     """
 
     grid: Grid
     patches: Patches
     of_classes: Callable[[Index, Integer[Array, "k c"]], Probs]
-    of_all: Callable[[Index], Probs] | None
+    of_all: Callable[[Index], Probs]
 
 
 def leaders_of(cells: Probs, first: Int32[Array, ""], num_rows: Int32[Array, ""], size: int) -> Int32[Array, "r"]:
@@ -210,19 +210,18 @@ def count_classes(counts: Any, interpolated: Map, size: Int32[Array, "2"], num_p
         values = interpolate_at(lambda at: interpolated.of_classes(at, classes), grid, pixels, size)
         top = values.max(-1, keepdims=True)
         best = jnp.where(values == top, classes, jnp.iinfo(jnp.int32).max).min(-1)
-        is_listed = classes[:, 0] >= 0
-        counts = add(counts, pixels, best, is_inside & is_listed)
-        return counts, *_append(rest, num_rest, pixels, is_inside & ~is_listed)
+        second = jnp.where(classes == best[:, None], -jnp.inf, values).max(-1)
+        # Programs may round differently, so the one for all classes decides what is nearly a tie.
+        is_clear = (classes[:, 0] >= 0) & (top[:, 0] - second > 2 * MARGIN * jnp.abs(top[:, 0]))
+        counts = add(counts, pixels, best, is_inside & is_clear)
+        return counts, *_append(rest, num_rest, pixels, is_inside & ~is_clear)
 
     counts, rest, num_rest = jax.lax.fori_loop(0, _pieces(count, FEW), add_few, (counts, *nothing))
-    if interpolated.of_all is None:
-        return counts
-    of_all = interpolated.of_all
 
     def add_rest(i: Array, counts: Any) -> Any:
         index = i * ALL + jnp.arange(ALL, dtype=jnp.int32)
         pixels = _take(rest, index)
-        best = interpolate_at(of_all, grid, pixels, size).argmax(-1)
+        best = interpolate_at(interpolated.of_all, grid, pixels, size).argmax(-1)
         return add(counts, pixels, best, index < num_rest)
 
     return jax.lax.fori_loop(0, _pieces(num_rest, ALL), add_rest, counts)
