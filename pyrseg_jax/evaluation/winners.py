@@ -75,6 +75,7 @@ def leaders_of(cells: Probs, first: Int32[Array, ""], num_rows: Int32[Array, ""]
         num_classes = values.shape[1]
         top = values.max(-1)
         best = jnp.where(values == top[:, None], classes, num_classes).min(-1)
+        best = jnp.where(jnp.isnan(values).any(-1), num_classes, best)  # XLA:CPU's maximum passes over some NaNs
         second = jnp.where(classes == best[:, None], -jnp.inf, values).max(-1)
         leads = (top - second > MARGIN * (jnp.abs(top) + jnp.abs(second))) | (num_classes == 1)
         found = jnp.where(leads & (best < num_classes), best, -1 - best)
