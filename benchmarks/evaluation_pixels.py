@@ -194,8 +194,7 @@ def time_evaluations(
 ) -> dict[str, list[float]]:
     """Time whole evaluations; returns the seconds per image of every round."""
     part = Part(source, num_images)
-    widths = {"semantic_width": 16, "key_width": 8, "unity_width": 8}
-    model = build_segmenter(space.num_classes, backbone="hrnet_tiny", **widths)
+    model = build_segmenter(space.num_classes, backbone="hrnet_tiny", semantic_width=16, key_width=8, unity_width=8)
     variables = jax.device_put(initial_variables(model, 0))
     results = {}
 

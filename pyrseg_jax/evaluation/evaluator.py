@@ -171,7 +171,7 @@ class _Share(NamedTuple):
 
     Attributes:
       totals: sums over its images.
-      images: digest and counts (C, 3) of each image, see `pixels.count_pixels`.
+      images: digest and counts (C, 3) of each image, see `pixel_counts.count_pixels`.
       num_pixels, num_programs: of its images, and of the compiled programs.
       losses: the loss of each of its images that has a labeled pixel.
     """

@@ -60,12 +60,15 @@ def count_pixels(
     if len(views) > 1:
         return count_all(*batch)
 
-    def on_cpu(views: list[PaddedView], truth: PaddedTruth | None, *pixels: Array) -> Counted:
+    def on_cpu(
+        views: list[PaddedView], truth: PaddedTruth | None, labels: Array, is_near_boundary: Array, sizes: Array
+    ) -> Counted:
+        pixels = labels, is_near_boundary, sizes
         if not temperatures:
             return count_winners(views[0], truth, *pixels)
         # Confidences need the probabilities of all classes.
         sums, of_images = count_all(views, None, *pixels)
-        return sums if truth is None else sums | count_winners(views[0], truth, *pixels)[0] | sums, of_images
+        return sums if truth is None else count_winners(views[0], truth, *pixels)[0] | sums, of_images
 
     return jax.lax.platform_dependent(*batch, cpu=on_cpu, default=count_all)
 

@@ -1,5 +1,6 @@
 """Count the pixels of an evaluation on a CPU, where only classes that can win are interpolated; see `winners`."""
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -49,8 +50,8 @@ def count_winners(
     def count_image(before: Array, image: tuple) -> tuple[Array, Array]:
         number, view, truth, labels, is_near, size = image
         first = number * num_rows
-        last_level = first_row_of_level(view, num_levels, num_levels) if num_levels > 1 else num_rows
-        leaders = leaders_of(cells, first, last_level, num_rows)
+        num_used = jnp.asarray(first_row_of_level(view, num_levels, num_levels))
+        leaders = leaders_of(cells, first, num_used, num_rows)
 
         def add(group: Array, counts: Array, pixels: Index, classes: Index, counted: Array) -> Array:
             true = jnp.where(counted, _take(labels, pixels), void_of(labels.dtype)).astype(jnp.int32)
@@ -77,7 +78,7 @@ def count_winners(
             after = count_classes(after, semantic, size, len(labels), functools.partial(add, group))
         return after, jnp.stack([jnp.diagonal(confusion), confusion.sum(0), confusion.sum(1)], axis=-1)
 
-    rest = view.replace(cells=jnp.zeros((num_images, 0)))
+    rest = dataclasses.replace(view, cells=jnp.zeros((num_images, 0)))
     images = jnp.arange(num_images, dtype=jnp.int32), rest, truth, labels, is_near_boundary, sizes
     counts, of_images = jax.lax.scan(count_image, jnp.zeros((ends[-1], *sides), jnp.int32), images)
     found = {
