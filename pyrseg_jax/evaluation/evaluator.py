@@ -26,7 +26,7 @@ from pyrseg_jax.evaluation.batches import EvaluationBatch, evaluation_batches
 from pyrseg_jax.evaluation.image_scores import collect_counts, image_scores, to_lists
 from pyrseg_jax.evaluation.metrics import best_constant_miou
 from pyrseg_jax.evaluation.padding import PaddedView, unpad_view
-from pyrseg_jax.evaluation.pixels import count_pixels
+from pyrseg_jax.evaluation.pixel_counts import count_pixels
 from pyrseg_jax.evaluation.programs import num_compiled
 from pyrseg_jax.evaluation.reliability import summarize_confidences
 from pyrseg_jax.evaluation.summary import summarize
@@ -171,7 +171,7 @@ class _Share(NamedTuple):
 
     Attributes:
       totals: sums over its images.
-      images: digest and counts (C, 3) of each image, see `pixels.count_pixels`.
+      images: digest and counts (C, 3) of each image, see `pixel_counts.count_pixels`.
       num_pixels, num_programs: of its images, and of the compiled programs.
       losses: the loss of each of its images that has a labeled pixel.
     """

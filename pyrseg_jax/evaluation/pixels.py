@@ -12,9 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int32, UInt, UInt8
 
 from pyrseg_jax.conventions import label_dtype, void_of
-from pyrseg_jax.evaluation.analysis import PaddedTruth
 from pyrseg_jax.evaluation.padding import PaddedView, halvings
-from pyrseg_jax.evaluation.reliability import count_choices, no_confidences
 from pyrseg_jax.models.resample import Index, Probs, interpolate_at
 
 # At 150 classes the probabilities of a piece take 10 MB.
@@ -92,92 +90,6 @@ def pixels_of_batch(
     return found[0], found[1] if has_confidence else None, is_number
 
 
-def count_pixels(
-    views: Sequence[PaddedView],
-    truth: PaddedTruth | None,
-    labels: UInt[Array, "n a"],
-    is_near_boundary: Bool[Array, "n a"],
-    sizes: Int32[Array, "n 2"],
-    temperatures: tuple[tuple[float, ...], ...] = (),
-) -> tuple[dict[str, Int32[Array, "..."]], Int32[Array, "n c 3"]]:
-    """Return confusion matrices (row = truth, column = prediction), summed over a batch, and the counts of each image.
-
-    Args:
-      views: the views, each for the whole batch. The analysis needs exactly one.
-      truth: the ground truth for the analysis; None leaves the analysis out.
-      labels: (N, A) label maps, row by row; void pixels do not count.
-      is_near_boundary: (N, A) whether a pixel is near a semantic boundary.
-      sizes: (N, 2) height and width of each label map in pixels.
-      temperatures: choices of a temperature for each level, whose confidences are counted; see `reliability`.
-
-    Returns:
-      A dict, and the counts of each image (N, C, 3): pixels of a class that are predicted rightly, that are predicted, and that are
-      labeled, all without void. The dict holds
-      fused: (2, L, C, C) of the fused prediction: for pixels far from and near a boundary, by the level that decides the
-        finest-level position in which the pixel lies.
-      With the analysis also
-      alone: (L, L, C, C) of each level alone, by that level.
-      oracle: (2, C, C) with the true unity and the predicted semantic pyramid, and the other way around.
-      With V choices of temperatures also confidences: (V, L, B, 2), see `reliability.count_confidences`.
-    """
-    num_levels, num_classes = views[0].level_counts.shape[-1], views[0].cells.shape[-1]
-    shapes = {"fused": (2, num_levels)}
-    if truth is not None:
-        shapes |= {"alone": (num_levels, num_levels), "oracle": (2,)}
-    zeros = {name: jnp.zeros((*shape, num_classes, num_classes), jnp.int32) for name, shape in shapes.items()}
-    if temperatures:
-        zeros["confidences"] = jnp.stack([no_confidences(num_levels)] * len(temperatures))
-
-    def add_image(before: dict, image: tuple) -> tuple[dict, Array]:
-        views, truth, labels, is_near, size = image
-
-        def add_piece(i: Array, counts: dict) -> dict:
-            start = i * PIXELS_AT_A_TIME
-            pixels = start + jnp.arange(PIXELS_AT_A_TIME)
-            true, near = (jax.lax.dynamic_slice(x, (start,), (PIXELS_AT_A_TIME,)) for x in (labels, is_near))
-            true = jnp.where(pixels < size[0] * size[1], true, void_of(labels.dtype)).astype(jnp.int32)
-            level = level_of_pixels(views[0], pixels, size)
-            add = functools.partial(count_pairs, true=true)
-            probs = mean_fused(views, pixels, size)
-            fused = add(counts["fused"], near.astype(jnp.int32), level, predicted=probs.argmax(-1))
-            counts = counts | {"fused": fused}
-            if temperatures:
-                counts = counts | _count_confidences(counts, probs, true, level, temperatures)
-            if truth is None:
-                return counts
-            return counts | _count_analysis(counts, views[0], truth, pixels, size, level, add)
-
-        after = jax.lax.fori_loop(0, num_pieces(size), add_piece, before)
-        confusion = (after["fused"] - before["fused"]).sum((0, 1))
-        return after, jnp.stack([jnp.diagonal(confusion), confusion.sum(0), confusion.sum(1)], axis=-1)
-
-    return jax.lax.scan(add_image, zeros, (list(views), truth, labels, is_near_boundary, sizes))
-
-
-def _count_confidences(
-    counts: dict, probs: Probs, true: Index, level: Index, temperatures: tuple[tuple[float, ...], ...]
-) -> dict:
-    is_labeled = true < probs.shape[-1]
-    found, _ = count_choices(counts["confidences"], probs, true, is_labeled, level, jnp.asarray(temperatures))
-    return {"confidences": found}
-
-
-def _count_analysis(
-    counts: dict, view: PaddedView, truth: PaddedTruth, pixels: Index, size: Array, level: Index, add: Callable
-) -> dict:
-    """Count each level alone, and both oracles."""
-    alone, oracle = counts["alone"], counts["oracle"]
-    for i in range(len(alone)):
-        values = functools.partial(_cells_of_level, view, len(alone), i)
-        probs = interpolate_at(values, _grid_of(view, len(alone), i), pixels, size)
-        alone = add(alone, i, level, predicted=probs.argmax(-1))
-    true_unity = interpolate_at(lambda at: view.cells[truth.chosen[at]], view.grid, pixels, size)
-    num_classes = view.cells.shape[-1]
-    true_semantic = interpolate_at(lambda at: jax.nn.one_hot(truth.classes[at], num_classes), view.grid, pixels, size)
-    oracle = add(oracle, 0, predicted=true_unity.argmax(-1))
-    return {"alone": alone, "oracle": add(oracle, 1, predicted=true_semantic.argmax(-1))}
-
-
 def count_pairs(counts: Int32[Array, "..."], *group: Array | int, true: Index, predicted: Index) -> Int32[Array, "..."]:
     """Count the pairs of true and predicted class in `counts[*group]`; void is dropped."""
     at = 0
@@ -232,15 +144,15 @@ def level_of_pixels(view: PaddedView, pixels: Index, size: Int32[Array, "2"]) ->
     return view.level[jnp.minimum(at_row, height - 1) * width + at_column]
 
 
-def _grid_of(view: PaddedView, num_levels: int, level: int) -> Int32[Array, "2"]:
+def grid_of_level(view: PaddedView, num_levels: int, level: int) -> Int32[Array, "2"]:
     """Return height and width of a level."""
     return view.grid >> halvings(num_levels, view.refinement)[level]
 
 
-def _cells_of_level(view: PaddedView, num_levels: int, level: int, at: Index) -> Probs:
-    """Return the probabilities of a level's cells, given their row-major positions in the level."""
+def first_row_of_level(view: PaddedView, num_levels: int, level: int) -> Int32[Array, ""] | int:
+    """Return the row of `PaddedView.cells` at which a level begins."""
     first = 0
     for coarser in range(level):
-        height, width = _grid_of(view, num_levels, coarser)
+        height, width = grid_of_level(view, num_levels, coarser)
         first += height * width
-    return view.cells[first + at]
+    return first

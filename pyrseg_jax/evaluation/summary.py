@@ -14,7 +14,7 @@ def summarize(sums: Sums, names: Sequence[str]) -> dict:
     """Return the main scores, those near boundaries and, if it was counted, the analysis of the pyramid.
 
     Args:
-      sums: totals over a split: those of `pixels.count_pixels`, `level_counts` (L,), and the sums of
+      sums: totals over a split: those of `pixel_counts.count_pixels`, `level_counts` (L,), and the sums of
         `analysis.compare_with_truth`.
       names: names of the C classes.
 

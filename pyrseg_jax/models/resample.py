@@ -171,6 +171,21 @@ def interpolate_at(
     return left_side * (1 - across) + right_side * across
 
 
+def patch_of_pixels(grid: Int32[Array, "2"], pixels: Index, size: Int32[Array, "2"]) -> Index:
+    """Return the position at the upper left of each pixel, the first of the four that `interpolate_at` averages."""
+    above, _, _ = _taps(pixels // size[1], grid[0], size[0])
+    left, _, _ = _taps(pixels % size[1], grid[1], size[1])
+    return above * grid[1] + left
+
+
+def corners_at(at: Index, grid: Int32[Array, "2"]) -> tuple[Index, Index, Index, Index]:
+    """Return the four positions that `interpolate_at` averages, given the first; at the edge of the map, it repeats."""
+    height, width = grid
+    row, column = at // width, at % width
+    below, right = jnp.minimum(row + 1, height - 1), jnp.minimum(column + 1, width - 1)
+    return row * width + column, below * width + column, row * width + right, below * width + right
+
+
 def interpolate_at_points(x: Float[Array, "n h w c"], points: Float[Array, "n p 2"]) -> Float[Array, "n p c"]:
     """Interpolate a map at points, bilinearly; beyond its edge, the map is 0.
 
