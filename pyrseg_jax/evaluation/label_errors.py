@@ -8,22 +8,25 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt
 
+from pyrseg_jax.evaluation.label_shift import shift_of
+
 MOST_DOUBT = 8.0  # nats; a single pixel that the network finds impossible does not outweigh a region
 MOST_REGIONS = 20  # of one image
-WINDOW_SHARES = (48, 16)  # evidence is averaged over squares with these parts of the shorter side, and over the image
-USUAL = 0.9  # the share of the images of a split whose evidence counts as usual
+BLUR_SHARE = 1 / 85  # σ of the blur that averages evidence, as a share of the shorter side: 3 pixels of 256
+NEAR_SHARE = 1 / 32  # so near to the same class in the label map, evidence counts less: 8 pixels of 256
+USUAL = (0.5, 0.9)  # quantiles of a signal over the images of a split: the second one gets the score 1, the first one 0
 
 
 class Region(NamedTuple):
     """A connected region with one label, of which the network says that it shows another class.
 
-    score: its evidence as a multiple of what is usual in the split; see `score_images`.
+    score: its evidence, compared with what is usual in the split; see `score_images`.
     label, predicted: train ids.
     num_pixels: its area.
     box: left, top, width, height in pixels.
     doubt: mean doubt of its pixels, in nats.
     confidence: mean confidence of the prediction.
-    evidence: the largest mean evidence of a square of each size around one of its pixels.
+    evidence: the largest value of each map of evidence at one of its pixels; see `find_evidence`.
     """
 
     score: float
@@ -39,11 +42,11 @@ class Region(NamedTuple):
 class Evidence(NamedTuple):
     """The evidence against the labels of one image.
 
-    scales: its largest mean over squares of each size, then the mean over the image.
+    signals: the largest value of each map of evidence, the mean evidence of the image, and `label_shift.shift_of`.
     regions: with score 0 as yet.
     """
 
-    scales: tuple[float, ...]
+    signals: tuple[float, ...]
     regions: tuple[Region, ...]
 
 
@@ -77,8 +80,12 @@ def find_evidence(
     """Collect the evidence against the labels of one image.
 
     The evidence of a pixel is its doubt, at most `MOST_DOUBT`, times the surprise of its pair of label and prediction. Along the
-    edges of objects, both often differ by some pixels, and neither is wrong; there the network is unsure, and the strip is thin. So
-    the evidence is averaged over squares of two sizes, and over the image.
+    edges of objects, label and prediction often differ by some pixels, and neither is wrong. Two maps of evidence make such strips
+    count less than real mistakes:
+
+      the evidence where the predicted class is not near in the label map, blurred. It finds objects that were not labeled.
+      for each object of the label map, √(its share of the image) · its mean evidence · (1 - the share that is predicted so)². It
+        finds objects with a wrong class. An object is a connected region of one class.
 
     Args:
       truth: train ids of the label map; those from C on are void.
@@ -89,23 +96,60 @@ def find_evidence(
 
     Chosen: the ratio of both probabilities instead of the label's probability alone, which is also low where nothing is sure; and
       the surprise. Both follow the idea of confident learning (Northcutt et al. 2021): a label is an error where another class is
-      likely by the standard of what this network usually says of such labels.
+      likely by the standard of what this network usually says of such labels. Both maps, and the shift, were chosen on
+      rendered scenes that belong to neither split of `scenes`.
     """
     num_classes = len(surprise)
     differs = (truth != predicted) & (truth < num_classes)
     weight = surprise[np.where(differs, truth, 0), np.where(differs, predicted, 0)]
     evidence = np.where(differs, np.minimum(doubt, MOST_DOUBT) * weight, 0).astype(np.float32)
-    sides = [max(3, min(truth.shape) // share | 1) for share in WINDOW_SHARES]
-    means = [cv2.boxFilter(evidence, -1, (side, side), borderType=cv2.BORDER_REFLECT) for side in sides]
-    scales = (*(float(mean.max()) for mean in means), float(evidence.mean()))
-    return Evidence(scales, tuple(_regions(truth, predicted, differs, means, doubt, confidence, num_classes)))
+    maps = [
+        _far_evidence(truth, predicted, evidence, differs),
+        _object_evidence(truth, evidence, differs),
+    ]
+    shift = shift_of(truth, predicted, num_classes)
+    signals = (*(float(values.max()) for values in maps), float(evidence.mean()), shift)
+    return Evidence(signals, tuple(_regions(truth, predicted, differs, maps, doubt, confidence, num_classes)))
+
+
+def _far_evidence(
+    truth: np.ndarray, predicted: np.ndarray, evidence: Float32[np.ndarray, "h w"], differs: Bool[np.ndarray, "h w"]
+) -> Float32[np.ndarray, "h w"]:
+    """Return the evidence, blurred; it counts less the nearer the label map has the predicted class."""
+    near = NEAR_SHARE * min(truth.shape)
+    factor = np.ones(truth.shape, np.float32)
+    for train_id in np.unique(predicted[differs]):
+        is_other = truth != train_id
+        if is_other.all():
+            continue
+        here = differs & (predicted == train_id)
+        distance = cv2.distanceTransform(is_other.astype(np.uint8), cv2.DIST_L2, 3)
+        factor[here] = np.minimum(distance[here] / near, 1)
+    sigma = max(BLUR_SHARE * min(truth.shape), 0.5)
+    return np.where(differs, cv2.GaussianBlur(evidence * factor, (0, 0), sigma), 0)
+
+
+def _object_evidence(
+    truth: np.ndarray, evidence: Float32[np.ndarray, "h w"], differs: Bool[np.ndarray, "h w"]
+) -> Float32[np.ndarray, "h w"]:
+    """Return the evidence of the object that each pixel belongs to, where label and prediction differ; see `find_evidence`."""
+    found = np.zeros(truth.shape, np.float32)
+    for train_id in np.unique(truth[differs]):
+        num, objects = cv2.connectedComponents((truth == train_id).astype(np.uint8), connectivity=4)
+        inside = objects.ravel()
+        area = np.maximum(np.bincount(inside, minlength=num), 1)
+        wrong = np.bincount(inside[differs.ravel()], minlength=num) / area
+        values = np.bincount(inside, evidence.ravel(), num) / np.sqrt(area * truth.size) * wrong**2
+        here = differs & (truth == train_id)
+        found[here] = values[objects[here]]
+    return found
 
 
 def _regions(
     truth: np.ndarray,
     predicted: np.ndarray,
     differs: Bool[np.ndarray, "h w"],
-    means: Sequence[np.ndarray],
+    maps: Sequence[np.ndarray],
     doubt: np.ndarray,
     confidence: np.ndarray,
     num_classes: int,
@@ -116,9 +160,9 @@ def _regions(
         count, components, stats, _ = cv2.connectedComponentsWithStats((pairs == pair).astype(np.uint8), connectivity=8)
         inside = components > 0
         index = components[inside]
-        largest = np.zeros((len(means), count), np.float32)
-        for row, mean in zip(largest, means, strict=True):
-            np.maximum.at(row, index, mean[inside])
+        largest = np.zeros((len(maps), count), np.float32)
+        for row, values in zip(largest, maps, strict=True):
+            np.maximum.at(row, index, values[inside])
         sizes = np.maximum(np.bincount(index, minlength=count), 1)
         doubts, sure = (np.bincount(index, values[inside], count) / sizes for values in (doubt, confidence))
         label, other = divmod(int(pair), num_classes)
@@ -132,19 +176,23 @@ def _regions(
 def score_images(found: Sequence[Evidence]) -> list[tuple[float, tuple[Region, ...]]]:
     """Return the score of each image of a split, and its regions with their scores, the worst first.
 
-    What is usual differs from network to network and from scale to scale. So the evidence of each scale is divided by the value
-    that 90 % of the images of the split do not exceed. The largest of these ratios is the score; for a region, that of the squares.
+    What is usual differs from network to network and from signal to signal. So each signal is compared with its median over the
+    images of the split, and with the value that 90 % of them do not exceed: the score is (signal - median) / (that value - median).
+    Damaged label maps hardly change either while they are few. The largest score of a signal is that of the image; for a region,
+    only the maps of evidence count.
     """
     if not found:
         return []
-    usual = np.quantile([evidence.scales for evidence in found], USUAL, axis=0, method="higher")
-    usual = np.where(usual > 0, usual, 1.0)
+    signals = [evidence.signals for evidence in found]
+    median, most = np.quantile(signals, USUAL, axis=0, method="higher")
+    spread = np.where(most > median, most - median, 1.0)
 
     def score(values: Sequence[float]) -> float:
-        return max((value / most for value, most in zip(values, usual, strict=False)), default=math.nan)
+        parts = zip(values, median, spread, strict=False)
+        return float(max(((value - middle) / width for value, middle, width in parts), default=math.nan))
 
     scored = []
     for evidence in found:
-        regions = [region._replace(score=float(score(region.evidence))) for region in evidence.regions]
-        scored.append((float(score(evidence.scales)), tuple(sorted(regions, key=lambda region: -region.score))))
+        regions = [region._replace(score=score(region.evidence)) for region in evidence.regions]
+        scored.append((score(evidence.signals), tuple(sorted(regions, key=lambda region: -region.score))))
     return scored
