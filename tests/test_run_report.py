@@ -416,7 +416,8 @@ def test_values_of_a_curve_are_read_with_the_pointer_and_with_the_keyboard(made,
     browser.evaluate("document.querySelector('#curves svg.plot').blur()")
     assert browser.evaluate(read) == hint
     point = """(() => {{ const drawing = document.querySelector("#curves svg.plot"), box = drawing.getBoundingClientRect();
-      drawing.dispatchEvent(new PointerEvent("pointermove", {{clientX: box.left + {x} / {width} * box.width, clientY: box.top}})); }})()"""
+      const clientX = box.left + {x} / {width} * box.width;
+      drawing.dispatchEvent(new PointerEvent("pointermove", {{clientX, clientY: box.top}})); }})()"""
     for step in (steps[3], steps[-4]):
         x = curves.LEFT + step / steps[-1] * (curves.WIDTH - curves.RIGHT - curves.LEFT)
         browser.evaluate(point.format(x=x + 1, width=curves.WIDTH))
