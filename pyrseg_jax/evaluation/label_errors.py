@@ -15,6 +15,7 @@ MOST_REGIONS = 20  # of one image
 BLUR_SHARE = 1 / 85  # σ of the blur that averages evidence, as a share of the shorter side: 3 pixels of 256
 NEAR_SHARE = 1 / 32  # so near to the same class in the label map, evidence counts less: 8 pixels of 256
 USUAL = (0.5, 0.9)  # quantiles of a signal over the images of a split: the second one gets the score 1, the first one 0
+FLOOR = 0.25  # of what is usual for all classes; added to what is usual for one, which may be 0 for a rare class
 
 
 class Region(NamedTuple):
@@ -26,7 +27,8 @@ class Region(NamedTuple):
     box: left, top, width, height in pixels.
     doubt: mean doubt of its pixels, in nats.
     confidence: mean confidence of the prediction.
-    evidence: the largest value of each map of evidence at one of its pixels; see `find_evidence`.
+    evidence: the largest value of the first map of evidence at one of its pixels, and the sum of the second one; see
+      `find_evidence`.
     """
 
     score: float
@@ -40,12 +42,14 @@ class Region(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """The evidence against the labels of one image.
+    """The evidence against the labels of one image; see `find_evidence`.
 
-    signals: the largest value of each map of evidence, the mean evidence of the image, and `label_shift.shift_of`.
+    unlabeled: (C,) by predicted class, the largest value of the first map.
+    signals: the largest value of the second map, the mean evidence of the image, and `label_shift.shift_of`.
     regions: with score 0 as yet.
     """
 
+    unlabeled: Float32[np.ndarray, " c"]
     signals: tuple[float, ...]
     regions: tuple[Region, ...]
 
@@ -103,13 +107,13 @@ def find_evidence(
     differs = (truth != predicted) & (truth < num_classes)
     weight = surprise[np.where(differs, truth, 0), np.where(differs, predicted, 0)]
     evidence = np.where(differs, np.minimum(doubt, MOST_DOUBT) * weight, 0).astype(np.float32)
-    maps = [
-        _far_evidence(truth, predicted, evidence, differs),
-        _object_evidence(truth, evidence, differs),
-    ]
-    shift = shift_of(truth, predicted, num_classes)
-    signals = (*(float(values.max()) for values in maps), float(evidence.mean()), shift)
-    return Evidence(signals, tuple(_regions(truth, predicted, differs, maps, doubt, confidence, num_classes)))
+    far = _far_evidence(truth, predicted, evidence, differs)
+    parts, worst_object = _object_evidence(truth, evidence, differs)
+    unlabeled = np.zeros(num_classes, np.float32)
+    np.maximum.at(unlabeled, predicted[differs], far[differs])
+    signals = worst_object, float(evidence.mean()), shift_of(truth, predicted, num_classes)
+    regions = _regions(truth, predicted, differs, far, parts, doubt, confidence, num_classes)
+    return Evidence(unlabeled, signals, tuple(regions))
 
 
 def _far_evidence(
@@ -131,25 +135,32 @@ def _far_evidence(
 
 def _object_evidence(
     truth: np.ndarray, evidence: Float32[np.ndarray, "h w"], differs: Bool[np.ndarray, "h w"]
-) -> Float32[np.ndarray, "h w"]:
-    """Return the evidence of the object that each pixel belongs to, where label and prediction differ; see `find_evidence`."""
-    found = np.zeros(truth.shape, np.float32)
+) -> tuple[Float32[np.ndarray, "h w"], float]:
+    """Return the second map of `find_evidence`, and its largest value.
+
+    The map spreads the value of each object over its pixels by their evidence, so that its sum over a region is the part that the
+    region has in it. Otherwise, each of ten regions in one wrong object would score as the object does.
+    """
+    found, largest = np.zeros(truth.shape, np.float32), 0.0
     for train_id in np.unique(truth[differs]):
-        num, objects = cv2.connectedComponents((truth == train_id).astype(np.uint8), connectivity=4)
+        num, objects = cv2.connectedComponents((truth == train_id).astype(np.uint8), connectivity=8)
         inside = objects.ravel()
         area = np.maximum(np.bincount(inside, minlength=num), 1)
         wrong = np.bincount(inside[differs.ravel()], minlength=num) / area
-        values = np.bincount(inside, evidence.ravel(), num) / np.sqrt(area * truth.size) * wrong**2
+        factors = wrong**2 / np.sqrt(area * truth.size)
+        values = np.bincount(inside, evidence.ravel(), num) * factors
+        largest = max(largest, float(values[1:].max()))
         here = differs & (truth == train_id)
-        found[here] = values[objects[here]]
-    return found
+        found[here] = evidence[here] * factors[objects[here]]
+    return found, largest
 
 
 def _regions(
     truth: np.ndarray,
     predicted: np.ndarray,
     differs: Bool[np.ndarray, "h w"],
-    maps: Sequence[np.ndarray],
+    far: np.ndarray,
+    parts: np.ndarray,
     doubt: np.ndarray,
     confidence: np.ndarray,
     num_classes: int,
@@ -160,39 +171,50 @@ def _regions(
         count, components, stats, _ = cv2.connectedComponentsWithStats((pairs == pair).astype(np.uint8), connectivity=8)
         inside = components > 0
         index = components[inside]
-        largest = np.zeros((len(maps), count), np.float32)
-        for row, values in zip(largest, maps, strict=True):
-            np.maximum.at(row, index, values[inside])
+        largest = np.zeros(count, np.float32)
+        np.maximum.at(largest, index, far[inside])
         sizes = np.maximum(np.bincount(index, minlength=count), 1)
-        doubts, sure = (np.bincount(index, values[inside], count) / sizes for values in (doubt, confidence))
+        doubts, sure, part = (np.bincount(index, values[inside], count) for values in (doubt, confidence, parts))
         label, other = divmod(int(pair), num_classes)
         for i in range(1, count):
             left, top, width, height = (int(value) for value in stats[i, :4])
-            box, evidence = (left, top, width, height), tuple(map(float, largest[:, i]))
-            found.append(Region(0.0, label, other, int(sizes[i]), box, float(doubts[i]), float(sure[i]), evidence))
+            box, area, evidence = (left, top, width, height), int(sizes[i]), (float(largest[i]), float(part[i]))
+            found.append(Region(0.0, label, other, area, box, float(doubts[i] / area), float(sure[i] / area), evidence))
     return sorted(found, key=lambda region: -sum(region.evidence))[:MOST_REGIONS]
 
 
 def score_images(found: Sequence[Evidence]) -> list[tuple[float, tuple[Region, ...]]]:
     """Return the score of each image of a split, and its regions with their scores, the worst first.
 
-    What is usual differs from network to network and from signal to signal. So each signal is compared with its median over the
-    images of the split, and with the value that 90 % of them do not exceed: the score is (signal - median) / (that value - median).
-    Damaged label maps hardly change either while they are few. The largest score of a signal is that of the image; for a region,
-    only the maps of evidence count.
+    What is usual differs from network to network, from class to class, and from signal to signal. So the evidence for objects
+    without a label is divided by the value that 90 % of the images do not exceed for this predicted class. Then each signal is
+    compared with its median over the images, and with the value that 90 % of them do not exceed: the score is
+    (signal - median) / (that value - median). Damaged label maps hardly change these values while they are few. The largest score
+    of a signal is that of the image; for a region, only both maps of evidence count.
     """
     if not found:
         return []
-    signals = [evidence.signals for evidence in found]
-    median, most = np.quantile(signals, USUAL, axis=0, method="higher")
+    unlabeled = np.stack([evidence.unlabeled for evidence in found])
+    usual = _quantile(unlabeled, USUAL[1]) + FLOOR * _quantile(unlabeled.max(1), USUAL[1])
+    usual = np.where(usual > 0, usual, 1.0)
+    signals = [(float((evidence.unlabeled / usual).max()), *evidence.signals) for evidence in found]
+    median, most = (_quantile(signals, share) for share in USUAL)
     spread = np.where(most > median, most - median, 1.0)
 
     def score(values: Sequence[float]) -> float:
         parts = zip(values, median, spread, strict=False)
         return float(max(((value - middle) / width for value, middle, width in parts), default=math.nan))
 
+    def score_region(region: Region) -> Region:
+        far, *rest = region.evidence
+        return region._replace(score=score((far / usual[region.predicted], *rest)))
+
     scored = []
-    for evidence in found:
-        regions = [region._replace(score=score(region.evidence)) for region in evidence.regions]
-        scored.append((score(evidence.signals), tuple(sorted(regions, key=lambda region: -region.score))))
+    for evidence, values in zip(found, signals, strict=True):
+        regions = sorted(map(score_region, evidence.regions), key=lambda region: -region.score)
+        scored.append((score(values), tuple(regions)))
     return scored
+
+
+def _quantile(values, share: float) -> np.ndarray:
+    return np.quantile(values, share, axis=0, method="higher")

@@ -8,7 +8,7 @@ from etils import epath
 from pydantic import ConfigDict, Field
 
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.report.markup import Cell, number, paragraph, percent, section, table, words
+from pyrseg_jax.report.markup import Cell, number, paragraph, percent, section, table
 from pyrseg_jax.report.reliability import Bins, draw
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.paths import is_there
@@ -112,10 +112,10 @@ def _lay_out(
         row.append(percent(plain, *_key(before, "level_ece", i)))
         if after is not None:
             row.append(
-                percent(after.level_ece[i], *_key(after, "level_ece", i)) if i < len(after.level_ece) else words("–")
+                percent(after.level_ece[i], *_key(after, "level_ece", i)) if i < len(after.level_ece) else number(None)
             )
         rows.append(row)
-    whole = [Cell("all", len(rows) + 1), *([words("–")] if after is not None else [])]
+    whole = [Cell("all", len(rows) + 1), *([number(None)] if after is not None else [])]
     whole.append(percent(before.ece, *_key(before, "ece")))
     if after is not None:
         whole.append(percent(after.ece, *_key(after, "ece")))

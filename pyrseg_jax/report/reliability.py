@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pyrseg_jax.report.markup import text
 
 WIDTH, HEIGHT = 440, 340
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 56, 26, 12, 40
 SPLIT = 70  # height of the strip below the diagram that shows where the pixels are
 SMALLEST = 1e-4  # share of the pixels that a bin needs for a point; fewer say nothing
 
