@@ -1,4 +1,4 @@
-"""Find labels that look wrong: regions where the network is sure of another class than the label map."""
+"""Find labels that look wrong: regions where the network is sure that the label map has the wrong class."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ FLOOR = 0.25  # of what is usual for all classes; added to what is usual for one
 
 
 class Region(NamedTuple):
-    """A connected region with one label, of which the network says that it shows another class.
+    """A connected region with one label, where the network sees one other class.
 
     score: its evidence, compared with what is usual in the split; see `score_images`.
     label, predicted: train ids.

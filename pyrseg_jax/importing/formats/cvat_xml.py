@@ -102,7 +102,7 @@ def _add(
     picture: ObjectPicture, element: ElementTree.Element, values: dict[str, int], where: str, notes: Notes
 ) -> None:
     if element.tag in _NO_REGIONS:
-        notes.add(f"{element.tag}, which is no region", where)
+        notes.add(f"{element.tag} (not a region)", where)
         return
     if element.tag not in _REGIONS:
         raise UserError(f"{where} is not known: expected one of {', '.join((*_REGIONS, *_NO_REGIONS))}")

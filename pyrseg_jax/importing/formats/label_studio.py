@@ -114,7 +114,7 @@ def _image_name(data: dict, where: str) -> list[str]:
 def _add(picture: ObjectPicture, result: Any, where: str, values: dict[str, int], notes: Notes) -> None:
     kind = result.get("type") if isinstance(result, dict) else None
     if kind not in _KINDS:
-        notes.add(f"{kind or 'result'}, which is no region", where)
+        notes.add(f"{kind or 'result'} (not a region)", where)
         return
     if result.get("image_rotation"):
         raise UserError(
