@@ -1,6 +1,7 @@
 """Read CVAT's export "CVAT for images 1.1": polygons, boxes, ellipses and masks in XML.
 
-Objects with a higher `z_order` cover others; with the same one, later objects of the file cover earlier ones. A task's subsets are the splits.
+Objects with a higher `z_order` cover others; with the same one, later objects of the file cover earlier ones. A task's subsets
+are the splits.
 
 Source: CVAT's documentation, "XML annotation format".
 """
