@@ -217,4 +217,4 @@ def score_images(found: Sequence[Evidence]) -> list[tuple[float, tuple[Region, .
 
 
 def _quantile(values, share: float) -> np.ndarray:
-    return np.quantile(values, share, axis=0, method="higher")
+    return np.asarray(np.quantile(values, share, axis=0, method="higher"))
