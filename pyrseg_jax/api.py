@@ -12,6 +12,7 @@ from pyrseg_jax.reporting.result import Result
 from pyrseg_jax.run.image_space import known_image_space
 from pyrseg_jax.run.model_predictor import make_predictor
 from pyrseg_jax.run.networks import make_model
+from pyrseg_jax.run.packaged_models import find_model, packaged_models
 from pyrseg_jax.run.predictor import ImageLike, Predictor, read_image
 from pyrseg_jax.run.quiet import quiet_libraries
 from pyrseg_jax.run.restore import restore
@@ -24,14 +25,15 @@ def load(path: str | Path, step: int | None = None) -> Predictor:
     """Load a trained model. Only our own warnings are logged, as in the command line.
 
     Args:
-      path: the folder of a run, one of its checkpoints (`RUN/checkpoints/STEP`), or a file written by `--mode=export`.
+      path: the folder of a run, one of its checkpoints (`RUN/checkpoints/STEP`), a file or a folder written by `--mode=export`, or
+        the name of a model that comes with the package, such as `camvid-small`.
       step: step of the run's checkpoint; by default the newest.
 
     Raises:
       UserError: if there is no model at `path`, or it cannot be read.
     """
     with quiet_libraries():
-        return _load(epath.Path(path).expanduser(), step)
+        return _load(find_model(str(path)), step)
 
 
 def _load(place: epath.Path, step: int | None) -> Predictor:
@@ -44,8 +46,8 @@ def _load(place: epath.Path, step: int | None) -> Predictor:
     workdir = Workdir(str(place))
     if not workdir.has_run():
         raise UserError(
-            f"{place}: there is no model here: expected the folder of a run (with config.json), one of its checkpoints, or a "
-            "file written by --mode=export"
+            f"{place}: there is no model here: expected the folder of a run (with config.json), one of its checkpoints, a file or "
+            f"folder written by --mode=export, or the name of a packaged model ({', '.join(packaged_models()) or 'none'})"
         )
     config, label_space = workdir.read_config(), workdir.read_label_space()
     image_space = known_image_space(config, workdir)

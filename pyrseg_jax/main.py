@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
             print(_version())
             return 0
         mode = MODES[arguments.mode]
-        command_line.check_flags(arguments, mode.takes, mode.needs, mode.without_config)
+        command_line.check_flags(arguments, mode.flags, mode.needs, mode.without_config)
         preemption = _prepare_process(is_debugging, mode)
         # From here on SIGTERM is handled, even while JAX is being imported.
         with preemption or contextlib.nullcontext():
@@ -169,6 +169,14 @@ def read_config(arguments, mode):
     chosen, folder = arguments.flags["config"] or None, arguments.flags["workdir"] or None
     if folder is not None and os.path.expanduser(folder).startswith("~"):  # it would become a folder of this name
         raise UserError(f"--workdir={folder}: the home folder is not known: set HOME, or write the whole path")
+    model = arguments.flags["model"] if mode.places_model else None
+    if model is not None:
+        from pyrseg_jax.run.model_folder import place_model
+
+        if chosen is not None:
+            raise UserError("--config and --model exclude each other: --model names a model by itself")
+        folder = folder or f"runs/{os.path.basename(model.rstrip('/'))}"
+        place_model(model, Workdir(folder))
     name = config_file.find(chosen or config_file.DEFAULT)
     workdir = Workdir(folder or f"runs/{config_file.default_run_name(name)}")
     reads_workdir = chosen is None and folder is not None and workdir.has_run()

@@ -25,6 +25,7 @@ class Mode(NamedTuple):
     reads_run: whether the workdir must hold a run of this configuration.
     names_run: whether the word after the mode is the folder of the run, as --workdir is.
     has_config: whether there is a configuration at all.
+    places_model: whether --model may name a model, which is then copied to the workdir, as the run that the mode reads.
     replaces_config: a flag that names a model by itself, so that neither a configuration nor a run is read.
     without_config: why flags that choose a configuration or a run are refused, for messages; "" passes them over.
     uses_devices: whether this process computes on the devices. One that only starts others leaves the devices to them.
@@ -44,6 +45,7 @@ class Mode(NamedTuple):
     reads_run: bool = False
     names_run: bool = False
     has_config: bool = True
+    places_model: bool = False
     replaces_config: str = ""
     without_config: str = ""
     uses_devices: bool = True
@@ -58,6 +60,11 @@ class Mode(NamedTuple):
     def load(self) -> Callable[..., Any]:
         """Import the command."""
         return getattr(importlib.import_module(f"{__name__}.{self.module}"), self.function)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Return the names of the flags of this mode, beside those of every mode."""
+        return (*self.takes, *["model"] * self.places_model)
 
     @property
     def most_words(self) -> int:
@@ -82,6 +89,7 @@ MODES = {
         takes=("workdir", "step"),
         is_parallel=True,
         reads_run=True,
+        places_model=True,
         interrupted="no result was written; the same command starts again",
         memory="lower config.evaluation.batch_size, or choose config.evaluation.protocol=single",
     ),
@@ -90,6 +98,7 @@ MODES = {
         *("calibrate", "calibrate"),
         takes=("workdir", "step"),
         reads_run=True,
+        places_model=True,
         memory="lower config.evaluation.batch_size, or choose config.evaluation.protocol=single",
     ),
     "predict": Mode(
@@ -109,6 +118,7 @@ MODES = {
         takes=("workdir", "input", "output", "step", "top", "overwrite"),
         needs=("output",),
         reads_run=True,
+        places_model=True,
         interrupted="each file in --output is complete; the same command starts again",
         memory="rank smaller images, or choose config.evaluation.protocol=single",
     ),
@@ -132,9 +142,9 @@ MODES = {
         memory="lower config.training.batch_size, or compile on a machine with more memory",
     ),
     "export": Mode(
-        "write the trained model as one portable file; default: model.zip in the workdir",
+        "write the trained model as one portable file (default: model.zip in the workdir), or as a folder for pyrseg_jax",
         *("export", "export"),
-        takes=("workdir", "output", "sizes", "step", "overwrite"),
+        takes=("workdir", "output", "sizes", "step", "overwrite", "format", "half"),
         reads_run=True,
         interrupted="a model file is complete or absent; the same command starts again",
         memory="export fewer or smaller --sizes",
@@ -164,6 +174,7 @@ MODES = {
         takes=("workdir", "result", "output", "images", "overwrite"),
         topic="[RUN]",
         reads_run=True,
+        places_model=True,
         names_run=True,
         interrupted="a report is complete or absent; the same command starts again",
         memory="give --images=0, or choose config.evaluation.protocol=single",

@@ -1,4 +1,4 @@
-"""`--mode=export`: write a trained model as one portable file, read it back, and compare it with the model."""
+"""`--mode=export`: write a trained model as one portable file or as a folder, read it back, and compare it with the model."""
 
 import logging
 import time
@@ -10,12 +10,13 @@ import numpy as np
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.predict import predict
+from pyrseg_jax.export.folder import check_folder, write_folder
 from pyrseg_jax.export.read import read_export
 from pyrseg_jax.export.target import cannot_write, check_target, run_identity
 from pyrseg_jax.export.write import write_export
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.run import experiment
-from pyrseg_jax.run.calibration import read_temperatures
+from pyrseg_jax.run.calibration import read_calibration, read_temperatures
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.image_space import known_image_space
 from pyrseg_jax.run.keys import keys_of, value_of
@@ -33,8 +34,10 @@ def export(
     sizes: Sequence[str],
     step: int | None = None,
     overwrite: bool = False,
+    form: str | None = None,
+    is_half: bool = False,
 ) -> dict:
-    """Write a checkpoint, by default the newest, to `target`, by default `model.zip` in the run's folder.
+    """Write a checkpoint, by default the newest, to `target`, by default `model.zip` or `model` in the run's folder.
 
     Args:
       config: the run's configuration.
@@ -43,26 +46,91 @@ def export(
       sizes: image sizes that the model accepts, as "HEIGHTxWIDTH" in pixels; if empty, the size of a training crop.
       step: step of the checkpoint.
       overwrite: whether a file that is not an earlier export of this run may be replaced.
+      form: "zip", a file that jax alone can run (the default), or "folder", see `run/model_folder.py`.
+      is_half: whether kernels are stored as float16, in a folder.
 
     Returns:
-      The measured `megabytes`, `write_seconds` and `load_seconds`; and from the comparison with the model itself `same_labels`,
-      the share of equal labels, and `largest_difference` between probabilities.
+      The measured `megabytes`, `write_seconds` and `load_seconds`; and from the comparison with the model itself
+      `largest_difference`, of probabilities or, for a folder, of weights, and for a file `same_labels`, the share of equal labels.
 
     Raises:
       UserError: if the target or a size is not valid, or the run has no checkpoint, or the file exists and is foreign.
     """
-    crop = config.data.crop_px
-    shapes = [_read_size(text) for text in dict.fromkeys(sizes)] or [(crop, crop)]
+    if form not in (None, "zip", "folder"):
+        raise UserError(f"--format={form}: expected zip or folder")
+    is_folder = form == "folder"
+    if is_folder and sizes:
+        raise UserError(
+            "--sizes and --format=folder exclude each other: a model folder holds no program, and takes any size"
+        )
+    if is_half and not is_folder:
+        raise UserError("--half needs --format=folder: a zip holds its weights in float32")
     if target is None and is_remote(workdir.path):
         raise UserError(
-            f"--mode=export writes a local file, but {workdir.path} is in remote storage: name a file with --output"
+            f"--mode=export writes to a disk, but {workdir.path} is in remote storage: name a file or folder with --output"
         )
-    path = Path(target).expanduser() if target else Path(workdir.path) / "model.zip"
+    path = Path(target).expanduser() if target else Path(workdir.path) / ("model" if is_folder else "model.zip")
+    run = _identity_of(config, workdir)
+    if is_folder:
+        check_folder(path, run, overwrite)
+        return _export_folder(config, workdir, path, run, step, is_half)
+    crop = config.data.crop_px
+    shapes = [_read_size(text) for text in dict.fromkeys(sizes)] or [(crop, crop)]
+    check_target(path, run, overwrite)
+    return _export_file(config, workdir, path, run, shapes, step)
+
+
+def _export_folder(
+    config: Config, workdir: Workdir, path: Path, run: str, step: int | None, is_half: bool
+) -> dict[str, float]:
+    """Write a model folder, read it back, and compare its numbers with the checkpoint's."""
+    spaces = workdir.read_label_space(), known_image_space(config, workdir)
+    model, sharding = experiment.make_model(config, spaces[0]), _first_device()
+    trained = restore(config, model, workdir, sharding, step)
+    log.info("exporting step %d", trained.step)
+    calibration = read_calibration(config, workdir, trained, model.num_predicted_levels)
+    start = time.perf_counter()
+    try:
+        write_folder(path, config, workdir, trained, spaces, run, is_half, calibration)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}): name another folder with --output"
+        ) from error
+    written = time.perf_counter()
+    read = restore(config, model, Workdir(str(path)), sharding, None)
+    num_bytes = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    pairs = zip(jax.tree.leaves(read.variables), jax.tree.leaves(trained.variables), strict=True)
+    measured = {
+        "megabytes": num_bytes / 1e6,
+        "write_seconds": written - start,
+        "load_seconds": time.perf_counter() - written,
+        "largest_difference": max(float(np.abs(np.asarray(x) - np.asarray(y)).max(initial=0)) for x, y in pairs),
+    }
+    log.info(
+        "%s: %.1f MB, written in %.1f s, read in %.1f s; its weights differ from the checkpoint's by at most %.1e",
+        *(
+            path,
+            measured["megabytes"],
+            measured["write_seconds"],
+            measured["load_seconds"],
+            measured["largest_difference"],
+        ),
+    )
+    return measured
+
+
+def _first_device() -> jax.sharding.SingleDeviceSharding:
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+
+def _export_file(
+    config: Config, workdir: Workdir, path: Path, run: str, shapes: list[tuple[int, int]], step: int | None
+) -> dict:
+    """Write one portable file, read it back, and compare it with the model."""
     label_space, image_space = workdir.read_label_space(), known_image_space(config, workdir)
-    origin = {"initialisation": workdir.read_initialization(), "run": _identity_of(config, workdir)}
-    check_target(path, origin["run"], overwrite)
+    origin = {"initialisation": workdir.read_initialization(), "run": run}
     model = experiment.make_model(config, label_space)
-    trained = restore(config, model, workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), step)
+    trained = restore(config, model, workdir, _first_device(), step)
     variables = jax.device_get(trained.variables)
     log.info("exporting step %d for images of %s", trained.step, ", ".join(f"{h} × {w}" for h, w in shapes))
     start = time.perf_counter()

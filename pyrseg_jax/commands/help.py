@@ -69,7 +69,7 @@ def explain_key(key: Key) -> str:
 
 def _explain_mode(name: str) -> str:
     mode = MODES[name]
-    flags = [flag for flag in mode.takes if flag in FLAGS]
+    flags = [flag for flag in mode.flags if flag in FLAGS]
     if mode.has_config:
         general = [*SHARED_FLAGS, *(PROCESS_FLAGS if mode.is_parallel else ())]
         flags += [flag for flag in general if flag not in flags]

@@ -20,6 +20,7 @@ from pyrseg_jax.prediction.progress import Progress
 from pyrseg_jax.prediction.reading import Loaded, Reader
 from pyrseg_jax.prediction.writing import Outcome, Writer, is_full
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.packaged_models import find_model
 from pyrseg_jax.run.predictor import Predictor, Segmented
 from pyrseg_jax.storage.atomic import remove_leftovers
 from pyrseg_jax.storage.paths import is_remote
@@ -66,7 +67,7 @@ def predict(
       step: step of the checkpoint; by default the newest.
       overwrite: whether to replace files in `target` that an earlier `predict` did not write. Inputs and ground truth never are.
       outputs: kinds of files, keys of `OUTPUTS`; by default labels and overlay.
-      model: path of an exported model, instead of a run.
+      model: path of an exported model or a model folder, or the name of a packaged model, instead of a run.
       window: side of the windows for images of any size, in pixels; None segments whole images.
       fps: frames per second, if the images of each folder are the frames of a video.
       share: which of several processes this is, and how many there are.
@@ -195,17 +196,24 @@ def _open_output(
 def _load(
     config: Config | None, workdir: "Workdir | None", step: int | None, model: str | None, window: int | None
 ) -> Model:
-    """Read the exported model, or restore the run."""
+    """Read the exported model or the model folder, or restore the run."""
     if model is not None:
-        from pyrseg_jax.export.predictor import load_exported
+        place = find_model(model)
+        if not place.is_dir():
+            from pyrseg_jax.export.predictor import load_exported
 
-        predictor, weights = load_exported(Path(model).expanduser())
-        return Model(predictor, _settings(predictor, str(model), None, weights, window))
+            predictor, weights = load_exported(Path(place))
+            return Model(predictor, _settings(predictor, str(model), None, weights, window))
+        from pyrseg_jax.run.workdir import Workdir
+
+        workdir = Workdir(str(place))
+        config = workdir.read_config()
     assert config is not None and workdir is not None, "without a model there is a run"
     from pyrseg_jax.run.trained_predictor import load_predictor
 
     predictor, trained = load_predictor(config, workdir, step)
-    return Model(predictor, _settings(predictor, str(workdir.path), trained.step, trained.fingerprint, window))
+    name = str(workdir.path) if model is None else model
+    return Model(predictor, _settings(predictor, name, trained.step, trained.fingerprint, window))
 
 
 def _settings(predictor: Predictor, model: str, step: int | None, weights: str, window: int | None) -> Settings:

@@ -99,7 +99,13 @@ def write_calibration(config: Config, workdir: Workdir, trained: Trained, fitted
 
 
 def read_temperatures(config: Config, workdir: Workdir, trained: Trained, num_levels: int) -> tuple[float, ...] | None:
-    """Return the temperatures of a checkpoint under the protocol of a config, or None if it was not calibrated for both.
+    """Return the temperatures of a checkpoint; arguments, errors, and None as for `read_calibration`."""
+    found = read_calibration(config, workdir, trained, num_levels)
+    return None if found is None else tuple(found.temperatures)
+
+
+def read_calibration(config: Config, workdir: Workdir, trained: Trained, num_levels: int) -> Calibration | None:
+    """Return the calibration of a checkpoint under the protocol of a config, or None if it was not calibrated for both.
 
     A log line says so if there is a calibration for something else.
 
@@ -131,7 +137,7 @@ def read_temperatures(config: Config, workdir: Workdir, trained: Trained, num_le
             *(path, ", ".join(differences)),
         )
         return None
-    return tuple(found.temperatures)
+    return found
 
 
 def _protocol_of(config: Config) -> dict[str, Any]:

@@ -114,7 +114,11 @@ FLAGS = {
         _some_of(OUTPUTS),
     ),
     "top": Flag("N", "how many images rank draws, and chooses so that they differ", _at_least(1), 24),
-    "model": Flag("FILE", "an exported model for predict, instead of a run"),
+    "model": Flag(
+        "NAME",
+        "a model instead of a run: one that comes with the package, such as camvid-small, or a folder that export wrote; predict "
+        "also takes an exported file. Commands that write results copy the model to --workdir, by default runs/NAME",
+    ),
     "window": Flag(
         "PIXELS",
         "predict images of any size at their own resolution, in overlapping windows of this side, such as 512",
@@ -154,8 +158,11 @@ FLAGS = {
     ),
     "draw": Flag("", "draw twelve augmented training images as one picture", _read_switch, False),
     "format": Flag(
-        "NAME", "the format to import; without the flag, it is recognized (docs/guide/importing.md lists all)"
+        "NAME",
+        "for import, the format of the source; without the flag, it is recognized (docs/guide/importing.md lists all). For export, "
+        "zip, which jax alone can run (the default), or folder, for pyrseg_jax",
     ),
+    "half": Flag("", "export kernels in half precision: half the size, for --format=folder", _read_switch, False),
     "classes": Flag(
         "FILE",
         "a list of classes: which ones to import and in which order; for masks, also their colors, or the names of 0, 1, 2, …",

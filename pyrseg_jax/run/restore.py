@@ -6,6 +6,7 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.initial import abstract_variables
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.model_folder import read_model
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.paths import is_there
 from pyrseg_jax.training import checkpoint_metadata
@@ -27,7 +28,7 @@ class Trained(NamedTuple):
 
 
 def restore(config: Config, model: Segmenter | None, workdir: Workdir, sharding, step: int | None) -> Trained:
-    """Restore trained variables onto devices.
+    """Restore trained variables onto devices, from a checkpoint of a run or from a model folder.
 
     Args:
       config: the run's configuration.
@@ -40,6 +41,12 @@ def restore(config: Config, model: Segmenter | None, workdir: Workdir, sharding,
     Raises:
       UserError: if there is no such checkpoint, or it cannot be read.
     """
+    if workdir.has_model():
+        expected = None if model is None else abstract_variables(model, 2 * config.model.strides[0])
+        found = read_model(workdir.path, expected, sharding)
+        if step not in (None, found[0]):
+            raise UserError(f"{workdir.path} is a model folder with step {found[0]}, not {step}: leave out --step")
+        return Trained(*found)
     # Looking for checkpoints must not create the folder.
     if not workdir.checkpoints.is_dir():
         found = "is not a folder" if is_there(workdir.checkpoints) else "is missing"

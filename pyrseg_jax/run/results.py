@@ -114,6 +114,11 @@ class Results:
                 return True
         return False
 
+    def of_step(self, step: int) -> list[tuple[str, StoredResult]]:
+        """Return the results of a step, with the names of their files; what cannot be read is left out with a warning."""
+        found = ((name, self._read(name)) for name in self._names())
+        return [(name, result) for name, result in found if result is not None and result.step == step]
+
     def drop_after(self, step: int) -> None:
         """Remove the results of later steps: these steps will be trained again, and perhaps evaluated at other steps.
 

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import optax
-from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
@@ -31,6 +30,7 @@ from pyrseg_jax.models.weights.importer import import_weights
 from pyrseg_jax.models.weights.places import NUM_NAMED, STANDARD, Place, holds_weights, locate
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.packaged_models import find_model
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import RANDOM, Workdir
 from pyrseg_jax.storage import documents
@@ -94,12 +94,12 @@ def initialize(config: Config, model: Segmenter, label_space: LabelSpace) -> Sta
 
 
 def _run_of(init: str) -> Workdir | None:
-    """Return the run that `config.model.init` names; None if it names files, or a folder of weights.
+    """Return the run or the model that `config.model.init` names; None if it names files, or a folder of weights.
 
     Raises:
       UserError: if it is a folder with neither.
     """
-    folder = None if is_address(init) else epath.Path(init).expanduser()
+    folder = None if is_address(init) else find_model(init)
     if folder is None or not folder.is_dir():
         return None
     run = Workdir(str(folder))

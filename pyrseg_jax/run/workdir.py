@@ -17,6 +17,7 @@ from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import image_counts, keys
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.environment import environment
+from pyrseg_jax.run.packaged_models import ABOUT_MODEL
 from pyrseg_jax.run.results import Results
 from pyrseg_jax.storage import documents, lock
 from pyrseg_jax.storage.atomic import remove_leftovers, try_to_write, write_atomically
@@ -144,6 +145,10 @@ class Workdir:
         """Return whether a run was started here."""
         return is_there(self._config)
 
+    def has_model(self) -> bool:
+        """Return whether this is a model folder: the network of a run that was trained elsewhere."""
+        return is_there(self.path / ABOUT_MODEL)
+
     def has_classes(self) -> bool:
         """Return whether the classes of a run are recorded here."""
         return is_there(self._classes)
@@ -202,6 +207,11 @@ class Workdir:
         Raises:
           UserError: if the folder holds a run with another config or other classes, or cannot be written.
         """
+        if self.has_model():
+            raise UserError(
+                f"{self.path} is a model folder, which no training changes: use another --workdir, and start from the model with "
+                f"--config.model.init={self.path}"
+            )
         self.check_config(config)
         if is_there(self._classes):
             self._check_classes(config, label_space)

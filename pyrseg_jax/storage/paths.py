@@ -18,7 +18,7 @@ def is_remote(path: epath.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
-def is_there(path: epath.Path) -> bool:
+def is_there(path: Path | epath.Path) -> bool:
     """Return whether anything has this name: a file, a folder, or a link, even one that leads nowhere."""
     return path.exists() if is_remote(path) else os.path.lexists(path)
 
