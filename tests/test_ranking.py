@@ -75,7 +75,7 @@ def test_the_score_of_an_image_is_at_least_that_of_its_regions(seed):
         images.append(evidence_of(truth, predicted, 9 * rng.random((24, 32)) * (truth != predicted)))
         assert images[-1].unlabeled.max() <= MOST_DOUBT * 10
     for score, regions in score_images(images):
-        assert score >= max(region.score for region in regions) - 1e-6
+        assert score >= max(region.score for region in regions) - 1e-4  # sums of single precision
         assert [region.score for region in regions] == sorted((region.score for region in regions), reverse=True)
 
 

@@ -207,7 +207,7 @@ def score_images(found: Sequence[Evidence]) -> list[tuple[float, tuple[Region, .
 
     def score_region(region: Region) -> Region:
         far, *rest = region.evidence
-        return region._replace(score=score((far / usual[region.predicted], *rest)))
+        return region._replace(score=score((float(far / usual[region.predicted]), *rest)))
 
     scored = []
     for evidence, values in zip(found, signals, strict=True):
