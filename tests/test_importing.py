@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,13 +128,13 @@ def test_a_split_without_labels_is_warned_of(split):
         name: np.array([9, 5, 6, 0]) * [1, name != split, name != split, 1] for name in (TRAINING, VALIDATION, TEST)
     }
     counts = dict.fromkeys(pixels, 1525)
-    summary = make_summary("source", "cityscapes", "", legend, pixels, counts, {}, "as listed", Notes(), [])
+    summary = make_summary(Path("source"), "cityscapes", "", legend, pixels, counts, {}, "as listed", Notes(), [])
     assert summary["void"]["splits"] == [split]
     (line,) = [line for line in summary_text(summary).splitlines() if line.startswith("warning: ")]
     assert line.startswith(f"warning: every pixel of the split {split} (1,525 pictures) is void, so ")
     assert ("check the annotations" if split == TRAINING else "evaluate on another split") in line
     whole = {name: np.array([9, 5, 6, 0]) for name in pixels}
-    summary = make_summary("source", "cityscapes", "", legend, whole, counts, {}, "as listed", Notes(), [])
+    summary = make_summary(Path("source"), "cityscapes", "", legend, whole, counts, {}, "as listed", Notes(), [])
     assert summary["void"]["splits"] == [] and "warning" not in summary_text(summary)
 
 
@@ -239,6 +240,7 @@ def test_the_output_is_safe(tmp_path):
 
 KILLED = """
 import sys
+from pathlib import Path
 from pathlib import Path
 sys.path[:0] = sys.argv[3:]
 import os
