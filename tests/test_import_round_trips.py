@@ -43,7 +43,7 @@ EXACT = {
 def scenes() -> Scenes:
     samples = []
     for i, split in enumerate(("train", "train", "val")):
-        image, label = (array[64:192, 64:192].copy() for array in paint_scene("training", i))
+        image, label = (array[80:176, 80:176].copy() for array in paint_scene("training", i))
         samples.append(Sample(f"scene_{i:03d}", split, image, label))
     return Scenes(tuple(CLASS_NAMES), tuple(samples))
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from pyrseg_jax.importing.legend import make_legend
 from pyrseg_jax.importing.names import stems_of
 from pyrseg_jax.importing.near_duplicates import find_near_pairs, thumbnail
 from pyrseg_jax.importing.splits import TEST, TRAINING, VALIDATION, draw_splits, split_of_path
+from pyrseg_jax.importing.summary import make_summary, summary_text
 from pyrseg_jax.scenes import paint_scene
 
 names = st.lists(st.text("ab/_.1", min_size=1, max_size=6), min_size=2, max_size=20, unique=True)
@@ -116,6 +118,24 @@ def test_near_duplicates_between_the_splits_are_named(tmp_path):
     summary = import_from(tmp_path / "source", tmp_path / "data")
     (pair,) = summary["near_duplicates"]
     assert (pair["training"], pair["other"]) == ("images/train2017/picture_1.png", "images/val2017/picture_3.png")
+
+
+@pytest.mark.parametrize("split", [TRAINING, VALIDATION, TEST])
+def test_a_split_without_labels_is_warned_of(split):
+    """As with Cityscapes, whose test label maps are void."""
+    legend = make_legend(annotations("car", "tree"), Options())
+    pixels = {
+        name: np.array([9, 5, 6, 0]) * [1, name != split, name != split, 1] for name in (TRAINING, VALIDATION, TEST)
+    }
+    counts = dict.fromkeys(pixels, 1525)
+    summary = make_summary(Path("source"), "cityscapes", "", legend, pixels, counts, {}, "as listed", Notes(), [])
+    assert summary["void"]["splits"] == [split]
+    (line,) = [line for line in summary_text(summary).splitlines() if line.startswith("warning: ")]
+    assert line.startswith(f"warning: every pixel of the split {split} (1,525 pictures) is void, so ")
+    assert ("check the annotations" if split == TRAINING else "evaluate on another split") in line
+    whole = {name: np.array([9, 5, 6, 0]) for name in pixels}
+    summary = make_summary(Path("source"), "cityscapes", "", legend, whole, counts, {}, "as listed", Notes(), [])
+    assert summary["void"]["splits"] == [] and "warning" not in summary_text(summary)
 
 
 def annotations(*classes: str, unlabeled: str = VOID) -> Annotations:
@@ -220,6 +240,7 @@ def test_the_output_is_safe(tmp_path):
 
 KILLED = """
 import sys
+from pathlib import Path
 from pathlib import Path
 sys.path[:0] = sys.argv[3:]
 import os

@@ -87,9 +87,16 @@ def test_evaluate_needs_only_the_workdir(trained):
     after = json.loads((workdir / "evaluation" / "validation-6.json").read_text())
     assert after["iou"] == before["iou"]
     assert "over the" in done.stdout
-    changes = ["--config.evaluation.split=training", "--config.evaluation.short_side_px=None"]
-    run("evaluate", f"--workdir={workdir}", "--step=4", *changes, check=0)
-    assert json.loads((workdir / "evaluation" / "training-4.json").read_text())["images"] == 6
+    assert after["calibration"] is None
+    changes = ["split=training", "short_side_px=None", "calibration=True"]
+    run("evaluate", f"--workdir={workdir}", "--step=4", *(f"--config.evaluation.{c}" for c in changes), check=0)
+    found = json.loads((workdir / "evaluation" / "training-4.json").read_text())
+    assert found["images"] == 6
+    measured = found["calibration"]
+    assert sum(measured["pixels"]) == np.sum(found["confusion"]) and 0 <= measured["ece"] <= 1
+    right = sum(n * share for n, share in zip(measured["pixels"], measured["accuracy"], strict=True) if n)
+    assert right == pytest.approx(np.trace(found["confusion"]), abs=2)  # both may break ties otherwise
+    assert measured["scaled"] is None  # the run has no temperatures
     assert "has no checkpoint of step 5" in error_of(run("--mode=evaluate", f"--workdir={workdir}", "--step=5"))
 
 

@@ -14,7 +14,15 @@ from support.runs import tiny_config, write_run
 
 from pyrseg_jax.conventions import VOID
 from pyrseg_jax.evaluation.acquisition import choose_diverse, signature_of
-from pyrseg_jax.evaluation.label_errors import MOST_DOUBT, find_evidence, pair_counts, score_images, surprise_of
+from pyrseg_jax.evaluation.label_errors import (
+    MOST_DOUBT,
+    Evidence,
+    find_evidence,
+    pair_counts,
+    score_images,
+    surprise_of,
+)
+from pyrseg_jax.evaluation.label_shift import shift_of
 
 
 def evidence_of(truth, predicted, doubt, counts=None):
@@ -40,9 +48,8 @@ def test_an_edge_scores_below_a_region():
     edge, square = predicted.copy(), predicted.copy()
     edge[40, 20:60], square[40:46, 40:46] = 1, 1
     thin, thick = (evidence_of(truth, predicted, 4.0 * (truth == 1), counts) for truth in (edge, square))
-    assert max(thin.scales[:2]) < max(thick.scales[:2])
-    (_, (strip,)), (_, (block,)) = score_images([thin, thick])
-    assert strip.score < block.score
+    assert thin.unlabeled[0] < thick.unlabeled[0]
+    assert thin.regions[0].evidence[0] < thick.regions[0].evidence[0]
 
 
 def test_usual_mistakes_count_less():
@@ -66,10 +73,64 @@ def test_the_score_of_an_image_is_at_least_that_of_its_regions(seed):
         )
         predicted[predicted == VOID] = 0
         images.append(evidence_of(truth, predicted, 9 * rng.random((24, 32)) * (truth != predicted)))
-        assert images[-1].scales[0] <= MOST_DOUBT * 10
+        assert images[-1].unlabeled.max() <= MOST_DOUBT * 10
     for score, regions in score_images(images):
-        assert score >= max(region.score for region in regions) - 1e-6
+        assert score >= max(region.score for region in regions) - 1e-4  # sums of single precision
         assert [region.score for region in regions] == sorted((region.score for region in regions), reverse=True)
+
+
+def test_an_object_without_a_label_scores_above_a_wide_border():
+    """As many pixels say the same; but the border touches a labeled object of the class that is predicted."""
+    truth, predicted = np.zeros((2, 128, 128), np.uint8)
+    truth[40:60, 40:60] = predicted[38:62, 38:62] = 1
+    border = evidence_of(truth, predicted, 4.0 * (truth != predicted), counts := np.full((3, 3), 100))
+    predicted = truth.copy()
+    predicted[90:104, 90:103] = 1
+    absent = evidence_of(truth, predicted, 4.0 * (truth != predicted), counts)
+    assert absent.unlabeled[1] > 4 * border.unlabeled[1] and absent.regions[0].box == (90, 90, 13, 14)
+
+
+def test_an_object_with_another_class_scores_above_one_that_is_partly_wrong():
+    truth = np.zeros((64, 64), np.uint8)
+    truth[8:24, 8:24], truth[40:56, 8:24] = 1, 1
+    whole, half = np.where(truth == 1, 1, 0).astype(np.uint8), truth.copy()
+    whole[8:24, 8:24] = 2
+    half[8:24, 8:16], half[40:56, 8:16] = 2, 2
+    first, second = (evidence_of(truth, p, 4.0 * (truth != p), np.full((3, 3), 100)) for p in (whole, half))
+    assert first.signals[1] == pytest.approx(second.signals[1])  # as many wrong pixels, equally doubtful
+    assert first.signals[0] > 4 * second.signals[0]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 7), st.sampled_from([2, 4]))
+@settings(max_examples=20, deadline=None)
+def test_a_shifted_label_map_is_told_from_mistakes(seed, direction, distance):
+    """A shift by one of the distances that are tried, in any direction, gives 1; as many random mistakes give less than a half."""
+    rng = np.random.default_rng(seed)
+    predicted = np.kron(rng.integers(0, 4, (12, 12)), np.ones((8, 8), int)).astype(np.uint8)
+    y, x = [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)][direction]
+    length = np.hypot(y, x)
+    down, right = round(distance * y / length), round(distance * x / length)
+    truth = np.roll(predicted, (-down, -right), (0, 1))
+    assert shift_of(predicted, predicted, 4) == 0
+    assert shift_of(truth, predicted, 4) == 1
+    wrong = np.where(rng.random((96, 96)) < (truth != predicted).mean() / 2, (predicted + 1) % 4, predicted)
+    assert shift_of(wrong.astype(np.uint8), predicted, 4) < 0.5
+    assert shift_of(truth[:2], predicted[:2], 4) == 0  # too small to tell
+
+
+def test_scores_say_how_unusual_an_image_is_in_its_split():
+    """The median image has the score 0, and one of ten has at least 1, whatever the unit of a signal is."""
+    found = [Evidence(np.zeros(3, np.float32), (float(i), 100.0 * i), ()) for i in range(11)]
+    scores = [score for score, _ in score_images(found)]
+    assert scores[5] == 0 and scores[9] == 1 and scores == sorted(scores)
+
+
+def test_objects_that_the_network_often_sees_by_mistake_score_less():
+    """Eleven images show the same evidence; in most, it is for class 1, which the network often sees where it is not."""
+    found = [Evidence(np.eye(3, dtype=np.float32)[1] * (1 + i / 100), (), ()) for i in range(10)]
+    rare = Evidence(np.array([0, 0, 1], np.float32), (), ())
+    scores = [score for score, _ in score_images([*found, rare])]
+    assert scores[-1] > 2 * max(scores[:-1])
 
 
 def test_a_split_without_errors_has_no_score():

@@ -16,7 +16,7 @@ from support.report_pages import NAMES, NUM_IMAGES, Page, draw_result, make_page
 from pyrseg_jax.data.spec import Dataset
 from pyrseg_jax.evaluation.image_scores import ImageCounts, image_scores, miou_of_images
 from pyrseg_jax.pyramid import fuse
-from pyrseg_jax.report import build, curves, markup
+from pyrseg_jax.report import build, curves, markup, reliability
 from pyrseg_jax.report.choice import BEST, WORST, bound_of, choose, most_frequent
 from pyrseg_jax.report.collect import collect
 from pyrseg_jax.report.examples import confusion_of, shown_size
@@ -252,7 +252,8 @@ def test_labels_that_look_wrong_and_the_calibration_are_shown(tmp_path):
         json.dumps({"kind": "labels", "split": "training", "step": 7, "images": images})
     )
     Image.new("RGB", (3200, 100)).save(folder / "ranking.png")
-    reliability = {"ece": 0.125, "level_ece": [0.0625, None], "nll": 1.0}
+    bins = {"pixels": [0, 30, 70], "confidence": [None, 0.5, 0.9], "accuracy": [None, 0.25, 0.75]}
+    reliability = {"ece": 0.125, "level_ece": [0.0625, None], "nll": 1.0} | bins
     calibration = {"step": 7, "split": "validation", "images": 3, "temperatures": [1.5, 2.0]}
     content = calibration | {"before": reliability, "after": reliability | {"ece": 0.03125}}
     (tmp_path / "run" / "calibration.json").write_text(json.dumps(content))
@@ -265,6 +266,30 @@ def test_labels_that_look_wrong_and_the_calibration_are_shown(tmp_path):
     assert "1, 2, 3 × 4" in labels and 'src="data:image/webp' in labels
     found = page[page.index('id="confidence"') : page.index('id="configuration"')]
     assert [value for value in ("0.125", "0.03125", "0.0625") if f'data-value="{value}"' not in found] == []
+    assert found.count('class="dot ') == 4 and found.count('class="bar"') == 3
+    assert "without temperatures: 25 % at 50 %, 75 % at 90 %; with temperatures:" in found
+
+
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_the_calibration_of_an_evaluation_is_shown_with_its_exact_numbers(tmp_path, is_scaled):
+    workdir = write_finished_run(tmp_path / "run")
+    (path,) = (tmp_path / "run" / "evaluation").glob("*.json")
+    bins = {"pixels": [0, 30, 70], "confidence": [None, 0.5, 0.9], "accuracy": [None, 0.25, 0.75]}
+    measured = {"ece": 0.125, "level_ece": [0.0625, None]} | bins
+    scaled = {"temperatures": [1.5, 2.0], **measured, "ece": 0.5} if is_scaled else None
+    stored = json.loads(path.read_text()) | {"calibration": measured | {"scaled": scaled}}
+    path.write_text(json.dumps(stored))
+    page = Page(assemble(collect(workdir, config_lib.resolve(config_lib.defaults())), Gallery()))
+    found = [(key, value) for key, value in page.numbers() if key[0] == "calibration"]
+    assert (["calibration", "ece"], 0.125) in found and len(found) == (4 if is_scaled else 2)
+    for key, value in found:
+        assert value == value_at(stored, key)
+
+
+def test_bins_with_hardly_a_pixel_have_no_point():
+    few = reliability.Bins([1, 0, 99_999], [0.1, None, 0.9], [1.0, None, 0.8])
+    assert reliability.draw({"a": few}, "x").count("<circle") == 1
+    assert reliability.draw({"a": reliability.Bins([0], [None], [None])}, "x") == ""
 
 
 def test_damaged_files_of_trust_cost_only_their_section(tmp_path, caplog):
@@ -370,6 +395,33 @@ def test_a_click_on_a_confusion_leads_to_its_examples(made, browser):
         "(({truth, predicted}) => [truth, predicted])(document.querySelector('[aria-selected=true]').dataset)"
     )
     assert found == ["1", "1"]
+    assert browser.complaints() == []
+
+
+def test_values_of_a_curve_are_read_with_the_pointer_and_with_the_keyboard(made, browser):
+    folder, _, collected, _, _ = made
+    browser.open(folder / "report.html")
+    loss = {line["step"]: line["loss"] for line in collected.metrics}
+    steps, read = sorted(loss), "document.querySelector('#curves .readout').textContent"
+    hint = browser.evaluate(read)
+    assert hint.startswith("Point at the chart")
+    told = lambda step: f"step {step:,}: training {float(f'{loss[step]:.4g}'):g}"  # noqa: E731
+    browser.evaluate("document.querySelector('#curves svg.plot').focus()")
+    assert browser.evaluate(read) == told(steps[-1])
+    browser.press("ArrowLeft")
+    assert browser.evaluate(read) == told(steps[-2])
+    browser.press("ArrowRight")
+    browser.press("ArrowRight")  # there is nothing beyond the last step
+    assert browser.evaluate(read) == told(steps[-1])
+    browser.evaluate("document.querySelector('#curves svg.plot').blur()")
+    assert browser.evaluate(read) == hint
+    point = """(() => {{ const drawing = document.querySelector("#curves svg.plot"), box = drawing.getBoundingClientRect();
+      const clientX = box.left + {x} / {width} * box.width;
+      drawing.dispatchEvent(new PointerEvent("pointermove", {{clientX, clientY: box.top}})); }})()"""
+    for step in (steps[3], steps[-4]):
+        x = curves.LEFT + step / steps[-1] * (curves.WIDTH - curves.RIGHT - curves.LEFT)
+        browser.evaluate(point.format(x=x + 1, width=curves.WIDTH))
+        assert browser.evaluate(read) == told(step)
     assert browser.complaints() == []
 
 

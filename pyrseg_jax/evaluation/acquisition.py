@@ -1,4 +1,4 @@
-"""Choose unlabeled images to label next: those of which the network is unsure, and that differ from each other."""
+"""Choose unlabeled images to label next: the network is unsure of them, and they differ from each other."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def signature_of(labels: UInt[np.ndarray, "h w"], num_classes: int) -> Float32[n
 def choose_diverse(
     scores: Sequence[float], signatures: Sequence[Float32[np.ndarray, "d"]], num_chosen: int
 ) -> list[int]:
-    """Return an order of all images: the first ones are unsure and differ from each other, the others follow by their scores.
+    """Order all images: first come unsure ones that differ from each other, then the others by their scores.
 
     One after another, the image is taken with the largest score · (1 - similarity to the most similar one taken before). So of two
     frames of one video, the second one waits, however unsure the network is of both.

@@ -1,4 +1,4 @@
-"""The contract between the formats of label tools and everything else: pictures, classes, and what was left out."""
+"""What every format of a label tool is read into: pictures, classes, and notes on what was left out."""
 
 import collections
 import dataclasses
@@ -13,10 +13,10 @@ from jaxtyping import UInt16
 from pyrseg_jax.importing.class_list import ClassList
 
 # Values of class maps. Class i of `Annotations.classes` has the value i + 1.
-UNLABELED = 0  # a pixel that no annotation covers
-IGNORED = 2**16 - 1  # a pixel that the source excludes, or whose class is not known: void in any case
-BACKGROUND, VOID = "background", "void"  # what becomes of unlabeled pixels
-BY_AREA, BY_FILE = "area", "file"  # the order in which objects that overlap are painted; the last stays visible
+UNLABELED = 0  # no annotation covers the pixel
+IGNORED = 2**16 - 1  # the source excludes the pixel, or its class is unknown: always void
+BACKGROUND, VOID = "background", "void"  # what unlabeled pixels become
+BY_AREA, BY_FILE = "area", "file"  # in which order overlapping objects are painted; the last one stays visible
 
 # (height, width) of the upright picture → its class map, of this size or of the size as stored.
 Paint = Callable[[int, int], UInt16[np.ndarray, "h w"]]
@@ -88,7 +88,7 @@ class Annotations:
       pictures: the photographs, in a fixed order.
       notes: what was left out.
       unlabeled: what pixels without annotation become if the user does not say: `BACKGROUND` or `VOID`.
-      void_meaning: what of the source is unlabeled and becomes void, in words, or "".
+      void_meaning: describes which pixels of the source become void because they have no label; "" if there are none.
       has_own_order: whether `classes` already follows the list that the user gave.
     """
 

@@ -9,7 +9,7 @@ from jaxtyping import UInt8, UInt16
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.class_list import Color
 
-MAX_COLORS = 255  # a person does not draw more classes than this
+MAX_COLORS = 255  # nobody draws more classes than this by hand
 _RARE = 1e-4  # share of the pixels: blended borders give many colors of few pixels each
 
 
@@ -60,7 +60,7 @@ def find_colors(masks: Iterable[tuple[str, UInt8[np.ndarray, "h w 3"]]]) -> list
     """Return the colors of masks with their numbers of pixels, the most frequent first.
 
     Raises:
-      UserError: if there are so many that they are no classes: smoothed borders, or photographs.
+      UserError: if there are too many colors for classes, as with smoothed borders, or in photographs.
     """
     counts: collections.Counter[int] = collections.Counter()
     for name, colors in masks:
@@ -78,8 +78,8 @@ def _too_many(name: str, counts: Mapping[int, int]) -> UserError:
     frequent = sum(count > _RARE * total for count in counts.values())
     if frequent <= MAX_COLORS // 4:
         return UserError(
-            f"{name}: {len(counts)} colors, but only {frequent} of them fill more than {_RARE:.2%} of the pixels: the borders seem "
-            "to be smoothed or compressed; export the masks again without smoothing (anti-aliasing), as PNG"
+            f"{name}: {len(counts)} colors, but only {frequent} of them fill more than {_RARE:.2%} of the pixels: the borders look "
+            "smoothed or compressed; export the masks again without smoothing (anti-aliasing), as PNG"
         )
     return UserError(
         f"{name}: {len(counts)} colors, far more than classes have: this looks like a photograph, not like a mask with one color "

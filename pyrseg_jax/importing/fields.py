@@ -1,4 +1,4 @@
-"""Read single values of documents that strangers wrote; errors name the place, the key, and what was found."""
+"""Read single values of untrusted documents; errors name the place, the key, and what was found."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""The folder that an import writes: under another name until it is complete, and never in the place of somebody's files."""
+"""The folder that an import writes: it gets its name when it is complete, and never replaces files of other programs."""
 
 import contextlib
 import fcntl
@@ -51,9 +51,9 @@ def check_output(output: str, source: Path, is_replacing: bool) -> Path:
 
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside the target, which takes the target's name at the end, and is removed after an error.
+    """Yield an empty folder beside the target. At the end it takes the target's name; after an error it is removed.
 
-    What killed imports of the same target left behind is removed first.
+    First, remove what killed imports of the same target left behind.
 
     Raises:
       UserError: if the disk does not take the files.

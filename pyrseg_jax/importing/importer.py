@@ -1,4 +1,4 @@
-"""Import a source: recognize its format, read it, and write it as a data set in the folder layout."""
+"""Import a source: recognize its format, read it, and write a data set in the folder layout."""
 
 import collections
 import json

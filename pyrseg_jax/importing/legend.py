@@ -23,7 +23,7 @@ class Legend(NamedTuple):
 
     names: the classes; class i has the value i + 1 in label files, and 0 is void.
     table: value of a class map of the source → value in label files; its last item is for `IGNORED`.
-    void_from: what becomes void, in words.
+    void_from: texts that say what becomes void.
     left_out: value of a class map → name of the class, for classes that the user's list leaves out.
     """
 

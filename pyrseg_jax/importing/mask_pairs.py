@@ -63,7 +63,7 @@ def find_masks(tree: SourceTree) -> list[str]:
 def pair_masks(tree: SourceTree, masks: Sequence[str], notes: Notes) -> list[MaskPair]:
     """Pair masks with the photographs of the same names; photographs without a mask are counted in the notes.
 
-    Names are equal if they are so without words such as `mask`, `gt` or `image` at their ends.
+    Words such as `mask`, `gt`, or `image` at the ends of names are ignored.
 
     Raises:
       UserError: if several photographs fit a mask.
@@ -89,7 +89,7 @@ def pair_masks(tree: SourceTree, masks: Sequence[str], notes: Notes) -> list[Mas
 
 
 def _nearest(mask: str, images: Sequence[str], tree: SourceTree) -> str | None:
-    """Choose the photograph whose folders are those of the mask, but for the names of the image and mask folders."""
+    """Choose the photograph in the same folders as the mask, where names such as `images` and `masks` count as equal."""
     if len(images) <= 1:
         return images[0] if images else None
     wanted = _neutral(mask)
@@ -124,7 +124,7 @@ def _mask_folder(name: str) -> int | None:
 
 
 def class_folders(tree: SourceTree) -> dict[str, list[str]]:
-    """Return name of a class → its masks, where the mask folder holds one folder for each class and the names repeat in them."""
+    """Return class name → masks, if the mask folder holds one folder for each class, in which file names repeat."""
     found: dict[str, list[str]] = {}
     for name in find_masks(tree):
         place, parts = _mask_folder(name), PurePosixPath(name).parts
@@ -138,7 +138,7 @@ def class_folders(tree: SourceTree) -> dict[str, list[str]]:
 
 
 def kind_of_masks(tree: SourceTree) -> tuple[str, str] | None:
-    """Return what a few evenly chosen masks store, and in words why; None if there are no masks with photographs."""
+    """Return what kind of masks these are, judging by a few of them, and why; None if there are no masks with photographs."""
     masks = find_masks(tree)
     if not masks or not set(tree.images()) - set(masks):
         return None
@@ -176,7 +176,7 @@ def _words() -> str:
 
 
 def describe_signs(kind: str) -> str:
-    """Return what masks of a kind are recognized by, in words."""
+    """Describe how masks of a kind are recognized."""
     return f"{_words()}, {kind}"
 
 

@@ -8,7 +8,7 @@ from pyrseg_jax.storage.names import comparable, file_name_of
 
 
 def stems_of(names: Sequence[str]) -> list[str]:
-    """Return a different stem for each picture: that of its file if no other has it, or else with the names of its folders.
+    """Return a different stem for each picture: that of its file or, if several files have it, with the names of its folders.
 
     Args:
       names: paths of the pictures in their source.
@@ -41,7 +41,7 @@ def stems_of(names: Sequence[str]) -> list[str]:
 
 
 def _usable(stem: str) -> str:
-    """Return a safe file name; a name that begins with a dot would be hidden, and data sets pass hidden files over."""
+    """Return a safe file name. A leading dot would hide the file, and data sets skip hidden files."""
     safe = file_name_of(stem.replace("/", "_"))
     return f"_{safe}" if safe.startswith(".") else safe
 

@@ -1,8 +1,8 @@
 """Find pictures that are nearly the same: copies in another size or quality, and neighboring frames of a video.
 
 Each picture is reduced to 16 × 16 gray values. The signs of the differences between neighbors, on a still coarser grid, form a
-hash of 64 bits (a "difference hash"), which few changes of size, quality or brightness touch. Pairs whose hashes are close are then
-compared by their gray values.
+hash of 64 bits (a "difference hash"), which changes of size, quality, or brightness hardly affect. Pairs with similar hashes are
+then compared by their gray values.
 """
 
 from typing import NamedTuple
@@ -58,7 +58,7 @@ def hashes_of(thumbnails: UInt8[np.ndarray, "n 16 16"]) -> Integer[np.ndarray, "
 def find_near_pairs(
     first: UInt8[np.ndarray, "n 16 16"], second: UInt8[np.ndarray, "m 16 16"], most: int = 1000
 ) -> list[NearPair]:
-    """Return for each picture of `second` the nearest one of `first` if it is nearly the same, the nearest pairs first.
+    """For each picture of `second`, return the nearest one of `first` if both are nearly the same. The nearest pairs come first.
 
     Args:
       first, second: thumbnails.

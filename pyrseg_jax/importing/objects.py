@@ -57,7 +57,7 @@ def paint_objects(objects: Sequence[Object], order: str, height: int, width: int
 
 
 def part_of(mask: Bool[np.ndarray, "h w"]) -> Part:
-    """Return a mask without the empty rows and columns around it, so that many objects of a large picture take little memory."""
+    """Cut away the empty rows and columns around a mask, so that many objects of a large picture take little memory."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not rows.size:
         return Part(0, 0, mask[:0, :0])
@@ -66,7 +66,7 @@ def part_of(mask: Bool[np.ndarray, "h w"]) -> Part:
 
 
 def polygon_filler(rings: Sequence[np.ndarray]) -> Fill:
-    """Return a `fill` of the union of rings, as COCO means several polygons of one object."""
+    """Return a `fill` of the union of rings: in COCO, one object may have several polygons."""
 
     def fill(height: int, width: int) -> Part:
         parts = [part for ring in rings if (part := fill_part([ring], height, width)).mask.size]

@@ -1,4 +1,4 @@
-"""The files of a source: listed once, found by name, and read with one clear line if that fails."""
+"""The files of a source: listed once, found by name, and read. A file that cannot be read is one clear error."""
 
 import json
 import os
@@ -126,7 +126,7 @@ class SourceTree:
 
         Args:
           name: a file name or a relative path, with `/` or `\\`.
-          folders: folders in which it is expected, relative to the root, the likeliest first.
+          folders: folders where it is expected, relative to the root, the most likely one first.
 
         Returns:
           The path relative to the root: in one of these folders, or else the only file of the source that ends in this path; None

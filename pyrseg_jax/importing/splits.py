@@ -30,13 +30,13 @@ def split_of_path(path: str) -> str | None:
 def draw_splits(
     names: Sequence[str], given: Sequence[str | None], share: float | None, group: str | None, seed: int
 ) -> tuple[list[str], str]:
-    """Return the split of each picture, and a line that says where the splits are from.
+    """Return the split of each picture, and a line that says where the splits come from.
 
     Args:
       names: the pictures.
       given: the split of each that the source gives, or None.
       share: share of the pictures for validation, drawn anew even where the source gives splits; test pictures stay test pictures.
-        None keeps the splits of the source, and draws a fifth where there is no validation split.
+        None keeps the splits of the source, or draws a fifth if it has no validation split.
       group: pattern whose first group (or whole match) in a picture's name names the group of the picture. A group is never
         divided.
       seed: seed of the draw. The same pictures and seed give the same splits.
@@ -88,7 +88,7 @@ def _groups(names: Sequence[str], pattern: str | None) -> list[str]:
 
 
 def _draw(groups: Sequence[str], share: float, seed: int) -> set[str]:
-    """Return the groups for validation: in the order of a hash, until they have the share of the pictures."""
+    """Return the groups for validation. They are taken in the order of a hash until they hold the wanted share of the pictures."""
     sizes: dict[str, int] = {}
     for name in groups:
         sizes[name] = sizes.get(name, 0) + 1
@@ -96,8 +96,8 @@ def _draw(groups: Sequence[str], share: float, seed: int) -> set[str]:
         return set()
     if len(sizes) < 2:
         raise UserError(
-            f"--group puts all {len(groups)} pictures into one group ({next(iter(sizes))!r}), which is not divided: choose a "
-            "pattern that tells groups apart"
+            f"--group puts all {len(groups)} pictures into one group ({next(iter(sizes))!r}), and groups are never divided: choose "
+            "a pattern that tells groups apart"
         )
     order = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode(errors="surrogateescape")).digest())
     chosen, count = set(), 0

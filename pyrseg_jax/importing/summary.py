@@ -1,4 +1,4 @@
-"""Say what an import wrote, for people and as JSON."""
+"""Summarize what an import wrote, as text and as JSON."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 
 from pyrseg_jax.importing.annotations import Notes
 from pyrseg_jax.importing.legend import Legend
+from pyrseg_jax.importing.splits import TRAINING
 
 MAX_LINES = 10  # near-duplicate pairs and classes that the text names; the JSON has all of them
 
@@ -27,12 +28,12 @@ def make_summary(
     """Return everything about an import.
 
     Args:
-      source, format_name, evidence: what was read, as which format, and why.
+      source, format_name, evidence: what was read, its format, and how the format was recognized.
       legend: the classes.
       pixels: split → number of pixels of each value of the source's class maps.
       counts: split → number of pictures.
       how: how pictures were written → number of pictures.
-      split_source: where the splits are from, in words.
+      split_source: a line that says where the splits come from.
       notes: what was left out.
       near: pairs of nearly equal pictures between training and other splits.
     """
@@ -58,6 +59,7 @@ def make_summary(
             "pixels": {split: int(found[0]) for split, found in written.items()},
             "share": float(sum(found[0] for found in written.values()) / max(int(total.sum()), 1)),
             "from": list(legend.void_from),
+            "splits": [split for split, found in written.items() if not found[1:].any()],
             "classes_left_out": {name: int(total[value]) for value, name in legend.left_out.items()},
         },
         "skipped": [{"reason": reason, "count": count, "first": first} for reason, count, first in notes.lines()],
@@ -79,6 +81,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     void = summary["void"]
     origin = f"  from {' and '.join(void['from'])}" if void["from"] else ""
     lines.append(f"    0 {'void':<24} {void['share']:>9.3%}{origin}")
+    lines += [_void_line(split, images[split]) for split in void["splits"]]
     for name, count in void["classes_left_out"].items():
         lines.append(f"left out by --classes: {name!r}, {count:,} pixels became void")
     absent = [item["name"] for item in summary["classes"] if not item["share"]]
@@ -91,6 +94,17 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         lines.append("skipped: nothing")
     lines += _near_lines(summary["near_duplicates"])
     return "\n".join(lines)
+
+
+def _void_line(split: str, count: int) -> str:
+    """Warn that a split has no labels, and say what it is still good for."""
+    found = f"warning: every pixel of the split {split} ({count:,} pictures) is void"
+    if split == TRAINING:
+        return f"{found}, so nothing can be learned from it: check the annotations, --classes, and --unlabeled"
+    return (
+        f"{found}, so it has no scores: evaluate on another split, or segment its pictures with `pyrseg predict`. Some publishers "
+        "keep the labels of their test pictures"
+    )
 
 
 def _near_lines(near: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -217,7 +217,7 @@ def draw_labels(ranked: Sequence[RankedImage], source: Source, predictor: ModelP
         panels = [picture, overlay(picture, pair.label, colors), overlay(picture, labels, colors)]
         rows.append(
             Row(
-                f"{rank}. {image.name}: {named} (score {worst.score:.2f})",
+                f"{rank}. {image.name} (score {image.score:.2f}): {named} (score {worst.score:.2f})",
                 tuple(fit_panel(with_box(panel, worst.box)) for panel in panels),
             )
         )

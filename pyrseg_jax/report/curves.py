@@ -1,13 +1,16 @@
-"""Curves by training step as SVG, which is sharp in print and needs no script."""
+"""Curves by training step as SVG, which is sharp in print and needs no script; with one, the reader can ask for single values."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from pyrseg_jax.errors import escaped
 from pyrseg_jax.report.markup import text
 
 WIDTH, HEIGHT = 640, 250
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 38
+HINT = "Point at the chart, or focus it and press the arrow keys, to read single values."
 MOST_POINTS = 1000  # of a curve; of more, the lowest and the highest of each group are drawn
 
 Point = tuple[int, float]
@@ -74,7 +77,8 @@ def draw(chart: Chart, identity: str) -> str:
     steps = [step for points in curves.values() for step, _ in points]
     values = [value for points in curves.values() for _, value in points]
     x_ticks, y_ticks = _step_ticks(max(steps)), ticks(min(values), max(values))
-    to_x = _scale(0, max(x_ticks[-1], max(steps), 1), LEFT, WIDTH - RIGHT)
+    last_step = max(x_ticks[-1], max(steps), 1)
+    to_x = _scale(0, last_step, LEFT, WIDTH - RIGHT)
     to_y = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     lines = [_grid(to_x, to_y, x_ticks, y_ticks, chart.is_share)]
     legend = []
@@ -84,11 +88,24 @@ def draw(chart: Chart, identity: str) -> str:
         last = _say(points[-1][1], chart.is_share)
         legend.append(f"<li>{key} {text(label)}: {last} at step {points[-1][0]:,}</li>")
     return (
-        f'<figure class="chart"><figcaption>{text(chart.title)}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{identity}-summary">'
+        f'<figure class="chart has-readout"><figcaption>{text(chart.title)}</figcaption>'
+        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{identity}-summary" tabindex="0" '
+        f'data-curves="{text(_to_script(curves, last_step, chart.is_share))}">'
         f'<title id="{identity}-summary">{text(_summary(chart, curves))}</title>{"".join(lines)}</svg>'
-        f'<ul class="legend">{"".join(legend)}</ul></figure>'
+        f'<output class="readout needs-script">{HINT}</output><ul class="legend">{"".join(legend)}</ul></figure>'
     )
+
+
+def _to_script(curves: Mapping[str, Sequence[Point]], last_step: float, is_share: bool) -> str:
+    """Return what `readout.js` needs; JSON escapes what an attribute could not hold."""
+    values = {
+        "left": LEFT,
+        "right": WIDTH - RIGHT,
+        "last": last_step,
+        "isShare": is_share,
+        "curves": [[escaped(label), points] for label, points in curves.items()],
+    }
+    return json.dumps(values, separators=(",", ":"))
 
 
 def _summary(chart: Chart, curves: Mapping[str, Sequence[Point]]) -> str:

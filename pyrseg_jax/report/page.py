@@ -12,13 +12,14 @@ import numpy as np
 from pyrseg_jax.data.report import DatasetReport
 from pyrseg_jax.errors import escaped
 from pyrseg_jax.evaluation.image_scores import ImageCounts, miou_of_images
-from pyrseg_jax.report import confusions, facts, gallery, scores, trust
+from pyrseg_jax.report import confidence, confusions, facts, gallery, scores, trust
 from pyrseg_jax.report.choice import Chosen, most_frequent
 from pyrseg_jax.report.collect import Collected
 from pyrseg_jax.report.examples import Example, Place
 from pyrseg_jax.report.markup import text, to_script
 from pyrseg_jax.reporting.palette import colors_of, level_colors
 
+SCRIPTS = ("tables.js", "readout.js", "report.js")  # one script on the page; the last file starts it
 MOST_PAIRS = 4000  # entries of the confusion matrix that the script knows
 
 
@@ -57,12 +58,12 @@ def assemble(collected: Collected, shown: Gallery) -> str:
         "Examples": _examples(collected, shown),
         "Images": gallery.images(_counts(collected), shown.places, shown.examples),
         "Labels": trust.labels(trust.read_rankings(collected.workdir)),
-        "Confidence": trust.confidence(trust.read_calibration(collected.workdir)),
+        "Confidence": confidence.confidence(confidence.read_calibration(collected.workdir), collected.values),
         "Data": facts.data(collected.label_space, shown.reports),
         "Configuration": facts.configuration(collected.config),
         "Environment": facts.environment(collected),
     }
-    style, script = _asset("report.css"), _asset("report.js")
+    style, script = _asset("report.css"), "".join(map(_asset, SCRIPTS))
     name = collected.workdir.name or str(collected.workdir)
     links = "".join(f'<li><a href="#{_identity(part)}">{title}</a></li>' for title, part in sections.items() if part)
     notes = "".join(f"<li>{text(note)}</li>" for note in shown.notes)

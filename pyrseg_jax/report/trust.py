@@ -1,4 +1,4 @@
-"""The sections of the page about trust: labels that look wrong, and whether confidences are true, as far as the run has them."""
+"""The section of the page about labels that look wrong, if the run has a ranking of them."""
 
 import logging
 from pathlib import Path
@@ -18,7 +18,7 @@ from pyrseg_jax.storage.paths import is_there
 
 log = logging.getLogger(__name__)
 
-RANKING, PICTURE, CALIBRATION = "ranking.json", "ranking.png", "calibration.json"
+RANKING, PICTURE = "ranking.json", "ranking.png"
 MOST_REGIONS = 60
 WIDEST_PX = 1600  # of the picture of a ranking
 
@@ -57,24 +57,6 @@ class StoredRanking(_Loose):
     images: list[StoredImage]
 
 
-class StoredReliability(_Loose):
-    """How true confidences are, in `calibration.json`."""
-
-    ece: _Number
-    level_ece: list[_Number | None]
-
-
-class StoredCalibration(_Loose):
-    """The keys of `calibration.json` that the report reads."""
-
-    step: int
-    split: str
-    images: int
-    temperatures: list[_Number]
-    before: StoredReliability
-    after: StoredReliability
-
-
 class Ranking(NamedTuple):
     """A ranking of labels that look wrong.
 
@@ -106,18 +88,6 @@ def read_rankings(workdir: epath.Path) -> list[Ranking]:
     return found
 
 
-def read_calibration(workdir: epath.Path) -> StoredCalibration | None:
-    """Return the calibration of a run; None if there is none, or it is damaged, which a warning says."""
-    path = workdir / CALIBRATION
-    if not is_there(path):
-        return None
-    try:
-        return documents.read_json(path, StoredCalibration)
-    except UserError as error:
-        log.warning("the report leaves out the calibration: %s", error)
-        return None
-
-
 def labels(rankings: list[Ranking]) -> str:
     """Lay out the regions whose labels look wrong, the worst first."""
     parts: list[str] = []
@@ -144,23 +114,6 @@ def labels(rankings: list[Ranking]) -> str:
         )
         parts += [paragraph(about + "."), listing if rows else paragraph("No label looks wrong."), _picture(ranking)]
     return section("labels", "Labels that look wrong", *parts)
-
-
-def confidence(found: StoredCalibration | None) -> str:
-    """Lay out how true the confidences are, without and with temperatures."""
-    if found is None:
-        return ""
-    columns = zip(found.temperatures, found.before.level_ece, found.after.level_ece, strict=False)
-    rows = [
-        [Cell(f"level {i}", i), number(temperature), percent(before), percent(after)]
-        for i, (temperature, before, after) in enumerate(columns, 1)
-    ]
-    rows.append([Cell("all", len(rows) + 1), words("–"), percent(found.before.ece), percent(found.after.ece)])
-    headings = ["", "temperature", "ECE without temperatures, %", "ECE with them, %"]
-    about = f"Fitted by `pyrseg calibrate` at step {found.step:,} on {found.images:,} images of {found.split}."
-    return section(
-        "confidence", "Confidence", paragraph(about), table("Calibration error", headings, rows, kind="numbers")
-    )
 
 
 def _region(rank: int, name: str, region: StoredRegion) -> list[Cell]:

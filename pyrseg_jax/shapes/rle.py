@@ -64,9 +64,7 @@ def decompress_runs(text: str | bytes) -> Integer[np.ndarray, " runs"]:
         return np.zeros(0, np.int64)
     if characters.min() < 0 or characters.max() >= 2 * MORE:
         position = int(np.flatnonzero((characters < 0) | (characters >= 2 * MORE))[0])
-        raise ValueError(
-            f"text has {data[position : position + 1]!r} at position {position}, which is no part of an RLE"
-        )
+        raise ValueError(f"text has {data[position : position + 1]!r} at position {position}, which no RLE contains")
     ends = np.flatnonzero(characters < MORE)
     if not ends.size or ends[-1] != characters.size - 1:
         raise ValueError("text ends within a number: it is cut off")

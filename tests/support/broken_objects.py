@@ -94,7 +94,7 @@ BROKEN_OBJECTS = {
         r"runs has 7 pixels, but the mask has 24",
     ),
     "runs in a damaged text": Broken(
-        coco_text, first_annotation(segmentation={"size": [24, 28], "counts": "ab\t"}), r"which is no part of an RLE"
+        coco_text, first_annotation(segmentation={"size": [24, 28], "counts": "ab\t"}), r"which no RLE contains"
     ),
     "runs that are no numbers": Broken(
         coco_runs,

@@ -46,7 +46,7 @@ FORMATS: dict[str, Format] = {
 
 
 def choose(tree: SourceTree, name: str | None) -> tuple[Format, str]:
-    """Return the format of a source, and the evidence for it in words.
+    """Return the format of a source, and a text that names the evidence for it.
 
     Args:
       tree: the files.

@@ -1,6 +1,6 @@
 """Read binary masks that lie in a folder for each class: `masks/CLASS/NAME.png` belongs to `images/NAME.jpg`.
 
-Where masks of several classes overlap, the later class lies above: the order is that of `--classes`, or else of the alphabet.
+Where masks overlap, the later class covers the earlier one. The order is that of `--classes`, or else alphabetical.
 """
 
 from collections.abc import Mapping

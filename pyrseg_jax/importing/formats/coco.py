@@ -1,7 +1,7 @@
 """Read COCO's JSON of objects and stuff: polygons, runs (RLE), crowds.
 
 One file for each split, with `images`, `annotations` and `categories`. Several polygons of an annotation are united; pixels are
-filled as COCO's own library fills them. An object of which only the box is known makes its box void.
+filled as COCO's own library fills them. If only the box of an object is known, the box becomes void.
 
 Source: cocodataset.org/#format-data.
 
@@ -187,7 +187,7 @@ def whole_number_or_text(document: Any, key: str, where: str) -> int | str:
 
 
 def image_folders(name: str) -> list[str]:
-    """Return the folders in which the images of a JSON file are expected, the likeliest first.
+    """Return the folders where the images of a JSON file are expected, the most likely one first.
 
     `annotations/instances_train2017.json` belongs to `images/train2017`, `train2017`, `images` and so on.
     """

@@ -1,7 +1,7 @@
 """Read masks with one color for each class, with a list of the classes and their colors, or with the colors that are found.
 
 Lists are read from `--classes`, or from a file of a usual name beside the masks. Without a list, the import writes one with the
-colors that occur, and ends: the names are the user's to give.
+colors that occur, and ends, so that the user can name them.
 """
 
 from typing import Any

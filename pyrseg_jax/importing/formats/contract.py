@@ -12,8 +12,8 @@ class Format(NamedTuple):
 
     name: what `--format` calls it.
     meaning: what it is, in one line.
-    signs: what it is recognized by, in words.
-    recognize: files → the evidence that they are of this format, in words, or None.
+    signs: describes what it is recognized by.
+    recognize: files → the evidence that they are of this format, as a text, or None.
     read: files and options → the annotations. A UserError says in one line what is wrong, and where.
     is_general: whether nearly any folder of masks fits, so that other formats go first.
     """

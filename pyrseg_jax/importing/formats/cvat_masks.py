@@ -1,7 +1,7 @@
 """Read CVAT's export "Segmentation mask": the folders of PASCAL VOC with a `labelmap.txt` of names and colors.
 
-Each line of `labelmap.txt` is `NAME:R,G,B:PARTS:ACTIONS`. The colors of the masks count; a class named `background` holds the
-pixels that nobody labeled.
+Each line of `labelmap.txt` is `NAME:R,G,B:PARTS:ACTIONS`. The colors of the masks give the classes; a class named `background`
+takes the pixels without a label.
 """
 
 from pathlib import PurePosixPath

@@ -1,6 +1,7 @@
 """Read CVAT's export "CVAT for images 1.1": polygons, boxes, ellipses and masks in XML.
 
-Objects of a higher `z_order` lie above; those of the same order lie in the order of the file. A task's subsets are the splits.
+Objects with a higher `z_order` cover others; with the same one, later objects of the file cover earlier ones. A task's subsets
+are the splits.
 
 Source: CVAT's documentation, "XML annotation format".
 """
@@ -102,7 +103,7 @@ def _add(
     picture: ObjectPicture, element: ElementTree.Element, values: dict[str, int], where: str, notes: Notes
 ) -> None:
     if element.tag in _NO_REGIONS:
-        notes.add(f"{element.tag}, which is no region", where)
+        notes.add(f"{element.tag} (not a region)", where)
         return
     if element.tag not in _REGIONS:
         raise UserError(f"{where} is not known: expected one of {', '.join((*_REGIONS, *_NO_REGIONS))}")

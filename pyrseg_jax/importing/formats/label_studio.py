@@ -1,9 +1,9 @@
 """Read Label Studio's JSON export: brush strokes, polygons, rectangles and ellipses.
 
-Coordinates are percentages of the picture. Brush strokes are the opacities of an RGBA picture in a code of runs, whose layout is
-that of the library rle-pack: the number of values (32 bits), the bits of a value minus one (5), and four lengths minus one (4 bits
-each). Then follow groups: a bit that says whether one value is repeated, two bits that choose a length, a number of that length,
-which is the count minus one, and one value or as many as there are.
+Coordinates are percentages of the picture. A brush stroke is the alpha channel of an RGBA picture, run-length encoded as by the
+library rle-pack. The header holds the number of values (32 bits), the bits of a value minus one (5), and four lengths minus one (4
+bits each). Groups follow, each with a bit that says whether one value is repeated, two bits that choose one of the lengths, the
+count minus one as a number of that length, and then the one value, or all values.
 
 Source: Label Studio's documentation, "Export annotations", and the project label-studio-converter, `brush.py`.
 """
@@ -114,7 +114,7 @@ def _image_name(data: dict, where: str) -> list[str]:
 def _add(picture: ObjectPicture, result: Any, where: str, values: dict[str, int], notes: Notes) -> None:
     kind = result.get("type") if isinstance(result, dict) else None
     if kind not in _KINDS:
-        notes.add(f"{kind or 'result'}, which is no region", where)
+        notes.add(f"{kind or 'result'} (not a region)", where)
         return
     if result.get("image_rotation"):
         raise UserError(

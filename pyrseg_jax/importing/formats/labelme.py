@@ -1,8 +1,8 @@
 """Read LabelMe's JSON files, one for each picture: polygons, rectangles, circles, lines, points, and masks.
 
-Shapes are painted as LabelMe's own converter does: with Pillow's drawing functions, in the order of the file, lines 10 pixels wide
-and points with a radius of 5 pixels. If there is a `labels.txt`, it gives the classes in order; `__ignore__` is void, and
-`_background_` holds the pixels that nobody labeled.
+Shapes are painted as in LabelMe's own converter: by Pillow, in the order of the file. Lines are 10 pixels wide, and points have a
+radius of 5 pixels. If there is a `labels.txt`, it gives the classes in order; `__ignore__` is void, and
+`_background_` takes the pixels without a label.
 
 Source: the LabelMe project, `labelme2voc` and `shape_to_mask`.
 """

@@ -1,4 +1,4 @@
-"""Read Mapillary Vistas: `config.json` with the labels, and palette PNGs whose indices are the labels' places in it.
+"""Read Mapillary Vistas: `config.json` with the labels, and palette PNGs, in which index i stands for label i of that file.
 
 Labels that are not evaluated (`"evaluate": false`) become void.
 

@@ -1,7 +1,7 @@
 """Read masks in the layout of PASCAL VOC: `JPEGImages`, `SegmentationClass`, and lists of names in `ImageSets/Segmentation`.
 
-A mask is a palette PNG, whose indices count, or an RGB image in VOC's colors. 0 is the background, 255 the border between objects,
-which becomes void.
+A mask is a palette PNG, where index i stands for class i, or an RGB image in VOC's colors. 0 is the background. 255 is the border
+between objects, which becomes void.
 
 Source: Everingham et al., *The PASCAL Visual Object Classes Challenge 2012 Development Kit*, section 3.3.
 """

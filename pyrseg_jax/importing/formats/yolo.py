@@ -1,11 +1,11 @@
 """Read YOLO's segmentation labels: a text file for each image, with a class number and a polygon in shares of the image per line.
 
-`data.yaml` names the classes and the folders of the splits. A line of five numbers is a box, of which the outline is not known: it
-becomes void. An image without a text file was not labeled and is left out; one with an empty file shows nothing but background.
+`data.yaml` names the classes and the folders of the splits. A line of five numbers is a box without an outline; it becomes
+void. An image without a text file was not labeled and is left out; one with an empty file shows only background.
 
 Source: the Ultralytics documentation, "Instance Segmentation Datasets Overview".
 
-Chosen: larger objects are painted first, so that small ones stay visible; pixels are filled as COCO's library does.
+Chosen: larger objects are painted first, so that small ones stay visible; pixels are filled as in COCO's library.
 """
 
 from collections.abc import Mapping, Sequence
