@@ -3,6 +3,7 @@
 import collections
 import json
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from pyrseg_jax.run import experiment
 from pyrseg_jax.run.class_weights import find_class_weights, keep_class_weights
 from pyrseg_jax.run.image_counts import read_image_counts
 from pyrseg_jax.run.workdir import Workdir
-from pyrseg_jax.training.losses.class_weights import effective_number, inverse_frequency
+from pyrseg_jax.training.losses.class_weights import effective_number, inverse_frequency, inverse_log
 
 # Label files of a hand-made split of six images of 8 × 10 pixels, as (value, pixels) lists. Value 0 is void.
 IMAGES = [[(1, 80)], [(1, 70), (0, 10)], [(1, 60), (2, 20)], [(1, 80)], [(1, 40), (2, 40)], [(1, 70), (2, 5), (3, 5)]]
@@ -68,6 +69,9 @@ def test_class_weights_of_a_hand_made_split(rare, tmp_path, caplog):
     np.testing.assert_allclose(found, PIXELS.sum() / (3 * PIXELS))
     lines = [r.getMessage() for r in caplog.records if "class weights" in r.getMessage()]
     assert lines == ["class weights (inverse_frequency): sky 0.3917, ground 2.41, post 31.33"]
+    found = find_class_weights(config_of(rare, **{"loss.class_weights": "inverse_log"}), dataset, workdir)
+    raw = [1 / math.log(1.1 + share) for share in PIXELS / PIXELS.sum()]
+    np.testing.assert_allclose(found, np.array(raw) * PIXELS.sum() / (raw * PIXELS).sum())
     changes = {"loss.class_weights": "effective_number", "loss.effective_beta": 0.5}
     found = find_class_weights(config_of(rare, **changes), dataset, workdir)
     raw = [1 / sum(0.5**k for k in range(len(images))) for images in SHOWN_BY]  # (1 - β^n) / (1 - β) is a geometric sum
@@ -83,7 +87,7 @@ def test_class_weights_of_a_hand_made_split(rare, tmp_path, caplog):
 def test_class_weights_are_finite_and_average_to_one(pixels, beta, seed):
     pixels = np.array(pixels)
     images = np.where(pixels > 0, np.random.default_rng(seed).integers(1, 10**5, len(pixels)), 0)
-    for weights in (inverse_frequency(pixels), effective_number(images, pixels, beta)):
+    for weights in (inverse_frequency(pixels), inverse_log(pixels), effective_number(images, pixels, beta)):
         assert np.isfinite(weights).all() and (weights > 0).all()
         assert (weights[pixels == 0] == 1).all()
         if pixels.any():
@@ -113,7 +117,7 @@ def test_given_weights_are_read_from_the_key_or_from_a_file(rare, tmp_path):
         ("0, 0, 0", r"config\.loss\.class_weights holds only zeros"),
         (
             "inverse",
-            r"config\.loss\.class_weights='inverse': expected inverse_frequency, effective_number, one number .*No such",
+            r"config\.loss\.class_weights='inverse': expected inverse_frequency, inverse_log, effective_number, one .*No such",
         ),
         ("classes.txt", r"config\.loss\.class_weights='.*classes\.txt': expected a text file of numbers"),
     ],

@@ -34,8 +34,9 @@ class Loss:
     )
     class_weights: Annotated[str | None, BeforeValidator(_join_numbers)] = key(
         None,
-        "Weights of the classes in cross entropy, focal and boundary loss: `inverse_frequency` or `effective_number` computes "
-        "them from the training split; otherwise one number per class, or the path of a text file with these numbers.",
+        "Weights of the classes in cross entropy, focal and boundary loss: `inverse_frequency`, `inverse_log` or "
+        "`effective_number` computes them from the training split; otherwise one number per class, or the path of a text file with "
+        "these numbers.",
     )
     effective_beta: float = key(
         0.999, "Value of β in `effective_number`. Toward 1, the weights approach 1 / images.", at_least=0, at_most=1

@@ -40,6 +40,20 @@ def effective_number(images: Counts, pixels: Counts, beta: float = 0.999) -> Wei
     return normalized(1 / effective, pixels)
 
 
+def inverse_log(pixels: Counts) -> Weights:
+    """Return weights proportional to 1 / log(1.1 + f), where f is the share of a class among the labeled pixels; see `normalized`.
+
+    Args:
+      pixels: (C,) labeled pixels of each class.
+
+    Source: Paszke et al. 2016 (ENet), section 5.2.
+    Chosen: 1.1 where ENet has 1.02, so that the rarest class weighs at most 10 times, and usually 3 to 4 times, as much as the
+      most common one, instead of up to 35 times.
+    """
+    shares = pixels / max(pixels.sum(), 1)
+    return normalized(1 / np.log(1.1 + shares), pixels)
+
+
 def normalized(weights: Weights, pixels: Counts) -> Weights:
     """Scale weights so that their mean over the labeled pixels is 1; a class without pixels gets the weight 1.
 
@@ -54,6 +68,7 @@ def normalized(weights: Weights, pixels: Counts) -> Weights:
 # Name → meaning of the ways to compute weights.
 CLASS_WEIGHTINGS = {
     "inverse_frequency": "1 / the share of the class among the labeled pixels of the training split",
+    "inverse_log": "1 / log(1.1 + the share of the class among the labeled pixels of the training split)",
     "effective_number": "(1 - β) / (1 - β^n) for the n training images that show the class, with β = effective_beta",
 }
 
@@ -68,6 +83,7 @@ def weights_from(report: DatasetReport, how: str, beta: float) -> tuple[float, .
     """
     ways: dict[str, Callable[[], Weights]] = {
         "inverse_frequency": lambda: inverse_frequency(report.pixels),
+        "inverse_log": lambda: inverse_log(report.pixels),
         "effective_number": lambda: effective_number(report.images, report.pixels, beta),
     }
     return tuple(map(float, ways[how]()))
