@@ -155,7 +155,7 @@ def _of_run(
     if its_config.model.backbone != config.model.backbone:
         raise UserError(
             f"that run has the backbone {its_config.model.backbone}, this one has {config.model.backbone}: set "
-            f"config.model.backbone={its_config.model.backbone}"
+            f"config.model.backbone={its_config.model.backbone}, or config.model.init=None to start from random weights"
         )
     model = experiment.make_model(its_config, classes)
     state = restore(its_config, model, run, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), None)
