@@ -46,7 +46,7 @@ def _load(place: epath.Path, step: int | None) -> Predictor:
     workdir = Workdir(str(place))
     if not workdir.has_run():
         raise UserError(
-            f"{place}: there is no model here: expected the folder of a run (with config.json), one of its checkpoints, a file or "
+            f"{place} holds no model: expected the folder of a run (with config.json), one of its checkpoints, a file or "
             f"folder written by --mode=export, or the name of a packaged model ({', '.join(packaged_models()) or 'none'})"
         )
     config, label_space = workdir.read_config(), workdir.read_label_space()

@@ -93,7 +93,7 @@ def test_checkpoints_are_loaded_by_folder_or_step(run, predictor, rng):
 
 
 def test_an_error_names_a_path_that_cannot_be_loaded(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere: there is no model here: expected the folder of a run"):
+    with pytest.raises(UserError, match=r"nowhere holds no model: expected the folder of a run"):
         pyrseg_jax.load(tmp_path / "nowhere")
     (tmp_path / "model.zip").write_bytes(b"PK nothing")
     with pytest.raises(UserError, match=r"model.zip is not an exported model, or it is damaged \(BadZipFile"):

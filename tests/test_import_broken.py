@@ -92,7 +92,10 @@ def test_found_colors_are_proposed_as_a_list(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [("smoothed", "the borders look smoothed or compressed; export the masks again"), ("noise", "looks like a photograph")],
+    [
+        ("smoothed", "the borders look smoothed or compressed; export the masks again"),
+        ("noise", "looks like a photograph"),
+    ],
 )
 def test_masks_of_too_many_colors_are_refused(kind, message, rng):
     colors = rng.integers(0, 255, (64, 64, 3), np.uint8)

@@ -138,10 +138,13 @@ def test_every_combination_learns_two_images(context, representation, procedure)
     # QGN normalizes the stage of stride 32, which needs more than one position per image.
     side = 64 if context.startswith("qgn") else 32
     batch = make_batch(5, n=2, side=side)
+    # A stage of Layer Cascade learns from the positions that earlier stages leave over. In the end these are few and hard, and
+    # the mean of their loss may rise.
+    learned = "semantic" if context == "layer_cascade" else "loss"
     losses = []
     for _ in range(num_steps):
         state, metrics = step(state, batch)
-        losses.append(float(metrics["loss"]))
+        losses.append(float(metrics[learned]))
     assert losses[-1] < 0.5 * losses[0], losses
     prediction = jax.jit(functools.partial(predict, model, threshold=0.5))(state.variables, images=batch["image"])
     assert len(prediction.semantic) == (2 if representation == "pyramid" else 1)

@@ -520,7 +520,7 @@ def test_loading_is_quiet_and_leaves_the_logging_of_the_user_alone(run, tmp_path
 
 
 def test_a_folder_of_a_checkpoint_whose_name_only_looks_like_a_number_is_one_clear_line(run):
-    with pytest.raises(UserError, match="there is no model here"):
+    with pytest.raises(UserError, match="holds no model"):
         pyrseg_jax.load(f"{run[1].checkpoints}/²")
 
 

@@ -126,7 +126,7 @@ def test_scores_say_how_unusual_an_image_is_in_its_split():
 
 
 def test_objects_that_the_network_often_sees_by_mistake_score_less():
-    """Eleven images show the same evidence; in most, it is for class 1, which the network often sees where it is not."""
+    """Evidence for class 1 counts less, because the network often predicts that class where it is absent."""
     found = [Evidence(np.eye(3, dtype=np.float32)[1] * (1 + i / 100), (), ()) for i in range(10)]
     rare = Evidence(np.array([0, 0, 1], np.float32), (), ())
     scores = [score for score, _ in score_images([*found, rare])]

@@ -135,7 +135,7 @@ def place_model(name: str, workdir: Workdir) -> None:
       workdir: where to put it.
 
     Raises:
-      UserError: if there is no such model, it is damaged, or the workdir holds something else.
+      UserError: if no model has this name, the model is damaged, or the workdir holds something else.
     """
     source = find_model(name)
     if not is_model_folder(source):
