@@ -153,6 +153,16 @@ MODES = {
         interrupted="a model file is complete or absent; the same command starts again",
         memory="export fewer or smaller --sizes",
     ),
+    "push": Mode(
+        "upload the model of a run, or a model folder, to the Hugging Face hub",
+        *("push", "push"),
+        takes=("workdir", "to", "revision", "private", "dry_run", "step", "half", "overwrite"),
+        needs=("to",),
+        topic="[RUN]",
+        reads_run=True,
+        names_run=True,
+        interrupted="the upload is one commit: all of it is there or nothing; the same command starts again",
+    ),
     "tune": Mode(
         "search for good values of configuration keys: many trainings one after another, in folders below --output. Score them on "
         "held-out training images (config.data.holdout=N, config.evaluation.split=holdout), so that the validation split stays "

@@ -10,16 +10,15 @@ import numpy as np
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.predict import predict
-from pyrseg_jax.export.folder import check_folder, write_folder
+from pyrseg_jax.export.folder import check_folder, write_folder_of_run
 from pyrseg_jax.export.read import read_export
-from pyrseg_jax.export.target import cannot_write, check_target, run_identity
+from pyrseg_jax.export.target import cannot_write, check_target, identity_of_run
 from pyrseg_jax.export.write import write_export
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.run import experiment
-from pyrseg_jax.run.calibration import read_calibration, read_temperatures
+from pyrseg_jax.run.calibration import read_temperatures
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.image_space import known_image_space
-from pyrseg_jax.run.keys import keys_of, value_of
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.paths import is_remote
@@ -70,7 +69,7 @@ def export(
             f"--mode=export writes to a disk, but {workdir.path} is in remote storage: name a file or folder with --output"
         )
     path = Path(target).expanduser() if target else Path(workdir.path) / ("model" if is_folder else "model.zip")
-    run = _identity_of(config, workdir)
+    run = identity_of_run(config, workdir)
     if is_folder:
         check_folder(path, run, overwrite)
         return _export_folder(config, workdir, path, run, step, is_half)
@@ -84,25 +83,14 @@ def _export_folder(
     config: Config, workdir: Workdir, path: Path, run: str, step: int | None, is_half: bool
 ) -> dict[str, float]:
     """Write a model folder, read it back, and compare its numbers with the checkpoint's."""
-    spaces = workdir.read_label_space(), known_image_space(config, workdir)
-    model, sharding = experiment.make_model(config, spaces[0]), _first_device()
-    trained = restore(config, model, workdir, sharding, step)
-    log.info("exporting step %d", trained.step)
-    calibration = read_calibration(config, workdir, trained, model.num_predicted_levels)
-    start = time.perf_counter()
-    try:
-        write_folder(path, config, workdir, trained, spaces, run, is_half, calibration)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror or error}): name another folder with --output"
-        ) from error
+    trained, model, write_seconds = write_folder_of_run(path, config, workdir, run, step, is_half)
     written = time.perf_counter()
-    read = restore(config, model, Workdir(str(path)), sharding, None)
+    read = restore(config, model, Workdir(str(path)), _first_device(), None)
     num_bytes = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
     pairs = zip(jax.tree.leaves(read.variables), jax.tree.leaves(trained.variables), strict=True)
     measured = {
         "megabytes": num_bytes / 1e6,
-        "write_seconds": written - start,
+        "write_seconds": write_seconds,
         "load_seconds": time.perf_counter() - written,
         "largest_difference": max(float(np.abs(np.asarray(x) - np.asarray(y)).max(initial=0)) for x, y in pairs),
     }
@@ -170,14 +158,6 @@ def _compare(path: Path, model: Segmenter, variables: dict, threshold: float) ->
         "same_labels": float((found["probs"].argmax(-1) == np.asarray(expected).argmax(-1)).mean()),
         "largest_difference": float(np.abs(found["probs"] - np.asarray(expected)).max()),
     }
-
-
-def _identity_of(config: Config, workdir: Workdir) -> str:
-    """Tell this run from others by what a training of it cannot change: its other keys, its classes and its first weights."""
-    keys = {name: value_of(config, name) for name, about in keys_of(Config).items() if not about.is_resumable}
-    return run_identity(
-        {"config": keys, "classes": workdir.read_label_space().names, "start": workdir.read_initialization()}
-    )
 
 
 def _read_size(text: str) -> tuple[int, int]:

@@ -10,6 +10,9 @@ from pathlib import Path
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.export.format import SUFFIX, read_about
 from pyrseg_jax.export.read import MAX_BYTES
+from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.keys import keys_of, value_of
+from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.atomic import try_to_write
 from pyrseg_jax.storage.regular_file import kind_of, open_regular_file
 from pyrseg_jax.storage.stored_zip import StoredZip
@@ -22,6 +25,14 @@ def run_identity(values: Mapping) -> str:
       values: whatever tells one run from another, as JSON can hold it.
     """
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def identity_of_run(config: Config, workdir: Workdir) -> str:
+    """Tell a run from others by what a training of it cannot change: its other keys, its classes and its first weights."""
+    keys = {name: value_of(config, name) for name, about in keys_of(Config).items() if not about.is_resumable}
+    return run_identity(
+        {"config": keys, "classes": workdir.read_label_space().names, "start": workdir.read_initialization()}
+    )
 
 
 def check_target(path: Path, run: str, is_overwriting: bool) -> None:
