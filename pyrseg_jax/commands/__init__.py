@@ -148,8 +148,9 @@ MODES = {
     "export": Mode(
         "write the trained model as one portable file (default: model.zip in the workdir), or as a folder for pyrseg_jax",
         *("export", "export"),
-        takes=("workdir", "output", "sizes", "step", "overwrite", "format", "half"),
+        takes=("workdir", "output", "sizes", "step", "overwrite", "format", "half", "from"),
         reads_run=True,
+        replaces_config="from",
         interrupted="a model file is complete or absent; the same command starts again",
         memory="export fewer or smaller --sizes",
     ),

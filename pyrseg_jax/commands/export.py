@@ -10,9 +10,11 @@ import numpy as np
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.predict import predict
+from pyrseg_jax.export.expiry import describe
 from pyrseg_jax.export.folder import check_folder, write_folder_of_run
 from pyrseg_jax.export.read import read_export
-from pyrseg_jax.export.target import cannot_write, check_target, identity_of_run
+from pyrseg_jax.export.renew import renew
+from pyrseg_jax.export.target import cannot_write, check_target, identity_of_run, read_readers, run_of_export
 from pyrseg_jax.export.write import write_export
 from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.run import experiment
@@ -27,26 +29,28 @@ log = logging.getLogger(__name__)
 
 
 def export(
-    config: Config,
-    workdir: Workdir,
+    config: Config | None,
+    workdir: Workdir | None,
     target: str | None,
     sizes: Sequence[str],
     step: int | None = None,
     overwrite: bool = False,
     form: str | None = None,
     is_half: bool = False,
+    source: str | None = None,
 ) -> dict:
     """Write a checkpoint, by default the newest, to `target`, by default `model.zip` or `model` in the run's folder.
 
     Args:
-      config: the run's configuration.
-      workdir: the run's folder.
+      config: the run's configuration; None with `source`.
+      workdir: the run's folder; None with `source`.
       target: the file, whose name must end in .zip.
       sizes: image sizes that the model accepts, as "HEIGHTxWIDTH" in pixels; if empty, the size of a training crop.
       step: step of the checkpoint.
       overwrite: whether a file that is not an earlier export of this run may be replaced.
       form: "zip", a file that jax alone can run (the default), or "folder", see `run/model_folder.py`.
       is_half: whether kernels are stored as float16, in a folder.
+      source: an exported file to renew instead: to write again with the JAX that is installed now.
 
     Returns:
       The measured `megabytes`, `write_seconds` and `load_seconds`; and from the comparison with the model itself
@@ -55,6 +59,9 @@ def export(
     Raises:
       UserError: if the target or a size is not valid, or the run has no checkpoint, or the file exists and is foreign.
     """
+    if source is not None:
+        return _renew(source, target, overwrite, bool(sizes or form or is_half))
+    assert config is not None and workdir is not None, "without a file to renew there is a run"
     if form not in (None, "zip", "folder"):
         raise UserError(f"--format={form}: expected zip or folder")
     is_folder = form == "folder"
@@ -77,6 +84,34 @@ def export(
     shapes = [_read_size(text) for text in dict.fromkeys(sizes)] or [(crop, crop)]
     check_target(path, run, overwrite)
     return _export_file(config, workdir, path, run, shapes, step)
+
+
+def _renew(source: str, target: str | None, overwrite: bool, has_other_flags: bool) -> dict:
+    """Write an exported file again with this JAX; see `export.renew`."""
+    if target is None or has_other_flags:
+        raise UserError(
+            f"--from={source} needs --output=NEW.zip, and takes no --sizes, --format or --half: it writes the same programs again"
+        )
+    old, path = Path(source).expanduser(), Path(target).expanduser()
+    check_target(path, run_of_export(old), overwrite)
+    try:
+        measured = renew(old, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    log.info(
+        "%s: %.1f MB, in %.1f s; %.4f %% of its labels equal those of %s, its probabilities differ by at most %.1e",
+        *(path, measured["megabytes"], measured["seconds"], 100 * measured["same_labels"], source),
+        measured["largest_difference"],
+    )
+    _log_readers(path)
+    return measured
+
+
+def _log_readers(path: Path) -> None:
+    """Log which versions of JAX read a file, and until when."""
+    readers = read_readers(path)
+    if readers is not None:
+        log.info("%s", describe(readers))
 
 
 def _export_folder(
@@ -140,6 +175,7 @@ def _export_file(
         100 * measured["same_labels"],
         measured["largest_difference"],
     )
+    _log_readers(path)
     return measured
 
 

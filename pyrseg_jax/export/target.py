@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pyrseg_jax.errors import UserError
-from pyrseg_jax.export.format import SUFFIX, read_about
+from pyrseg_jax.errors import UserError, naming_file
+from pyrseg_jax.export.expiry import Readers
+from pyrseg_jax.export.format import SUFFIX, About, read_about
 from pyrseg_jax.export.read import MAX_BYTES
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.keys import keys_of, value_of
@@ -76,8 +77,26 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 def _is_export_of(path: Path, run: str) -> bool:
     try:
-        with open_regular_file(path, MAX_BYTES) as file:
-            found = read_about(StoredZip(file), path).run
+        return _read_about(path).run == run
     except Exception:  # a foreign or damaged file fails in many ways: it is not an export
         return False
-    return found == run
+
+
+def run_of_export(path: Path) -> str:
+    """Return the identity of the run that an exported file is of; "" if the file does not say it.
+
+    Raises:
+      UserError: if it is not an exported file.
+    """
+    return _read_about(path).run or ""
+
+
+def read_readers(path: Path) -> Readers | None:
+    """Return which versions of JAX read an exported file; None if it does not say it."""
+    return _read_about(path).readers
+
+
+def _read_about(path: Path) -> About:
+    problem = "is not an exported model, or it is damaged"
+    with naming_file(str(path), problem, "check the path"), open_regular_file(path, MAX_BYTES) as file:
+        return read_about(StoredZip(file), path)

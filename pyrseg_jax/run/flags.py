@@ -143,6 +143,10 @@ FLAGS = {
         _split,
         [],
     ),
+    "from": Flag(
+        "FILE",
+        "an exported file that export writes again with the jax that is installed now, so that newer versions read it",
+    ),
     "vary": Flag(
         "KEY=VALUES",
         "a key to search for, without `config.`, and its values: LOW:HIGH, log:LOW:HIGH or A|B|C; can be given several times",
