@@ -6,6 +6,7 @@ it missed is delivered later. `forwarding.py` starts the processes and warns abo
 """
 
 import importlib.util
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ class Tracker(NamedTuple):
     module: str
 
 
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 TRACKERS = {
     "mlflow": Tracker("MLflow", "mlflow", "mlflow", f"{__name__}.mlflow_sink"),
     "wandb": Tracker("Weights & Biases", "wandb", "wandb", f"{__name__}.wandb_sink"),
@@ -36,17 +38,23 @@ TRACKERS = {
 }
 
 
+def tracker_of(name: str) -> Tracker:
+    """Return the tracker of a name. A name with a dot is that of a module of the user's own, which has a function `make_sink`."""
+    return TRACKERS[name] if name in TRACKERS else Tracker("a tracker of your own", name, "", name)
+
+
 def read_names(text: str | None) -> tuple[str, ...]:
-    """Return the trackers that a text names, separated by commas.
+    """Return the trackers that a text names, separated by commas: keys of `TRACKERS`, and modules, see `tracker_of`.
 
     Raises:
       UserError: naming the first that is none.
     """
     names = tuple(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
     for name in names:
-        if name not in TRACKERS:
+        if name not in TRACKERS and not _MODULE.fullmatch(name):
             raise UserError(
-                f"trackers={text}: {name} is not a tracker: expected some of {', '.join(TRACKERS)}, with commas"
+                f"trackers={text}: {name} is not a tracker: expected some of {', '.join(TRACKERS)}, with commas, or a module of "
+                "your own, such as my_package.my_tracker"
             )
     return names
 
@@ -54,9 +62,19 @@ def read_names(text: str | None) -> tuple[str, ...]:
 def check_installed(names: Sequence[str]) -> None:
     """Raise UserError for the first tracker whose library is not installed."""
     for name in names:
-        about = TRACKERS[name]
-        if importlib.util.find_spec(about.package) is None:
-            raise UserError(
-                f"trackers={','.join(names)}: the package {about.package} is not installed: run `pip install {about.package}` or "
-                f"install the extra `{about.extra}` (`pip install 'pyrseg-jax[{about.extra}]'`), or leave out {name}"
-            )
+        about = tracker_of(name)
+        if _is_there(about.package):
+            continue
+        if not about.extra:
+            raise UserError(f"trackers={','.join(names)}: there is no module {name}: check its name and PYTHONPATH")
+        raise UserError(
+            f"trackers={','.join(names)}: the package {about.package} is not installed: run `pip install {about.package}` or "
+            f"install the extra `{about.extra}` (`pip install 'pyrseg-jax[{about.extra}]'`), or leave out {name}"
+        )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # a package around it is missing
+        return False

@@ -16,7 +16,7 @@ from etils import epath
 from PIL import Image
 
 from pyrseg_jax.errors import UserError, escaped
-from pyrseg_jax.reporting.trackers import TRACKERS
+from pyrseg_jax.reporting.trackers import tracker_of
 from pyrseg_jax.reporting.trackers.contract import About
 from pyrseg_jax.reporting.trackers.spool import ABOUT, EVENTS, Event, Progress, read_progress, write_progress
 from pyrseg_jax.storage import documents
@@ -34,7 +34,7 @@ JPEG_QUALITY = 88
 class Tracked(NamedTuple):
     """What trackers are told about a run, and which ones.
 
-    trackers: keys of `TRACKERS`.
+    trackers: their names, see `trackers.tracker_of`.
     name: of the run.
     config: the configuration, by full key.
     classes: names of the classes.
@@ -54,7 +54,7 @@ class _Child:
         self.offset, self.moved_at = read_progress(folder, name).offset, time.monotonic()
         with (folder / f"{name}.log").open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.process", TRACKERS[name].module, name, str(folder)],
+                [sys.executable, "-m", f"{__package__}.process", tracker_of(name).module, name, str(folder)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,

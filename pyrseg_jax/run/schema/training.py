@@ -85,7 +85,7 @@ class Training:
     trackers: str | None = key(
         None,
         "Comma-separated experiment trackers that get the record of the run, too: `mlflow`, `wandb`, `trackio`. Each needs its "
-        "library.",
+        "library. A name with a dot is that of a module of your own.",
         resumable=True,
     )
     best_metric: Annotated[str, OneOf(choices.best_metrics)] = key(
