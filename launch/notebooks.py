@@ -1,7 +1,7 @@
 """Write docs/notebooks/*.ipynb from the *.py beside them, or check with --check that they are up to date.
 
-The sources are in jupytext's percent format, so that jupytext and editors read them as notebooks, too. Notebooks without outputs are
-written with the standard library alone, and are the same on every machine.
+The sources are in jupytext's percent format, so that jupytext and editors read them as notebooks, too. Notebooks without outputs
+are written with the standard library alone, and are the same on every machine.
 """
 
 import json

@@ -79,8 +79,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     dataset = experiment.open_data(config.data, image_space=image_space_of(config, workdir))
     config = config_lib.resolve_durations(config, len(dataset.open_split(TRAINING)))
     check_training_data(config, dataset)
-    model = experiment.make_model(config, dataset.label_space)
-    experiment.check_frozen(config, model)
+    model = _checked_model(config, dataset.label_space)
     tracked = describe_run(config, workdir, dataset.label_space.names)
     optimizer = experiment.make_optimizer(config)
     class_weights = find_class_weights(config, dataset, workdir)
@@ -125,6 +124,13 @@ def _checked_mesh(config: Config) -> Mesh:
     mesh = experiment.make_mesh(config.parallel)
     experiment.check_layout(config, mesh)
     return mesh
+
+
+def _checked_model(config: Config, label_space: LabelSpace) -> Segmenter:
+    """Build the network, and check that it has the parts that are to be frozen."""
+    model = experiment.make_model(config, label_space)
+    experiment.check_frozen(config, model)
+    return model
 
 
 @contextlib.contextmanager
