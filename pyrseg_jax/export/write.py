@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -173,7 +173,7 @@ def _describe(space: ImageSpace) -> str:
 
 
 def serialize(
-    run: Callable, weights: Mapping[str, np.ndarray], size: tuple[int, int], image_space: ImageSpace
+    run: jax.stages.Wrapped, weights: Mapping[str, np.ndarray], size: tuple[int, int], image_space: ImageSpace
 ) -> Serialized:
     """Serialize the program for one size of image and any number of images.
 

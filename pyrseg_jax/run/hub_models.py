@@ -46,8 +46,8 @@ def fetch_model(text: str) -> Path:
     wanted = [name for name in (*REQUIRED, *OPTIONAL, CARD, CALIBRATION, LICENSE) if name in names]
     log.info("%s: downloading %d files", address, len(wanted) + 1)
     # The first file fixes the commit of all others. The last one makes the folder a model: an interrupted download has none.
-    for name in (*wanted, ABOUT_MODEL):
-        path = hub.download(address, name)
-        address = address._replace(revision=hub.commit_of(path) or address.revision)
-    log.info("%s: taking commit %s", text, path.parent.name)
-    return path.parent
+    for name in wanted:
+        address = address._replace(revision=hub.commit_of(hub.download(address, name)) or address.revision)
+    folder = hub.download(address, ABOUT_MODEL).parent
+    log.info("%s: taking commit %s", text, folder.name)
+    return folder
