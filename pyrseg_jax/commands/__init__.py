@@ -24,6 +24,7 @@ class Mode(NamedTuple):
     is_divided: whether several processes divide the work by themselves, without joining; takes "share".
     reads_run: whether the workdir must hold a run of this configuration.
     names_run: whether the word after the mode is the folder of the run, as --workdir is.
+    names_model: whether that word may also name a model, as --model does.
     is_continued: whether SIGTERM ends it with status 75, so that schedulers start the same command again, which continues.
       Trainings, which take "preemption", do so in any case.
     has_config: whether there is a configuration at all.
@@ -47,6 +48,7 @@ class Mode(NamedTuple):
     is_continued: bool = False
     reads_run: bool = False
     names_run: bool = False
+    names_model: bool = False
     has_config: bool = True
     places_model: bool = False
     replaces_config: str = ""
@@ -152,6 +154,21 @@ MODES = {
         reads_run=True,
         interrupted="a model file is complete or absent; the same command starts again",
         memory="export fewer or smaller --sizes",
+    ),
+    "serve": Mode(
+        "answer images over HTTP with a trained model: label maps, JSON or overlays",
+        *("serve", "serve"),
+        takes=(
+            *("workdir", "model", "step", "host", "port", "sizes", "any_size", "token"),
+            *("max_bytes", "max_pixels", "timeout", "queue"),
+        ),
+        topic="[RUN|MODEL]",
+        reads_run=True,
+        replaces_config="model",
+        names_run=True,
+        names_model=True,
+        interrupted="every request that was accepted was answered; nothing was written",
+        memory="lower --max_pixels or --queue, or list fewer --sizes",
     ),
     "tune": Mode(
         "search for good values of configuration keys: many trainings one after another, in folders below --output. Score them on "

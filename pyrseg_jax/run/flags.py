@@ -62,6 +62,12 @@ def _read_switch(text: str) -> bool:
     return text.lower() in ("true", "1")
 
 
+def _read_port(text: str) -> int:
+    if not re.fullmatch(r"\d{1,5}", text) or int(text) > 65535:
+        raise ValueError("expected a port, 1 to 65535, or 0 for a free one")
+    return int(text)
+
+
 def _positive(text: str) -> float:
     value = float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else 0.0
     if not 0 < value <= 1000:
@@ -134,10 +140,27 @@ FLAGS = {
     ),
     "sizes": Flag(
         "HEIGHTxWIDTH,…",
-        "image sizes that the exported model accepts, such as 512x512; default: the training crop",
+        "for export, image sizes that the model accepts, such as 512x512; default: the training crop. For serve, those that are "
+        "compiled before the first request, and accepted; default: all are accepted",
         _split,
         [],
     ),
+    "host": Flag("ADDRESS", "address to serve on; 0.0.0.0 is reached from other machines", default="127.0.0.1"),
+    "port": Flag("N", "port to serve on; 0 chooses a free one", _read_port, 8000),
+    "any_size": Flag(
+        "", "serve images of other sizes than --sizes, too; the first one of a size takes seconds", _read_switch, False
+    ),
+    "token": Flag(
+        "FILE",
+        "a file with the token that clients must send as `Authorization: Bearer TOKEN`; default: the environment variable "
+        "PYRSEG_TOKEN, or no token",
+    ),
+    "max_bytes": Flag("N", "bytes that the body of a request may have", _at_least(1), 32 * 2**20),
+    "max_pixels": Flag("N", "pixels that an image in a request may have", _at_least(1), 2**24),
+    "timeout": Flag(
+        "SECONDS", "how long serve waits for the body of a request, and a client for the answer", _positive, 30.0
+    ),
+    "queue": Flag("N", "requests that serve holds at a time; others are asked to come again", _at_least(1), 64),
     "vary": Flag(
         "KEY=VALUES",
         "a key to search for, without `config.`, and its values: LOW:HIGH, log:LOW:HIGH or A|B|C; can be given several times",
