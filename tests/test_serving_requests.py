@@ -6,12 +6,15 @@ import json
 import os
 import pickle
 import re
+import socket
 import threading
 import time
 import zlib
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 from support.serving import MODEL, Bright, encoded, form_of, png_of, running
 
@@ -139,6 +142,56 @@ def test_every_refusal_is_counted_and_no_text_breaks_a_line(service):
     assert "\\n\\x1b[31m\\u202e" in answer.error
     assert service.value("pyrseg_requests_total", route="other", status="404") == before + 1
     assert b"passwd" not in service.ask(path="/metrics").body  # paths of strangers are no labels
+
+
+@given(
+    st.binary(max_size=300)
+    | st.builds(
+        lambda at, byte: PNG[:at] + bytes([byte]) + PNG[at + 1 :], at=st.integers(0, 80), byte=st.integers(0, 255)
+    ),
+    st.sampled_from(
+        [None, "image/png", "multipart/form-data; boundary=edge", "multipart/form-data; boundary=", "text/plain"]
+    ),
+    st.sampled_from(["", "?format=json", "?format=overlay", "?format=", "?&&=", "?format"]),
+)
+@example(
+    b'--edge\r\nContent-Disposition: form-data; name="image"\r\n\r\n' + PNG + b"\r\n--edge--",
+    "multipart/form-data; boundary=edge",
+    "",
+)
+def test_any_body_is_answered_or_refused_with_a_line(service, body, content_type, query):
+    headers = {} if content_type is None else {"content_type": content_type}
+    answer = service.ask(body, f"/v1/segment{query}", **headers)
+    assert answer.status == 200 or (400 <= answer.status < 500 and answer.error), answer
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"POST ",
+                b"GET ",
+                b"/v1/segment",
+                b" HTTP/1.1\r\n",
+                b"Host: x\r\n",
+                b"\r\n",
+                b"\0",
+                b"\xff",
+                b"Content-Length: 3\r\n",
+                b"Transfer-Encoding: chunked\r\n",
+                b"0\r\n\r\n",
+                b"abc",
+                b"Expect: 100-continue\r\n",
+            ]
+        ),
+        max_size=12,
+    )
+)
+def test_any_bytes_on_a_connection_harm_nobody(service, pieces):
+    """A connection that is not finished is closed by its client; whatever came, the next request is answered."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
+        connection.sendall(b"".join(pieces))
+    assert service.ask(path="/healthz").status == 200
 
 
 def odd_images() -> dict[str, tuple[bytes, np.ndarray]]:

@@ -53,7 +53,7 @@ def make_parser(modes: Iterable[str]) -> argparse.ArgumentParser:
     """Build the parser, which knows every flag and every configuration key; shell completion is made from it, too."""
     parser = _Parser("pyrseg", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("mode", nargs="?", help="what to do")
-    about = "for help: a mode, a flag or a key; for completion: a shell; for compare and report: runs"
+    about = "for help: a mode, a flag or a key; for completion: a shell; for compare, report and serve: runs"
     parser.add_argument("topic", nargs="*", help=about)
     parser.add_argument("--mode", dest="mode_flag", metavar="MODE", help="what to do: " + ", ".join(modes))
     parser.add_argument("--help", "-h", action="store_true", help="explain the command, a mode or a key")

@@ -48,7 +48,7 @@ class Door:
             nonlocal status, num_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = message | {"headers": [*message.get("headers", ()), *HEADERS]}
+                message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
             num_bytes += len(message.get("body", b""))
             await send(message)
 

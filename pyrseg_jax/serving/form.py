@@ -1,5 +1,7 @@
 """Read the image out of a form (multipart/form-data) in memory: no temporary file, and no name in it is used."""
 
+from typing import Any
+
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -23,7 +25,7 @@ class _Parts:
     def content(self) -> bytes:
         return b"".join(self._pieces)
 
-    def callbacks(self) -> dict:
+    def callbacks(self) -> Any:
         """Return what the parser calls."""
         return {
             "on_part_begin": self._begin,

@@ -60,7 +60,7 @@ class Metrics:
     def counting_compilations(self) -> Iterator[None]:
         """Count the programs that this process compiles inside of the context."""
 
-        def note(event: str, _: float, **about) -> None:
+        def note(event: str, duration_secs: float, **kwargs: str | int) -> None:
             if event == _COMPILED:
                 self.compilations.inc()
 
