@@ -166,6 +166,7 @@ def test_the_word_after_serve_is_a_run_or_a_model(place, tmp_path):
         (str(place / "run"), "workdir"),
         (str(path), "model"),
         ("camvid-small", "model"),
+        ("hf://ORG/NAME", "model"),
         ("runs/x", "workdir"),
     ):
         found = command_line.parse(["serve", word], MODES)
@@ -181,6 +182,7 @@ def test_the_word_after_serve_is_a_run_or_a_model(place, tmp_path):
     ("arguments", "words"),
     [
         (["camvid-small", "--sizes=64"], "--sizes=64: expected HEIGHTxWIDTH"),
+        (["camvid-small", "--sizes=64x64", "--max_pixels=4095"], "--max_pixels=4095 refuses such images"),
         (["camvid-small", "--port=70000"], "--port=70000: expected a port"),
         (["camvid-small", "--timeout=0"], "--timeout=0: expected a number above 0"),
         (["camvid-small", "--host=192.0.2.1"], "cannot listen there"),

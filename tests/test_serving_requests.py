@@ -141,6 +141,7 @@ def test_every_refusal_is_counted_and_no_text_breaks_a_line(service):
     answer = service.ask(path="/%0A%1b[31m%E2%80%AEx")
     assert "\\n\\x1b[31m\\u202e" in answer.error
     assert service.value("pyrseg_requests_total", route="other", status="404") == before + 1
+    assert service.ask(PNG, method="PUT").headers["allow"] == "POST"
     assert b"passwd" not in service.ask(path="/metrics").body  # paths of strangers are no labels
 
 

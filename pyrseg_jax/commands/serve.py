@@ -76,6 +76,12 @@ def serve(
     from pyrseg_jax.serving.metrics import Metrics
 
     shapes, secret = read_sizes(list(sizes)), _read_token(token)
+    for height, width in shapes:
+        if height * width > max_pixels:
+            raise UserError(
+                f"--sizes lists {height}x{width}, and --max_pixels={max_pixels} refuses such images: raise the limit, or leave the "
+                "size out"
+            )
     listener = server.listen(host, port)  # before the seconds that loading takes
     with listener:
         trained = _load(config, workdir, model, step, shapes, any_size)

@@ -137,10 +137,11 @@ def _name_run(word: str, flag: str, given: str | None) -> str:
 
 
 def _is_model(word: str) -> bool:
-    """Return whether a word names a packaged model or an exported file. A model folder can be read as a run, too."""
+    """Return whether a word names a packaged model, one in the hub, or a file. A model folder can be read as a run, too."""
     from pyrseg_jax.run.packaged_models import find_model, packaged_models
+    from pyrseg_jax.storage.hub import is_address
 
-    return find_model(word).is_file() or find_model(word) == packaged_models().get(word)
+    return is_address(word) or find_model(word).is_file() or find_model(word) == packaged_models().get(word)
 
 
 def _spell_out(argv: Sequence[str]) -> list[str]:
