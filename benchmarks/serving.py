@@ -147,7 +147,7 @@ def main() -> int:
     server = Server(options.model)
     try:
         compiled = server.value("pyrseg_compilations_total")
-        rows = [measure(server, photos, labels, max(options.requests // 10, 1), 1)]
+        rows = [measure(server, photos, labels, min(max(options.requests // 10, 1), 100), 1)]
         rows.append(measure(server, photos, labels, options.requests, options.clients))
         num_compiled = server.value("pyrseg_compilations_total") - compiled
     finally:

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +17,7 @@ from pyrseg_jax.storage.regular_file import read_regular_file
 
 if TYPE_CHECKING:
     from pyrseg_jax.run.workdir import Workdir
+    from pyrseg_jax.serving.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -70,33 +72,32 @@ def serve(
     """
     _import_extra()
     from pyrseg_jax.serving import server
-    from pyrseg_jax.serving.app import make_app
     from pyrseg_jax.serving.engine import Engine
     from pyrseg_jax.serving.limits import Limits, read_sizes
     from pyrseg_jax.serving.metrics import Metrics
 
-    shapes, secret = read_sizes(list(sizes)), _read_token(token)
-    for height, width in shapes:
-        if height * width > max_pixels:
-            raise UserError(
-                f"--sizes lists {height}x{width}, and --max_pixels={max_pixels} refuses such images: raise the limit, or leave the "
-                "size out"
-            )
-    listener = server.listen(host, port)  # before the seconds that loading takes
-    with listener:
+    limits = Limits(max_bytes, max_pixels, timeout, queue)
+    shapes, secret = read_sizes(list(sizes), limits), _read_token(token)
+    with server.listen(host, port) as listener:  # before the seconds that loading takes
         trained = _load(config, workdir, model, step, shapes, any_size)
-        limits = Limits(max_bytes, max_pixels, timeout, queue)
-        engine = Engine(
-            trained.predictor, trained.about, limits, Metrics(), trained.sizes, any_size or trained.takes_any_size
-        )
+        takes_any_size = any_size or trained.takes_any_size
+        engine = Engine(trained.predictor, trained.about, limits, Metrics(), trained.sizes, takes_any_size)
         server.say_address(listener, bool(secret))
-        log.info("compiling for %s", ", ".join(f"{height} × {width}" for height, width in trained.sizes))
-        with signals.postponing() as postponed:
-            server.serve(make_app(engine, trained.about, secret), engine, listener, postponed.has_come)
-        if postponed.number == signal.SIGTERM and engine.is_ready:  # the usual end of a server
-            log.info("stopped by SIGTERM: every request that was accepted was answered")
-            return
-        postponed.raise_again()
+        _serve(engine, listener, secret)
+
+
+def _serve(engine: "Engine", listener: socket.socket, token: str) -> None:
+    """Serve until a signal comes; SIGTERM is the usual end of a server, and any other one is raised."""
+    from pyrseg_jax.serving import server
+    from pyrseg_jax.serving.app import make_app
+
+    log.info("compiling for %s", ", ".join(f"{height} × {width}" for height, width in engine.sizes))
+    with signals.postponing() as postponed:
+        server.serve(make_app(engine, engine.model, token), engine, listener, postponed.has_come)
+    if postponed.number == signal.SIGTERM and engine.is_ready:
+        log.info("stopped by SIGTERM: every request that was accepted was answered")
+        return
+    postponed.raise_again()
 
 
 def _import_extra() -> None:

@@ -31,14 +31,19 @@ class Limits:
             raise ValueError(f"expected timeout_s above 0 and at most {MAX_SECONDS:g}, found {self.timeout_s}")
 
 
-def read_sizes(texts: list[str]) -> list[tuple[int, int]]:
-    """Parse image sizes, each as HEIGHTxWIDTH in pixels; raises UserError naming the text."""
+def read_sizes(texts: list[str], limits: Limits) -> list[tuple[int, int]]:
+    """Parse image sizes, each as HEIGHTxWIDTH in pixels; raises UserError naming the text, also if no such image is accepted."""
     sizes = []
     for text in dict.fromkeys(texts):
         height, _, width = text.partition("x")
         if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
             raise UserError(
                 f"--sizes={text}: expected HEIGHTxWIDTH in pixels, for example 360x480; separate several sizes with commas"
+            )
+        if int(height) * int(width) > limits.max_pixels:
+            raise UserError(
+                f"--sizes lists {text}, and --max_pixels={limits.max_pixels} refuses such images: raise the limit, or leave "
+                "the size out"
             )
         sizes.append((int(height), int(width)))
     return sizes
