@@ -89,7 +89,10 @@ def _prepare_process(is_debugging: bool, mode):
     from pyrseg_jax.training.preemption import Phase, Preemption
 
     terminal.configure_logging(is_debugging)
-    host_memory.keep_memory_between_steps()
+    if mode.returns_memory:
+        host_memory.return_memory()
+    else:
+        host_memory.keep_memory_between_steps()
     prepare_library_caches()
     preemption = Preemption() if "preemption" in mode.takes else None
     if preemption is not None:

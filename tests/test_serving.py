@@ -27,6 +27,7 @@ from support.serving import Bright, encoded, png_of, read_answer, running
 
 from pyrseg_jax.commands import MODES, serve
 from pyrseg_jax.commands.predict import predict
+from pyrseg_jax.distributed import host_memory
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.export.predictor import load_exported
 from pyrseg_jax.run import command_line
@@ -197,6 +198,15 @@ def test_what_serve_cannot_do_is_one_line(export, tmp_path, monkeypatch, argumen
     monkeypatch.chdir(tmp_path)
     (tmp_path / "short").write_text("secret\n")
     assert words in error_of(call("serve", *(word.replace("EXPORT", str(export)) for word in arguments)))
+
+
+def test_a_server_returns_memory_and_other_modes_keep_it(monkeypatch):
+    chosen = []
+    for name in ("return_memory", "keep_memory_between_steps"):
+        monkeypatch.setattr(host_memory, name, lambda name=name: chosen.append(name))
+    call("serve", "absent")
+    call("evaluate", "--workdir=absent")
+    assert chosen == ["return_memory", "keep_memory_between_steps"]
 
 
 def test_a_missing_extra_is_named(monkeypatch):

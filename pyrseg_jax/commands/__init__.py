@@ -31,6 +31,7 @@ class Mode(NamedTuple):
     places_model: whether --model may name a model, which is then copied to the workdir, as the run that the mode reads.
     replaces_config: a flag that names a model by itself, so that neither a configuration nor a run is read.
     without_config: why flags that choose a configuration or a run are refused, for messages; "" passes them over.
+    returns_memory: whether freed memory goes back to the system, because the process runs until it is stopped.
     uses_devices: whether this process computes on the devices. One that only starts others leaves the devices to them.
     interrupted: what is true of the mode's files after Ctrl-C or another signal, and what the same command does next.
     resumable: the same for a run that has a checkpoint; "" if that makes no difference.
@@ -53,6 +54,7 @@ class Mode(NamedTuple):
     places_model: bool = False
     replaces_config: str = ""
     without_config: str = ""
+    returns_memory: bool = False
     uses_devices: bool = True
     interrupted: str = "nothing was written; the same command starts again"
     resumable: str = ""
@@ -167,6 +169,7 @@ MODES = {
         replaces_config="model",
         names_run=True,
         names_model=True,
+        returns_memory=True,
         interrupted="every request that was accepted was answered; nothing was written",
         memory="lower --max_pixels or --queue, or list fewer --sizes",
     ),
