@@ -36,6 +36,9 @@ class Engine:
       metrics: where to count.
       sizes: (height, width) of the images that are compiled before the server is ready.
       takes_any_size: whether images of other sizes are accepted, too; the first one of a size is compiled.
+
+    Attributes:
+      is_ready: whether every listed size is compiled.
     """
 
     def __init__(
