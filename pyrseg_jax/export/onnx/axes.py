@@ -120,12 +120,23 @@ def cut(graph: Graph, value: Value, axis: int, start: int, stop: int, step: int 
     return tensor(name, shape, value.dtype, value.order, sizes)
 
 
+def _last_images(graph: Graph, value: Value, axis: int, count: int) -> Value:
+    """Take the last images, as `jnp.pad` does with the edge of each axis, padded or not."""
+    value = graph.expanded(value, [axis])
+    places = ([-count], [np.iinfo(np.int64).max], [value.order.index(axis)])
+    name = graph.add("Slice", value.name, *(graph.integers(place) for place in places))
+    shape, sizes = ((*given[:axis], count, *given[axis + 1 :]) for given in (value.shape, value.sizes))
+    return tensor(name, shape, value.dtype, value.order, sizes)
+
+
 def _slice(converter: Any, params: dict, values: list[Value]) -> list[Value]:
     (value,) = values
     steps = params["strides"] or (1,) * value.rank
     for axis, (start, stop, step) in enumerate(zip(params["start_indices"], params["limit_indices"], steps)):
         if is_static((start, stop)):
             value = cut(converter.graph, value, axis, int(start), int(stop), int(step))
+        elif is_static((stop - start,)) and stop == value.shape[axis]:
+            value = _last_images(converter.graph, value, axis, int(stop - start))
         elif not (is_static((start,)) and start == 0 and stop == value.shape[axis]):
             raise Unsupported("a range of images")
     return [value]

@@ -34,11 +34,14 @@ def combine(graph: Graph, op: str, values: list[Value], dtype: Any, **attributes
 
 
 def _common_shape(values: list[Value]) -> tuple[Shape, Shape]:
+    """Return the shape and the sizes of a result: along each axis those of the inputs that are not 1, if there are any."""
     rank = max(value.rank for value in values)
     whole = [value for value in values if value.rank == rank]
-    columns = zip(*(value.sizes for value in whole), strict=True)
-    sizes = tuple(next((size for size in column if not is_one(size)), 1) for column in columns)
-    return whole[0].shape, sizes
+    shape, sizes = (
+        tuple(next((side for side in column if not is_one(side)), 1) for column in zip(*given, strict=True))
+        for given in ([value.shape for value in whole], [value.sizes for value in whole])
+    )
+    return shape, sizes
 
 
 def cast(graph: Graph, value: Value, dtype: Any) -> Value:
