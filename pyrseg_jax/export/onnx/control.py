@@ -33,12 +33,25 @@ def _call(converter: Any, params: dict, values: list[Value]) -> list:
 
 
 def _resize(converter: Any, x: Value, shape: tuple) -> Value:
-    """Resample bilinearly with half-pixel centers, see `models.resample.resize`."""
+    """Resample bilinearly with half-pixel centers, see `models.resample.resize`.
+
+    The node takes a factor for each of the four axes. With sizes of height and width alone, onnxruntime 1.32 fails to move
+    transpositions through the node in 8-bit files.
+    """
     graph, order = converter.graph, (0, 3, 1, 2)
     x = graph.expanded(x)
-    sides = graph.integers(shape[1:3])
-    settings = {"mode": "linear", "coordinate_transformation_mode": "half_pixel", "axes": [2, 3]}
-    return tensor(graph.add("Resize", graph.ordered(x, order), "", "", sides, **settings), shape, x.dtype, order)
+    factors = [1.0, 1.0, *(_factor(x.shape[axis], shape[axis]) for axis in (1, 2))]
+    scales = graph.constant(np.array(factors, np.float32))
+    settings = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    return tensor(graph.add("Resize", graph.ordered(x, order), "", scales, **settings), shape, x.dtype, order)
+
+
+def _factor(side: int, new_side: int) -> np.float32:
+    """Return the factor whose product with a side is the new side, rounded down, in float32 and in float64."""
+    factor = np.float32(new_side / side)
+    while int(side * float(factor)) < new_side:
+        factor = np.nextafter(factor, np.float32(np.inf))
+    return factor
 
 
 def _platform(converter: Any, params: dict, values: list[Value]) -> list[Value]:

@@ -20,7 +20,7 @@ from pyrseg_jax.export.onnx.values import constant_of
 
 log = logging.getLogger(__name__)
 
-OPSET = 18  # the first whose Resize takes some axes only; onnxruntime reads it since 1.14
+OPSET = 18  # onnxruntime reads it since 1.14
 IR_VERSION = 8  # that of the opset
 IMAGES, THRESHOLD = "image", "threshold"
 BATCH = "N"  # name of the axis of images in the file
