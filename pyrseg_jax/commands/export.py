@@ -12,6 +12,8 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.predict import predict
 from pyrseg_jax.export.folder import check_folder, write_folder
 from pyrseg_jax.export.format import SUFFIX
+from pyrseg_jax.export.litert import export_litert
+from pyrseg_jax.export.onnx.metadata import LITERT
 from pyrseg_jax.export.onnx.metadata import SUFFIX as ONNX
 from pyrseg_jax.export.onnx.write import Precision, export_onnx
 from pyrseg_jax.export.read import read_export
@@ -48,11 +50,11 @@ def export(
     Args:
       config: the run's configuration.
       workdir: the run's folder.
-      target: the file, whose name must end in .zip or .onnx, or the folder.
+      target: the file, whose name must end in .zip, .onnx or .tflite, or the folder.
       sizes: image sizes that the model accepts, as "HEIGHTxWIDTH" in pixels; if empty, the size of a training crop.
       step: step of the checkpoint.
       overwrite: whether a file that is not an earlier export of this run may be replaced.
-      form: "zip", a file that jax alone can run (the default), "onnx", or "folder", see `run/model_folder.py`.
+      form: "zip", a file that jax alone can run (the default), "onnx", "litert", or "folder", see `run/model_folder.py`.
       is_half: whether kernels are stored as float16, in a folder.
       weights, activations, num_images: number formats of an ONNX file, see `export.onnx.write.Precision`.
 
@@ -71,7 +73,7 @@ def export(
         raise UserError(
             f"--mode=export writes to a disk, but {workdir.path} is in remote storage: name a file or folder with --output"
         )
-    suffix = {"zip": SUFFIX, "onnx": ONNX, "folder": ""}[form]
+    suffix = {"zip": SUFFIX, "onnx": ONNX, "litert": LITERT, "folder": ""}[form]
     path = Path(target).expanduser() if target else Path(workdir.path) / f"model{suffix}"
     run = _identity_of(config, workdir)
     if form == "folder":
@@ -82,19 +84,21 @@ def export(
     check_target(path, run, overwrite, suffix)
     if form == "onnx":
         return export_onnx(config, workdir, path, run, shapes[0], step, precision)
+    if form == "litert":
+        return export_litert(config, workdir, path, run, shapes[0], step)
     return _export_file(config, workdir, path, run, shapes, step)
 
 
 def _check_flags(form: str, sizes: Sequence[str], is_half: bool, precision: Precision) -> None:
     """Raise UserError for flags that exclude each other."""
-    if form not in ("zip", "onnx", "folder"):
-        raise UserError(f"--format={form}: expected zip, onnx or folder")
+    if form not in ("zip", "onnx", "litert", "folder"):
+        raise UserError(f"--format={form}: expected zip, onnx, litert or folder")
     if form == "folder" and sizes:
         raise UserError(
             "--sizes and --format=folder exclude each other: a model folder holds no program, and takes any size"
         )
-    if form == "onnx" and len(dict.fromkeys(sizes)) > 1:
-        raise UserError("--sizes: an ONNX file takes images of one size: name one, and write a file for each size")
+    if form in ("onnx", "litert") and len(dict.fromkeys(sizes)) > 1:
+        raise UserError(f"--sizes: a file of --format={form} takes images of one size: write a file for each size")
     if is_half and form != "folder":
         raise UserError(
             "--half needs --format=folder: a file holds its weights in float32, or with --weights=int8 in 8 bits"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.export.format import SUFFIX, read_about
+from pyrseg_jax.export.onnx.metadata import LITERT, read_litert_metadata, read_metadata
 from pyrseg_jax.export.onnx.metadata import SUFFIX as ONNX
-from pyrseg_jax.export.onnx.metadata import read_metadata
 from pyrseg_jax.export.read import MAX_BYTES
 from pyrseg_jax.storage.atomic import try_to_write
 from pyrseg_jax.storage.regular_file import kind_of, open_regular_file
@@ -69,8 +69,9 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 def _is_export_of(path: Path, run: str) -> bool:
     try:
-        if path.suffix == ONNX:
-            return read_metadata(path).get("run") == run
+        if path.suffix in (ONNX, LITERT):
+            read = read_metadata if path.suffix == ONNX else read_litert_metadata
+            return read(path).get("run") == run
         with open_regular_file(path, MAX_BYTES) as file:
             found = read_about(StoredZip(file), path).run
     except Exception:  # a foreign or damaged file fails in many ways: it is not an export

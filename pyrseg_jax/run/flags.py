@@ -164,7 +164,7 @@ FLAGS = {
     "format": Flag(
         "NAME",
         "for import, the format of the source; without the flag, it is recognized (docs/guide/importing.md lists all). For export, "
-        "zip, which jax alone can run (the default), onnx, or folder, for pyrseg_jax",
+        "zip, which jax alone can run (the default), onnx, litert, or folder, for pyrseg_jax",
     ),
     "weights": Flag(
         "float32|int8",

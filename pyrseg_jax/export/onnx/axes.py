@@ -1,7 +1,7 @@
 """Rules for operations that move, cut, join or repeat axes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -11,12 +11,13 @@ from pyrseg_jax.export.onnx.rule import Rule, Unsupported
 from pyrseg_jax.export.onnx.values import Shape, Value, constant_of, is_one, is_static, reshape_groups
 
 
-def transpose(value: Value, permutation: Sequence[int]) -> Value:
+def transpose(value: Value, permutation: Sequence[SupportsIndex]) -> Value:
     """Reorder the axes; no node is needed."""
+    permutation = list(map(int, permutation))
     shape, sizes = (tuple(given[axis] for axis in permutation) for given in (value.shape, value.sizes))
     if value.constant is not None:
         return Value(shape, value.dtype, sizes, constant=value.constant.transpose(permutation))
-    return tensor(value.name, shape, value.dtype, [list(permutation).index(axis) for axis in value.order], sizes)
+    return tensor(value.name, shape, value.dtype, [permutation.index(axis) for axis in value.order], sizes)
 
 
 def reshape(graph: Graph, value: Value, shape: Shape) -> Value:

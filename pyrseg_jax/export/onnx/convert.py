@@ -86,7 +86,7 @@ class Converter:
 
 def _read(found: dict, variable: Any) -> Value:
     if isinstance(variable, core.Literal):
-        return constant_of(np.asarray(variable.val, variable.aval.dtype))
+        return constant_of(np.asarray(variable.val, getattr(variable.aval, "dtype", None)))
     return found[variable]
 
 

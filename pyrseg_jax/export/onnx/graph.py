@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -45,6 +45,7 @@ class Graph:
         self.constants: dict[str, np.ndarray] = {}
         self._names: dict[tuple, str] = {}
         self._ordered: dict[tuple, str] = {}
+        self._reshaped: dict[str, str] = {}  # what a reshaped tensor was before
         self._count = 0
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
@@ -71,7 +72,7 @@ class Graph:
             self.constants[self._names[key]] = array
         return self._names[key]
 
-    def integers(self, numbers: Sequence[int]) -> str:
+    def integers(self, numbers: Sequence[SupportsIndex]) -> str:
         """Return the name of a constant vector of int64."""
         return self.constant(np.array(numbers, np.int64))
 
@@ -90,15 +91,21 @@ class Graph:
         return parts[0] if len(parts) == 1 else self.add("Concat", *parts, axis=0)
 
     def reshape(self, name: str, shape: Shape) -> str:
-        """Reshape a tensor."""
+        """Reshape a tensor; of two reshapes in a row, the second does the work of both."""
+        name = self._reshaped.get(name, name)
+        found = self._reshape(name, shape)
+        self._reshaped[found] = name
+        return found
+
+    def _reshape(self, name: str, shape: Shape) -> str:
         unknown = [not is_static((dim,)) for dim in shape]
         if sum(unknown) > 1:
             return self.add("Reshape", name, self.dims(shape))
         return self.add("Reshape", name, self.integers([-1 if hidden else dim for hidden, dim in zip(unknown, shape)]))
 
-    def ordered(self, value: Value, order: Sequence[int]) -> str:
+    def ordered(self, value: Value, order: Sequence[SupportsIndex]) -> str:
         """Return the name of a tensor with the value's axes in this order; it may repeat, see `Value.sizes`."""
-        order = tuple(order)
+        order = tuple(map(int, order))
         if value.constant is not None:
             return self.constant(value.constant.transpose(order))
         if order == value.order:
@@ -108,7 +115,7 @@ class Graph:
             return self.reshape(value.name, value.stored_sizes(order))
         return self.add("Transpose", value.name, perm=[value.order.index(axis) for axis in order])
 
-    def full(self, value: Value, order: Sequence[int]) -> str:
+    def full(self, value: Value, order: Sequence[SupportsIndex]) -> str:
         """Return the name of a tensor with the value's axes in this order, in its whole shape."""
         name = self.ordered(value, order)
         if all(is_one(a) == is_one(b) for a, b in zip(value.sizes, value.shape, strict=True)):
@@ -117,7 +124,7 @@ class Graph:
             return self.constant(value.full_constant().transpose(order))
         return self.add("Expand", name, self.dims(tuple(value.shape[axis] for axis in order)))
 
-    def expanded(self, value: Value, axes: Sequence[int] | None = None) -> Value:
+    def expanded(self, value: Value, axes: Sequence[SupportsIndex] | None = None) -> Value:
         """Return a value that does not repeat along these axes, or along any."""
         axes = range(value.rank) if axes is None else axes
         sizes = tuple(value.shape[i] if i in axes else size for i, size in enumerate(value.sizes))
@@ -129,8 +136,8 @@ class Graph:
 
 
 def tensor(
-    name: str, shape: Shape, dtype: Any, order: Sequence[int] | None = None, sizes: Shape | None = None
+    name: str, shape: Shape, dtype: Any, order: Sequence[SupportsIndex] | None = None, sizes: Shape | None = None
 ) -> Value:
     """Return the value of a tensor of the graph; by default its axes are in the program's order and do not repeat."""
-    order = tuple(range(len(shape))) if order is None else tuple(order)
-    return Value(tuple(shape), np.dtype(dtype), tuple(shape if sizes is None else sizes), name=name, order=order)
+    places = tuple(map(int, range(len(shape)) if order is None else order))
+    return Value(tuple(shape), np.dtype(dtype), tuple(shape if sizes is None else sizes), name=name, order=places)

@@ -15,10 +15,11 @@ from pyrseg_jax.export.onnx.values import Value, is_static
 def _gather(converter: Any, params: dict, values: list[Value]) -> list[Value]:
     x, indices = values
     graph, numbers, sizes = converter.graph, params["dimension_numbers"], params["slice_sizes"]
-    indexed = tuple(numbers.start_index_map)
+    indexed: tuple[int, ...] = tuple(numbers.start_index_map)
     batch = tuple(numbers.operand_batching_dims)
     if indices.constant is not None and indices.rank == 1:
         return [_part(graph, x, indices.constant, indexed, sizes, set(numbers.collapsed_slice_dims))]
+    x, indices, indexed = _without_parts(graph, x, indices, indexed, sizes)
     if set(numbers.collapsed_slice_dims) != set(indexed) or any(sizes[axis] != 1 for axis in indexed):
         raise Unsupported("reading a range whose start depends on the image")
     rest = [axis for axis in range(x.rank) if axis not in (*indexed, *batch)]
@@ -52,6 +53,26 @@ def _part(graph: Graph, x: Value, starts: np.ndarray, indexed: tuple[int, ...], 
     if any(x.shape[axis] != size for axis, size in enumerate(sizes)):
         raise Unsupported("reading a part of the images")
     return reshape(graph, x, tuple(dim for axis, dim in enumerate(x.shape) if axis not in gone))
+
+
+def _without_parts(
+    graph: Graph, x: Value, indices: Value, indexed: tuple[int, ...], sizes: Any
+) -> tuple[Value, Value, tuple[int, ...]]:
+    """Take the parts of axes that start at the same known place for all indices; return what is left to read."""
+    if indices.constant is None:
+        return x, indices, indexed
+    array, kept = indices.full_constant() if is_static(indices.shape) else indices.constant, []
+    for column, axis in enumerate(indexed):
+        starts = array[..., column]
+        if sizes[axis] != 1 and is_static((sizes[axis],)) and (starts == starts.flat[0]).all():
+            start = min(max(int(starts.flat[0]), 0), x.shape[axis] - sizes[axis])
+            x = cut(graph, x, axis, start, start + int(sizes[axis]))
+        else:
+            kept.append(column)
+    left = Value(
+        (*indices.shape[:-1], len(kept)), indices.dtype, (*array.shape[:-1], len(kept)), constant=array[..., kept]
+    )
+    return x, left, tuple(indexed[column] for column in kept)
 
 
 def _bounded(graph: Graph, x: Value, indices: Value, indexed: tuple[int, ...], mode: str) -> tuple[Value, Value | None]:

@@ -51,7 +51,7 @@ def _turned(kernel: Value, spec: tuple[int, ...], groups: int) -> np.ndarray:
     array = kernel.full_constant().transpose(spec)
     outputs, inputs, *sides = array.shape
     grouped = array.reshape(groups, outputs // groups, inputs, *sides).swapaxes(1, 2)
-    return np.flip(grouped.reshape(groups * inputs, outputs // groups, *sides), range(2, 2 + len(sides)))
+    return np.flip(grouped.reshape(groups * inputs, outputs // groups, *sides), tuple(range(2, 2 + len(sides))))
 
 
 def _dot(converter: Any, params: dict, values: list[Value]) -> list[Value]:

@@ -75,17 +75,19 @@ def results_of(pyramids: Any, threshold: Any, size: Size) -> dict[str, Array]:
 def labels_at(probs: Float[Array, "n h w c"], size: Size) -> UInt[Array, "n {size[0]} {size[1]}"]:
     """Return the class of each pixel: the argmax of interpolated probabilities; of equally likely ones, the lowest class."""
     num_classes = probs.shape[-1]
-    best, labels = None, None
-    for first in range(0, num_classes, CLASSES_AT_A_TIME):
-        some = resize(probs[..., first : first + CLASSES_AT_A_TIME], size, "half_pixel")
-        highest, found = some.max(-1), some.argmax(-1).astype(jnp.int32) + first
-        if best is None:
-            best, labels = highest, found
-        else:
-            labels = jnp.where(highest > best, found, labels)
-            best = jnp.maximum(highest, best)
-    assert labels is not None, "there is a class"
+    parts = [probs[..., first : first + CLASSES_AT_A_TIME] for first in range(0, num_classes, CLASSES_AT_A_TIME)]
+    best, labels = _best_of(parts[0], size)
+    for number, part in enumerate(parts[1:], 1):
+        highest, found = _best_of(part, size)
+        labels = jnp.where(highest > best, found + number * CLASSES_AT_A_TIME, labels)
+        best = jnp.maximum(highest, best)
     return labels.astype(label_dtype(num_classes))
+
+
+def _best_of(probs: Array, size: Size) -> tuple[Array, Array]:
+    """Return the highest interpolated probability of each pixel, and its class."""
+    some = resize(probs, size, "half_pixel")
+    return some.max(-1), some.argmax(-1).astype(jnp.int32)
 
 
 def resize_images(
@@ -114,7 +116,7 @@ def _weights_along(side: int, new_side: int, other: int, new_other: int, is_colu
         for channel in range(min(4, side - first)):
             image[first + channel, :, channel] = 1
         if is_columns:
-            blocks.append(resize_image(image.swapaxes(0, 1), new_shape[::-1])[0])
+            blocks.append(resize_image(image.swapaxes(0, 1), (new_shape[1], new_shape[0]))[0])
         else:
             blocks.append(resize_image(image, new_shape)[:, 0])
     return np.concatenate(blocks, axis=1)[:, :side]

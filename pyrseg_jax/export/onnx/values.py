@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -48,9 +48,9 @@ class Value:
         """Return whether the array is known."""
         return self.constant is not None
 
-    def stored_sizes(self, order: Sequence[int]) -> Shape:
+    def stored_sizes(self, order: Sequence[SupportsIndex]) -> Shape:
         """Return the sizes of the tensor's axes if it is stored in this order."""
-        return tuple(self.sizes[axis] for axis in order)
+        return tuple(self.sizes[int(axis)] for axis in order)
 
     def full_constant(self) -> np.ndarray:
         """Return a constant in its whole shape."""
