@@ -1,5 +1,6 @@
 """Files with 8-bit weights, or with 8-bit weights and maps, and what this costs."""
 
+import contextlib
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -174,18 +175,37 @@ def quantize_maps(path: Path, images: Iterator[np.ndarray]) -> onnx.ModelProto:
             if node.op_type == "MatMul" and any((arrays[name] >= 0).all() for name in node.input if name in arrays)
         ]
         onnx.save(model, source)
-        tools.quantize_static(
-            str(source),
-            str(target),
-            Images(),
-            quant_format=tools.QuantFormat.QDQ,
-            op_types_to_quantize=QUANTIZED,
-            nodes_to_exclude=fixed,
-            per_channel=True,
-            activation_type=tools.QuantType.QUInt8,
-            weight_type=tools.QuantType.QInt8,
-        )
+        with _without_advice():
+            tools.quantize_static(
+                str(source),
+                str(target),
+                Images(),
+                quant_format=tools.QuantFormat.QDQ,
+                op_types_to_quantize=QUANTIZED,
+                nodes_to_exclude=fixed,
+                per_channel=True,
+                activation_type=tools.QuantType.QUInt8,
+                weight_type=tools.QuantType.QInt8,
+            )
         return onnx.load(target)
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keep the advice of onnxruntime's tools, which log to the root logger and to stderr, out of the log."""
+    (runtime,) = need("onnxruntime")
+    root = logging.getLogger()
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return record.name != "root"
+
+    root.addFilter(is_ours)
+    runtime.set_default_logger_severity(3)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_ours)
+        runtime.set_default_logger_severity(2)
 
 
 def with_metadata(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
