@@ -17,11 +17,15 @@ LABEL_SPACE = ade_layout(CLASS_NAMES, colors=CLASS_COLORS, is_stuff=IS_STUFF)
 NUM_SCENES = {"training": 256, "validation": 64}
 
 
+def name_of(split: str, index: int) -> str:
+    """Return the name of a scene."""
+    return f"{'train' if split == 'training' else 'val'}_{index:05d}"
+
+
 def generate(split: str) -> Iterator[tuple[str, dict]]:
     """Yield (name, example) for each scene of a split, with image and label as encoded bytes."""
-    prefix = "train" if split == "training" else "val"
     for index, image, label in encode_scenes(split, NUM_SCENES[split]):
-        name = f"{prefix}_{index:05d}"
+        name = name_of(split, index)
         yield name, {"image": image, "label": label, "name": name}
 
 
