@@ -1,5 +1,6 @@
 """ONNX files give the results of jax: programs of every rule, networks, and files of runs."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from flax import linen as nn
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from support.data_sets import CLASSES, draw_pair
+from support.data_sets import CLASSES, draw_pair, write_folder
 from support.onnx_programs import build, compare_network, run_program
 from support.patches import Patches
 from support.runs import STEP, tiny_config, write_run
@@ -20,7 +21,8 @@ import pyrseg_jax
 from pyrseg_jax.commands.export import export
 from pyrseg_jax.data.resample import resize_image
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.export.onnx import requirements, session
+from pyrseg_jax.export import litert
+from pyrseg_jax.export.onnx import requirements, session, write
 from pyrseg_jax.export.onnx.metadata import read_litert_metadata, read_metadata
 from pyrseg_jax.export.onnx.program import labels_at, resize_images, resize_weights
 from pyrseg_jax.export.onnx.values import reshape_groups
@@ -198,17 +200,37 @@ def test_labels_are_those_of_the_network(images):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A run, its file, and what the export measured."""
+    """A run, its file, what the export measured, and what it restored and computed for the check."""
     place = tmp_path_factory.mktemp("onnx")
     config = tiny_config()
     write_run(place / "run", config, CLASSES, is_vivid=True)
     path = place / "out" / "model.onnx"
-    measured = export(config, Workdir(str(place / "run")), str(path), ["72x100"], form="onnx")
-    return place / "run", config, path, measured
+    prepared = []
+    prepare = write.prepare
+
+    def remember(*arguments):
+        prepared.append(prepare(*arguments))
+        return prepared[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write, "prepare", remember)
+        measured = export(config, Workdir(str(place / "run")), str(path), ["72x100"], form="onnx")
+    return place / "run", config, path, measured, prepared[0]
+
+
+@pytest.fixture
+def export_again(exported, monkeypatch):
+    """A function that exports the run once more, without the seconds in which jax compiles it."""
+    run, config, _, _, prepared = exported
+    for module in (write, litert):
+        monkeypatch.setattr(module, "prepare", lambda *_: prepared)
+    return lambda path, form="onnx", **given: export(
+        config, Workdir(str(run)), str(path), ["72x100"], form=form, **given
+    )
 
 
 def test_the_file_is_measured(exported):
-    *_, path, measured = exported
+    _, _, path, measured, _ = exported
     assert measured["megabytes"] == pytest.approx(path.stat().st_size / 1e6)
     assert measured["same_labels"] > 0.999
     assert measured["largest_difference"] < 1e-3  # the heads of this run multiply every rounding by sixty
@@ -217,7 +239,7 @@ def test_the_file_is_measured(exported):
 
 def test_onnxruntime_alone_runs_it(exported, tmp_path, rng):
     """Run three photographs at once in another process, which has onnxruntime and NumPy only."""
-    _, _, path, _ = exported
+    _, _, path, *_ = exported
     pictures = np.stack([draw_pair(rng, *SIZE)[0] for _ in range(3)])
     np.save(tmp_path / "images.npy", pictures)
     code = (
@@ -243,7 +265,7 @@ def test_onnxruntime_alone_runs_it(exported, tmp_path, rng):
 
 @pytest.mark.slow
 def test_the_labels_are_those_of_predict(exported, rng):
-    run, _, path, _ = exported
+    run, _, path, *_ = exported
     predictor, opened = pyrseg_jax.load(run), session.open_session(path)
     for _ in range(5):
         picture = draw_pair(rng, *SIZE)[0]
@@ -255,7 +277,7 @@ def test_the_labels_are_those_of_predict(exported, rng):
 
 
 def test_the_threshold_is_an_input_that_may_be_left_out(exported, rng):
-    _, _, path, _ = exported
+    _, _, path, *_ = exported
     opened = session.open_session(path)
     image = {"image": draw_pair(rng, *SIZE)[0][None]}
     plain, same, finest = (
@@ -278,16 +300,15 @@ def test_the_metadata_describe_the_file(exported):
     assert len(about["weights_sha256"]) == 64
 
 
-def test_only_an_export_of_the_same_run_is_replaced(exported, tmp_path):
-    run, config, path, _ = exported
-    workdir = Workdir(str(run))
+def test_only_an_export_of_the_same_run_is_replaced(exported, export_again, tmp_path):
+    path = exported[2]
     before = path.read_bytes()
-    export(config, workdir, str(path), ["72x100"], form="onnx")
+    export_again(path)
     assert path.read_bytes() == before
     foreign = tmp_path / "photos.onnx"
     foreign.write_bytes(b"all my photographs")
     with pytest.raises(UserError, match=r"photos.onnx exists, and is not an earlier export of this run"):
-        export(config, workdir, str(foreign), ["72x100"], form="onnx")
+        export_again(foreign)
     assert foreign.read_bytes() == b"all my photographs"
 
 
@@ -319,17 +340,15 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
         requirements.need("onnxruntime")
 
 
-def test_a_file_with_other_results_is_not_kept(exported, tmp_path, monkeypatch):
-    run, config, *_ = exported
+def test_a_file_with_other_results_is_not_kept(export_again, tmp_path, monkeypatch):
     monkeypatch.setattr(session, "MAX_DIFFERENCE", 0.0)
     with pytest.raises(UserError, match=r"was not kept, because it does not give the network's results in onnxruntime"):
-        export(config, Workdir(str(run)), str(tmp_path / "m.onnx"), ["72x100"], form="onnx")
+        export_again(tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_8_bit_weights_change_little_and_take_less_space(exported, tmp_path, caplog):
-    run, config, path, measured = exported
-    small = export(config, Workdir(str(run)), str(tmp_path / "m.onnx"), ["72x100"], form="onnx", weights="int8")
+def test_8_bit_weights_change_little_and_take_less_space(exported, export_again, tmp_path, caplog):
+    small, measured = export_again(tmp_path / "m.onnx", weights="int8"), exported[3]
     assert "the mIoU of the file is not measured" in caplog.text
     assert small["miou"] is None
     assert small["megabytes"] < 0.7 * measured["megabytes"]  # most of such a small file is the graph
@@ -337,28 +356,41 @@ def test_8_bit_weights_change_little_and_take_less_space(exported, tmp_path, cap
     assert read_metadata(tmp_path / "m.onnx")["precision"] == "int8 weights"
 
 
-def test_litert_gives_the_labels_of_the_network(exported, tmp_path):
-    litert = pytest.importorskip("pyrseg_jax.export.litert")
+@pytest.mark.slow
+def test_8_bit_maps_are_measured_and_scored_on_the_evaluation_split(exported, export_again, tmp_path, caplog):
+    caplog.set_level("INFO")
+    run, config, *_ = exported
+    root = write_folder(tmp_path / "data", {"training": 2, "validation": 4}, size=(90, 130))
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(root)))
+    given = {"form": "onnx", "activations": "int8", "num_images": 3}
+    measured = export(config, Workdir(str(run)), str(tmp_path / "m.onnx"), ["72x100"], **given)
+    assert "measuring the ranges of maps on 3 images of validation" in caplog.text
+    assert 0 <= measured["float_miou"] <= 1
+    assert abs(measured["miou"] - measured["float_miou"]) < 0.1
+    assert measured["megabytes"] < measured["float_megabytes"]
+    assert "Please consider" not in caplog.text
+    kinds = {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    assert read_metadata(tmp_path / "m.onnx")["precision"] == "int8 weights and activations"
+
+
+def test_litert_gives_the_labels_of_the_network(export_again, tmp_path):
     pytest.importorskip(litert.CONVERTER)
     pytest.importorskip(litert.INTERPRETER)
-    run, config, *_ = exported
     path = tmp_path / "m.tflite"
-    measured = export(config, Workdir(str(run)), str(path), ["72x100"], form="litert")
+    measured = export_again(path, form="litert")
     assert measured["same_labels"] > 0.999
     assert measured["largest_difference"] < 1e-3
     assert json.loads(read_litert_metadata(path)["classes"]) == list(CLASSES)
-    before = path.read_bytes()
-    export(config, Workdir(str(run)), str(path), ["72x100"], form="litert")  # it knows its own file
-    assert path.read_bytes() == before
+    export_again(path, form="litert")  # it knows its own file
 
 
-def test_what_litert_needs_is_named(exported, tmp_path, monkeypatch):
-    run, config, *_ = exported
+def test_what_litert_needs_is_named(exported, export_again, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "litert_converter.converter_api_ext", None)
     with pytest.raises(
         UserError, match=r"--format=litert needs the package litert_converter.*--no-deps litert-converter"
     ):
-        export(config, Workdir(str(run)), str(tmp_path / "m.tflite"), [], form="litert")
+        export_again(tmp_path / "m.tflite", form="litert")
 
 
 def check_network(model, num_images=2):

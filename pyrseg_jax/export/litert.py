@@ -9,6 +9,7 @@ from typing import Any
 
 import flatbuffers
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pyrseg_jax.errors import UserError, reason_of
@@ -76,7 +77,7 @@ def convert(program: Program, weights: dict[str, np.ndarray], threshold: float, 
     images = jax.ShapeDtypeStruct((1, *program.size, program.channels), program.dtype)
 
     def run(image):
-        return program.run(weights, image, np.float32(threshold))
+        return program.run(weights, image, jnp.float32(threshold))
 
     # A program for TPUs has none of the CPU's work-arounds.
     text = jax.jit(run).trace(images).lower(lowering_platforms=("tpu",)).as_text()

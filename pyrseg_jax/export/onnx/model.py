@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import onnx
@@ -44,14 +43,14 @@ def make_model(
     weights = dict(sorted(weights.items()))
     (count,) = jax_export.symbolic_shape("n")
     try:
-        jaxpr = trace(program, weights, count)
+        jaxpr, names = trace(program, weights, count)
     except Exception as error:  # a network may decide by the number of images, and each way raises its own error
         log.warning(
             "the file takes one image at a time: the program cannot be written for any number (%s)",
             type(error).__name__,
         )
         count = 1
-        jaxpr = trace(program, weights, count)
+        jaxpr, names = trace(program, weights, count)
     graph = Graph(count, IMAGES)
     images = tensor(IMAGES, (count, *program.size, program.channels), program.dtype)
     inputs = [tensor(THRESHOLD, (), np.float32), images, *map(constant_of, weights.values())]
@@ -62,7 +61,6 @@ def make_model(
             f"--format=onnx: {name} uses what has no counterpart in ONNX here ({error}): export it with --format=zip, which jax "
             "runs, or train another backbone or context (docs/guide/onnx.md)"
         ) from error
-    names = _names_of_results(program, weights, count)
     for output, value in zip(names, found, strict=True):
         graph.nodes.append(Node("Identity", [graph.full(value, range(value.rank))], [output], {}))
     simplify(graph, names)
@@ -72,15 +70,6 @@ def make_model(
         declared.append(_declare(THRESHOLD, np.dtype(np.float32), ()))
         graph.constants[THRESHOLD] = np.array(threshold, np.float32)
     return _assemble(graph, declared, outputs, metadata)
-
-
-def _names_of_results(program: Program, weights: dict, count: Any) -> list[str]:
-    """Return the names of the results in the order of a jaxpr's outputs: a dictionary's, sorted."""
-    import jax
-
-    images = jax.ShapeDtypeStruct((1, *program.size, program.channels), program.dtype)
-    shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
-    return sorted(jax.eval_shape(program.run, shapes, images, jax.ShapeDtypeStruct((), np.float32)))
 
 
 def _declare(name: str, dtype: np.dtype, shape: tuple) -> onnx.ValueInfoProto:

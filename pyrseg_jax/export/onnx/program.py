@@ -122,9 +122,14 @@ def _weights_along(side: int, new_side: int, other: int, new_other: int, is_colu
     return np.concatenate(blocks, axis=1)[:, :side]
 
 
-def trace(program: Program, weights: dict[str, np.ndarray], num_images: Any) -> Any:
-    """Return the program as a jaxpr whose inputs are τ, the images, and the weights in the order of their names."""
+def trace(program: Program, weights: dict[str, np.ndarray], num_images: Any) -> tuple[Any, list[str]]:
+    """Return the program as a jaxpr, and the names of its outputs in their order.
+
+    The inputs of the jaxpr are τ, the images, and the weights in the order of their names.
+    """
     shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
     images = jax.ShapeDtypeStruct((num_images, *program.size, program.channels), program.dtype)
     threshold = jax.ShapeDtypeStruct((), np.float32)
-    return jax.make_jaxpr(lambda t, x, w: program.run(w, x, t))(threshold, images, shapes)
+    make = jax.make_jaxpr(lambda t, x, w: program.run(w, x, t), return_shape=True)
+    jaxpr, results = make(threshold, images, shapes)
+    return jaxpr, sorted(results)  # as jax orders a dictionary
