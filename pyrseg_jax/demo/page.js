@@ -132,7 +132,7 @@ function show(shown) {
   const isNewSize = !state.shown || state.shown.height !== shown.height || state.shown.width !== shown.width;
   state.shown = shown;
   element("result").hidden = false;
-  element("stage").style.maxWidth = `calc(80vh * ${shown.width / shown.height})`;
+  element("stage").style.maxWidth = `calc(70vh * ${shown.width / shown.height})`;
   if (isNewSize) state.cursor = null;
   for (const view of state.views) {
     const canvas = element(`view-${view.id}`).querySelector("canvas");

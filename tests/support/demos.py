@@ -8,7 +8,6 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
