@@ -284,7 +284,7 @@ def test_the_camera_runs_until_it_is_stopped_and_a_refusal_gets_a_line(page, dem
     wait_for(page, 4)  # three pictures
     assert page.evaluate("document.getElementById('camera').textContent") == "Stop the camera"
     page.evaluate("document.getElementById('camera').click()")
-    assert page.evaluate("document.getElementById('camera').textContent") == "Use the camera"
+    assert page.evaluate("document.getElementById('camera').textContent") == "Camera"
     assert page.evaluate("state.video") is None
 
 

@@ -24,6 +24,7 @@ class Mode(NamedTuple):
     is_divided: whether several processes divide the work by themselves, without joining; takes "share".
     reads_run: whether the workdir must hold a run of this configuration.
     names_run: whether the word after the mode is the folder of the run, as --workdir is.
+    finds_model: whether the folder of the run may be the name of a packaged model, which is then read where it is.
     is_continued: whether SIGTERM ends it with status 75, so that schedulers start the same command again, which continues.
       Trainings, which take "preemption", do so in any case.
     has_config: whether there is a configuration at all.
@@ -47,6 +48,7 @@ class Mode(NamedTuple):
     is_continued: bool = False
     reads_run: bool = False
     names_run: bool = False
+    finds_model: bool = False
     has_config: bool = True
     places_model: bool = False
     replaces_config: str = ""
@@ -182,6 +184,18 @@ MODES = {
         names_run=True,
         interrupted="a report is complete or absent; the same command starts again",
         memory="give --images=0, or choose config.evaluation.protocol=single",
+    ),
+    "demo": Mode(
+        "write a static folder in which a browser runs the trained model: drop a photograph or use the camera",
+        *("demo", "demo"),
+        takes=("workdir", "output", "sizes", "step", "input", "runtime", "port", "overwrite"),
+        needs=("output",),
+        topic="[RUN]",
+        reads_run=True,
+        names_run=True,
+        finds_model=True,
+        interrupted="each file in --output is complete; the same command with --overwrite writes all of them",
+        memory="give smaller --sizes",
     ),
     "import": Mode(
         "turn the export of a label tool into a data set that config.data.name=folder reads: COCO, PASCAL VOC, LabelMe, CVAT, "

@@ -95,7 +95,7 @@ function stopLive() {
   if (!state.video) return;
   stopCamera(state.video);
   state.video = null;
-  element("camera").textContent = "Use the camera";
+  element("camera").textContent = "Camera";
   say("The camera is off. This is its last picture.");
 }
 
@@ -132,7 +132,9 @@ function show(shown) {
   const isNewSize = !state.shown || state.shown.height !== shown.height || state.shown.width !== shown.width;
   state.shown = shown;
   element("result").hidden = false;
-  element("stage").style.maxWidth = `calc(70vh * ${shown.width / shown.height})`;
+  const widest = `calc(70vh * ${shown.width / shown.height})`; // the whole picture fits on the screen
+  element("stage").style.maxWidth = widest;
+  element("result").style.setProperty("--picture", widest);
   if (isNewSize) state.cursor = null;
   for (const view of state.views) {
     const canvas = element(`view-${view.id}`).querySelector("canvas");

@@ -97,10 +97,11 @@ FLAGS = {
     "input": Flag(
         "FILE_OR_FOLDER",
         "for predict, an image, a video, or a folder of them, with all folders below it, also gs://…; for rank, the same without "
-        "labels; for import, what a label tool exported, also as a zip",
+        "labels; for import, what a label tool exported, also as a zip; for demo, photographs that the page offers",
     ),
     "output": Flag(
-        "PATH", "where to write: a folder for predict, rank, compare, import and tune, a file for export and report"
+        "PATH",
+        "where to write: a folder for predict, rank, compare, demo, import and tune, a file for export and report",
     ),
     "result": Flag(
         "NAME",
@@ -134,7 +135,8 @@ FLAGS = {
     ),
     "sizes": Flag(
         "HEIGHTxWIDTH,…",
-        "image sizes that the exported model accepts, such as 512x512; default: the training crop",
+        "image sizes that the exported model accepts, such as 512x512; default: the training crop. For demo, sizes of the "
+        "network's input; default: a wide and a tall one",
         _split,
         [],
     ),
@@ -201,6 +203,13 @@ FLAGS = {
         "NAME",
         "accelerators to compile for, such as v5e:16x16, h100 or h100:8; the hardware does not have to be present; without the "
         "flag, compile for this machine",
+    ),
+    "runtime": Flag(
+        "PLACE",
+        "the npm package onnxruntime-web for demo, unpacked or as a .tgz; without the flag, it is downloaded once",
+    ),
+    "port": Flag(
+        "N", "serve the demo at this port, on this machine alone, until Ctrl-C; 0 for any free port", _at_least(0)
     ),
     "distributed": Flag(
         "auto|on|off",
