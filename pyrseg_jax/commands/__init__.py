@@ -148,10 +148,15 @@ MODES = {
         memory="lower config.training.batch_size, or compile on a machine with more memory",
     ),
     "export": Mode(
-        "write the trained model as one portable file (default: model.zip in the workdir), or as a folder for pyrseg_jax",
+        "write the trained model as one portable file (default: model.zip in the workdir), as an ONNX file, or as a folder for "
+        "pyrseg_jax",
         *("export", "export"),
-        takes=("workdir", "output", "sizes", "step", "overwrite", "format", "half"),
+        takes=(
+            *("workdir", "output", "sizes", "step", "overwrite", "format", "half"),
+            *("weights", "activations", "images"),
+        ),
         reads_run=True,
+        places_model=True,
         interrupted="a model file is complete or absent; the same command starts again",
         memory="export fewer or smaller --sizes",
     ),

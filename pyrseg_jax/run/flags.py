@@ -126,7 +126,11 @@ FLAGS = {
         _at_least(32),
     ),
     "images": Flag(
-        "N", "images that the report shows at most; 0 reads neither the data set nor the checkpoint", _at_least(0), 24
+        "N",
+        "images that the report shows at most; 0 reads neither the data set nor the checkpoint. For export with "
+        "--activations=int8, images of the evaluation split from which the ranges of maps are measured",
+        _at_least(0),
+        24,
     ),
     "fps": Flag(
         "N",
@@ -162,7 +166,19 @@ FLAGS = {
     "format": Flag(
         "NAME",
         "for import, the format of the source; without the flag, it is recognized (docs/guide/importing.md lists all). For export, "
-        "zip, which jax alone can run (the default), or folder, for pyrseg_jax",
+        "zip, which jax alone can run (the default), onnx, or folder, for pyrseg_jax",
+    ),
+    "weights": Flag(
+        "float32|int8",
+        "number format of the kernels in an ONNX file; int8 takes a quarter of the space",
+        _one_of("float32", "int8"),
+        "float32",
+    ),
+    "activations": Flag(
+        "float32|int8",
+        "number format of the maps between the layers of an ONNX file; int8 also makes the weights int8, and needs the data set",
+        _one_of("float32", "int8"),
+        "float32",
     ),
     "half": Flag("", "export kernels in half precision: half the size, for --format=folder", _read_switch, False),
     "classes": Flag(

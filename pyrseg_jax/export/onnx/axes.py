@@ -176,9 +176,7 @@ def _concatenate(converter: Any, params: dict, values: list[Value]) -> list[Valu
 
 def _stack(converter: Any, params: dict, values: list[Value]) -> list[Value]:
     axis = params["axis"]
-    wide = [
-        reshape(converter.graph, value, (*value.shape[:axis], 1, *value.shape[axis:])) for value in values
-    ]
+    wide = [reshape(converter.graph, value, (*value.shape[:axis], 1, *value.shape[axis:])) for value in values]
     return [concatenate(converter.graph, wide, axis)]
 
 
@@ -212,7 +210,9 @@ def _iota(converter: Any, params: dict, values: list[Value]) -> list[Value]:
     sizes: list[Any] = [1] * len(shape)
     sizes[axis] = shape[axis]
     if is_static((shape[axis],)):
-        return [Value(shape, np.dtype(dtype), tuple(sizes), constant=np.arange(shape[axis], dtype=dtype).reshape(sizes))]
+        return [
+            Value(shape, np.dtype(dtype), tuple(sizes), constant=np.arange(shape[axis], dtype=dtype).reshape(sizes))
+        ]
     graph = converter.graph
     end = graph.add("Reshape", graph.dims((shape[axis],)), graph.integers([]))
     found = graph.add("Range", graph.constant(np.int64(0)), end, graph.constant(np.int64(1)))
@@ -234,4 +234,3 @@ RULES: dict[str, Rule] = {
     "pad": _pad,
     "iota": _iota,
 }
-

@@ -89,8 +89,8 @@ def _loop(converter: Any, params: dict, values: list[Value]) -> list:
 
 
 RULES: dict[str, Rule] = {
-    **{name: _call for name in ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")},
-    **{name: _call for name in ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")},
+    **dict.fromkeys(("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"), _call),
+    **dict.fromkeys(("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"), _call),
     "platform_index": _platform,
     "cond": _choice,
     "scan": _loop,

@@ -37,7 +37,9 @@ class Converter:
     def __init__(self, graph: Graph):
         self.graph = graph
 
-    def run(self, jaxpr: Any, constants: Sequence[Any], values: Sequence[Value], wanted: Sequence[bool] | None = None) -> list:
+    def run(
+        self, jaxpr: Any, constants: Sequence[Any], values: Sequence[Value], wanted: Sequence[bool] | None = None
+    ) -> list:
         """Convert a jaxpr.
 
         Args:
@@ -59,7 +61,9 @@ class Converter:
         wanted = [True] * len(jaxpr.outvars) if wanted is None else wanted
         for equation, used in _live(jaxpr, wanted):
             inputs = [_read(found, variable) for variable in equation.invars]
-            for variable, value, is_used in zip(equation.outvars, self._apply(equation, inputs, used), used, strict=True):
+            for variable, value, is_used in zip(
+                equation.outvars, self._apply(equation, inputs, used), used, strict=True
+            ):
                 if is_used:
                     found[variable] = value
         return [_read(found, variable) if keep else None for variable, keep in zip(jaxpr.outvars, wanted, strict=True)]

@@ -120,7 +120,7 @@ def _round(converter: Any, params: dict, values: list[Value]) -> list[Value]:
 def select(graph: Graph, condition: Value, if_true: Value, if_false: Value) -> Value:
     """Choose between two values, element by element."""
     dtype = if_true.dtype
-    if dtype == bool:
+    if dtype.kind == "b":
         chosen = combine(graph, "And", [condition, if_true], bool)
         other = combine(graph, "And", [combine(graph, "Not", [condition], bool), if_false], bool)
         return combine(graph, "Or", [chosen, other], bool)
@@ -156,15 +156,39 @@ RULES: dict[str, Rule] = {
     **{
         name: _simple(op)
         for name, op in {
-            **{"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "pow": "Pow", "neg": "Neg", "exp": "Exp"},
-            **{"log": "Log", "tanh": "Tanh", "sqrt": "Sqrt", "abs": "Abs", "floor": "Floor", "ceil": "Ceil"},
-            **{"sign": "Sign", "logistic": "Sigmoid", "erf": "Erf", "sin": "Sin", "cos": "Cos"},
-            **{"and": "And", "or": "Or", "xor": "Xor", "not": "Not"},
+            "add": "Add",
+            "sub": "Sub",
+            "mul": "Mul",
+            "div": "Div",
+            "pow": "Pow",
+            "neg": "Neg",
+            "exp": "Exp",
+            "log": "Log",
+            "tanh": "Tanh",
+            "sqrt": "Sqrt",
+            "abs": "Abs",
+            "floor": "Floor",
+            "ceil": "Ceil",
+            "sign": "Sign",
+            "logistic": "Sigmoid",
+            "erf": "Erf",
+            "sin": "Sin",
+            "cos": "Cos",
+            "and": "And",
+            "or": "Or",
+            "xor": "Xor",
+            "not": "Not",
         }.items()
     },
     **{
         name: _simple(op, is_comparison=True)
-        for name, op in {"eq": "Equal", "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual"}.items()
+        for name, op in {
+            "eq": "Equal",
+            "lt": "Less",
+            "le": "LessOrEqual",
+            "gt": "Greater",
+            "ge": "GreaterOrEqual",
+        }.items()
     },
     "ne": _not_equal,
     "rem": _simple("Mod", fmod=1),
@@ -180,7 +204,7 @@ RULES: dict[str, Rule] = {
     "select_n": _select_n,
     "clamp": _clamp,
     "convert_element_type": _convert,
-    **{name: _same for name in ("copy", "copy_p", "stop_gradient", "optimization_barrier", "reduce_precision")},
+    **dict.fromkeys(("copy", "copy_p", "stop_gradient", "optimization_barrier", "reduce_precision"), _same),
 }
 
 
@@ -190,17 +214,32 @@ def _divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.divide(x, y)
 
 
-def _logical(bitwise: Callable) -> Callable:
-    return lambda x, y: bitwise(x, y)
-
-
 # NumPy's functions for constants: thousands of small programs would have to be compiled for them otherwise.
 NUMPY: dict[str, Callable[..., np.ndarray]] = {
-    **{"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": _divide, "max": np.maximum, "min": np.minimum},
-    **{"neg": np.negative, "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "abs": np.abs, "floor": np.floor},
-    **{"rsqrt": lambda x: 1 / np.sqrt(x), "square": np.square, "sign": np.sign, "rem": np.fmod},
-    **{"and": _logical(np.bitwise_and), "or": _logical(np.bitwise_or), "not": np.invert},
-    **{"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal},
-    **{"gt": np.greater, "ge": np.greater_equal},
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": _divide,
+    "max": np.maximum,
+    "min": np.minimum,
+    "neg": np.negative,
+    "exp": np.exp,
+    "log": np.log,
+    "sqrt": np.sqrt,
+    "abs": np.abs,
+    "floor": np.floor,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "square": np.square,
+    "sign": np.sign,
+    "rem": np.fmod,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "not": np.invert,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
     "select_n": lambda which, *cases: np.where(which, cases[1], cases[0]),
 }

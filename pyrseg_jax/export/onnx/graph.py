@@ -128,7 +128,9 @@ class Graph:
         return Value(value.shape, value.dtype, sizes, name=self.full(part, order), order=order)
 
 
-def tensor(name: str, shape: Shape, dtype: Any, order: Sequence[int] | None = None, sizes: Shape | None = None) -> Value:
+def tensor(
+    name: str, shape: Shape, dtype: Any, order: Sequence[int] | None = None, sizes: Shape | None = None
+) -> Value:
     """Return the value of a tensor of the graph; by default its axes are in the program's order and do not repeat."""
     order = tuple(range(len(shape))) if order is None else tuple(order)
     return Value(tuple(shape), np.dtype(dtype), tuple(shape if sizes is None else sizes), name=name, order=order)

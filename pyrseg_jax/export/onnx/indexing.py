@@ -27,15 +27,18 @@ def _gather(converter: Any, params: dict, values: list[Value]) -> list[Value]:
     indices, is_inside = _bounded(graph, x, indices, indexed, str(params["mode"]))
     out_rank = indices.rank - 1 + len(rest)
     offsets = tuple(numbers.offset_dims)
-    others = [axis for axis in range(out_rank) if axis not in offsets]  # result axes of the indices' axes, in their order
+    others = [
+        axis for axis in range(out_rank) if axis not in offsets
+    ]  # result axes of the indices' axes, in their order
     if len(indexed) == 1 and not batch:
         found = _along_one_axis(graph, x, indices, indexed[0], rest, offsets, others)
     else:
         along = tuple(numbers.start_indices_batching_dims)
         found = _at_points(graph, x, indices, (batch, along), indexed, rest, (offsets, others))
     if is_inside is not None:
-        sides = [dim if axis in others else 1 for axis, dim in enumerate(found.shape)]
-        mask = tensor(graph.reshape(graph.full(is_inside, range(is_inside.rank)), tuple(sides)), found.shape, bool, None, tuple(sides))
+        sides = tuple(dim if axis in others else 1 for axis, dim in enumerate(found.shape))
+        name = graph.reshape(graph.full(is_inside, range(is_inside.rank)), sides)
+        mask = tensor(name, found.shape, bool, None, sides)
         filling = np.nan if params["fill_value"] is None and x.dtype.kind == "f" else params["fill_value"] or 0
         found = select(graph, mask, found, Value((), x.dtype, (), constant=np.array(filling, x.dtype)))
     return [found]
@@ -51,9 +54,7 @@ def _part(graph: Graph, x: Value, starts: np.ndarray, indexed: tuple[int, ...], 
     return reshape(graph, x, tuple(dim for axis, dim in enumerate(x.shape) if axis not in gone))
 
 
-def _bounded(
-    graph: Graph, x: Value, indices: Value, indexed: tuple[int, ...], mode: str
-) -> tuple[Value, Value | None]:
+def _bounded(graph: Graph, x: Value, indices: Value, indexed: tuple[int, ...], mode: str) -> tuple[Value, Value | None]:
     """Return indices within bounds, and where they were, if the rest of the result must be filled."""
     last = np.array([x.shape[axis] - 1 for axis in indexed], np.int32)
     if indices.constant is not None:
@@ -62,7 +63,8 @@ def _bounded(
             return indices, None
     if "PROMISE" in mode:
         return indices, None
-    limit = Value(indices.shape, last.dtype, (*[1] * (indices.rank - 1), len(last)), constant=last.reshape(*[1] * (indices.rank - 1), -1))
+    sizes = (*[1] * (indices.rank - 1), len(last))
+    limit = Value(indices.shape, last.dtype, sizes, constant=last.reshape(sizes))
     indices = cast(graph, indices, np.int32)
     zero = Value((), last.dtype, (), constant=np.array(0, np.int32))
     bounded = combine(graph, "Min", [combine(graph, "Max", [indices, zero], np.int32), limit], np.int32)
@@ -70,7 +72,9 @@ def _bounded(
         return bounded, None
     (is_same,) = ELEMENTWISE["eq"](_Holder(graph), {}, [bounded, indices])
     wide = cast(graph, graph.expanded(is_same), np.int32)
-    all_inside = graph.add("ReduceMin", graph.ordered(wide, range(wide.rank)), graph.integers([wide.rank - 1]), keepdims=0)
+    all_inside = graph.add(
+        "ReduceMin", graph.ordered(wide, range(wide.rank)), graph.integers([wide.rank - 1]), keepdims=0
+    )
     return bounded, cast(graph, tensor(all_inside, indices.shape[:-1], np.int32), bool)
 
 

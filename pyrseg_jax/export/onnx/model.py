@@ -46,7 +46,10 @@ def make_model(
     try:
         jaxpr = trace(program, weights, count)
     except Exception as error:  # a network may decide by the number of images, and each way raises its own error
-        log.warning("the file takes one image at a time: the program cannot be written for any number (%s)", type(error).__name__)
+        log.warning(
+            "the file takes one image at a time: the program cannot be written for any number (%s)",
+            type(error).__name__,
+        )
         count = 1
         jaxpr = trace(program, weights, count)
     graph = Graph(count, IMAGES)

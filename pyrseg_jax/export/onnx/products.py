@@ -92,9 +92,7 @@ def _multiply_by_constant(graph: Graph, x: Value, axis: int, matrix: Value, inne
     return found
 
 
-def _multiply(
-    graph: Graph, a: Value, b: Value, summed: tuple[Any, Any], batch: tuple[Any, Any]
-) -> Value:
+def _multiply(graph: Graph, a: Value, b: Value, summed: tuple[Any, Any], batch: tuple[Any, Any]) -> Value:
     """Multiply two arrays: batch axes, free axes of the first, free axes of the second."""
     free = [
         [axis for axis in range(value.rank) if axis not in (*over, *along)]

@@ -49,7 +49,9 @@ def _argument(op: str) -> Rule:
 def _window(is_mean: bool) -> Rule:
     def rule(converter: Any, params: dict, values: list[Value]) -> list[Value]:
         (value,), graph = values, converter.graph
-        window, strides, pads = (tuple(params[f"{name}"]) for name in ("window_dimensions", "window_strides", "padding"))
+        window, strides, pads = (
+            tuple(params[f"{name}"]) for name in ("window_dimensions", "window_strides", "padding")
+        )
         gaps = tuple(params["window_dilation"])
         moving = [axis for axis in range(value.rank) if window[axis] != 1]
         still = [axis for axis in range(value.rank) if axis not in moving]

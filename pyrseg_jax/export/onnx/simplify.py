@@ -47,7 +47,10 @@ def _find_softmax(graph: Graph) -> None:
         shifted = producers.get(exponent.inputs[0]) if exponent is not None and exponent.op == "Exp" else None
         if shifted is None or shifted.op != "Sub" or exponent is None:
             continue
-        total, largest = behind(node.inputs[1], "Reshape", "ReduceSum"), behind(shifted.inputs[1], "Reshape", "ReduceMax")
+        total, largest = (
+            behind(node.inputs[1], "Reshape", "ReduceSum"),
+            behind(shifted.inputs[1], "Reshape", "ReduceMax"),
+        )
         if total is None or largest is None or total.inputs[0] != exponent.output:
             continue
         axes = graph.constants[total.inputs[1]]
@@ -58,7 +61,9 @@ def _find_softmax(graph: Graph) -> None:
 def _fold_into_convolutions(graph: Graph, outputs: Sequence[str]) -> None:
     """Move sums and products with a number per channel into the convolution before them."""
     uses = Counter(name for node in graph.nodes for name in node.inputs) + Counter(outputs)
-    convolutions = {node.output: node for node in graph.nodes if node.op == "Conv" and node.inputs[1] in graph.constants}
+    convolutions = {
+        node.output: node for node in graph.nodes if node.op == "Conv" and node.inputs[1] in graph.constants
+    }
     gone = []
     for node in graph.nodes:
         if node.op not in ("Add", "Sub", "Mul", "Div"):
@@ -84,7 +89,11 @@ def _folded(graph: Graph, convolution: Node, op: str, array: np.ndarray, is_firs
     kernel = graph.constants[convolution.inputs[1]].astype(np.float64)
     channels, rank = kernel.shape[0], kernel.ndim
     shape = (1,) * (rank - array.ndim) + array.shape
-    if array.ndim > rank or shape not in ((1,) * rank, (1, channels, *(1,) * (rank - 2))) or (op == "Div" and not is_first):
+    if (
+        array.ndim > rank
+        or shape not in ((1,) * rank, (1, channels, *(1,) * (rank - 2)))
+        or (op == "Div" and not is_first)
+    ):
         return False
     number = np.broadcast_to(array.reshape(-1), (channels,)).astype(np.float64)
     bias = np.zeros(channels)

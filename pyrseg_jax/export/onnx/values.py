@@ -87,9 +87,7 @@ def as_number(dim: Dim, num_images: Dim) -> int:
     return int(dim) if is_static((dim,)) else factor_of(dim, num_images) * _NUM_IMAGES
 
 
-def reshape_groups(
-    old: Shape, new: Shape, num_images: Dim
-) -> list[tuple[list[int], list[int]]]:
+def reshape_groups(old: Shape, new: Shape, num_images: Dim) -> list[tuple[list[int], list[int]]]:
     """Split a reshape into the smallest groups of neighboring axes with the same number of elements, before and after."""
     before, after = ([as_number(dim, num_images) for dim in shape] for shape in (old, new))
     groups, i, j = [], 0, 0
