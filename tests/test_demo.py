@@ -35,6 +35,11 @@ RESET = """(() => { state.cursor = null; state.view = state.views[0]; document.b
   showThreshold(); openSample(state.model.samples[0]); })()"""
 
 
+def slow(value):
+    """Leave a case to the slow tests."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def draw(height, width, seed=0):
     """Draw a picture whose colors change slowly."""
     rng = np.random.default_rng(seed)
@@ -119,7 +124,7 @@ def assert_equal_maps(found, wanted, share=0.999):
 # ── Numbers ──
 
 
-@pytest.mark.parametrize("threshold", [THRESHOLD, 0.3, 0.0, 1.0])
+@pytest.mark.parametrize("threshold", [THRESHOLD, 0.3, slow(0.0), slow(1.0)])
 def test_the_map_equals_that_of_python_at_every_threshold(page, demo, threshold):
     image = demo[1]["wide"]
     run = page.evaluate("state.shown.seconds")
@@ -151,7 +156,7 @@ def test_every_kind_of_photograph_gives_the_labels_of_python(page, tmp_path, mak
     assert_equal_maps(shown_labels(page), expect(read_image(path))[0], 0.99)
 
 
-@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize("orientation", [slow(3), 6])
 def test_a_photograph_is_turned_as_its_camera_says(page, tmp_path, orientation):
     exif = Image.Exif()
     exif[274] = orientation
@@ -316,7 +321,7 @@ def test_names_of_classes_are_texts_and_never_markup(page):
     assert page.evaluate("document.querySelectorAll('b').length") == 0
 
 
-@pytest.mark.parametrize("temperatures", [None, (2.0, 1.5, 1.2, 0.8)])
+@pytest.mark.parametrize("temperatures", [slow(None), (2.0, 1.5, 1.2, 0.8)])
 def test_a_pixel_has_its_class_confidence_and_level(browser, tmp_path, temperatures):
     image = draw(40, 57)
     folder = demos.write_demo(
@@ -363,7 +368,7 @@ def test_a_page_opened_from_the_disk_says_what_to_do(browser, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [network_name(demos.SIZES[0]), "ort-wasm-simd-threaded.wasm", "worker.js", "demo.json"]
+    "name", [network_name(demos.SIZES[0]), slow("ort-wasm-simd-threaded.wasm"), slow("worker.js"), "demo.json"]
 )
 def test_a_missing_file_is_said(browser, tmp_path, name):
     folder = demos.write_demo(tmp_path / "demo", demos.real_runtime())

@@ -32,6 +32,7 @@ from pyrseg_jax.demo.server import HEADERS, make_server
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.run import command_line
 from pyrseg_jax.run.packaged_models import packaged_models
+from pyrseg_jax.run.workdir import Workdir
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -79,6 +80,7 @@ def test_no_file_names_another_place_to_load_from(written):
     assert "http" not in policy and "*" not in policy and "unsafe-inline" not in policy
 
 
+@pytest.mark.slow
 def test_the_network_of_the_folder_gives_the_labels_of_the_run(written):
     run, folder, _ = written
     image = draw_pair(np.random.default_rng(0), *SIZE)[0]
@@ -88,9 +90,17 @@ def test_the_network_of_the_folder_gives_the_labels_of_the_run(written):
     assert (labels == result.labels).mean() >= 0.9999
     np.testing.assert_array_equal(fused.level[0], result.level)
     assert len(np.unique(labels)) > 1
+
+
+def test_the_page_knows_the_model(written):
+    run, folder, _ = written
+    content = (folder / demo_folder.network_name(SIZE)).read_bytes()
+    outputs = [output.name for output in onnxruntime.InferenceSession(content).get_outputs()]
+    config = Workdir(str(run)).read_config()
     described = json.loads((folder / "demo.json").read_text())
     assert {*described["probabilities"], *described["unity"]} == set(outputs)
-    assert described["threshold"] == result.threshold and tuple(described["strides"]) == result.strides
+    assert described["threshold"] == config.evaluation.threshold
+    assert tuple(described["strides"]) == config.model.strides
     assert described["names"] == list(CLASSES) and described["values"] == [1, 2, 3] and not described["isWide"]
     assert described["networks"][0]["megabytes"] == len(content) / 1e6
 
@@ -110,8 +120,7 @@ def test_a_demo_is_replaced_only_if_the_user_says_so(written):
         (["demo", "RUN", "--output=PLACE/new", "--sizes=0x64"], "expected HEIGHTxWIDTH in pixels, multiples of 32"),
         (["demo", "RUN", "--output=PLACE/new", "--input=PLACE/none"], "there is no such file or folder"),
         (["demo", "RUN", "--output=PLACE/new", "--runtime=PLACE"], "there is no ort.wasm.min.js: run `npm pack"),
-        (["demo", "RUN", "--output=PLACE/new", "--port=99999"], "cannot be used"),
-        (["demo", "RUN", "--output=PLACE/new", "--port=-1"], "expected an integer, at least 0"),
+        (["demo", "RUN", "--output=PLACE/new", "--port=99999"], "expected a port, 1 to 65535, or 0"),
         (["demo", "RUN", "--output=gs://bucket/demo"], "name a folder on a local disk"),
     ],
 )
@@ -367,5 +376,7 @@ def test_only_this_machine_reaches_the_server_and_a_taken_port_is_said(tmp_path)
     with make_server(tmp_path, 0) as server:
         address, port = server.server_address[:2]
         assert address == "127.0.0.1"
-        with pytest.raises(UserError, match=f"--port={port} cannot be used .*: give another, or 0 for any free port"):
+        with pytest.raises(
+            UserError, match=f"--port={port} cannot be used .*: name another, or 0 for any that is free"
+        ):
             make_server(tmp_path, port)

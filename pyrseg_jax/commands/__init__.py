@@ -193,7 +193,7 @@ MODES = {
     "demo": Mode(
         "write a static folder in which a browser runs the trained model: drop a photograph or use the camera",
         *("demo", "demo"),
-        takes=("workdir", "output", "sizes", "step", "input", "runtime", "port", "overwrite"),
+        takes=("workdir", "output", "sizes", "step", "input", "runtime", "serve", "port", "overwrite"),
         needs=("output",),
         topic="[RUN]",
         reads_run=True,

@@ -1,38 +1,43 @@
 """`pyrseg demo RUN`: write a static folder in which a browser runs the trained model, and serve it on this machine if asked."""
 
+import dataclasses
+import functools
 import importlib.util
+import json
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from pyrseg_jax.demo import folder as demo_folder
 from pyrseg_jax.demo.runtime import find_runtime
 from pyrseg_jax.demo.samples import read_samples, render_sample
 from pyrseg_jax.demo.server import make_server, serve
 from pyrseg_jax.errors import UserError, escaped
-from pyrseg_jax.models.segmenter import Segmenter
+from pyrseg_jax.export.onnx.session import MAX_DIFFERENCE, open_session, run_session
+from pyrseg_jax.export.onnx.write import prepare
 from pyrseg_jax.pyramid.levels import nearest_multiple
-from pyrseg_jax.run import experiment
-from pyrseg_jax.run.calibration import read_temperatures
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.image_space import known_image_space
 from pyrseg_jax.run.output_folder import check_output_folder, write_output_folder
-from pyrseg_jax.run.restore import Trained, restore
 from pyrseg_jax.run.workdir import Workdir
 
 log = logging.getLogger(__name__)
 
 LEAST_SHORT_SIDE_PX = 352  # of the network's input, without --sizes
 ASPECT = 4 / 3  # of its sides
-MOST_DIFFERENT = 1e-4  # of probabilities, between the file and the network
 NEEDED = ("onnx", "onnxruntime")
+
+
+class Network(NamedTuple):
+    """An ONNX file, and what it says about the model, a text for each name."""
+
+    content: bytes
+    about: dict[str, str]
 
 
 def demo(
@@ -43,10 +48,11 @@ def demo(
     step: int | None = None,
     samples: str | None = None,
     runtime: str | None = None,
-    port: int | None = None,
+    is_served: bool = False,
+    port: int = 8000,
     overwrite: bool = False,
 ) -> Path:
-    """Write the folder, print the path of its page, and return it; with a port, serve the folder until Ctrl-C.
+    """Write the folder, print the path of its page, and return it; serve the folder until Ctrl-C if asked.
 
     Args:
       config: the run's configuration.
@@ -57,7 +63,8 @@ def demo(
       step: step of the checkpoint; by default the newest.
       samples: a photograph, or a folder of some, that the page offers; without it, a rendered scene if the model knows streets.
       runtime: the package onnxruntime-web, see `demo.runtime.find_runtime`.
-      port: to serve the folder at, on this machine alone; 0 for any free port.
+      is_served: whether to serve the folder, on this machine alone.
+      port: to serve it at; 0 for any that is free.
       overwrite: whether a demo in the folder may be replaced.
 
     Raises:
@@ -69,36 +76,26 @@ def demo(
         raise UserError(
             "demo needs a model that reads photographs (RGB of 8 bits), as browsers do, and this one does not"
         )
-    label_space = workdir.read_label_space()
-    model = experiment.make_model(config, label_space)
-    shapes = [_read_size(text, model.strides[0]) for text in dict.fromkeys(sizes)]
-    shapes = shapes or default_sizes(config.data.crop_px, model.strides[0])
-    pictures = read_samples(samples) if samples is not None else render_sample(label_space.names)
+    coarsest = config.model.strides[0]
+    shapes = [_read_size(text, coarsest) for text in dict.fromkeys(sizes)]
+    shapes = shapes or default_sizes(config.data.crop_px, coarsest)
+    names = workdir.read_label_space().names
+    pictures = read_samples(samples) if samples is not None else render_sample(names)
     folder = check_output_folder(output, demo_folder.file_names(shapes, pictures), overwrite, "demo")
-    if port is not None:
+    if is_served:
         make_server(folder, port).server_close()  # a port that is taken is said before the work, not after it
     library = find_runtime(runtime)
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    trained = restore(config, model, workdir, sharding, step)
-    title = workdir.path.name or "Demo"
-    networks = {size: _convert(model, trained, size, config.evaluation.threshold, title) for size in shapes}
-    described = demo_folder.DemoModel(
-        title,
-        label_space,
-        config.evaluation.threshold,
-        tuple(model.prediction_strides[-model.num_predicted_levels :]),
-        {size: len(content) for size, content in networks.items()},
-        read_temperatures(config, workdir, trained, model.num_predicted_levels),
-    )
-    files = {demo_folder.network_name(size): content for size, content in networks.items()}
+    networks = {size: _convert(config, workdir, size, step) for size in shapes}
+    described = _describe(networks, workdir, config.evaluation.threshold)
+    files = {demo_folder.network_name(size): network.content for size, network in networks.items()}
     write_output_folder(folder, files | demo_folder.contents(described, pictures, library))
     print(escaped(str(folder / demo_folder.PAGE)), flush=True)
-    if port is None:
-        log.info(
-            "browsers open the page from a web server, not from the disk: --port=8000 serves the folder on this machine"
-        )
-    else:
+    if is_served:
         serve(folder, port)
+    else:
+        log.info(
+            "browsers open the page from a web server, not from the disk: --serve serves the folder on this machine"
+        )
     return folder / demo_folder.PAGE
 
 
@@ -136,42 +133,44 @@ def _read_size(text: str, coarsest: int) -> tuple[int, int]:
     return height, width
 
 
-def _convert(model: Segmenter, trained: Trained, size: tuple[int, int], threshold: float, name: str) -> bytes:
-    """Return the network for images of a size as an ONNX file that computes both pyramids; the browser fuses them."""
+def _describe(networks: Mapping[tuple[int, int], Network], workdir: Workdir, threshold: float) -> demo_folder.DemoModel:
+    about = next(iter(networks.values())).about
+    return demo_folder.DemoModel(
+        workdir.path.name or "Demo",
+        workdir.read_label_space(),
+        threshold,
+        tuple(json.loads(about["strides"])),
+        {size: len(network.content) for size, network in networks.items()},
+        json.loads(about.get("temperatures", "null")),
+    )
+
+
+def _convert(config: Config, workdir: Workdir, size: tuple[int, int], step: int | None) -> Network:
+    """Convert the network for images of a size, and compare it with the model in onnxruntime, on noise."""
     from pyrseg_jax.export.onnx.model import make_model  # here, because it imports onnx
-    from pyrseg_jax.export.onnx.program import make_program
 
+    # The page resizes pictures to the size of the network, whatever the protocol of the run.
+    evaluation = dataclasses.replace(config.evaluation, protocol="single", short_side_px=None, long_side_px=max(size))
+    found = prepare(dataclasses.replace(config, evaluation=evaluation), workdir, "", size, step)
     start = time.perf_counter()
-    variables = jax.device_get(trained.variables)
-    weights = {"/".join(at): np.asarray(array) for at, array in flatten_dict(variables).items()}
-    whole = make_program(model, size, size, np.dtype(np.uint8))
-
-    def pyramids(weights: dict, images: Any, threshold: Any) -> dict[str, Any]:
-        found = whole.run(weights, images, threshold)
-        return {key: value for key, value in found.items() if key.startswith(("semantic_", "unity_"))}
-
-    program = whole._replace(run=pyramids)
-    content = make_model(program, weights, threshold, {}, name).SerializeToString()
+    program = found.program._replace(run=functools.partial(_pyramids, found.program.run))
+    about = {name: value for name, value in found.metadata.items() if name != "run"}
+    content = make_model(program, found.weights, found.threshold, about, found.name).SerializeToString()
     seconds = time.perf_counter() - start
-    difference = _compare(content, jax.jit(pyramids), weights, size)
+    results = run_session(open_session(content), found.images)
+    difference = max(float(np.abs(results[name] - found.expected[name]).max()) for name in results)
     log.info(
         "%s: %.1f MB, converted in %.1f s; its probabilities differ from the network's by at most %.1e",
         *(demo_folder.network_name(size), len(content) / 1e6, seconds, difference),
     )
-    if not difference <= MOST_DIFFERENT:
+    if not difference <= MAX_DIFFERENCE:
         raise UserError(
-            f"the network for images of {size[0]} × {size[1]} pixels differs from the model by {difference:.1e} after its "
-            f"conversion, more than {MOST_DIFFERENT:.0e}: nothing was written; use another model, or report this"
+            f"the probabilities of {found.name} differ by {difference:.1e} from the network's in onnxruntime, and at most "
+            f"{MAX_DIFFERENCE:.0e} is rounding: nothing was written; use another model, or report this"
         )
-    return content
+    return Network(content, about)
 
 
-def _compare(content: bytes, run: Any, weights: dict[str, np.ndarray], size: tuple[int, int]) -> float:
-    """Run an ONNX file and the program that it was made from on noise; return the largest difference of their results."""
-    import onnxruntime  # pyright: ignore[reportMissingImports]  # of the extra `onnx`
-
-    images = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
-    expected = jax.device_get(run(weights, images, np.float32(0.5)))
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    found = dict(zip(expected, session.run(list(expected), {"image": images}), strict=True))
-    return max(float(np.abs(found[name] - array).max(initial=0)) for name, array in expected.items())
+def _pyramids(run: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Leave out the results that the page computes by itself."""
+    return {name: value for name, value in run(*arguments).items() if name.startswith(("semantic_", "unity_"))}

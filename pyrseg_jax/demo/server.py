@@ -66,7 +66,7 @@ def make_server(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
         return http.server.ThreadingHTTPServer((LOOPBACK, port), functools.partial(_Handler, directory=str(folder)))
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"--port={port} cannot be used ({reason}): give another, or 0 for any free port") from error
+        raise UserError(f"--port={port} cannot be used ({reason}): name another, or 0 for any that is free") from error
 
 
 def serve(folder: Path, port: int) -> None:

@@ -62,6 +62,12 @@ def _read_switch(text: str) -> bool:
     return text.lower() in ("true", "1")
 
 
+def _read_port(text: str) -> int:
+    if not re.fullmatch(r"\d{1,5}", text) or int(text) > 65535:
+        raise ValueError("expected a port, 1 to 65535, or 0 for a free one")
+    return int(text)
+
+
 def _positive(text: str) -> float:
     value = float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else 0.0
     if not 0 < value <= 1000:
@@ -144,6 +150,7 @@ FLAGS = {
         _split,
         [],
     ),
+    "port": Flag("N", "port to serve on; 0 chooses a free one", _read_port, 8000),
     "vary": Flag(
         "KEY=VALUES",
         "a key to search for, without `config.`, and its values: LOW:HIGH, log:LOW:HIGH or A|B|C; can be given several times",
@@ -224,9 +231,7 @@ FLAGS = {
         "PLACE",
         "the npm package onnxruntime-web for demo, unpacked or as a .tgz; without the flag, it is downloaded once",
     ),
-    "port": Flag(
-        "N", "serve the demo at this port, on this machine alone, until Ctrl-C; 0 for any free port", _at_least(0)
-    ),
+    "serve": Flag("", "serve the demo to browsers of this machine until Ctrl-C, at --port", _read_switch, False),
     "distributed": Flag(
         "auto|on|off",
         "join the other processes of this run; auto joins when it runs under Cloud TPU, Slurm, or GKE",
