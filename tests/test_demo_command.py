@@ -1,5 +1,6 @@
 """`pyrseg demo`: the folder that it writes, the library that it needs, the samples, and the server."""
 
+import dataclasses
 import hashlib
 import http.client
 import http.server
@@ -11,18 +12,22 @@ import threading
 import urllib.error
 import urllib.request
 
+import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support import exports
 from support.command_line import call, error_of
 from support.contrast import contrast
 from support.data_sets import CLASSES, draw_pair
-from support.runs import tiny_config, write_run
+from support.runs import tiny_config
 
 from pyrseg_jax import main
 from pyrseg_jax.commands import MODES
+from pyrseg_jax.commands import demo as demo_command
 from pyrseg_jax.commands.demo import default_sizes
 from pyrseg_jax.data.label_space import ade_layout
 from pyrseg_jax.demo import folder as demo_folder
@@ -30,6 +35,8 @@ from pyrseg_jax.demo import runtime
 from pyrseg_jax.demo.samples import MOST, read_samples, render_sample
 from pyrseg_jax.demo.server import HEADERS, make_server
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.export.onnx.program import make_program
+from pyrseg_jax.export.onnx.write import Exported
 from pyrseg_jax.run import command_line
 from pyrseg_jax.run.packaged_models import packaged_models
 from pyrseg_jax.run.workdir import Workdir
@@ -39,19 +46,29 @@ pytest.importorskip("onnx")
 
 from support import demos  # noqa: E402
 
-import pyrseg_jax  # noqa: E402
+SIZE = (32, 64)
 
-SIZE = (64, 96)
+
+def prepare_toy(config, workdir, run, size, step):
+    """Return a toy network in place of the run's, whose conversion takes seconds; test_demo_whole.py has a real one."""
+    program = make_program(exports.toy(), size, size, np.dtype(np.uint8))
+    weights = {"/".join(at): np.asarray(x) for at, x in flatten_dict(exports.toy_variables()).items()}
+    images = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
+    expected = jax.device_get(jax.jit(program.run)(weights, images, np.float32(0.5)))
+    about = {"strides": json.dumps(exports.STRIDES), "temperatures": "[1.5, 2.0]", "run": run}
+    return Exported(program, weights, 0.5, about, "a toy", images, expected)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """The run of a tiny network, its demo, and the command."""
+    """A run, its demo, and the command."""
     place = tmp_path_factory.mktemp("demo")
-    write_run(place / "run", tiny_config(), CLASSES, is_vivid=True)
+    Workdir(str(place / "run")).open_for_training(tiny_config(), ade_layout(exports.CLASSES))
     package = demos.write_fake_package(place / "package")
-    arguments = ["demo", place / "run", f"--output={place / 'out'}", "--sizes=64x96", f"--runtime={package}"]
-    done = call(*arguments)
+    arguments = ["demo", place / "run", f"--output={place / 'out'}", "--sizes=32x64", f"--runtime={package}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo_command, "prepare", prepare_toy)
+        done = call(*arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(place / "out" / "index.html")
     return place / "run", place / "out", arguments
@@ -80,28 +97,19 @@ def test_no_file_names_another_place_to_load_from(written):
     assert "http" not in policy and "*" not in policy and "unsafe-inline" not in policy
 
 
-@pytest.mark.slow
-def test_the_network_of_the_folder_gives_the_labels_of_the_run(written):
-    run, folder, _ = written
-    image = draw_pair(np.random.default_rng(0), *SIZE)[0]
-    content = (folder / demo_folder.network_name(SIZE)).read_bytes()
-    result = pyrseg_jax.load(run)(image)
-    labels, fused, outputs = demos.expected(content, image, SIZE, result.threshold)
-    assert (labels == result.labels).mean() >= 0.9999
-    np.testing.assert_array_equal(fused.level[0], result.level)
-    assert len(np.unique(labels)) > 1
-
-
 def test_the_page_knows_the_model(written):
     run, folder, _ = written
     content = (folder / demo_folder.network_name(SIZE)).read_bytes()
     outputs = [output.name for output in onnxruntime.InferenceSession(content).get_outputs()]
-    config = Workdir(str(run)).read_config()
     described = json.loads((folder / "demo.json").read_text())
     assert {*described["probabilities"], *described["unity"]} == set(outputs)
-    assert described["threshold"] == config.evaluation.threshold
-    assert tuple(described["strides"]) == config.model.strides
-    assert described["names"] == list(CLASSES) and described["values"] == [1, 2, 3] and not described["isWide"]
+    assert described["threshold"] == Workdir(str(run)).read_config().evaluation.threshold
+    assert described["strides"] == list(exports.STRIDES) and described["temperatures"] == [1.5, 2.0]
+    assert (
+        described["names"] == list(exports.CLASSES)
+        and described["values"] == list(range(1, 12))
+        and not described["isWide"]
+    )
     assert described["networks"][0]["megabytes"] == len(content) / 1e6
 
 
@@ -132,12 +140,10 @@ def test_wrong_uses_say_what_to_do(written, tmp_path, arguments, message):
 
 def test_a_model_of_other_images_is_refused(tmp_path):
     config = tiny_config()
-    write_run(tmp_path / "run", config, CLASSES)
-    (tmp_path / "run" / "config.json").write_text(
-        re.sub(r'"channels": 3', '"channels": 4', (tmp_path / "run" / "config.json").read_text())
-    )
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, channels=4))
+    Workdir(str(tmp_path / "run")).open_for_training(config, ade_layout(CLASSES))
     said = error_of(call("demo", tmp_path / "run", f"--output={tmp_path / 'out'}"))
-    assert "photographs" in said or "images.json" in said
+    assert "demo needs a model that reads photographs (RGB of 8 bits)" in said
 
 
 def test_missing_packages_are_said_first(written, tmp_path, monkeypatch):

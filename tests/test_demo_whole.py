@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support import chromium
 from support.command_line import ROOT, call
-from support.data_sets import CLASSES
+from support.data_sets import CLASSES, draw_pair
 from support.runs import tiny_config, write_run
 
 import pyrseg_jax
@@ -68,8 +68,8 @@ def test_a_trained_network_gives_the_labels_of_python_in_a_browser(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_serves_the_folder_until_ctrl_c(tmp_path):
-    write_run(tmp_path / "run", tiny_config(), CLASSES)
+def test_the_command_writes_the_network_of_a_run_and_serves_it_until_ctrl_c(tmp_path):
+    write_run(tmp_path / "run", tiny_config(), CLASSES, is_vivid=True)
     package = demos.write_fake_package(tmp_path / "package")
     words = ["demo", tmp_path / "run", f"--output={tmp_path / 'out'}", "--sizes=64x96", f"--runtime={package}"]
     command = [sys.executable, "-m", "pyrseg_jax.main", *map(str, words), "--serve", "--port=0"]
@@ -82,3 +82,11 @@ def test_the_command_serves_the_folder_until_ctrl_c(tmp_path):
             assert b"<!DOCTYPE html>" in answer.read()
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
+    image = draw_pair(np.random.default_rng(0), 64, 96)[0]
+    result = pyrseg_jax.load(tmp_path / "run")(image)
+    labels, fused, _ = demos.expected(
+        (tmp_path / "out" / "model-64x96.onnx").read_bytes(), image, (64, 96), result.threshold
+    )
+    assert (labels == result.labels).mean() >= 0.999
+    assert (np.asarray(fused.level[0]) == result.level).mean() >= 0.999
+    assert len(np.unique(labels)) > 1

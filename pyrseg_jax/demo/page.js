@@ -103,8 +103,10 @@ async function toggleCamera() {
   if (state.video) { stopLive(); return; }
   const button = element("camera");
   button.disabled = true;
+  let video;
   try {
-    state.video = await startCamera();
+    video = await startCamera();
+    state.video = video;
   } catch (error) {
     say(error.message, true);
     return;
@@ -115,11 +117,13 @@ async function toggleCamera() {
   state.name = "camera";
   say("The camera is on. Stop it to keep a picture.");
   try {
-    while (state.video) {
-      const { videoHeight: height, videoWidth: width } = state.video;
-      await segment({ source: await createImageBitmap(state.video), height, width });
+    while (state.video === video) {
+      const source = await createImageBitmap(video);
+      await segment({ source, height: source.height, width: source.width });
+      source.close();
     }
   } catch (error) {
+    if (state.video !== video) return; // it was stopped in the middle of a picture
     stopLive();
     say(`The pictures of the camera could not be segmented (${error.message}). Reload the page.`, true);
   }
@@ -202,17 +206,28 @@ async function fuseAgain() {
   const isBusy = state.wanted >= 0;
   state.wanted = Number(element("tau").value);
   if (isBusy) return;
-  let position = -1;
-  while (position !== state.wanted) {
-    position = state.wanted;
-    const turn = state.turn, shown = await ask("fuse", state.thresholds[position]);
-    if (turn === state.turn) show(shown);
+  try {
+    for (let position = -1; position !== state.wanted;) {
+      position = state.wanted;
+      const turn = state.turn, shown = await ask("fuse", state.thresholds[position]);
+      if (turn === state.turn) show(shown);
+    }
+  } catch (error) {
+    say(`The pyramids could not be fused (${error.message}). Reload the page.`, true);
+  } finally {
+    state.wanted = -1;
   }
-  state.wanted = -1;
 }
 
 async function download() {
-  const { height, width, labels } = await ask("labels");
+  let found;
+  try {
+    found = await ask("labels");
+  } catch (error) {
+    say(`The label map could not be computed (${error.message}). Reload the page, or choose a smaller picture.`, true);
+    return;
+  }
+  const { height, width, labels } = found;
   const values = Uint16Array.from(labels, (label) => state.model.values[label]);
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await encodePng(values, height, width, state.model.isWide));
