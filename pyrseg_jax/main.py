@@ -180,6 +180,10 @@ def read_config(arguments, mode):
             raise UserError("--config and --model exclude each other: --model names a model by itself")
         folder = folder or f"runs/{os.path.basename(model.rstrip('/'))}"
         place_model(model, Workdir(folder))
+    if folder is not None and mode.finds_model:
+        from pyrseg_jax.run.packaged_models import find_model
+
+        folder = str(find_model(folder))
     name = config_file.find(chosen or config_file.DEFAULT)
     workdir = Workdir(folder or f"runs/{config_file.default_run_name(name)}")
     reads_workdir = chosen is None and folder is not None and workdir.has_run()

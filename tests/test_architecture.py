@@ -30,6 +30,7 @@ LAYERS = {
     "prediction": 6,
     "report": 6,
     "serving": 6,
+    "demo": 6,
     "ahead_of_time": 6,
     "commands": 7,
     "api": 8,

@@ -25,6 +25,7 @@ class Mode(NamedTuple):
     reads_run: whether the workdir must hold a run of this configuration.
     names_run: whether the word after the mode is the folder of the run, as --workdir is.
     names_model: whether that word may also name a model, as --model does.
+    finds_model: whether the folder of the run may be the name of a packaged model, which is then read where it is.
     is_continued: whether SIGTERM ends it with status 75, so that schedulers start the same command again, which continues.
       Trainings, which take "preemption", do so in any case.
     has_config: whether there is a configuration at all.
@@ -50,6 +51,7 @@ class Mode(NamedTuple):
     reads_run: bool = False
     names_run: bool = False
     names_model: bool = False
+    finds_model: bool = False
     has_config: bool = True
     places_model: bool = False
     replaces_config: str = ""
@@ -207,6 +209,18 @@ MODES = {
         names_run=True,
         interrupted="a report is complete or absent; the same command starts again",
         memory="give --images=0, or choose config.evaluation.protocol=single",
+    ),
+    "demo": Mode(
+        "write a static folder in which a browser runs the trained model: drop a photograph or use the camera",
+        *("demo", "demo"),
+        takes=("workdir", "output", "sizes", "step", "input", "runtime", "serve", "port", "overwrite"),
+        needs=("output",),
+        topic="[RUN]",
+        reads_run=True,
+        names_run=True,
+        finds_model=True,
+        interrupted="each file in --output is complete; the same command with --overwrite writes all of them",
+        memory="give smaller --sizes",
     ),
     "import": Mode(
         "turn the export of a label tool into a data set that config.data.name=folder reads: COCO, PASCAL VOC, LabelMe, CVAT, "

@@ -103,10 +103,11 @@ FLAGS = {
     "input": Flag(
         "FILE_OR_FOLDER",
         "for predict, an image, a video, or a folder of them, with all folders below it, also gs://…; for rank, the same without "
-        "labels; for import, what a label tool exported, also as a zip",
+        "labels; for import, what a label tool exported, also as a zip; for demo, photographs that the page offers",
     ),
     "output": Flag(
-        "PATH", "where to write: a folder for predict, rank, compare, import and tune, a file for export and report"
+        "PATH",
+        "where to write: a folder for predict, rank, compare, demo, import and tune, a file for export and report",
     ),
     "result": Flag(
         "NAME",
@@ -144,8 +145,9 @@ FLAGS = {
     ),
     "sizes": Flag(
         "HEIGHTxWIDTH,…",
-        "for export, image sizes that the model accepts, such as 512x512; default: the training crop. For serve, those that are "
-        "compiled before the first request, and accepted; default: all are accepted",
+        "for export, image sizes that the model accepts, such as 512x512; default: the training crop. For demo, sizes of the "
+        "network's input; default: a wide and a tall one. For serve, those that are compiled before the first request, and "
+        "accepted; default: all are accepted",
         _split,
         [],
     ),
@@ -241,6 +243,11 @@ FLAGS = {
         "accelerators to compile for, such as v5e:16x16, h100 or h100:8; the hardware does not have to be present; without the "
         "flag, compile for this machine",
     ),
+    "runtime": Flag(
+        "PLACE",
+        "the npm package onnxruntime-web for demo, unpacked or as a .tgz; without the flag, it is downloaded once",
+    ),
+    "serve": Flag("", "serve the demo to browsers of this machine until Ctrl-C, at --port", _read_switch, False),
     "distributed": Flag(
         "auto|on|off",
         "join the other processes of this run; auto joins when it runs under Cloud TPU, Slurm, or GKE",

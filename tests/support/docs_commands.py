@@ -84,6 +84,7 @@ CHECKED: list[tuple[str, str, Callable[[Command], None]]] = [
     ("openssl", "there is no part of this project in it", nothing_to_check),
     ("pyrseg rank", "sees a split; test_ranking.py runs it", read_only),
     ("pyrseg report", "needs an evaluated run; test_main.py runs it", read_only),
+    ("pyrseg demo", "needs the library of the browser; test_demo_command.py runs it", read_only),
     ("pyrseg compare", "needs several evaluated runs; test_compare.py runs it", read_only),
     ("pyrseg validate --config=scenes", "renders for a minute", read_only),
     ("bash launch/quickstart.sh", "makes an environment and trains for minutes", check_script),
