@@ -22,6 +22,7 @@ EXPERIMENTS = [
     *(("ade20k", variant) for variant in ("", "hrnet", "anl,pyramid", "ccnet", "ocr")),
     ("coco_stuff10k", ""),
     ("pascal_context", ""),
+    ("pretrain_scenes", ""),
 ]
 
 

@@ -16,16 +16,18 @@ from pyrseg_jax.data.report import make_report
 from pyrseg_jax.data.spec import Dataset, DatasetSpec
 from pyrseg_jax.errors import UserError
 
-NAMES = ("ade20k", "coco_stuff10k", "pascal_context", "camvid", "scenes")
+NAMES = ("ade20k", "coco_stuff10k", "pascal_context", "camvid", "scenes", "endless_scenes")
 IN_PLACE = ("pascal_voc", "cityscapes", "folder")
 
 # --- the catalog
 
 
 def test_the_catalog_knows_classes_and_published_sizes_without_any_files():
-    assert [read_label_space(name, None).num_classes for name in NAMES] == [150, 171, 59, 11, 12]
+    assert [read_label_space(name, None).num_classes for name in NAMES] == [150, 171, 59, 11, 12, 12]
     counts = {name: spec.num_training_images for name, spec in DATASETS.items()}
-    assert counts == dict(zip(NAMES, (20_210, 9_000, 4_998, 367, 256), strict=True)) | dict.fromkeys(IN_PLACE)
+    assert counts == dict(zip(NAMES, (20_210, 9_000, 4_998, 367, 256, 1_000_000), strict=True)) | dict.fromkeys(
+        IN_PLACE
+    )
 
 
 class ToySource:

@@ -162,7 +162,7 @@ def test_evaluate_follows_the_protocol(trained):
     _, workdir, _ = trained
     protocol = ["--config.evaluation.protocol=multi_scale_flip", "--config.evaluation.split=training"]
     run("--mode=evaluate", f"--workdir={workdir}", "--step=4", *protocol, check=0)
-    found = json.loads((workdir / "evaluation" / "training-4.json").read_text())["protocol"]
+    found = json.loads((workdir / "evaluation" / "training-4-multi_scale_flip.json").read_text())["protocol"]
     assert found["name"] == "multi_scale_flip"
     assert found["scales"] == [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
     assert found["flip"] is True

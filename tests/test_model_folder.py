@@ -227,7 +227,7 @@ def test_an_export_replaces_only_its_own_folder_and_keeps_its_card(place, tmp_pa
         export(config, run, str(tmp_path / "m.zip"), [], is_half=True)
     with pytest.raises(UserError, match=r"--sizes and --format=folder exclude each other"):
         export(config, run, str(tmp_path / "m"), ["64x64"], form="folder")
-    with pytest.raises(UserError, match=r"--format=onnxx: expected zip or folder"):
+    with pytest.raises(UserError, match=r"--format=onnxx: expected zip, onnx, litert or folder"):
         export(config, run, str(tmp_path / "m"), [], form="onnxx")
 
 

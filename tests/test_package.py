@@ -103,7 +103,7 @@ def test_stale_requirements_file_is_found_and_rewritten(requirements_script, tmp
 
 def test_all_extras_are_there():
     assert PROJECT["optional-dependencies"].keys() == {
-        *("cuda", "tpu", "onnx", "import", "serve", "hub", "tune", "geo", "video", "parity", "dev", "docs"),
+        *("cuda", "tpu", "onnx", "litert", "import", "serve", "hub", "tune", "geo", "video", "parity", "dev", "docs"),
         *("mlflow", "wandb", "trackio"),
     }
 

@@ -15,6 +15,9 @@ from PIL import Image
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.datasets import scenes
 from pyrseg_jax.data.decode import decode_pair
+from pyrseg_jax.data.inspection import inspect_for_evaluation, inspect_for_training
+from pyrseg_jax.data.training_report import training_report
+from pyrseg_jax.errors import UserError
 from pyrseg_jax.scenes import CLASS_COLORS, CLASS_NAMES, IS_STUFF, encode, paint_scene
 from pyrseg_jax.scenes.lens import halve_labels
 
@@ -263,3 +266,32 @@ def test_two_that_start_together_render_the_scenes_once(tmp_path, monkeypatch):
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         assert list(pool.map(open_it, range(2))) == [2, 2]
     assert sorted(rendered) == ["training", "validation"]
+
+
+def test_scenes_without_an_end_begin_with_the_prepared_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes, "NUM_SCENES", {"training": 2, "validation": 1})
+    prepared, endless = (open_dataset(name, None, str(tmp_path)) for name in ("scenes", "endless_scenes"))
+    assert endless.label_space == prepared.label_space
+    training, validation = prepared.open_split("training"), endless.open_split("validation")
+    known = {record["name"]: record for record in (training[i] for i in range(2))}
+    stream = endless.open_split("training")
+    for index in range(2):
+        record = stream[index]
+        assert (record["image"], record["label"]) == (known[record["name"]]["image"], known[record["name"]]["label"])
+    far = len(stream) - 1
+    assert far >= 999_999
+    found = decode_pair(stream[far], endless.label_space)
+    np.testing.assert_array_equal(endless.label_space.to_file_values(found.label), paint_scene("training", far)[1])
+    assert (len(validation), validation[0]["name"]) == (1, "val_00000")
+
+
+def test_scenes_without_an_end_are_counted_in_a_sample_and_never_evaluated(tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes, "NUM_SCENES", {"training": 2, "validation": 1})
+    dataset = open_dataset("endless_scenes", None, str(tmp_path))
+    report = training_report(dataset)
+    assert report.num_images == 2
+    assert report.pixels.sum() == pytest.approx(2 * 256 * 256, rel=0.2)
+    for check in (inspect_for_evaluation, inspect_for_training):
+        with pytest.raises(UserError, match="'training' cannot be evaluated, because its images are rendered"):
+            check(dataset, "training")
+    inspect_for_evaluation(dataset, "validation")

@@ -1,4 +1,4 @@
-"""`--mode=export`: write a trained model as one portable file or as a folder, read it back, and compare it with the model."""
+"""`--mode=export`: write a trained model as a portable file or a folder, read it back, and compare it with the model."""
 
 import logging
 import time
@@ -12,6 +12,11 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.predict import predict
 from pyrseg_jax.export.expiry import describe
 from pyrseg_jax.export.folder import check_folder, write_folder_of_run
+from pyrseg_jax.export.format import SUFFIX
+from pyrseg_jax.export.litert import export_litert
+from pyrseg_jax.export.onnx.metadata import LITERT
+from pyrseg_jax.export.onnx.metadata import SUFFIX as ONNX
+from pyrseg_jax.export.onnx.write import Precision, export_onnx
 from pyrseg_jax.export.read import read_export
 from pyrseg_jax.export.renew import renew
 from pyrseg_jax.export.target import cannot_write, check_target, identity_of_run, read_readers, run_of_export
@@ -37,53 +42,75 @@ def export(
     overwrite: bool = False,
     form: str | None = None,
     is_half: bool = False,
+    weights: str = "float32",
+    activations: str = "float32",
+    num_images: int = 24,
     source: str | None = None,
 ) -> dict:
-    """Write a checkpoint, by default the newest, to `target`, by default `model.zip` or `model` in the run's folder.
+    """Write a checkpoint, by default the newest, to `target`, by default `model.zip`, `model.onnx` or `model` in the run's folder.
 
     Args:
       config: the run's configuration; None with `source`.
       workdir: the run's folder; None with `source`.
-      target: the file, whose name must end in .zip.
+      target: the file, whose name must end in .zip, .onnx or .tflite, or the folder.
       sizes: image sizes that the model accepts, as "HEIGHTxWIDTH" in pixels; if empty, the size of a training crop.
       step: step of the checkpoint.
       overwrite: whether a file that is not an earlier export of this run may be replaced.
-      form: "zip", a file that jax alone can run (the default), or "folder", see `run/model_folder.py`.
+      form: "zip", a file that jax alone can run (the default), "onnx", "litert", or "folder", see `run/model_folder.py`.
       is_half: whether kernels are stored as float16, in a folder.
+      weights, activations, num_images: number formats of an ONNX file, see `export.onnx.write.Precision`.
       source: an exported file to renew instead: to write again with the JAX that is installed now.
 
     Returns:
       The measured `megabytes`, `write_seconds` and `load_seconds`; and from the comparison with the model itself
       `largest_difference`, of probabilities or, for a folder, of weights, and for a file `same_labels`, the share of equal labels.
+      For ONNX also what `export.onnx.write.export_onnx` says.
 
     Raises:
       UserError: if the target or a size is not valid, or the run has no checkpoint, or the file exists and is foreign.
     """
+    precision = Precision(weights, activations, num_images)
     if source is not None:
-        return _renew(source, target, overwrite, bool(sizes or form or is_half))
+        return _renew(source, target, overwrite, bool(sizes or form or is_half or not precision.is_float))
     assert config is not None and workdir is not None, "without a file to renew there is a run"
-    if form not in (None, "zip", "folder"):
-        raise UserError(f"--format={form}: expected zip or folder")
-    is_folder = form == "folder"
-    if is_folder and sizes:
-        raise UserError(
-            "--sizes and --format=folder exclude each other: a model folder holds no program, and takes any size"
-        )
-    if is_half and not is_folder:
-        raise UserError("--half needs --format=folder: a zip holds its weights in float32")
+    form = form or "zip"
+    _check_flags(form, sizes, is_half, precision)
     if target is None and is_remote(workdir.path):
         raise UserError(
             f"--mode=export writes to a disk, but {workdir.path} is in remote storage: name a file or folder with --output"
         )
-    path = Path(target).expanduser() if target else Path(workdir.path) / ("model" if is_folder else "model.zip")
+    suffix = {"zip": SUFFIX, "onnx": ONNX, "litert": LITERT, "folder": ""}[form]
+    path = Path(target).expanduser() if target else Path(workdir.path) / f"model{suffix}"
     run = identity_of_run(config, workdir)
-    if is_folder:
+    if form == "folder":
         check_folder(path, run, overwrite)
         return _export_folder(config, workdir, path, run, step, is_half)
     crop = config.data.crop_px
     shapes = [_read_size(text) for text in dict.fromkeys(sizes)] or [(crop, crop)]
-    check_target(path, run, overwrite)
+    check_target(path, run, overwrite, suffix)
+    if form == "onnx":
+        return export_onnx(config, workdir, path, run, shapes[0], step, precision)
+    if form == "litert":
+        return export_litert(config, workdir, path, run, shapes[0], step)
     return _export_file(config, workdir, path, run, shapes, step)
+
+
+def _check_flags(form: str, sizes: Sequence[str], is_half: bool, precision: Precision) -> None:
+    """Raise UserError for flags that exclude each other."""
+    if form not in ("zip", "onnx", "litert", "folder"):
+        raise UserError(f"--format={form}: expected zip, onnx, litert or folder")
+    if form == "folder" and sizes:
+        raise UserError(
+            "--sizes and --format=folder exclude each other: a model folder holds no program, and takes any size"
+        )
+    if form in ("onnx", "litert") and len(dict.fromkeys(sizes)) > 1:
+        raise UserError(f"--sizes: a file of --format={form} takes images of one size: write a file for each size")
+    if is_half and form != "folder":
+        raise UserError(
+            "--half needs --format=folder: a file holds its weights in float32, or with --weights=int8 in 8 bits"
+        )
+    if not precision.is_float and form != "onnx":
+        raise UserError("--weights and --activations need --format=onnx: other formats hold float32")
 
 
 def _renew(source: str, target: str | None, overwrite: bool, has_other_flags: bool) -> dict:

@@ -104,4 +104,4 @@ def _report_of(config: Config, dataset: Dataset, split: str) -> DatasetReport:
     known = dataset.reports.get(split)
     if known is not None and known.strides == strides:
         return known
-    return make_report(dataset.open_split(split), dataset.label_space, split, strides, dataset.checksums(split))
+    return make_report(dataset.open_counted(split), dataset.label_space, split, strides, dataset.checksums(split))

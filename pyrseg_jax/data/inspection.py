@@ -22,8 +22,9 @@ def inspect_for_training(dataset: Dataset, evaluated: str) -> list[tuple[str, st
       (split, hint) for everything that looks like a mistake.
 
     Raises:
-      UserError: for a file that cannot be used, or if nothing is labeled in the training split.
+      UserError: for a file that cannot be used, if nothing is labeled in the training split, or if the other split has no end.
     """
+    dataset.check_has_end(evaluated)
     checked = {split: _check(dataset, split) for split in dict.fromkeys((TRAINING, evaluated))}
     source, report = checked[TRAINING]
     if report is not None:
@@ -36,6 +37,7 @@ def inspect_for_evaluation(dataset: Dataset, split: str) -> list[tuple[str, str]
 
     The training split is compared with it if its report is known, but not read for it.
     """
+    dataset.check_has_end(split)
     checked: dict[str, Checked] = {split: _check(dataset, split)}
     if split != TRAINING:
         checked[TRAINING] = _recall(dataset)

@@ -8,6 +8,7 @@ from pyrseg_jax.data.label_mapping import LabelMapping
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.data.report import Checksums, DatasetReport
 from pyrseg_jax.data.source import Source
+from pyrseg_jax.errors import UserError
 
 TRAINING = "training"  # every data set has a split of this name to learn from
 
@@ -27,6 +28,8 @@ class Dataset:
       reports: name of a split → its report, for splits that were checked when the data set was prepared.
       checksums: name of a split → the checksums that were recorded then; see `report.make_report`.
       image_space: what the values in its image files mean.
+      sample: opens a part of the training split that stands for all of it where counts are needed, for a split without an end;
+        None where the split itself is counted.
       whole_training: the report of the training split with the images that are held out of it, if there are any and it is known.
     """
 
@@ -37,6 +40,19 @@ class Dataset:
     checksums: Callable[[str], Checksums] = _no_checksums
     whole_training: DatasetReport | None = None
     image_space: ImageSpace = PHOTOGRAPH
+    sample: Callable[[], Source] | None = None
+
+    def open_counted(self, split: str) -> Source:
+        """Open what is read to count the pixels of a split: the split itself, or the sample of one without an end."""
+        return self.open_split(split) if self.sample is None or split != TRAINING else self.sample()
+
+    def check_has_end(self, split: str) -> None:
+        """Raise UserError for a split without an end, which nobody can evaluate."""
+        if self.sample is not None and split == TRAINING:
+            raise UserError(
+                f"the split {split!r} cannot be evaluated, because its images are rendered while they are read, without an "
+                "end: name another one, for example 'validation'"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,10 +23,8 @@ def training_report(dataset: Dataset, *, has_contents: bool = False) -> DatasetR
     known = dataset.reports.get(TRAINING)
     if known is not None and (not has_contents or len(known.contents) == known.num_images):
         return known
-    source = dataset.open_split(TRAINING)
+    source = dataset.open_counted(TRAINING)
     if isinstance(source, FileSource):
         return report_once(source, dataset.label_space, f"{dataset.place} ({TRAINING})")
-    log.info(
-        "reading the label maps of all %d pairs of %s (%s) for their classes", len(source), dataset.place, TRAINING
-    )
+    log.info("reading the label maps of %d pairs of %s (%s) for their classes", len(source), dataset.place, TRAINING)
     return make_report(source, dataset.label_space, TRAINING)

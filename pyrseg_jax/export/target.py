@@ -10,6 +10,8 @@ from pathlib import Path
 from pyrseg_jax.errors import UserError, naming_file
 from pyrseg_jax.export.expiry import Readers
 from pyrseg_jax.export.format import SUFFIX, About, read_about
+from pyrseg_jax.export.onnx.metadata import LITERT, read_litert_metadata, read_metadata
+from pyrseg_jax.export.onnx.metadata import SUFFIX as ONNX
 from pyrseg_jax.export.read import MAX_BYTES
 from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.keys import keys_of, value_of
@@ -36,7 +38,7 @@ def identity_of_run(config: Config, workdir: Workdir) -> str:
     )
 
 
-def check_target(path: Path, run: str, is_overwriting: bool) -> None:
+def check_target(path: Path, run: str, is_overwriting: bool, suffix: str = SUFFIX) -> None:
     """Check that an exported model can be written, and that this replaces nothing but an export of the same run.
 
     The file's folder is created if necessary.
@@ -45,18 +47,20 @@ def check_target(path: Path, run: str, is_overwriting: bool) -> None:
       path: path of the file.
       run: identity of the run, see `run_identity`.
       is_overwriting: whether any other regular file may be replaced.
+      suffix: end of the name, which says what kind of file it is.
 
     Raises:
-      UserError: if the name does not end in .zip, the file exists and must not be replaced, or the folder cannot be written.
+      UserError: if the name does not end in the suffix, the file exists and must not be replaced, or the folder cannot be written.
     """
-    if path.suffix != SUFFIX:
-        raise UserError(f"--output={path}: an exported model is a file whose name ends in {SUFFIX}")
+    if path.suffix != suffix:
+        other = "; add --format=onnx to write an ONNX file" if path.suffix == ONNX else ""
+        raise UserError(f"--output={path}: an exported model is a file whose name ends in {suffix}{other}")
     try:
         # The link would be replaced, not the file that it leads to: neither is what a user expects.
         if path.is_symlink():
             raise UserError(f"{path} is a link: name the file itself, or remove the link")
         if path.exists() and not path.is_file():
-            raise UserError(f"{path} is {kind_of(path.stat().st_mode)}: name a file; its name ends in {SUFFIX}")
+            raise UserError(f"{path} is {kind_of(path.stat().st_mode)}: name a file; its name ends in {suffix}")
         if path.exists() and not is_overwriting and not _is_export_of(path, run):
             raise UserError(
                 f"{path} exists, and is not an earlier export of this run: name another file, or add --overwrite to "
@@ -77,6 +81,9 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 def _is_export_of(path: Path, run: str) -> bool:
     try:
+        if path.suffix in (ONNX, LITERT):
+            read = read_metadata if path.suffix == ONNX else read_litert_metadata
+            return read(path).get("run") == run
         return _read_about(path).run == run
     except Exception:  # a foreign or damaged file fails in many ways: it is not an export
         return False

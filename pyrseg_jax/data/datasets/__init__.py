@@ -5,6 +5,7 @@ from pyrseg_jax.data.datasets import (
     camvid,
     cityscapes,
     coco_stuff10k,
+    endless_scenes,
     folder,
     pascal_context,
     pascal_voc,
@@ -20,5 +21,6 @@ DATASETS: dict[str, DatasetSpec] = {
     "pascal_voc": pascal_voc.SPEC,
     "cityscapes": cityscapes.SPEC,
     "scenes": scenes.SPEC,
+    "endless_scenes": endless_scenes.SPEC,
     "folder": folder.SPEC,
 }

@@ -10,19 +10,28 @@ from collections.abc import Iterator
 from pyrseg_jax.data.label_mapping import LabelMapping
 from pyrseg_jax.data.label_space import LabelSpace, ade_layout
 from pyrseg_jax.data.spec import DataLocation, Dataset, DatasetSpec
-from pyrseg_jax.scenes import CLASS_COLORS, CLASS_NAMES, IS_STUFF, encode_scenes
+from pyrseg_jax.scenes import CLASS_COLORS, CLASS_NAMES, IS_STUFF, encode_scene, encode_scenes
 
 # A label is 0 where void, else 1 + the index into CLASS_NAMES.
 LABEL_SPACE = ade_layout(CLASS_NAMES, colors=CLASS_COLORS, is_stuff=IS_STUFF)
 NUM_SCENES = {"training": 256, "validation": 64}
 
 
+def name_of(split: str, index: int) -> str:
+    """Return the name of a scene."""
+    return f"{'train' if split == 'training' else 'val'}_{index:05d}"
+
+
 def generate(split: str) -> Iterator[tuple[str, dict]]:
     """Yield (name, example) for each scene of a split, with image and label as encoded bytes."""
-    prefix = "train" if split == "training" else "val"
     for index, image, label in encode_scenes(split, NUM_SCENES[split]):
-        name = f"{prefix}_{index:05d}"
+        name = name_of(split, index)
         yield name, {"image": image, "label": label, "name": name}
+
+
+def render_photograph(index: int) -> bytes:
+    """Return the picture of a validation scene as a JPEG file."""
+    return encode_scene("validation", index)[1]
 
 
 def _open(location: DataLocation, mapping: LabelMapping) -> Dataset:
