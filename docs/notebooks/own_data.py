@@ -85,6 +85,7 @@ if SMALL:
         *("--config.training.batch_size=2", "--config.model.backbone=hrnet_tiny", "--config.model.semantic_width=16"),
         *("--config.model.key_width=8", "--config.model.unity_width=8", "--config.evaluation.analysis=False"),
         *("--config.evaluation.num_pictures=0", "--config.evaluation.report=False", "--config.parallel.data=1"),
+        *("--config.model.context=none", "--config.model.strides=8,4", "--config.optimizer.name=sgd"),
         *("--config.evaluation.batch_size=1", "--config.training.warmup_steps=0", "--config.evaluation.loss=False"),
     )
 start = () if SMALL else ("--config.model.init=scenes-small",)
