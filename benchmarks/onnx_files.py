@@ -87,10 +87,14 @@ def draw_weights(model: Segmenter, photographs: np.ndarray) -> dict[str, np.ndar
     found = {}
     for at, array in flatten_dict(abstract_variables(model)).items():
         name, shape = "/".join(at), array.shape
-        if name.endswith(("/var", "scale")):
-            drawn = rng.uniform(0.8, 1.2, shape)
+        if name.endswith("scale"):
+            drawn = rng.uniform(
+                0.4, 0.6, shape
+            )  # trained blocks add less than random ones, which multiply every rounding
+        elif name.endswith("/var"):
+            drawn = np.ones(shape)
         elif len(shape) > 1:
-            drawn = rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])) * (3 if "head" in name else 1)
+            drawn = rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])) * (2 if "head" in name else 1)
         else:
             drawn = 0.1 * rng.normal(size=shape)
         found[at] = drawn.astype(np.float32)
