@@ -89,7 +89,10 @@ def _prepare_process(is_debugging: bool, mode):
     from pyrseg_jax.training.preemption import Phase, Preemption
 
     terminal.configure_logging(is_debugging)
-    host_memory.keep_memory_between_steps()
+    if mode.returns_memory:
+        host_memory.return_memory()
+    else:
+        host_memory.keep_memory_between_steps()
     prepare_library_caches()
     preemption = Preemption() if "preemption" in mode.takes else None
     if preemption is not None:
@@ -177,6 +180,10 @@ def read_config(arguments, mode):
             raise UserError("--config and --model exclude each other: --model names a model by itself")
         folder = folder or f"runs/{os.path.basename(model.rstrip('/'))}"
         place_model(model, Workdir(folder))
+    if folder is not None and mode.finds_model:
+        from pyrseg_jax.run.packaged_models import find_model
+
+        folder = str(find_model(folder))
     name = config_file.find(chosen or config_file.DEFAULT)
     workdir = Workdir(folder or f"runs/{config_file.default_run_name(name)}")
     reads_workdir = chosen is None and folder is not None and workdir.has_run()

@@ -29,6 +29,8 @@ LAYERS = {
     "tuning": 6,
     "prediction": 6,
     "report": 6,
+    "serving": 6,
+    "demo": 6,
     "ahead_of_time": 6,
     "commands": 7,
     "api": 8,

@@ -4,6 +4,7 @@ Every command in README.md and in the guide belongs to exactly one class: it is 
 tiny run, or it is checked as the table `CHECKED` (`support/docs_commands.py`) says, which also gives the reason why it is not run.
 """
 
+import contextlib
 import re
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from support.command_line import TINY
 from support.data_sets import CLASSES, draw_pair, write_folder
 from support.docs import ROOT, blocks_of, commands_of, pages_with_tested_blocks, prose_of
 from support.docs_commands import CHECKED, arguments_of, class_of
+from support.serving import Bright, running
 
 from pyrseg_jax import main as command_line_main
 from pyrseg_jax.data.catalog import open_dataset
@@ -195,9 +197,12 @@ def test_python_blocks_run(inside, tables, page, tmp_path):
     if page.stem == "weights":
         write_weights(Path("model.safetensors"))
     names = given_names()
-    for block in blocks_of(page):
-        if block.language == "python":
-            exec(compile("\n" * block.line + block.text, block.page, "exec"), names)
+    with contextlib.ExitStack() as held:
+        port = held.enter_context(running(Bright())).port if page.stem == "serving" else 8000
+        for block in blocks_of(page):
+            if block.language == "python":
+                text = block.text.replace(":8000", f":{port}")
+                exec(compile("\n" * block.line + text, block.page, "exec"), names)
     if page.name == "README.md":
         assert names["result"].labels.shape == (60, 70)
         assert names["result"].class_names == CLASSES

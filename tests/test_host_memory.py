@@ -41,6 +41,31 @@ def test_a_step_reuses_the_memory_of_the_previous_one():
     assert kept < 0.4 * pages  # now and then a small allocation is in the way, and the heap grows
 
 
+GROWTH = """
+import os, sys
+from pathlib import Path
+from pyrseg_jax.distributed import host_memory
+print(host_memory.return_memory() if "return" in sys.argv else False)
+resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+before, small = resident(), []
+for number in (8, 7, 6, 5):  # arrays of several sizes, with small objects between them that stay
+    large = []
+    for _ in range(8):
+        large.append(b"x" * (number * 2**20))
+        small.append(b"x" * 20_000)
+    del large
+print((resident() - before) // 2**20)
+"""
+
+
+@pytest.mark.skipif(not os.confstr("CS_GNU_LIBC_VERSION"), reason="needs glibc")
+def test_a_server_gives_large_arrays_back_though_small_objects_stay():
+    is_returned, growth = run(GROWTH, "return")
+    assert is_returned == "True" and int(growth) < 4
+    assert int(run(GROWTH)[1]) > 16
+    assert run(GROWTH, "return", MALLOC_ARENA_MAX="2")[0] == "False"
+
+
 @pytest.mark.parametrize("platforms", ["tpu", "cuda,cpu"])
 def test_nothing_changes_where_jax_may_use_an_accelerator(platforms):
     assert run(KEEP, JAX_PLATFORMS=platforms) == ["False"]

@@ -24,12 +24,15 @@ class Mode(NamedTuple):
     is_divided: whether several processes divide the work by themselves, without joining; takes "share".
     reads_run: whether the workdir must hold a run of this configuration.
     names_run: whether the word after the mode is the folder of the run, as --workdir is.
+    names_model: whether that word may also name a model, as --model does.
+    finds_model: whether the folder of the run may be the name of a packaged model, which is then read where it is.
     is_continued: whether SIGTERM ends it with status 75, so that schedulers start the same command again, which continues.
       Trainings, which take "preemption", do so in any case.
     has_config: whether there is a configuration at all.
     places_model: whether --model may name a model, which is then copied to the workdir, as the run that the mode reads.
     replaces_config: a flag that names a model by itself, so that neither a configuration nor a run is read.
     without_config: why flags that choose a configuration or a run are refused, for messages; "" passes them over.
+    returns_memory: whether freed memory goes back to the system, because the process runs until it is stopped.
     uses_devices: whether this process computes on the devices. One that only starts others leaves the devices to them.
     interrupted: what is true of the mode's files after Ctrl-C or another signal, and what the same command does next.
     resumable: the same for a run that has a checkpoint; "" if that makes no difference.
@@ -47,10 +50,13 @@ class Mode(NamedTuple):
     is_continued: bool = False
     reads_run: bool = False
     names_run: bool = False
+    names_model: bool = False
+    finds_model: bool = False
     has_config: bool = True
     places_model: bool = False
     replaces_config: str = ""
     without_config: str = ""
+    returns_memory: bool = False
     uses_devices: bool = True
     interrupted: str = "nothing was written; the same command starts again"
     resumable: str = ""
@@ -158,6 +164,22 @@ MODES = {
         interrupted="a model file is complete or absent; the same command starts again",
         memory="export fewer or smaller --sizes",
     ),
+    "serve": Mode(
+        "answer images over HTTP with a trained model: label maps, JSON or overlays",
+        *("serve", "serve"),
+        takes=(
+            *("workdir", "model", "step", "host", "port", "sizes", "any_size", "token"),
+            *("max_bytes", "max_pixels", "timeout", "queue"),
+        ),
+        topic="[RUN|MODEL]",
+        reads_run=True,
+        replaces_config="model",
+        names_run=True,
+        names_model=True,
+        returns_memory=True,
+        interrupted="every request that was accepted was answered; nothing was written",
+        memory="lower --max_pixels or --queue, or list fewer --sizes",
+    ),
     "tune": Mode(
         "search for good values of configuration keys: many trainings one after another, in folders below --output. Score them on "
         "held-out training images (config.data.holdout=N, config.evaluation.split=holdout), so that the validation split stays "
@@ -187,6 +209,18 @@ MODES = {
         names_run=True,
         interrupted="a report is complete or absent; the same command starts again",
         memory="give --images=0, or choose config.evaluation.protocol=single",
+    ),
+    "demo": Mode(
+        "write a static folder in which a browser runs the trained model: drop a photograph or use the camera",
+        *("demo", "demo"),
+        takes=("workdir", "output", "sizes", "step", "input", "runtime", "serve", "port", "overwrite"),
+        needs=("output",),
+        topic="[RUN]",
+        reads_run=True,
+        names_run=True,
+        finds_model=True,
+        interrupted="each file in --output is complete; the same command with --overwrite writes all of them",
+        memory="give smaller --sizes",
     ),
     "import": Mode(
         "turn the export of a label tool into a data set that config.data.name=folder reads: COCO, PASCAL VOC, LabelMe, CVAT, "

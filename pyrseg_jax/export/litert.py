@@ -39,7 +39,8 @@ def export_litert(config: Config, workdir: Workdir, path: Path, run: str, size: 
       UserError: if the packages are not installed, the converter refuses the network, the file cannot be written, or it does not
         give the network's results.
     """
-    _need(CONVERTER), _need(INTERPRETER)
+    for package in (CONVERTER, INTERPRETER):
+        _need(package)
     found = prepare(config, workdir, run, size, step)
     start = time.perf_counter()
     content = convert(found.program, found.weights, found.threshold, found.metadata, found.name)

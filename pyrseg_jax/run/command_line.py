@@ -53,7 +53,7 @@ def make_parser(modes: Iterable[str]) -> argparse.ArgumentParser:
     """Build the parser, which knows every flag and every configuration key; shell completion is made from it, too."""
     parser = _Parser("pyrseg", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("mode", nargs="?", help="what to do")
-    about = "for help: a mode, a flag or a key; for completion: a shell; for compare and report: runs"
+    about = "for help: a mode, a flag or a key; for completion: a shell; for compare, report and serve: runs"
     parser.add_argument("topic", nargs="*", help=about)
     parser.add_argument("--mode", dest="mode_flag", metavar="MODE", help="what to do: " + ", ".join(modes))
     parser.add_argument("--help", "-h", action="store_true", help="explain the command, a mode or a key")
@@ -94,7 +94,8 @@ def parse(argv: Sequence[str], modes: Mapping[str, Any]) -> Arguments:
         if (name := option.removeprefix("config.")) != option
     }
     if modes[mode].names_run and words:
-        flags["workdir"] = _name_run(words[0], flags["workdir"])
+        flag = "model" if modes[mode].names_model and _is_model(words[0]) else "workdir"
+        flags[flag] = _name_run(words[0], flag, flags[flag])
     return Arguments(mode, words[0] if words else None, flags, changes, words=tuple(words))
 
 
@@ -127,11 +128,20 @@ def _choose_mode(words: list[str], flag: str | None, modes: Mapping[str, Any]) -
     return mode, words[1:]
 
 
-def _name_run(word: str, workdir: str | None) -> str:
-    """Return the folder that the word after the mode names; raises UserError if --workdir names another."""
-    if workdir and workdir != word:
-        raise UserError(f"{word!r} and --workdir={workdir} name two runs: name one of them")
+def _name_run(word: str, flag: str, given: str | None) -> str:
+    """Return the run or the model that the word after the mode names; raises UserError if the flag names another."""
+    if given and given != word:
+        what = "runs" if flag == "workdir" else "models"
+        raise UserError(f"{word!r} and --{flag}={given} name two {what}: name one of them")
     return word
+
+
+def _is_model(word: str) -> bool:
+    """Return whether a word names a packaged model, one in the hub, or a file. A model folder can be read as a run, too."""
+    from pyrseg_jax.run.packaged_models import find_model, packaged_models
+    from pyrseg_jax.storage.hub import is_address
+
+    return is_address(word) or find_model(word).is_file() or find_model(word) == packaged_models().get(word)
 
 
 def _spell_out(argv: Sequence[str]) -> list[str]:

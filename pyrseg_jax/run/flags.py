@@ -62,6 +62,12 @@ def _read_switch(text: str) -> bool:
     return text.lower() in ("true", "1")
 
 
+def _read_port(text: str) -> int:
+    if not re.fullmatch(r"\d{1,5}", text) or int(text) > 65535:
+        raise ValueError("expected a port, 1 to 65535, or 0 for a free one")
+    return int(text)
+
+
 def _positive(text: str) -> float:
     value = float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else 0.0
     if not 0 < value <= 1000:
@@ -97,10 +103,11 @@ FLAGS = {
     "input": Flag(
         "FILE_OR_FOLDER",
         "for predict, an image, a video, or a folder of them, with all folders below it, also gs://…; for rank, the same without "
-        "labels; for import, what a label tool exported, also as a zip",
+        "labels; for import, what a label tool exported, also as a zip; for demo, photographs that the page offers",
     ),
     "output": Flag(
-        "PATH", "where to write: a folder for predict, rank, compare, import and tune, a file for export and report"
+        "PATH",
+        "where to write: a folder for predict, rank, compare, demo, import and tune, a file for export and report",
     ),
     "result": Flag(
         "NAME",
@@ -138,10 +145,28 @@ FLAGS = {
     ),
     "sizes": Flag(
         "HEIGHTxWIDTH,…",
-        "image sizes that the exported model accepts, such as 512x512; default: the training crop",
+        "for export, image sizes that the model accepts, such as 512x512; default: the training crop. For demo, sizes of the "
+        "network's input; default: a wide and a tall one. For serve, those that are compiled before the first request, and "
+        "accepted; default: all are accepted",
         _split,
         [],
     ),
+    "host": Flag("ADDRESS", "address to serve on; 0.0.0.0 is reached from other machines", default="127.0.0.1"),
+    "port": Flag("N", "port to serve on; 0 chooses a free one", _read_port, 8000),
+    "any_size": Flag(
+        "", "serve images of other sizes than --sizes, too; the first one of a size takes seconds", _read_switch, False
+    ),
+    "token": Flag(
+        "FILE",
+        "a file with the token that clients must send as `Authorization: Bearer TOKEN`; default: the environment variable "
+        "PYRSEG_TOKEN, or no token",
+    ),
+    "max_bytes": Flag("N", "bytes that the body of a request may have", _at_least(1), 32 * 2**20),
+    "max_pixels": Flag("N", "pixels that an image in a request may have", _at_least(1), 2**24),
+    "timeout": Flag(
+        "SECONDS", "how long serve waits for the body of a request, and a client for the answer", _positive, 30.0
+    ),
+    "queue": Flag("N", "requests that serve holds at a time; others are asked to come again", _at_least(1), 64),
     "vary": Flag(
         "KEY=VALUES",
         "a key to search for, without `config.`, and its values: LOW:HIGH, log:LOW:HIGH or A|B|C; can be given several times",
@@ -218,6 +243,11 @@ FLAGS = {
         "accelerators to compile for, such as v5e:16x16, h100 or h100:8; the hardware does not have to be present; without the "
         "flag, compile for this machine",
     ),
+    "runtime": Flag(
+        "PLACE",
+        "the npm package onnxruntime-web for demo, unpacked or as a .tgz; without the flag, it is downloaded once",
+    ),
+    "serve": Flag("", "serve the demo to browsers of this machine until Ctrl-C, at --port", _read_switch, False),
     "distributed": Flag(
         "auto|on|off",
         "join the other processes of this run; auto joins when it runs under Cloud TPU, Slurm, or GKE",
