@@ -151,15 +151,12 @@ def measure(name: str, photographs: list[np.ndarray], folder: Path) -> dict:
 
 
 def phone_runner(program: Program, weights: dict, threshold: float, name: str):
-    """Return LiteRT's runner of a network, or None where it is not installed or its converter refuses the network."""
+    """Return LiteRT's runner of a network, or None where it is not installed or refuses the network."""
     try:
-        content = litert.convert(program, weights, threshold, {}, name)
+        return litert.open_runner(litert.convert(program, weights, threshold, {}, name), name)
     except UserError as error:
         print(f"# {error}", file=sys.stderr)
         return None
-    from ai_edge_litert.interpreter import Interpreter
-
-    return Interpreter(model_content=content, num_threads=2).get_signature_runner(litert.SIGNATURE)
 
 
 def main() -> int:
