@@ -19,7 +19,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from PIL import Image
 
 from pyrseg_jax.data.resample import resize_image
@@ -30,6 +30,8 @@ from pyrseg_jax.export.onnx.program import Program, make_program
 from pyrseg_jax.export.onnx.session import open_session
 from pyrseg_jax.export.onnx.twin import dense_twin
 from pyrseg_jax.models.initial import abstract_variables
+from pyrseg_jax.models.inputs import normalize
+from pyrseg_jax.models.normalization import MOMENTUM
 from pyrseg_jax.models.segmenter import Segmenter, build_segmenter
 from pyrseg_jax.pyramid.levels import nearest_multiple
 from pyrseg_jax.run.networks import make_model as make_network
@@ -58,8 +60,8 @@ print(json.dumps([equal, largest]))
 """
 
 
-def load(name: str) -> tuple[Segmenter, dict[str, np.ndarray], float]:
-    """Return a network, its weights by name, and τ."""
+def load(name: str, photographs: np.ndarray) -> tuple[Segmenter, dict[str, np.ndarray], float]:
+    """Return a network, its weights by name, and τ; random weights are made to suit the photographs."""
     if name in packaged_models():
         workdir = Workdir(str(find_model(name)))
         config = workdir.read_config()
@@ -76,11 +78,11 @@ def load(name: str) -> tuple[Segmenter, dict[str, np.ndarray], float]:
     model = dense_twin(
         build_segmenter(11, backbone=backbone, context=context or "coarse_to_fine", crop_px=352, **widths)
     )
-    return model, draw_weights(model), 0.5
+    return model, draw_weights(model, photographs), 0.5
 
 
-def draw_weights(model: Segmenter) -> dict[str, np.ndarray]:
-    """Draw weights that keep maps of a useful size, and let predictions differ from place to place."""
+def draw_weights(model: Segmenter, photographs: np.ndarray) -> dict[str, np.ndarray]:
+    """Draw weights whose batch statistics are those of photographs, and heads whose predictions differ from place to place."""
     rng = np.random.default_rng(0)
     found = {}
     for at, array in flatten_dict(abstract_variables(model)).items():
@@ -91,13 +93,24 @@ def draw_weights(model: Segmenter) -> dict[str, np.ndarray]:
             drawn = rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])) * (3 if "head" in name else 1)
         else:
             drawn = 0.1 * rng.normal(size=shape)
-        found[name] = drawn.astype(np.float32)
-    return found
+        found[at] = drawn.astype(np.float32)
+    variables = unflatten_dict(found)
+
+    @jax.jit
+    def run(variables, images):
+        rngs = {"dropout": jax.random.key(0)}
+        return model.apply(variables, normalize(images), True, mutable=["batch_stats"], rngs=rngs)[1]
+
+    for at, moved in flatten_dict(jax.device_get(run(variables, photographs))).items():
+        found[at] = (moved - MOMENTUM * found[at]) / (1 - MOMENTUM)  # the statistics of this batch alone
+        found[at] = np.maximum(found[at], 1e-3) if at[-1] == "var" else found[at]
+    return {"/".join(at): np.asarray(array, np.float32) for at, array in found.items()}
 
 
 def measure(name: str, photographs: list[np.ndarray], folder: Path) -> dict:
     """Convert a model, compare it, and time it."""
-    model, weights, threshold = load(name)
+    crops = np.stack([image[:256, :256] for image in photographs[:2]])
+    model, weights, threshold = load(name, crops)
     size = photographs[0].shape[0], photographs[0].shape[1]
     seen = tuple(nearest_multiple(side, max(model.strides)) for side in size)
     program = make_program(model, size, (seen[0], seen[1]), np.dtype(np.uint8))
