@@ -7,11 +7,15 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pyrseg_jax.errors import UserError
-from pyrseg_jax.export.format import SUFFIX, read_about
+from pyrseg_jax.errors import UserError, naming_file
+from pyrseg_jax.export.expiry import Readers
+from pyrseg_jax.export.format import SUFFIX, About, read_about
 from pyrseg_jax.export.onnx.metadata import LITERT, read_litert_metadata, read_metadata
 from pyrseg_jax.export.onnx.metadata import SUFFIX as ONNX
 from pyrseg_jax.export.read import MAX_BYTES
+from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.keys import keys_of, value_of
+from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.atomic import try_to_write
 from pyrseg_jax.storage.regular_file import kind_of, open_regular_file
 from pyrseg_jax.storage.stored_zip import StoredZip
@@ -24,6 +28,14 @@ def run_identity(values: Mapping) -> str:
       values: whatever tells one run from another, as JSON can hold it.
     """
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def identity_of_run(config: Config, workdir: Workdir) -> str:
+    """Tell a run from others by what a training of it cannot change: its other keys, its classes and its first weights."""
+    keys = {name: value_of(config, name) for name, about in keys_of(Config).items() if not about.is_resumable}
+    return run_identity(
+        {"config": keys, "classes": workdir.read_label_space().names, "start": workdir.read_initialization()}
+    )
 
 
 def check_target(path: Path, run: str, is_overwriting: bool, suffix: str = SUFFIX) -> None:
@@ -72,8 +84,26 @@ def _is_export_of(path: Path, run: str) -> bool:
         if path.suffix in (ONNX, LITERT):
             read = read_metadata if path.suffix == ONNX else read_litert_metadata
             return read(path).get("run") == run
-        with open_regular_file(path, MAX_BYTES) as file:
-            found = read_about(StoredZip(file), path).run
+        return _read_about(path).run == run
     except Exception:  # a foreign or damaged file fails in many ways: it is not an export
         return False
-    return found == run
+
+
+def run_of_export(path: Path) -> str:
+    """Return the identity of the run that an exported file is of; "" if the file does not say it.
+
+    Raises:
+      UserError: if it is not an exported file.
+    """
+    return _read_about(path).run or ""
+
+
+def read_readers(path: Path) -> Readers | None:
+    """Return which versions of JAX read an exported file; None if it does not say it."""
+    return _read_about(path).readers
+
+
+def _read_about(path: Path) -> About:
+    problem = "is not an exported model, or it is damaged"
+    with naming_file(str(path), problem, "check the path"), open_regular_file(path, MAX_BYTES) as file:
+        return read_about(StoredZip(file), path)

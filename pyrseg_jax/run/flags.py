@@ -123,9 +123,14 @@ FLAGS = {
     "top": Flag("N", "how many images rank draws, and chooses so that they differ", _at_least(1), 24),
     "model": Flag(
         "NAME",
-        "a model instead of a run: one that comes with the package, such as camvid-small, or a folder that export wrote; predict "
-        "also takes an exported file. Commands that write results copy the model to --workdir, by default runs/NAME",
+        "a model instead of a run: one that comes with the package, such as camvid-small, a folder that export wrote, or "
+        "hf://ORG/NAME; predict also takes an exported file. Commands that write results copy the model to --workdir, by default "
+        "runs/NAME",
     ),
+    "to": Flag("hf://ORG/NAME", "the repository of the Hugging Face hub that push uploads to"),
+    "revision": Flag("BRANCH", "the branch that push uploads to; it is created if necessary; default: main"),
+    "private": Flag("", "push to a repository that only its owners can read", _read_switch, False),
+    "dry_run": Flag("", "print what push would upload, and upload nothing", _read_switch, False),
     "window": Flag(
         "PIXELS",
         "predict images of any size at their own resolution, in overlapping windows of this side, such as 512",
@@ -150,6 +155,10 @@ FLAGS = {
         "accepted; default: all are accepted",
         _split,
         [],
+    ),
+    "from": Flag(
+        "FILE",
+        "an exported file that export writes again with the jax that is installed now, so that newer versions read it",
     ),
     "host": Flag("ADDRESS", "address to serve on; 0.0.0.0 is reached from other machines", default="127.0.0.1"),
     "port": Flag("N", "port to serve on; 0 chooses a free one", _read_port, 8000),

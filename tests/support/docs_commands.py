@@ -75,6 +75,7 @@ CHECKED: list[tuple[str, str, Callable[[Command], None]]] = [
     ("pyrseg tune", "many trainings; test_tune.py runs a tiny search", read_only),
     ("pyrseg import", "needs an export; test_importing.py runs it", read_only),
     ("pyrseg validate --config=camvid", "needs PASCAL VOC; test_in_place.py reads its layout", read_only),
+    ("pyrseg push", "needs the hub; test_push.py runs it", read_only),
     ("pyrseg prepare", "downloads gigabytes", read_only),
     ("pyrseg calibrate", "sees a split twice; test_calibration.py runs it", read_only),
     ("pyrseg serve", "answers until it is stopped; test_serving.py runs it", read_only),
