@@ -25,8 +25,9 @@ def load(path: str | Path, step: int | None = None) -> Predictor:
     """Load a trained model. Only our own warnings are logged, as in the command line.
 
     Args:
-      path: the folder of a run, one of its checkpoints (`RUN/checkpoints/STEP`), a file or a folder written by `--mode=export`, or
-        the name of a model that comes with the package, such as `camvid-small`.
+      path: the folder of a run, one of its checkpoints (`RUN/checkpoints/STEP`), a file or a folder written by `--mode=export`, the
+        name of a model that comes with the package, such as `camvid-small`, or the address of a model in the Hugging Face hub,
+        `hf://ORG/NAME` or `hf://ORG/NAME@REVISION`.
       step: step of the run's checkpoint; by default the newest.
 
     Raises:
@@ -47,7 +48,8 @@ def _load(place: epath.Path, step: int | None) -> Predictor:
     if not workdir.has_run():
         raise UserError(
             f"{place} holds no model: expected the folder of a run (with config.json), one of its checkpoints, a file or "
-            f"folder written by --mode=export, or the name of a packaged model ({', '.join(packaged_models()) or 'none'})"
+            "folder written by --mode=export, hf://ORG/NAME, or the name of a packaged model "
+            f"({', '.join(packaged_models()) or 'none'})"
         )
     config, label_space = workdir.read_config(), workdir.read_label_space()
     image_space = known_image_space(config, workdir)

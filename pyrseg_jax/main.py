@@ -175,11 +175,16 @@ def read_config(arguments, mode):
     model = arguments.flags["model"] if mode.places_model else None
     if model is not None:
         from pyrseg_jax.run.model_folder import place_model
+        from pyrseg_jax.run.packaged_models import run_name_of
 
         if chosen is not None:
             raise UserError("--config and --model exclude each other: --model names a model by itself")
-        folder = folder or f"runs/{os.path.basename(model.rstrip('/'))}"
+        folder = folder or f"runs/{run_name_of(model)}"
         place_model(model, Workdir(folder))
+    if folder is not None and mode.finds_model:
+        from pyrseg_jax.run.packaged_models import find_model
+
+        folder = str(find_model(folder))
     name = config_file.find(chosen or config_file.DEFAULT)
     workdir = Workdir(folder or f"runs/{config_file.default_run_name(name)}")
     reads_workdir = chosen is None and folder is not None and workdir.has_run()

@@ -30,7 +30,10 @@ def trained(tmp_path_factory):
     folder = write_folder(place / "data", {"training": 6, "validation": 3}, size=(60, 64))
     workdir = place / "run"
     arguments = [f"--config.data.root={folder}", f"--workdir={workdir}", *EPOCHS, "--config.evaluation.report=True"]
-    done = run("--config=configs/scenes.py", *TINY, *arguments, check=0)
+    arguments.append("--config.training.trackers=support.fake_tracker")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAKE_TRACKER_LOG", str(place / "tracker.jsonl"))
+        done = run("--config=configs/scenes.py", *TINY, *arguments, check=0)
     return folder, workdir, done
 
 
@@ -63,6 +66,29 @@ def test_train_leaves_what_the_contract_says(trained):
     assert in_between["level_miou"] is None
     assert in_between["boundary_px"] == 8
     assert "mIoU" in done.stdout
+
+
+def test_a_tracker_gets_the_whole_record(trained):
+    """It gets the configuration, each line of the metrics, the scores of each evaluation, and the pictures after it."""
+    _, workdir, done = trained
+    assert "trackers: support.fake_tracker, as the run run; what they print is in" in done.stderr
+    first, *lines, last = [json.loads(line) for line in (workdir.parent / "tracker.jsonl").read_text().splitlines()]
+    assert (first["kind"], first["name"], first["steps"]) == ("open", "run", 6)
+    assert last == {"kind": "close", "is_finished": True}
+    training = {line["step"]: line["values"] for line in lines if "training/loss" in line.get("values", {})}
+    for metrics in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines()):
+        for name, value in metrics.items():
+            if name not in ("step", "validation_loss"):
+                assert training[metrics["step"]][f"training/{name}"] == value
+    scores = {line["step"]: line["values"] for line in lines if "evaluation/miou" in line.get("values", {})}
+    for step in (3, 6):
+        result = json.loads((workdir / "evaluation" / f"validation-{step}.json").read_text())
+        assert scores[step]["evaluation/mean_dice"] == result["mean_dice"]
+        assert scores[step]["iou/sky"] == result["iou"]["sky"]
+    pictures = [(line["name"], line["step"]) for line in lines if line["kind"] == "draw"]
+    assert pictures == [("predictions/1", 3), ("predictions/1", 6)]
+    with Image.open(workdir / "tracking" / "6-0.jpg") as picture:
+        assert picture.width > 2 * picture.height
 
 
 def test_a_run_in_epochs_keeps_what_was_said(trained):

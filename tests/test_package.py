@@ -23,6 +23,7 @@ IMPORT_NAMES = {
     "pillow": "PIL",
     "pyyaml": "yaml",
     "orbax_checkpoint": "orbax",
+    "mlflow_skinny": "mlflow",
 }
 # Packages that are part of a required one and always come with it, by the package that brings them.
 BROUGHT_ALONG = {"etils": "orbax-checkpoint", "pydantic_core": "pydantic"}
@@ -102,7 +103,8 @@ def test_stale_requirements_file_is_found_and_rewritten(requirements_script, tmp
 
 def test_all_extras_are_there():
     assert PROJECT["optional-dependencies"].keys() == {
-        *("cuda", "tpu", "onnx", "import", "serve", "hub", "tune", "geo", "video", "parity", "dev", "docs")
+        *("cuda", "tpu", "onnx", "litert", "import", "serve", "hub", "tune", "geo", "video", "parity", "dev", "docs"),
+        *("mlflow", "wandb", "trackio"),
     }
 
 

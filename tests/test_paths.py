@@ -17,6 +17,7 @@ from support.data_sets import CLASSES, draw_pair
 from support.runs import tiny_config, write_run
 
 from pyrseg_jax.commands.predict import predict
+from pyrseg_jax.evaluation import analysis
 from pyrseg_jax.run.workdir import Workdir
 
 ROOT = Path(__file__).parents[1]
@@ -115,7 +116,7 @@ def test_predictions_for_users_build_no_targets(photo_and_run, tmp_path, monkeyp
 
     holders = [module for name, module in list(sys.modules.items()) if name.startswith("pyrseg_jax")]
     holders = [module for module in holders if "build_targets" in vars(module)]
-    assert any(module.__name__ == "pyrseg_jax.evaluation.analysis" for module in holders)
+    assert analysis in holders
     for module in holders:
         monkeypatch.setattr(module, "build_targets", refuse)
     photo, config, workdir = photo_and_run

@@ -25,6 +25,7 @@ class Mode(NamedTuple):
     reads_run: whether the workdir must hold a run of this configuration.
     names_run: whether the word after the mode is the folder of the run, as --workdir is.
     names_model: whether that word may also name a model, as --model does.
+    finds_model: whether the folder of the run may be the name of a packaged model, which is then read where it is.
     is_continued: whether SIGTERM ends it with status 75, so that schedulers start the same command again, which continues.
       Trainings, which take "preemption", do so in any case.
     has_config: whether there is a configuration at all.
@@ -50,6 +51,7 @@ class Mode(NamedTuple):
     reads_run: bool = False
     names_run: bool = False
     names_model: bool = False
+    finds_model: bool = False
     has_config: bool = True
     places_model: bool = False
     replaces_config: str = ""
@@ -150,12 +152,28 @@ MODES = {
         memory="lower config.training.batch_size, or compile on a machine with more memory",
     ),
     "export": Mode(
-        "write the trained model as one portable file (default: model.zip in the workdir), or as a folder for pyrseg_jax",
+        "write the trained model as one portable file (default: model.zip in the workdir), as an ONNX file, or as a folder for "
+        "pyrseg_jax",
         *("export", "export"),
-        takes=("workdir", "output", "sizes", "step", "overwrite", "format", "half"),
+        takes=(
+            *("workdir", "output", "sizes", "step", "overwrite", "format", "half"),
+            *("weights", "activations", "images", "from"),
+        ),
         reads_run=True,
+        places_model=True,
+        replaces_config="from",
         interrupted="a model file is complete or absent; the same command starts again",
         memory="export fewer or smaller --sizes",
+    ),
+    "push": Mode(
+        "upload the model of a run, or a model folder, to the Hugging Face hub",
+        *("push", "push"),
+        takes=("workdir", "to", "revision", "private", "dry_run", "step", "half", "overwrite"),
+        needs=("to",),
+        topic="[RUN]",
+        reads_run=True,
+        names_run=True,
+        interrupted="the upload is one commit: all of it is there or nothing; the same command starts again",
     ),
     "serve": Mode(
         "answer images over HTTP with a trained model: label maps, JSON or overlays",
@@ -202,6 +220,18 @@ MODES = {
         names_run=True,
         interrupted="a report is complete or absent; the same command starts again",
         memory="give --images=0, or choose config.evaluation.protocol=single",
+    ),
+    "demo": Mode(
+        "write a static folder in which a browser runs the trained model: drop a photograph or use the camera",
+        *("demo", "demo"),
+        takes=("workdir", "output", "sizes", "step", "input", "runtime", "serve", "port", "overwrite"),
+        needs=("output",),
+        topic="[RUN]",
+        reads_run=True,
+        names_run=True,
+        finds_model=True,
+        interrupted="each file in --output is complete; the same command with --overwrite writes all of them",
+        memory="give smaller --sizes",
     ),
     "import": Mode(
         "turn the export of a label tool into a data set that config.data.name=folder reads: COCO, PASCAL VOC, LabelMe, CVAT, "

@@ -24,6 +24,7 @@ from pyrseg_jax.report.build import report_training
 from pyrseg_jax.report.examples import Segment
 from pyrseg_jax.reporting.evaluation_table import evaluation_table
 from pyrseg_jax.reporting.logbook import Logbook, SilentLogbook
+from pyrseg_jax.reporting.trackers.forwarding import Tracked
 from pyrseg_jax.run import config as config_lib
 from pyrseg_jax.run import experiment
 from pyrseg_jax.run.class_weights import find_class_weights, keep_class_weights
@@ -41,6 +42,7 @@ from pyrseg_jax.run.image_space import image_space_of, keep_image_space
 from pyrseg_jax.run.model_predictor import make_predictor
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.start import Start, initialize, restore_or_start
+from pyrseg_jax.run.tracking import describe_run, draw_samples
 from pyrseg_jax.run.workdir import Workdir
 from pyrseg_jax.storage.paths import is_there
 from pyrseg_jax.training.checkpoint import Checkpoints
@@ -77,8 +79,8 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
     dataset = experiment.open_data(config.data, image_space=image_space_of(config, workdir))
     config = config_lib.resolve_durations(config, len(dataset.open_split(TRAINING)))
     check_training_data(config, dataset)
-    model = experiment.make_model(config, dataset.label_space)
-    experiment.check_frozen(config, model)
+    model = _checked_model(config, dataset.label_space)
+    tracked = describe_run(config, workdir, dataset.label_space.names)
     optimizer = experiment.make_optimizer(config)
     class_weights = find_class_weights(config, dataset, workdir)
     # Before anything is written: if the weights do not fit, no workdir is left behind.
@@ -89,7 +91,7 @@ def train(config: Config, workdir: Workdir, preemption: Preemption | None = None
         state = restore_or_start(config, model, optimizer, checkpoints, mesh, start, dataset.label_space)
         first_step, schedule = int(state.step), experiment.make_schedule(config)
         _log_start(config, dataset, state, schedule)
-        logbook = held.enter_context(contextlib.closing(_open_logbook(workdir, schedule, first_step)))
+        logbook = held.enter_context(contextlib.closing(_open_logbook(workdir, schedule, first_step, tracked)))
         evaluator = make_evaluator(config, model, dataset, mesh, class_weights)
         evaluation = _Evaluation(config, workdir, dataset, logbook, evaluator, mesh, schedule)
         trainer = Trainer(
@@ -124,6 +126,13 @@ def _checked_mesh(config: Config) -> Mesh:
     return mesh
 
 
+def _checked_model(config: Config, label_space: LabelSpace) -> Segmenter:
+    """Build the network, and check that it has the parts that are to be frozen."""
+    model = experiment.make_model(config, label_space)
+    experiment.check_frozen(config, model)
+    return model
+
+
 @contextlib.contextmanager
 def _opened(config: Config, workdir: Workdir, label_space: LabelSpace, start: Start | None) -> Iterator[Checkpoints]:
     """Keep other trainings out of the workdir, write its records, and open its checkpoints; `start`: of a new run."""
@@ -146,11 +155,13 @@ def _keep_measured(config: Config, dataset: Dataset, workdir: Workdir, class_wei
     keep_image_space(workdir, dataset.image_space)
 
 
-def _open_logbook(workdir: Workdir, schedule: Schedule, first_step: int) -> Logbook | SilentLogbook:
+def _open_logbook(
+    workdir: Workdir, schedule: Schedule, first_step: int, tracked: Tracked | None
+) -> Logbook | SilentLogbook:
     """Open the record of the run and remove what later steps have left there; only the first process writes."""
     if not processes.is_first():
         return SilentLogbook()
-    logbook = Logbook(workdir.path, schedule.last_step, schedule.batch_size, first_step)
+    logbook = Logbook(workdir.path, schedule.last_step, schedule.batch_size, first_step, tracked)
     workdir.results.drop_after(first_step)
     return logbook
 
@@ -227,6 +238,8 @@ class _Evaluation:
                     self.logbook.show(evaluation_table(result))
             finally:  # a closed pipe costs the table, not the result
                 self.written, self.result = write_result(result, self.config, self.workdir), result
+        if isinstance(self.logbook, Logbook):
+            draw_samples(self.config, self.dataset, self.evaluator, variables, self.logbook, step)
         return result
 
     def draw_figures(self, model: Segmenter, state: TrainState) -> None:

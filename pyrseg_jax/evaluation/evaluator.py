@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +27,7 @@ from pyrseg_jax.evaluation.image_scores import collect_counts, image_scores, to_
 from pyrseg_jax.evaluation.metrics import best_constant_miou
 from pyrseg_jax.evaluation.padding import PaddedView, unpad_view
 from pyrseg_jax.evaluation.pixel_counts import count_pixels
+from pyrseg_jax.evaluation.pixels import labels_of_pixels, padded_pixels
 from pyrseg_jax.evaluation.programs import num_compiled
 from pyrseg_jax.evaluation.reliability import summarize_confidences
 from pyrseg_jax.evaluation.summary import summarize
@@ -124,6 +125,26 @@ class Evaluator:
             }
         )
 
+    def samples(self, variables: dict, source: Source) -> "Iterator[Sample]":
+        """Segment other images as an evaluation does, with its programs; yield them by size, at the size that the network sees.
+
+        Args:
+          variables: the model's variables.
+          source: records of the same data set.
+
+        Raises:
+          UserError: naming the file, if an image or label cannot be read.
+        """
+        for batch in evaluation_batches(source, self._label_space, self._protocol.sizes, self._batch_size):
+            views, _, _ = self._predict_views.with_losses(variables, batch.images, batch.view_labels)
+            height, width = batch.view_labels.shape[1:]
+            for i in range(len(batch.digests)):
+                of_image = [jax.tree.map(lambda x, i=i: x[i : i + 1], view) for view in views]
+                size = np.array([height, width], np.int32)
+                labels = np.asarray(labels_of_pixels(of_image, size, padded_pixels(height * width)))
+                labels = labels[: height * width].reshape(height, width)
+                yield Sample(batch.images[0][i], batch.view_labels[i], labels)
+
     def _count_share(self, variables: dict, is_analyzed: bool) -> "_Share":
         """Count the images of this process.
 
@@ -164,6 +185,14 @@ class Evaluator:
             labels = mesh_lib.to_devices(self._mesh, {"labels": batch.view_labels})["labels"]
             truth, sums = self._compare(views[0], unity, labels)
         return *count(views, truth, sums, arrays), losses
+
+
+class Sample(NamedTuple):
+    """An image at the size that the network sees: (H, W, C), its label map and the prediction for it, both (H, W) train ids."""
+
+    image: np.ndarray
+    truth: np.ndarray
+    labels: np.ndarray
 
 
 class _Share(NamedTuple):

@@ -12,17 +12,17 @@ _USE = """## Use
 
 ```bash
 pip install pyrseg-jax
-pyrseg predict --model={name} --input=photos --output=segmented
+pyrseg predict --model={place} --input=photos --output=segmented
 ```
 
 ```python
 import pyrseg_jax
 
-result = pyrseg_jax.load("{name}")("photo.jpg")
+result = pyrseg_jax.load("{place}")("photo.jpg")
 ```
 
-`{name}` is the path of this folder.
 """
+_OF_FOLDER = "`{place}` is the path of this folder.\n"
 
 
 def describe_model(
@@ -33,11 +33,13 @@ def describe_model(
     step: int,
     num_parameters: int,
     is_half: bool,
+    place: str | None = None,
 ) -> str:
     """Return the card, with the metadata of the Hugging Face hub at its top.
 
     Args:
       name: of the model.
+      place: the address under which the model can be loaded; None: the path of its folder.
       config, workdir: the run.
       label_space: the classes.
       step: of the checkpoint, whose stored results are the scores of the card.
@@ -53,7 +55,7 @@ def describe_model(
         f"A network for semantic segmentation with {label_space.num_classes} classes. It predicts {kind} "
         '("Specialize and Fuse", Hsiao et al., ICCV 2021), written by '
         f"pyrseg_jax {getattr(pyrseg_jax, '__version__', '')}.\n",
-        _USE.format(name=name),
+        _USE.format(place=place or name) + ("" if place else _OF_FOLDER.format(place=name)),
         "## Network\n",
         f"* Backbone `{model.backbone}`, context `{model.context}`, {num_parameters / 1e6:.2f} million parameters, stored as "
         f"{'float16 (kernels) and float32' if is_half else 'float32'}\n"

@@ -3,7 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import logging
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,16 +19,22 @@ from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.export.card import describe_model
 from pyrseg_jax.export.format import problem_of_weights
+from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.run import config as config_lib
-from pyrseg_jax.run.calibration import Calibration
+from pyrseg_jax.run.calibration import Calibration, read_calibration
 from pyrseg_jax.run.config import Config
+from pyrseg_jax.run.image_space import known_image_space
 from pyrseg_jax.run.model_folder import CARD, WEIGHTS, AboutModel
+from pyrseg_jax.run.networks import make_model
 from pyrseg_jax.run.packaged_models import ABOUT_MODEL
-from pyrseg_jax.run.restore import Trained
+from pyrseg_jax.run.restore import Trained, restore
 from pyrseg_jax.run.workdir import CALIBRATION, IMAGES, Workdir
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.atomic import try_to_write, write_atomically, write_bytes_atomically
+from pyrseg_jax.storage.hub import is_address
 from pyrseg_jax.storage.paths import is_there
+
+log = logging.getLogger(__name__)
 
 
 def check_folder(target: Path, run: str, is_overwriting: bool) -> None:
@@ -66,6 +75,41 @@ def _run_of(target: Path) -> str | None:
         return None
 
 
+class Written(NamedTuple):
+    """A model folder that was written: the checkpoint in it, its network, and the seconds that writing took."""
+
+    trained: Trained
+    model: Segmenter
+    seconds: float
+
+
+def write_folder_of_run(
+    target: Path, config: Config, workdir: Workdir, run: str, step: int | None, is_half: bool, place: str | None = None
+) -> Written:
+    """Restore a checkpoint onto the first device and write its model folder.
+
+    Args:
+      step: of the checkpoint; by default the newest.
+      target, config, workdir, run, is_half, place: see `write_folder`.
+
+    Raises:
+      UserError: if there is no such checkpoint, it cannot be exported, or the folder cannot be written.
+    """
+    spaces = workdir.read_label_space(), known_image_space(config, workdir)
+    model = make_model(config, spaces[0])
+    trained = restore(config, model, workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), step)
+    log.info("exporting step %d", trained.step)
+    calibration = read_calibration(config, workdir, trained, model.num_predicted_levels)
+    start = time.perf_counter()
+    try:
+        write_folder(target, config, workdir, trained, spaces, run, is_half, calibration, place)
+    except OSError as error:
+        raise UserError(
+            f"{target} cannot be written ({error.strerror or error}): name another folder with --output"
+        ) from error
+    return Written(trained, model, time.perf_counter() - start)
+
+
 def write_folder(
     target: Path,
     config: Config,
@@ -75,6 +119,7 @@ def write_folder(
     run: str,
     is_half: bool,
     calibration: Calibration | None,
+    place: str | None = None,
 ) -> None:
     """Write a model folder file by file; `model.json` is removed first and written last, so that no mixture is taken for a model.
 
@@ -89,6 +134,7 @@ def write_folder(
       run: identity of the run.
       is_half: whether kernels are stored as float16. All other arrays, which are few and small, stay in float32.
       calibration: of this checkpoint, if there is one.
+      place: the address under which the model can be loaded, for the card; None: the path of the folder.
 
     Raises:
       UserError: if a weight is not a number, or too large for float16.
@@ -108,7 +154,7 @@ def write_folder(
         write_atomically(target / CALIBRATION, json.dumps(found.model_dump(), indent=1) + "\n")
     if not is_there(target / CARD):
         num_parameters = sum(x.size for x in jax.tree.leaves(trained.variables["params"]))
-        text = describe_model(target.name, config, workdir, spaces[0], trained.step, num_parameters, is_half)
+        text = describe_model(target.name, config, workdir, spaces[0], trained.step, num_parameters, is_half, place)
         write_atomically(target / CARD, text)
     write_atomically(target / ABOUT_MODEL, json.dumps(about.model_dump(), indent=1) + "\n")
 
@@ -124,8 +170,9 @@ def _files_of(
         raise UserError(f"this checkpoint cannot be exported: {problem}; choose an earlier one with --step")
     weights = {name: _stored(name, array, is_half) for name, array in sorted(weights.items())}
     origin = workdir.read_initialization()
-    if isinstance(origin, dict):  # the path is of no use elsewhere
-        origin = origin | {"file": Path(origin["file"]).name}
+    if isinstance(origin, dict):  # a path is of no use elsewhere, an address of the hub is
+        files = [name if is_address(name) else Path(name).name for name in origin["file"].split(",")]
+        origin = origin | {"file": ",".join(files)}
     files = {
         WEIGHTS: safetensors.numpy.save(weights, {"format": "pyrseg_jax"}),
         "config.json": config_lib.to_json(_without_places(config)).encode(),

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 from pyrseg_jax.data.image_space import PHOTOGRAPH, ImageSpace
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.export.expiry import Readers
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.stored_zip import StoredZip
 
@@ -76,6 +77,7 @@ class About(documents.Document):
     sizes: (height, width) in pixels of the images that the programs take.
     threshold: τ of the fuser.
     jax: version of the JAX that wrote the programs.
+    readers: which versions of JAX read them; files of earlier versions do not say it.
     sha256: SHA-256 of every other part of the file, by name; format 1 had none.
     run: identity of the run that the model is of, see `target.run_identity`; format 1 had none.
     temperatures: T of each level, if the run was calibrated; see `evaluation.temperature`.
@@ -91,6 +93,7 @@ class About(documents.Document):
     sizes: Annotated[list[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]], Field(min_length=1)]
     threshold: Annotated[float, Field(ge=0, le=1)]
     jax: str = "an unknown version"
+    readers: Readers | None = None
     sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] | None = None
     run: str | None = None
     temperatures: tuple[Annotated[float, Field(gt=0, le=1000)], ...] | None = None

@@ -1,6 +1,8 @@
 """Segment images of any size with an exported model."""
 
+import datetime
 import hashlib
+import logging
 from pathlib import Path
 
 import jax
@@ -9,10 +11,13 @@ from jaxtyping import Real
 
 from pyrseg_jax.data.image_space import picture_of
 from pyrseg_jax.data.resample import resize_image, upsample_argmax
+from pyrseg_jax.export.expiry import Readers, warning_of, writer_of
 from pyrseg_jax.export.format import WEIGHTS, Exported
 from pyrseg_jax.export.read import read_export
 from pyrseg_jax.reporting.result import Result
 from pyrseg_jax.run.predictor import Predictor, check_finite
+
+log = logging.getLogger(__name__)
 
 
 class ExportedPredictor(Predictor):
@@ -59,10 +64,17 @@ class ExportedPredictor(Predictor):
 def load_exported(path: Path) -> tuple[ExportedPredictor, str]:
     """Read an exported model; return it, and a short text that tells its weights from all others.
 
+    A warning says so if JAX's promise to read the file has ended, or ends soon.
+
     Raises:
       UserError: as `read_export` does.
     """
     exported = read_export(path)
+    readers = exported.about.get("readers")
+    writer = writer_of(exported.about["jax"], None if readers is None else Readers(**readers))
+    warning = warning_of(writer, jax.__version__, datetime.date.today())
+    if warning is not None:
+        log.warning("%s: %s", path, warning)
     sums = exported.about.get("sha256") or {}
     with path.open("rb") as file:
         digest = sums.get(WEIGHTS) or hashlib.file_digest(file, "sha256").hexdigest()

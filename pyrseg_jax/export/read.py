@@ -14,6 +14,7 @@ from jax import export as jax_export
 
 from pyrseg_jax.conventions import label_dtype
 from pyrseg_jax.errors import UserError, naming_file, reason_of
+from pyrseg_jax.export.expiry import advice_for, writer_of
 from pyrseg_jax.export.format import (
     ABOUT,
     ADVICE,
@@ -96,7 +97,7 @@ def _read_part(parts: StoredZip, name: str, about: About, path: Path) -> bytes:
 def _read_program(content: bytes, size: tuple[int, int], about: About, path: Path) -> _Program:
     """Deserialize a program and check that it takes and returns what the file's description says."""
     name = f"{path}: the part {program_name(size)}"
-    advice = f"the file was written with JAX {shorten(about.jax)}, this is {jax.__version__}; {ADVICE}"
+    advice = advice_for(writer_of(about.jax, about.readers), jax.__version__, ADVICE)
     with naming_file(name, "cannot be read", advice):
         program = jax_export.deserialize(bytearray(content))
         version, platform = program.calling_convention_version, jax_export.default_export_platform()

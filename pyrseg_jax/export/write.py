@@ -8,6 +8,7 @@ import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from pyrseg_jax.data.image_space import PHOTOGRAPH, ImageSpace, to_values
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.evaluation.predict import predict
+from pyrseg_jax.export.expiry import readers_of
 from pyrseg_jax.export.format import (
     ABOUT,
     FORMAT,
@@ -70,21 +72,59 @@ def write_export(
     problem = problem_of_weights(weights)
     if problem:
         raise UserError(f"this checkpoint cannot be exported: {problem}; choose an earlier one with --step")
-    (height, width), program = sizes[0], program_name(sizes[0])
+
+    @jax.jit
+    def run(weights, images):
+        return segment(model, weights, images, threshold)
+
+    programs = {size: serialize(run, weights, size, image_space) for size in sizes}
+    about = about | {"threshold": threshold}
+    pack(path, weights, programs, (label_space, image_space), tuple(model.prediction_strides), about)
+
+
+class Serialized(NamedTuple):
+    """A serialized program, and the number of its calling convention."""
+
+    content: bytes
+    calling_convention: int
+
+
+def pack(
+    path: Path,
+    weights: Mapping[str, np.ndarray],
+    programs: Mapping[tuple[int, int], Serialized],
+    spaces: tuple[LabelSpace, ImageSpace],
+    strides: tuple[int, ...],
+    about: dict,
+) -> None:
+    """Write the file of serialized programs and their weights.
+
+    Args:
+      path: path of the file.
+      weights: arrays by name.
+      programs: what `serialize` returns, by (height, width) in pixels.
+      spaces: the classes, and what the values of images mean.
+      strides: pixels per cell of each level, coarse → fine.
+      about: more entries for `about.json`; `threshold` must be among them.
+    """
+    label_space, image_space = spaces
+    (height, width), first = next(iter(programs.items()))
     parts: dict[str, Buffer] = {WEIGHTS: _write_npz(weights)}
-    parts |= {program_name(size): bytes(_lower(model, weights, size, threshold, image_space.dtype)) for size in sizes}
-    words = {"name": json.dumps(path.name), "program": program, "height": height, "width": width}
+    parts |= {program_name(size): program.content for size, program in programs.items()}
+    words = {"name": json.dumps(path.name), "program": program_name((height, width)), "height": height, "width": width}
     words |= {"labels": label_space.dtype.name, "images": _describe(image_space)}
     parts[README] = HOW_TO.format(**words).encode()
     if not image_space.is_photograph:
         about = about | {"image_space": to_values(image_space)}
+    readers = readers_of(jax.__version__, first.calling_convention)
+    if readers is not None:
+        about = about | {"readers": readers.model_dump(mode="json")}
     about = about | {
         "format": FORMAT,
         "classes": label_space.names,
         "label_space": dataclasses.replace(label_space, hierarchy=None).to_json(),
-        "strides": model.prediction_strides,
-        "threshold": threshold,
-        "sizes": [list(size) for size in sizes],
+        "strides": strides,
+        "sizes": [list(size) for size in programs],
         "jax": jax.__version__,
         "sha256": {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()},
     }
@@ -132,20 +172,23 @@ def _describe(space: ImageSpace) -> str:
     return f"{space.channels}) {space.dtype.name}{scaled}"
 
 
-def _lower(
-    model: Segmenter, weights: dict, size: tuple[int, int], threshold: float, image_dtype: np.dtype
-) -> bytearray:
-    """Serialize the program for one size of image and any number of images."""
+def serialize(
+    run: jax.stages.Wrapped, weights: Mapping[str, np.ndarray], size: tuple[int, int], image_space: ImageSpace
+) -> Serialized:
+    """Serialize the program for one size of image and any number of images.
+
+    Args:
+      run: the jitted function of the weights by name and the images.
+      weights: arrays by name, for their shapes.
+      size: (height, width) in pixels.
+      image_space: what the values of images mean.
+    """
     (num_images,) = jax_export.symbolic_shape("n")
     shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
-    images = jax.ShapeDtypeStruct((num_images, *size, model.channels), image_dtype)
-
-    @jax.jit
-    def run(weights, images):
-        return segment(model, weights, images, threshold)
-
+    images = jax.ShapeDtypeStruct((num_images, *size, image_space.channels), image_space.dtype)
     with _without_places():
-        return jax_export.export(run, platforms=PLATFORMS)(shapes, images).serialize()
+        exported = jax_export.export(run, platforms=PLATFORMS)(shapes, images)
+        return Serialized(bytes(exported.serialize()), exported.calling_convention_version)
 
 
 @contextlib.contextmanager

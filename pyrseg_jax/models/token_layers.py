@@ -1,6 +1,7 @@
 """The layers that transformers and their convolutional relatives are made of: normalizations, drop path, layer scale, MLP."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -123,7 +124,7 @@ def drop_path_rates(highest: float, num_blocks: int) -> tuple[float, ...]:
 
 
 def draw_factors(
-    parent: nn.Module, rates: Sequence[float], num_images: int, train: bool, branches: int = 1
+    parent: nn.Module, rates: Sequence[float], num_images: Any, train: bool, branches: int = 1
 ) -> list[Float[Array, "b n"] | None]:
     """Draw the factors of drop path (stochastic depth) for the residual branches of all blocks of a network, in one call.
 
@@ -133,7 +134,7 @@ def draw_factors(
     Args:
       parent: the module that calls this; it has the random stream "dropout".
       rates: the rate of each block, 0 … 1; see `drop_path_rates`.
-      num_images: N.
+      num_images: N, an integer, or an expression in a program that is exported for any number of images.
       train: outside of training every branch is added.
       branches: residual branches of a block.
 

@@ -18,8 +18,13 @@ from pyrseg_jax.report.collect import Collected
 from pyrseg_jax.report.examples import Example, Place
 from pyrseg_jax.report.markup import text, to_script
 from pyrseg_jax.reporting.palette import colors_of, level_colors
+from pyrseg_jax.reporting.scripts import SHARED, shared_script
 
-SCRIPTS = ("tables.js", "readout.js", "report.js")  # one script on the page; the last file starts it
+SCRIPTS = (
+    "tables.js",
+    "readout.js",
+    "report.js",
+)  # one script on the page, after those of `SHARED`; the last file starts it
 MOST_PAIRS = 4000  # entries of the confusion matrix that the script knows
 
 
@@ -63,7 +68,7 @@ def assemble(collected: Collected, shown: Gallery) -> str:
         "Configuration": facts.configuration(collected.config),
         "Environment": facts.environment(collected),
     }
-    style, script = _asset("report.css"), "".join(map(_asset, SCRIPTS))
+    style, script = _asset("report.css"), "".join([*map(shared_script, SHARED), *map(_asset, SCRIPTS)])
     name = collected.workdir.name or str(collected.workdir)
     links = "".join(f'<li><a href="#{_identity(part)}">{title}</a></li>' for title, part in sections.items() if part)
     notes = "".join(f"<li>{text(note)}</li>" for note in shown.notes)

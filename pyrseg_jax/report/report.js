@@ -1,12 +1,11 @@
 "use strict";
 // The script of the report. It requests nothing, writes texts with textContent only, and computes no score: it fuses stored pyramids at
-// another threshold. `tables.js` and `readout.js` belong to the same script; `start`, at the end of this file, connects everything.
+// another threshold. `tables.js`, `readout.js`, and in the package `reporting` `fuse.js` and `paint.js` belong to the same script; `start`,
+// at the end of this file, connects everything.
 
 /**
  * A map without loss compression, as `pyramids.pack` writes it.
  * @typedef {{height: number, width: number, bytes: number, data: string}} Packed
- * A map of classes, levels or quantized probabilities.
- * @typedef {{height: number, width: number, data: Uint8Array | Uint16Array}} Grid
  * @typedef {{name: string, confusion: number[][], strides: number[], semantic: Packed[], unity: Packed[], labels: Packed,
  *   truth: Packed}} PackedExample
  * @typedef {{name: string, confusion: number[][], strides: number[], semantic: Grid[], unity: Grid[], labels: Grid,
@@ -44,52 +43,19 @@ async function unpackExample(packed) {
 }
 
 /**
- * Fuse the pyramids: at each position, the coarsest level whose cell is a unit-cell decides, or else the finest.
- * A cell is a unit-cell at a position of the slider if its stored number is above that position.
+ * Fuse the pyramids of an example. A cell is a unit-cell at a position of the slider if its stored number is above that position.
  * @param {Example} example @param {number} position @returns {{classes: Grid, level: Grid}}
  */
-function fuse(example, position) {
-  const coarse = example.semantic[0];
-  let { height, width } = coarse;
-  let classes = Uint16Array.from(coarse.data);
-  let level = new Uint8Array(height * width);
-  let isOpen = new Uint8Array(height * width).fill(1);
-  for (let index = 1; index < example.semantic.length; index++) {
-    const finer = example.semantic[index], unity = example.unity[index - 1];
-    const factor = finer.height / height;
-    const nextClasses = new Uint16Array(finer.height * finer.width);
-    const nextLevel = new Uint8Array(nextClasses.length), nextOpen = new Uint8Array(nextClasses.length);
-    for (let y = 0; y < finer.height; y++) {
-      for (let x = 0; x < finer.width; x++) {
-        const parent = Math.floor(y / factor) * width + Math.floor(x / factor), own = y * finer.width + x;
-        const goesOn = isOpen[parent] === 1 && unity.data[parent] <= position;
-        nextOpen[own] = goesOn ? 1 : 0;
-        nextClasses[own] = goesOn ? finer.data[own] : classes[parent];
-        nextLevel[own] = goesOn ? index : level[parent];
-      }
-    }
-    ({ height, width } = finer);
-    classes = nextClasses; level = nextLevel; isOpen = nextOpen;
-  }
-  return { classes: { height, width, data: classes }, level: { height, width, data: level } };
-}
-
-/** Draw a map; colors with a fourth number 0 leave the photograph as it is.
- * @param {HTMLCanvasElement} canvas @param {Grid} grid @param {(value: number, index: number) => number[] | null} colorOf */
-function paint(canvas, grid, colorOf) {
-  canvas.width = grid.width; canvas.height = grid.height;
-  const context = canvas.getContext("2d"), image = context.createImageData(grid.width, grid.height);
-  for (let i = 0; i < grid.data.length; i++) {
-    const color = colorOf(grid.data[i], i);
-    if (color) image.data.set([color[0], color[1], color[2], 255], 4 * i);
-  }
-  context.putImageData(image, 0, 0);
+function fuseExample(example, position) {
+  const fused = fuse(example.semantic, (level, cell) => example.unity[level].data[cell] > position);
+  return { classes: fusedClasses(fused, example.semantic),
+    level: { height: fused.height, width: fused.width, data: fused.level } };
 }
 
 /** @param {View} view */
 function draw(view) {
   const { figure, example } = view, canvas = figure.querySelector("canvas");
-  const fused = fuse(example, view.position);
+  const fused = fuseExample(example, view.position);
   const isRight = (/** @type {number} */ i) =>
     example.truth.data[i] === values.void || example.truth.data[i] === example.labels.data[i];
   const layers = {
@@ -138,16 +104,6 @@ function describe(view, level, layer) {
   }
   view.figure.querySelector("canvas").setAttribute("aria-label",
     `Map over the photograph: ${entries.map(([name]) => name).join(", ")}. ${numbers.length > 1 ? whole : ""}`);
-}
-
-/** @param {number[]} color */
-function swatch(color) {
-  const space = "http://www.w3.org/2000/svg", svg = document.createElementNS(space, "svg");
-  const rect = document.createElementNS(space, "rect");
-  svg.setAttribute("class", "swatch"); svg.setAttribute("viewBox", "0 0 10 10"); svg.setAttribute("aria-hidden", "true");
-  rect.setAttribute("width", "10"); rect.setAttribute("height", "10"); rect.setAttribute("fill", `rgb(${color.join(",")})`);
-  svg.append(rect);
-  return svg;
 }
 
 /** Show a position on a slider. @param {ParentNode} place @param {number} position */

@@ -1,4 +1,4 @@
-"""The record of a run: `metrics.jsonl`, TensorBoard events, and progress on the terminal."""
+"""The record of a run: `metrics.jsonl`, TensorBoard events, progress on the terminal, and what trackers get."""
 
 import contextlib
 import json
@@ -11,17 +11,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from etils import epath
+from PIL import Image
 from tqdm import tqdm
 
 from pyrseg_jax.errors import UserError
+from pyrseg_jax.reporting.evaluation_values import values_of_evaluation
+from pyrseg_jax.reporting.metrics_file import lines_until
 from pyrseg_jax.reporting.scalars import Scalars
+from pyrseg_jax.reporting.trackers.forwarding import Tracked, open_trackers
 from pyrseg_jax.storage.atomic import write_bytes_atomically
-from pyrseg_jax.storage.paths import is_remote, is_there, upload_folder
-from pyrseg_jax.storage.regular_file import read_regular_file
+from pyrseg_jax.storage.paths import is_remote, upload_folder
 
 log = logging.getLogger(__name__)
-METRICS = "metrics.jsonl"
-MAX_BYTES = 4 * 2**30  # of the record that a resumed run reads: some ten million lines
+METRICS, TRACKING = "metrics.jsonl", "tracking"
 
 
 class Logbook:
@@ -35,19 +37,31 @@ class Logbook:
       num_steps: number of steps of the whole run, for the progress bar and the time left.
       batch_size: images per step, for the time left.
       first_step: number of steps taken before.
+      tracked: what trackers are told about the run, and which ones; None: there are none.
     """
 
-    def __init__(self, workdir: epath.PathLike, num_steps: int, batch_size: int, first_step: int = 0):
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        num_steps: int,
+        batch_size: int,
+        first_step: int = 0,
+        tracked: Tracked | None = None,
+    ):
         workdir = epath.Path(workdir)
         self._remote = workdir if is_remote(workdir) else None
         # Objects in remote storage cannot be appended to, so the record grows in a local folder and is uploaded by `sync`.
         self._folder = Path(tempfile.mkdtemp() if self._remote else workdir)
         with self._writing():
-            kept = _lines_until(workdir / METRICS, first_step)
+            kept = lines_until(workdir / METRICS, first_step)
             write_bytes_atomically(self._folder / METRICS, kept)
             self._last_line = kept.splitlines()[-1] if kept else b"{}"
             self._file = (self._folder / METRICS).open("a", encoding="utf-8")
             self._tensorboard = Scalars(self._folder / "tensorboard", purge_step=first_step + 1)
+        self._trackers = (
+            None if tracked is None else open_trackers(tracked, workdir / TRACKING, self._folder / TRACKING)
+        )
+        self._is_finished = first_step >= num_steps
         self._num_steps, self._batch_size = num_steps, batch_size
         self._miou: float | None = None
         is_terminal = sys.stderr.isatty()
@@ -75,6 +89,9 @@ class Logbook:
             self._last_line = line.encode()
             for name, value in values.items():
                 self._tensorboard.add(f"training/{name}", value, step)
+        if self._trackers is not None:
+            self._trackers.write(step, {f"training/{name}": value for name, value in values.items()})
+        self._is_finished = step >= self._num_steps
         if self._bar is None:
             log.info(
                 "step %d/%d  loss %.3f  mIoU %s  %.1f images/s  waited for data %.0f %%  %s left",
@@ -97,23 +114,38 @@ class Logbook:
           result: what `Evaluator` returns.
         """
         self._miou = result["miou"]
+        values = values_of_evaluation(result)
         with self._writing():
-            for name in ("miou", "pixel_accuracy", "mean_accuracy", "loss"):
-                if result.get(name) is not None:
-                    self._tensorboard.add(f"evaluation/{name}", result[name], step)
-            for index, share in enumerate(result["level_share"], 1):
-                self._tensorboard.add(f"evaluation/level_share_{index}", share, step)
+            for name, value in values.items():
+                self._tensorboard.add(name, value, step)
             self._tensorboard.flush()
             if result.get("loss") is not None:
                 self._amend(step, {"validation_loss": result["loss"]})
+        if self._trackers is not None:
+            self._trackers.write(step, values)
         loss = f"loss {result['loss']:.3f}, " if result.get("loss") is not None else ""
         self.say(
             f"step {step}: {loss}mIoU {self._miou_text()} over {result['classes_averaged']} classes, "
             f"{result['images']} images in {result['seconds']:.0f} s"
         )
 
+    @property
+    def has_trackers(self) -> bool:
+        """Return whether anything but the files of the run gets its record."""
+        return self._trackers is not None
+
+    def draw(self, step: int, pictures: Mapping[str, Image.Image]) -> None:
+        """Write pictures by name to TensorBoard and the trackers."""
+        with self._writing():
+            for name, picture in pictures.items():
+                self._tensorboard.draw(name, picture, step)
+            self._tensorboard.flush()
+        if self._trackers is not None:
+            self._trackers.draw(step, pictures)
+
     def write_end(self, step: int, reason: str) -> None:
         """Write why the training ended before its last step into the line of this step."""
+        self._is_finished = True
         self._check_present()
         with self._writing():
             self._amend(step, {"stopped": reason})
@@ -168,6 +200,8 @@ class Logbook:
         """
         if self._bar is not None:
             self._bar.close()
+        if self._trackers is not None:
+            self._trackers.close(self._is_finished)
         for finish in (self._file.close, self._tensorboard.close, self._upload):
             try:
                 finish()
@@ -219,11 +253,15 @@ class Logbook:
 class SilentLogbook:
     """A logbook that writes nothing, for all processes but the first; see `Logbook` for the methods."""
 
+    has_trackers = False
+
     def advance(self, step: int, loss: float) -> None: ...
 
     def write_step(self, step: int, values: Mapping[str, float]) -> None: ...
 
     def write_evaluation(self, step: int, result: Mapping) -> None: ...
+
+    def draw(self, step: int, pictures: Mapping[str, Image.Image]) -> None: ...
 
     def write_end(self, step: int, reason: str) -> None: ...
 
@@ -234,32 +272,3 @@ class SilentLogbook:
     def show(self, text: str) -> None: ...
 
     def close(self) -> None: ...
-
-
-def _lines_until(path: epath.Path, last_step: int) -> bytes:
-    """Read the lines of a metrics file up to a step; a later line replaces one of the same step.
-
-    Damaged lines are left out, and a warning names them. A killed run leaves a truncated last line. Another warning counts the
-    lines of later steps.
-    """
-    if not is_there(path):
-        return b""
-    content = path.read_bytes() if is_remote(path) else read_regular_file(Path(path), MAX_BYTES)
-    kept, damaged, num_later = {}, [], 0
-    for number, line in enumerate(content.splitlines(), 1):
-        try:
-            step = json.loads(line)["step"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            step = None
-        if type(step) is not int:  # true is not a step
-            damaged.append(str(number))
-        elif step <= last_step:
-            kept[step] = line + b"\n"
-        else:
-            num_later += 1
-    if damaged:
-        shown = ", ".join(damaged[:5]) + (", …" if len(damaged) > 5 else "")
-        log.warning("%s: left out %d damaged lines (%s)", path, len(damaged), shown)
-    if num_later:
-        log.warning("%s: removed %d lines of steps after %d, which will be trained again", path, num_later, last_step)
-    return b"".join(kept.values())

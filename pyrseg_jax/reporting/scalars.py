@@ -1,17 +1,20 @@
-"""Scalar values for TensorBoard."""
+"""Numbers and pictures for TensorBoard."""
 
+import io
 import time
 from pathlib import Path
 
+from PIL import Image
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]  # generated
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboardX.summary import scalar
 
 FLUSH_EVERY_S = 60.0  # seconds until a new value is on disk at the latest, if values keep coming
 
 
 class Scalars:
-    """Writes scalar values to one TensorBoard event file.
+    """Writes numbers and pictures to one TensorBoard event file.
 
     Differs: tensorboardX's `SummaryWriter` writes from a thread. If that thread dies, for example because the disk is full, the
       caller waits for it forever. This class writes from the caller's thread, and the caller gets the error.
@@ -35,6 +38,16 @@ class Scalars:
         self._file.write_event(Event(wall_time=now, step=step, summary=scalar(name, value)))
         if now > self._flushed + FLUSH_EVERY_S:
             self.flush()
+
+    def draw(self, name: str, picture: Image.Image, step: int) -> None:
+        """Write a picture; raises OSError if the disk rejects it."""
+        data = io.BytesIO()
+        picture.save(data, "PNG")
+        encoded = Summary.Image(
+            height=picture.height, width=picture.width, colorspace=3, encoded_image_string=data.getvalue()
+        )
+        summary = Summary(value=[Summary.Value(tag=name, image=encoded)])
+        self._file.write_event(Event(wall_time=time.time(), step=step, summary=summary))
 
     def flush(self) -> None:
         """Write all buffered values to disk, so that TensorBoard can show them."""

@@ -11,6 +11,7 @@ from pyrseg_jax.models.backbones import BACKBONES
 from pyrseg_jax.models.contexts import CONTEXTS, ContextSettings
 from pyrseg_jax.models.segmenter import make_backbone, make_context
 from pyrseg_jax.models.strides import plan_strides
+from pyrseg_jax.reporting.trackers import read_names
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.schema import Augment, Config, Data, Optimizer
 from pyrseg_jax.storage.hub import is_address, parse_address
@@ -36,6 +37,7 @@ def check_together(config: Config) -> None:
     _check_augmentation(config.augment)
     _check_images(config)
     _check_init(config)
+    _check_trackers(config)
     _check_optimizer(config)
     _check_choice_of_best(config)
     data, training = config.data, config.training
@@ -81,6 +83,14 @@ def _check_sizes(config: Config) -> None:
             f"config.data.crop_px={crop_px} is not divisible by the coarsest stride {coarsest}: "
             f"take {near} or {near + coarsest}"
         )
+
+
+def _check_trackers(config: Config) -> None:
+    """Check that the trackers exist; whether their libraries are installed is found out when a training starts."""
+    try:
+        read_names(config.training.trackers)
+    except UserError as error:
+        raise UserError(f"config.training.{error}") from error
 
 
 def _check_init(config: Config) -> None:

@@ -53,7 +53,7 @@ def make_parser(modes: Iterable[str]) -> argparse.ArgumentParser:
     """Build the parser, which knows every flag and every configuration key; shell completion is made from it, too."""
     parser = _Parser("pyrseg", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("mode", nargs="?", help="what to do")
-    about = "for help: a mode, a flag or a key; for completion: a shell; for compare, report and serve: runs"
+    about = "for help: a mode, a flag or a key; for completion: a shell; for compare, push, report and serve: runs"
     parser.add_argument("topic", nargs="*", help=about)
     parser.add_argument("--mode", dest="mode_flag", metavar="MODE", help="what to do: " + ", ".join(modes))
     parser.add_argument("--help", "-h", action="store_true", help="explain the command, a mode or a key")
@@ -147,8 +147,8 @@ def _is_model(word: str) -> bool:
 def _spell_out(argv: Sequence[str]) -> list[str]:
     """Write every argument the way argparse expects it.
 
-    `-name` becomes `--name`, which earlier versions accepted, too. A switch without a value, or with a leading `no`, gets its
-    value.
+    `-name` becomes `--name`, which earlier versions accepted, too, and `--dry-run` becomes `--dry_run`. A switch without a value,
+    or with a leading `no`, gets its value.
     """
     about = keys.keys_of(config_lib.Config)
     switches = {f"--config.{name}" for name, key in about.items() if key.type is bool}
@@ -157,6 +157,9 @@ def _spell_out(argv: Sequence[str]) -> list[str]:
     for word, following in zip(argv, [*argv, ""][1:], strict=True):
         if re.match(r"-[a-z]\w", word):
             word = f"-{word}"
+        name, has_value, value = word.partition("=")
+        if name.startswith("--") and name[2:].replace("-", "_") in FLAGS:
+            word = "--" + name[2:].replace("-", "_") + has_value + value
         positive = re.sub(r"^--no", "--", word)
         if word in switches and following.lower() not in ("true", "false", "1", "0"):
             word = f"{word}=true"

@@ -103,10 +103,11 @@ FLAGS = {
     "input": Flag(
         "FILE_OR_FOLDER",
         "for predict, an image, a video, or a folder of them, with all folders below it, also gs://…; for rank, the same without "
-        "labels; for import, what a label tool exported, also as a zip",
+        "labels; for import, what a label tool exported, also as a zip; for demo, photographs that the page offers",
     ),
     "output": Flag(
-        "PATH", "where to write: a folder for predict, rank, compare, import and tune, a file for export and report"
+        "PATH",
+        "where to write: a folder for predict, rank, compare, demo, import and tune, a file for export and report",
     ),
     "result": Flag(
         "NAME",
@@ -122,16 +123,25 @@ FLAGS = {
     "top": Flag("N", "how many images rank draws, and chooses so that they differ", _at_least(1), 24),
     "model": Flag(
         "NAME",
-        "a model instead of a run: one that comes with the package, such as camvid-small, or a folder that export wrote; predict "
-        "also takes an exported file. Commands that write results copy the model to --workdir, by default runs/NAME",
+        "a model instead of a run: one that comes with the package, such as camvid-small, a folder that export wrote, or "
+        "hf://ORG/NAME; predict also takes an exported file. Commands that write results copy the model to --workdir, by default "
+        "runs/NAME",
     ),
+    "to": Flag("hf://ORG/NAME", "the repository of the Hugging Face hub that push uploads to"),
+    "revision": Flag("BRANCH", "the branch that push uploads to; it is created if necessary; default: main"),
+    "private": Flag("", "push to a repository that only its owners can read", _read_switch, False),
+    "dry_run": Flag("", "print what push would upload, and upload nothing", _read_switch, False),
     "window": Flag(
         "PIXELS",
         "predict images of any size at their own resolution, in overlapping windows of this side, such as 512",
         _at_least(32),
     ),
     "images": Flag(
-        "N", "images that the report shows at most; 0 reads neither the data set nor the checkpoint", _at_least(0), 24
+        "N",
+        "images that the report shows at most; 0 reads neither the data set nor the checkpoint. For export with "
+        "--activations=int8, images of the evaluation split from which the ranges of maps are measured",
+        _at_least(0),
+        24,
     ),
     "fps": Flag(
         "N",
@@ -140,10 +150,15 @@ FLAGS = {
     ),
     "sizes": Flag(
         "HEIGHTxWIDTH,…",
-        "for export, image sizes that the model accepts, such as 512x512; default: the training crop. For serve, those that are "
-        "compiled before the first request, and accepted; default: all are accepted",
+        "for export, image sizes that the model accepts, such as 512x512; default: the training crop. For demo, sizes of the "
+        "network's input; default: a wide and a tall one. For serve, those that are compiled before the first request, and "
+        "accepted; default: all are accepted",
         _split,
         [],
+    ),
+    "from": Flag(
+        "FILE",
+        "an exported file that export writes again with the jax that is installed now, so that newer versions read it",
     ),
     "host": Flag("ADDRESS", "address to serve on; 0.0.0.0 is reached from other machines", default="127.0.0.1"),
     "port": Flag("N", "port to serve on; 0 chooses a free one", _read_port, 8000),
@@ -183,7 +198,19 @@ FLAGS = {
     "format": Flag(
         "NAME",
         "for import, the format of the source; without the flag, it is recognized (docs/guide/importing.md lists all). For export, "
-        "zip, which jax alone can run (the default), or folder, for pyrseg_jax",
+        "zip, which jax alone can run (the default), onnx, litert, or folder, for pyrseg_jax",
+    ),
+    "weights": Flag(
+        "float32|int8",
+        "number format of the kernels in an ONNX file; int8 takes a quarter of the space",
+        _one_of("float32", "int8"),
+        "float32",
+    ),
+    "activations": Flag(
+        "float32|int8",
+        "number format of the maps between the layers of an ONNX file; int8 also makes the weights int8, and needs the data set",
+        _one_of("float32", "int8"),
+        "float32",
     ),
     "half": Flag("", "export kernels in half precision: half the size, for --format=folder", _read_switch, False),
     "classes": Flag(
@@ -225,6 +252,11 @@ FLAGS = {
         "accelerators to compile for, such as v5e:16x16, h100 or h100:8; the hardware does not have to be present; without the "
         "flag, compile for this machine",
     ),
+    "runtime": Flag(
+        "PLACE",
+        "the npm package onnxruntime-web for demo, unpacked or as a .tgz; without the flag, it is downloaded once",
+    ),
+    "serve": Flag("", "serve the demo to browsers of this machine until Ctrl-C, at --port", _read_switch, False),
     "distributed": Flag(
         "auto|on|off",
         "join the other processes of this run; auto joins when it runs under Cloud TPU, Slurm, or GKE",

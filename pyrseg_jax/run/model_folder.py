@@ -25,7 +25,7 @@ from pyrseg_jax.storage.atomic import write_bytes_atomically
 from pyrseg_jax.storage.paths import is_remote, is_there
 from pyrseg_jax.storage.regular_file import open_regular_file, read_regular_file
 
-WEIGHTS, CARD = "model.safetensors", "README.md"
+WEIGHTS, CARD, LICENSE = "model.safetensors", "README.md", "LICENSE"
 REQUIRED = (WEIGHTS, "config.json", "classes.json", "initialisation.json")
 OPTIONAL = (IMAGES,)  # where the network reads other images than photographs
 ADVICE = "get the folder again from where it came from"
@@ -131,7 +131,7 @@ def place_model(name: str, workdir: Workdir) -> None:
     """Copy a model folder to a workdir, so that results about it have a place; one that is there already stays as it is.
 
     Args:
-      name: the path of the folder, or the name of a packaged model.
+      name: the path of the folder, the name of a packaged model, or the address of a model in the hub.
       workdir: where to put it.
 
     Raises:
@@ -141,8 +141,8 @@ def place_model(name: str, workdir: Workdir) -> None:
     if not is_model_folder(source):
         listed = ", ".join(packaged_models()) or "none"
         raise UserError(
-            f"--model={name}: expected a folder that `pyrseg export --format=folder` wrote (it has {ABOUT_MODEL}), or the name of "
-            f"a packaged model ({listed})"
+            f"--model={name}: expected a folder that `pyrseg export --format=folder` wrote (it has {ABOUT_MODEL}), the name of a "
+            f"packaged model ({listed}), or hf://ORG/NAME"
         )
     if is_remote(source) or is_remote(workdir.path):
         raise UserError(f"--model={name}: copy the model folder to a disk, and give a --workdir on a disk")
@@ -156,7 +156,7 @@ def place_model(name: str, workdir: Workdir) -> None:
         raise UserError(f"{target} exists and is not this model: give an empty or new folder with --workdir")
     try:
         target.mkdir(parents=True, exist_ok=True)
-        there = [file for file in (*about.sha256, CARD, CALIBRATION) if is_there(source / file)]
+        there = [file for file in (*about.sha256, CARD, LICENSE, CALIBRATION) if is_there(source / file)]
         for file in there:
             write_bytes_atomically(target / file, read_regular_file(Path(source) / file, MAX_BYTES))
         # Last, so that an interrupted copy is not taken for a model.

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 
 # These log every file that they read or write, or where their own caches are.
-NOISY_LIBRARIES = ("absl", "orbax", "jax", "tensorflow_datasets", "etils", "grain", "matplotlib")
+NOISY_LIBRARIES = ("absl", "orbax", "jax", "tensorflow_datasets", "etils", "grain", "matplotlib", "httpx", "httpx2")
 # Orbax logs stack traces here for errors that a user gets as one line.
 TRACING_LIBRARIES = ("absl", "asyncio")
 

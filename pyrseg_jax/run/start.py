@@ -34,7 +34,7 @@ from pyrseg_jax.run.packaged_models import find_model
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import RANDOM, Workdir
 from pyrseg_jax.storage import documents
-from pyrseg_jax.storage.hub import is_address
+from pyrseg_jax.storage.hub import is_address, parse_address
 from pyrseg_jax.storage.paths import is_remote
 from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 from pyrseg_jax.training.step import TrainState, initial_state
@@ -70,11 +70,14 @@ def initialize(config: Config, model: Segmenter, label_space: LabelSpace) -> Sta
         return Start(drawn, RANDOM)
     try:
         run = _run_of(config.model.init)
-        given, origin, left, converted = (
-            _of_run(run, config, label_space, drawn)
-            if run is not None
-            else _of_files(locate(config.model.init), config, model, drawn)
-        )
+        place = None if run is not None else locate(config.model.init)
+        if place is not None and place.is_model:
+            given, origin, left, converted = _of_hub_model(place, config, label_space, drawn)
+        elif run is not None:
+            given, origin, left, converted = _of_run(run, config, label_space, drawn)
+        else:
+            assert place is not None, "what is no run has files"
+            given, origin, left, converted = _of_files(place, config, model, drawn)
     except UserError as error:
         raise UserError(f"config.model.init={config.model.init}: {error}") from error
     flat = _flatten(drawn)
@@ -113,6 +116,15 @@ def _run_of(init: str) -> Workdir | None:
         f"this folder holds no run (config.json and checkpoints) and no weights, but {found or 'nothing'}: give the folder of a "
         f"run, a file of weights, or a folder with {STANDARD[0]}, with parts and their index, or with {STANDARD[2]}"
     )
+
+
+def _of_hub_model(
+    place: Place, config: Config, label_space: LabelSpace, drawn: dict
+) -> tuple[Arrays, dict, tuple[str, ...], tuple[str, ...]]:
+    """Take the arrays of a model in the hub as those of a run; the record names its address and commit."""
+    address = str(parse_address(place.name)._replace(file=None))
+    given, origin, left, fitted = _of_run(Workdir(str(find_model(address))), config, label_space, drawn)
+    return given, origin | {"file": address, "commit": place.commit}, left, fitted
 
 
 def _of_files(

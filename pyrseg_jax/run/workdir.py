@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from etils import epath
-from pydantic import Discriminator, RootModel, Tag
+from pydantic import ConfigDict, Discriminator, RootModel, Tag
 
 from pyrseg_jax.data.label_space import LabelSpace
 from pyrseg_jax.errors import UserError
@@ -46,6 +46,14 @@ class GivenWeights(documents.Document):
     sha256: str
     source: str
     commit: str | None = None
+
+
+class Environment(documents.Document):
+    """The key of environment.json that the package reads."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    git_commit: str | None = None
 
 
 def _kind_of_initialization(content: Any) -> str:
@@ -249,6 +257,14 @@ class Workdir:
     def read_label_space(self) -> LabelSpace:
         """Read the classes that the run is trained on; raises UserError if the file is missing or damaged."""
         return documents.read_json(self._classes, LabelSpace, "restore it, or train again")
+
+    def read_git_commit(self) -> str | None:
+        """Return the commit of the package that the run was last trained with; None if it is not known."""
+        try:
+            found = documents.read_json(self.path / "environment.json", Environment).git_commit
+        except UserError:  # a model folder, or a damaged file: nothing depends on it
+            return None
+        return found
 
     def read_initialization(self) -> str | dict:
         """Return what the run started from: `"random"`, or `file`, `sha256`, `source` and `commit` of the weights."""

@@ -110,14 +110,14 @@ def commit_of(file: Path) -> str | None:
 
 def find_cached(address: Address) -> Path | None:
     """Return the folder of the repository's files in the cache, without the network; None if it is not there."""
-    hub = _import_hub(address)
+    hub = import_hub(address)
     org, name = address.repository.split("/")
     return find_snapshot(Path(hub.constants.HF_HUB_CACHE) / f"models--{org}--{name}", address.revision)
 
 
 def list_files(address: Address) -> list[str]:
     """Ask the hub for the paths of a repository's files; raises UserError as `download` does."""
-    hub = _import_hub(address)
+    hub = import_hub(address)
     with _explaining(hub, address):
         return sorted(hub.list_repo_files(address.repository, revision=address.revision))
 
@@ -129,16 +129,17 @@ def download(address: Address, file: str) -> Path:
       UserError: naming the address, if there is no network, repository, revision or file, no access to it, or no space on the disk.
     """
     address = address._replace(file=file)
-    hub = _import_hub(address)
+    hub = import_hub(address)
     with _explaining(hub, address):
         return Path(hub.hf_hub_download(address.repository, file, revision=address.revision))
 
 
-def _import_hub(address: Address):
+def import_hub(address: Address, instead: str = "download the file and give its path"):
+    """Import `huggingface_hub`; raise UserError if it is not installed, naming what can be done `instead`."""
     if importlib.util.find_spec("huggingface_hub") is None:
         raise UserError(
             f"{address} needs the package huggingface_hub, which is not installed: run `pip install huggingface_hub` or install "
-            "the extra `hub` (`pip install 'pyrseg-jax[hub]'`), or download the file and give its path"
+            f"the extra `hub` (`pip install 'pyrseg-jax[hub]'`), or {instead}"
         )
     import huggingface_hub  # pyright: ignore[reportMissingImports]  # optional: only addresses of the hub need it
     import huggingface_hub.constants  # pyright: ignore[reportMissingImports]

@@ -1,9 +1,10 @@
-"""File names from data: every name that a data set or a weight file brings becomes a safe name of a single file."""
+"""File names: every name that a data set or a weight file brings becomes a safe name of a single file."""
 
 import hashlib
 import re
 import unicodedata
 
+ABOUT_MODEL = "model.json"  # the file that makes a folder a model folder
 MAX_BYTES = 200  # file systems allow 255; the rest is for suffixes like `_overlay.jpg.partial`
 # Path separators, control characters, directional marks and overrides, and bytes that are not UTF-8 (lone surrogates). A percent
 # sign only where it could be read as an escape, so that different names stay different.

@@ -7,6 +7,7 @@ import select
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ FLAGS = [
         "--disable-extensions",
     ),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
-    *("--host-resolver-rules=MAP * ~NOTFOUND", "--remote-debugging-pipe"),
+    *("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "--remote-debugging-pipe"),
 ]
+FOLLOW = {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True}
 
 
 class Chromium:
@@ -31,15 +33,23 @@ class Chromium:
     Args:
       folder: receives the profile.
       size: (width, height) of the window.
+      flags: further flags of the program.
 
     Attributes:
-      events: what the page has reported: (method, parameters).
+      events: what the page and its workers have reported: (method, parameters).
     """
 
-    def __init__(self, folder: Path, size: tuple[int, int] = (1280, 900)):
+    def __init__(self, folder: Path, size: tuple[int, int] = (1280, 900), flags: Sequence[str] = ()):
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
-        command = [PROGRAM, *FLAGS, f"--user-data-dir={folder}", f"--window-size={size[0]},{size[1]}", "about:blank"]
+        command = [
+            PROGRAM,
+            *FLAGS,
+            *flags,
+            f"--user-data-dir={folder}",
+            f"--window-size={size[0]},{size[1]}",
+            "about:blank",
+        ]
         # The browser reads from descriptor 3 and writes to 4.
         shell = ["bash", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "bash", *command]
         environment = os.environ | {"HOME": str(folder)}
@@ -53,6 +63,7 @@ class Chromium:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Target.setAutoAttach", **FOLLOW)
 
     def __enter__(self) -> "Chromium":
         return self
@@ -65,27 +76,30 @@ class Chromium:
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a method of the protocol and return its result; events that come first are kept."""
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters}
-        if self._session is not None:
-            message["sessionId"] = self._session
-        os.write(self._out, json.dumps(message).encode() + b"\0")
+        number = self._send(method, parameters, self._session)
         while True:
             found = self._next()
-            if found.get("id") == self._number:
+            if found.get("id") == number:
                 assert "error" not in found, f"{method}: {found['error']}"
                 return found["result"]
+            if "id" in found:  # the answer of a worker
+                continue
             self.events.append((found["method"], found["params"]))
+            if found["method"] == "Target.attachedToTarget":
+                self._follow(found["params"]["sessionId"])
 
-    def open(self, path: Path) -> None:
-        """Open a page from the disk, and wait until its script has drawn everything."""
+    def open(self, page: Path | str, wait_s: float = 20) -> None:
+        """Open a page from the disk or from an address, and wait until its script has drawn everything."""
         self.events.clear()
-        self.call("Page.navigate", url=path.as_uri())
-        for _ in range(400):
-            if self.evaluate("document.body !== null && document.body.dataset.ready") == "true":
-                return
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
+        self.wait("document.body !== null && document.body.dataset.ready === 'true'", wait_s)
+
+    def wait(self, expression: str, wait_s: float = 20) -> None:
+        """Wait until an expression in the page is true."""
+        end = time.monotonic() + wait_s
+        while not self.evaluate(expression):
+            assert time.monotonic() < end, f"not true in {wait_s} s: {expression}; {self.complaints()}"
             time.sleep(0.05)
-        raise AssertionError(f"{path} was not ready in 20 s: {self.complaints()}")
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of an expression in the page."""
@@ -95,7 +109,7 @@ class Chromium:
 
     def press(self, key: str) -> None:
         """Press a key, such as `ArrowRight`, where the focus is."""
-        codes = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Enter": 13, "Tab": 9}
+        codes = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Enter": 13, "Tab": 9, "Escape": 27}
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key])
 
@@ -124,6 +138,21 @@ class Chromium:
     def print_to(self, path: Path) -> None:
         """Print the page to a PDF file."""
         path.write_bytes(base64.b64decode(self.call("Page.printToPDF", printBackground=False)["data"]))
+
+    def _send(self, method: str, parameters: dict[str, Any], session: str | None) -> int:
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        if session is not None:
+            message["sessionId"] = session
+        os.write(self._out, json.dumps(message).encode() + b"\0")
+        return self._number
+
+    def _follow(self, session: str) -> None:
+        """Listen to a worker, and to the workers that it starts; it waits for this before it begins."""
+        for domain in ("Runtime", "Log", "Network"):
+            self._send(f"{domain}.enable", {}, session)
+        self._send("Target.setAutoAttach", FOLLOW, session)
+        self._send("Runtime.runIfWaitingForDebugger", {}, session)
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._received:

@@ -32,7 +32,8 @@ TINY = [
 def run(*arguments, cwd=ROOT, check=None):
     # One device, as on a laptop; the import path as if the user stood in the project.
     flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=1")
-    env = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))  # the second for modules of tests, such as a fake tracker
+    env = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path}
     command = [sys.executable, "-m", "pyrseg_jax.main", *map(str, arguments)]
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
     if check is not None:

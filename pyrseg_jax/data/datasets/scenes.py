@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pyrseg_jax.data.label_mapping import LabelMapping
 from pyrseg_jax.data.label_space import LabelSpace, ade_layout
 from pyrseg_jax.data.spec import DataLocation, Dataset, DatasetSpec
-from pyrseg_jax.scenes import CLASS_COLORS, CLASS_NAMES, IS_STUFF, encode_scenes
+from pyrseg_jax.scenes import CLASS_COLORS, CLASS_NAMES, IS_STUFF, encode_scene, encode_scenes
 
 # A label is 0 where void, else 1 + the index into CLASS_NAMES.
 LABEL_SPACE = ade_layout(CLASS_NAMES, colors=CLASS_COLORS, is_stuff=IS_STUFF)
@@ -27,6 +27,11 @@ def generate(split: str) -> Iterator[tuple[str, dict]]:
     for index, image, label in encode_scenes(split, NUM_SCENES[split]):
         name = name_of(split, index)
         yield name, {"image": image, "label": label, "name": name}
+
+
+def render_photograph(index: int) -> bytes:
+    """Return the picture of a validation scene as a JPEG file."""
+    return encode_scene("validation", index)[1]
 
 
 def _open(location: DataLocation, mapping: LabelMapping) -> Dataset:

@@ -99,7 +99,7 @@ class ConvNeXt(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "n h w _"], train: bool = False) -> Features:
         rates = drop_path_rates(self.drop_path, sum(self.num_blocks))
-        factors = draw_factors(self, rates, len(images), train)
+        factors = draw_factors(self, rates, images.shape[0], train)
         x, rows, first = images.astype(self.dtype), [], 0
         for stage, (width, count) in enumerate(zip(self.widths, self.num_blocks, strict=True), 1):
             x = self._reduce(x, stage, width)

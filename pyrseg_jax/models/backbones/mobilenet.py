@@ -132,7 +132,7 @@ class MobileNetV3(nn.Module):
         stem = ConvNorm(self.plan.stem, 3, 2, act="hard_swish", dtype=self.dtype, name="stem")
         x = stem(images.astype(self.dtype), train)
         blocks, before_halving = self.plan.blocks, []
-        factors = draw_factors(self, drop_path_rates(self.drop_path, len(blocks)), len(images), train)
+        factors = draw_factors(self, drop_path_rates(self.drop_path, len(blocks)), images.shape[0], train)
         # Blocks of equal sizes run in groups, so that each is traced once.
         for numbers in _equal_blocks(self.plan):
             plan = blocks[numbers[0]]

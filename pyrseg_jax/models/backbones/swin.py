@@ -180,7 +180,7 @@ class SwinTransformer(nn.Module):
         x = nn.Conv(self.width, patch, patch, "VALID", dtype=self.dtype, kernel_init=token_init, name="embed")(x)
         x = layer_norm(self.dtype, "embed_norm", LAYER_NORM_EPSILON)(x)
         rates = drop_path_rates(self.drop_path, sum(self.num_blocks))
-        factors = iter(draw_factors(self, rates, len(images), train, branches=2))
+        factors = iter(draw_factors(self, rates, images.shape[0], train, branches=2))
         stages = []
         for stage, (count, heads) in enumerate(zip(self.num_blocks, self.num_heads, strict=True), 1):
             if stage > 1:

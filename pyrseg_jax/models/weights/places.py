@@ -10,6 +10,7 @@ from pydantic import ConfigDict
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.weights.files import PICKLED, SAFETENSORS
 from pyrseg_jax.storage import documents, hub
+from pyrseg_jax.storage.names import ABOUT_MODEL
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +31,13 @@ class Place(NamedTuple):
       paths: the files; several are parts of one network.
       name: how a record of the run names them: paths, or an address of the hub with the commit.
       commit: the commit of the hub's repository that they are of, if it is known.
+      is_model: whether they are the weights of a model of this package in the hub, whose other files are beside them.
     """
 
     paths: tuple[Path, ...]
     name: str
     commit: str | None = None
+    is_model: bool = False
 
 
 class _Index(documents.Document):
@@ -145,8 +148,10 @@ def _in_hub(address: hub.Address) -> Place:
     cached = _in_cache(address)
     if cached is not None:
         chosen, paths = cached
+        names = [path.name for path in chosen.parent.iterdir()]
     else:
-        file = address.file or choose(hub.list_files(address), str(address))
+        names = [] if address.file else hub.list_files(address)
+        file = address.file or choose(names, str(address))
         log.info("%s: downloading %s", address, file)
         chosen = hub.download(address, file)
         # The other parts are of the same commit, even if the branch has moved in the meantime.
@@ -156,7 +161,7 @@ def _in_hub(address: hub.Address) -> Place:
     commit = hub.commit_of(chosen)
     named = address._replace(revision=commit or address.revision, file=address.file or chosen.name)
     log.info("%s: taking %s, commit %s%s", address, chosen, commit, "" if cached is None else ", from the cache")
-    return Place(paths, str(named), commit)
+    return Place(paths, str(named), commit, address.file is None and ABOUT_MODEL in names)
 
 
 def _in_cache(address: hub.Address) -> tuple[Path, tuple[Path, ...]] | None:

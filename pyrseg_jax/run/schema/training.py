@@ -82,6 +82,12 @@ class Training:
         "First and last step to record with the profiler, for example `10:15`. None disables the profiler.",
         resumable=True,
     )
+    trackers: str | None = key(
+        None,
+        "Comma-separated experiment trackers that get the record of the run, too: `mlflow`, `wandb`, `trackio`. Each needs its "
+        "library. A name with a dot is that of a module of your own.",
+        resumable=True,
+    )
     best_metric: Annotated[str, OneOf(choices.best_metrics)] = key(
         "miou", "Score of an evaluation by which the best checkpoint is chosen and kept, and `patience` counts."
     )

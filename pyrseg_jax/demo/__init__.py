@@ -1,0 +1,1 @@
+"""The demo page: a static folder in which a browser runs a trained model."""
