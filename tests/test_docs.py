@@ -142,7 +142,8 @@ def test_a_command_runs(inside, arguments, capfd):
         name = "satellite" if "--input=satellite.tif" in arguments else "one"
         assert {f"{name}.png", f"{name}_overlay.jpg"} <= written
     elif arguments[0] == "export":
-        output = next((a.partition("=")[2] for a in arguments if a.startswith("--output=")), "model.zip")
+        default = "model.onnx" if "--format=onnx" in arguments else "model.zip"
+        output = next((a.partition("=")[2] for a in arguments if a.startswith("--output=")), default)
         assert Path(output).exists() or Path(workdir, output).exists()
     elif arguments[0] == "evaluate":
         assert list(Path(workdir, "evaluation").glob(f"*{STEPS}*.json"))

@@ -113,8 +113,8 @@ def check_answers(answers: dict[tuple[str, str, int], bytes], predicted: Path) -
 
 def test_answers_are_the_files_of_predict_and_nothing_is_compiled_after_the_warm_up(place, predictor, predicted):
     with running(predictor, SIZES) as service:
+        # Earlier tests of this process may have compiled everything; another test shows that compilations are counted.
         before = service.value("pyrseg_compilations_total")
-        assert before > 0
         check_answers(ask_for_all(service, place, times=2), predicted)
         assert service.value("pyrseg_compilations_total") == before
         refused = service.ask(png_of(np.zeros((40, 40, 3), np.uint8)))
@@ -161,11 +161,10 @@ def test_an_exported_model_answers_as_predict_does(place, export, tmp_path):
 # ── The command ──
 
 
-def test_the_word_after_serve_is_a_run_or_a_model(place, tmp_path):
-    path = write_toy(tmp_path / "model.zip")
+def test_the_word_after_serve_is_a_run_or_a_model(place, export):
     for word, flag in (
         (str(place / "run"), "workdir"),
-        (str(path), "model"),
+        (str(export), "model"),
         ("camvid-small", "model"),
         ("hf://ORG/NAME", "model"),
         ("runs/x", "workdir"),

@@ -140,7 +140,8 @@ def test_every_refusal_is_counted_and_no_text_breaks_a_line(service):
     before = service.value("pyrseg_requests_total", route="other", status="404")
     answer = service.ask(path="/%0A%1b[31m%E2%80%AEx")
     assert "\\n\\x1b[31m\\u202e" in answer.error
-    assert service.value("pyrseg_requests_total", route="other", status="404") == before + 1
+    # A request is counted when its answer is sent, which its client may read a moment earlier.
+    wait_until(lambda: service.value("pyrseg_requests_total", route="other", status="404") == before + 1)
     assert service.ask(PNG, method="PUT").headers["allow"] == "POST"
     assert b"passwd" not in service.ask(path="/metrics").body  # paths of strangers are no labels
 
@@ -311,20 +312,20 @@ def test_nothing_that_a_request_names_is_opened(service, monkeypatch):
 
 def test_a_body_that_does_not_come_and_an_answer_that_takes_too_long():
     predictor = Bright()
-    with running(predictor, timeout_s=0.3) as service:
+    with running(predictor, timeout_s=1.0) as service:
         answer = service.say(HEAD + b"Content-Length: 50\r\n\r\nabc", pause_s=0)
         assert answer is not None and answer.status == 408
-        assert "within 0.3 s" in answer.error and answer.headers["connection"] == "close"
+        assert "within 1 s" in answer.error and answer.headers["connection"] == "close"
         predictor.gate.clear()
         late = service.ask(PNG)
         predictor.gate.set()
-        assert late.status == 504 and "within 0.3 s" in late.error
+        assert late.status == 504 and "within 1 s" in late.error
         assert service.ask(PNG).body == predictor.answer_to(PHOTO)
         assert service.value("pyrseg_held_requests") == 0
 
 
 def test_headers_that_do_not_come_close_the_connection(monkeypatch):
-    monkeypatch.setattr("pyrseg_jax.serving.server.HEADERS_S", 0.2)
+    monkeypatch.setattr("pyrseg_jax.serving.server.HEADERS_S", 0.5)
     with running(Bright()) as service:
         start = time.monotonic()
         assert service.say(HEAD + b"X: ") is None

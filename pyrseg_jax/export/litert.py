@@ -111,10 +111,22 @@ def _with_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
     return bytes(builder.Output())
 
 
+def open_runner(content: bytes, name: str) -> Any:
+    """Return the function (image=…) → results by name of a file; raise UserError, naming the network, if LiteRT cannot run it."""
+    try:
+        runner = _need(INTERPRETER).Interpreter(model_content=content).get_signature_runner(SIGNATURE)
+        inputs = runner.get_input_details()["image"]
+        runner(image=np.zeros(inputs["shape"], inputs["dtype"]))
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--format=litert: LiteRT cannot run the file of {name} ({reason_of(error)}): export it with --format=onnx"
+        ) from error
+    return runner
+
+
 def _check(path: Path, found: Exported) -> dict[str, float]:
     start = time.perf_counter()
-    opened = _need(INTERPRETER).Interpreter(model_content=path.read_bytes())
-    runner = opened.get_signature_runner(SIGNATURE)
+    runner = open_runner(path.read_bytes(), found.name)
     load_seconds = time.perf_counter() - start
     comparison = compare(runner(image=found.images), found.expected)
     if not comparison.is_close:

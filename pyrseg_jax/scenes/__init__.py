@@ -1,6 +1,7 @@
 """Render street, park and waterside scenes with their label maps.
 
-This is the only door of the room: the data set `scenes` imports from here, and nothing else imports the files inside.
+This is the only door of the room: the data sets `scenes` and `endless_scenes` import from here, and nothing else imports the files
+inside.
 """
 
 from pyrseg_jax.scenes.classes import CLASS_COLORS, CLASS_NAMES, IS_STUFF

@@ -163,7 +163,7 @@ def _reverse(converter: Any, params: dict, values: list[Value]) -> list[Value]:
 
 
 def _split(converter: Any, params: dict, values: list[Value]) -> list[Value]:
-    (value,), axis, found, start = values, params["axis"], [], 0
+    (value,), axis, found, start = values, int(params["axis"]), [], 0
     for size in map(int, params["sizes"]):
         found.append(cut(converter.graph, value, axis, start, start + size))
         start += size
@@ -183,11 +183,11 @@ def concatenate(graph: Graph, values: list[Value], axis: int) -> Value:
 def _concatenate(converter: Any, params: dict, values: list[Value]) -> list[Value]:
     values = [value for value in values if not (is_static(value.shape) and 0 in value.shape)] or values[:1]
     values = [value for value in values if not any(isinstance(d, int) and d == 0 for d in value.shape)] or values[:1]
-    return [concatenate(converter.graph, values, params["dimension"])]
+    return [concatenate(converter.graph, values, int(params["dimension"]))]
 
 
 def _stack(converter: Any, params: dict, values: list[Value]) -> list[Value]:
-    axis = params["axis"]
+    axis = int(params["axis"])
     wide = [reshape(converter.graph, value, (*value.shape[:axis], 1, *value.shape[axis:])) for value in values]
     return [concatenate(converter.graph, wide, axis)]
 

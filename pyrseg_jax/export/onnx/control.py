@@ -40,7 +40,7 @@ def _resize(converter: Any, x: Value, shape: tuple) -> Value:
     """
     graph, order = converter.graph, (0, 3, 1, 2)
     x = graph.expanded(x)
-    factors = [1.0, 1.0, *(_factor(x.shape[axis], shape[axis]) for axis in (1, 2))]
+    factors = [1.0, 1.0, *(_factor(x.shape[axis], int(shape[axis])) for axis in (1, 2))]
     scales = graph.constant(np.array(factors, np.float32))
     settings = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
     return tensor(graph.add("Resize", graph.ordered(x, order), "", scales, **settings), shape, x.dtype, order)

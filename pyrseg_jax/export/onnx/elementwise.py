@@ -213,8 +213,8 @@ RULES: dict[str, Rule] = {
 
 def _divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if np.issubdtype(x.dtype, np.integer):
-        return np.trunc(np.true_divide(x, y)).astype(x.dtype)
-    return np.divide(x, y)
+        return np.asarray(np.trunc(np.true_divide(x, y)), x.dtype)
+    return np.asarray(np.divide(x, y))
 
 
 # NumPy's functions for constants: thousands of small programs would have to be compiled for them otherwise.

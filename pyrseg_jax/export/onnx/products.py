@@ -10,6 +10,8 @@ from pyrseg_jax.export.onnx.graph import Graph, tensor
 from pyrseg_jax.export.onnx.rule import Rule, Unsupported
 from pyrseg_jax.export.onnx.values import Dim, Value, is_one, is_static
 
+NARROW = 8  # columns of a matrix product
+
 
 def _convolution(converter: Any, params: dict, values: list[Value]) -> list[Value]:
     x, kernel = values
@@ -77,7 +79,7 @@ def _multiply_by_constant(graph: Graph, x: Value, axis: int, matrix: Value, inne
     order = x.order
     if x.rank == 4 and place == 1 and not any(is_one(a) != is_one(b) for a, b in zip(x.sizes, x.shape)):
         name = graph.add("Conv", x.name, graph.constant(flat.T[:, :, None, None]), kernel_shape=[1, 1])
-    elif place == last - 1:
+    elif place == last - 1 and not _is_narrow(x.sizes[x.order[-1]]):
         name = graph.add("MatMul", graph.constant(flat.T), x.name)
     else:
         order = (*(other for other in x.order if other != axis), axis)
@@ -90,6 +92,11 @@ def _multiply_by_constant(graph: Graph, x: Value, axis: int, matrix: Value, inne
     if is_left:
         found = transpose(found, (*range(last, last + len(free)), *range(last)))
     return found
+
+
+def _is_narrow(side: Dim) -> bool:
+    """Return whether a product with so few columns is slower than a transposition and a product with many."""
+    return is_static((side,)) and side < NARROW
 
 
 def _multiply(graph: Graph, a: Value, b: Value, summed: tuple[Any, Any], batch: tuple[Any, Any]) -> Value:

@@ -91,19 +91,26 @@ def _best_of(probs: Array, size: Size) -> tuple[Array, Array]:
 
 
 def resize_images(
-    images: Real[Array, "n h w c"], rows: Float[np.ndarray, "h2 h"], columns: Float[np.ndarray, "w2 w"]
+    images: Real[Array, "n h w c"],
+    rows: Float[np.ndarray, "h2 h"] | None,
+    columns: Float[np.ndarray, "w2 w"] | None,
 ) -> Float[Array, "n h2 w2 c"]:
-    """Resample images with one weight matrix per axis; whole numbers are rounded, as on the host."""
+    """Resample images with one weight matrix per axis, None for an axis that stays; whole numbers are rounded, as on the host."""
     n, height, width, channels = images.shape
-    x = jnp.matmul(rows, images.astype(jnp.float32).reshape(n, height, width * channels), precision="highest")
-    x = jnp.matmul(columns, x.reshape(n, len(rows), width, channels), precision="highest")
+    x = images.astype(jnp.float32)
+    if rows is not None:
+        x = jnp.matmul(rows, x.reshape(n, height, width * channels), precision="highest")
+        x = x.reshape(n, len(rows), width, channels)
+    if columns is not None:
+        x = jnp.matmul(columns, x, precision="highest")
     return jnp.round(x) if jnp.issubdtype(images.dtype, jnp.integer) else x
 
 
-def resize_weights(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weights (h2, h) and (w2, w) with which `data.resample.resize_image` resamples rows and columns."""
+def resize_weights(size: Size, new_size: Size) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the weights (h2, h) and (w2, w) with which `data.resample.resize_image` resamples; None for a side that stays."""
     down, right = ((size[axis], new_size[axis]) for axis in (0, 1))
-    return _weights_along(*down, *right), _weights_along(*right, *down, is_columns=True)
+    rows = None if down[0] == down[1] else _weights_along(*down, *right)
+    return rows, None if right[0] == right[1] else _weights_along(*right, *down, is_columns=True)
 
 
 def _weights_along(side: int, new_side: int, other: int, new_other: int, is_columns: bool = False) -> np.ndarray:

@@ -38,6 +38,12 @@ class Value:
     name: str = ""
     order: tuple[int, ...] = ()
 
+    def __post_init__(self):
+        """Make NumPy's integers among the sides plain ones."""
+        for name in ("shape", "sizes"):
+            sides = (int(side) if isinstance(side, np.integer) else side for side in getattr(self, name))
+            object.__setattr__(self, name, tuple(sides))
+
     @property
     def rank(self) -> int:
         """Return the number of axes."""
