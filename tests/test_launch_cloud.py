@@ -22,7 +22,7 @@ case "$*" in
     mkdir -p "$STAGE/host0" "$STAGE/host1"; echo ACTIVE > "$STAGE/state" ;;
   *" describe "*) if [ -e "$STAGE/host0/pyrseg_jax/exit_status" ]; then mv "$STAGE/next_state" "$STAGE/state"; fi 2> /dev/null
     cat "$STAGE/state" 2> /dev/null || { echo "ERROR: NOT_FOUND: no pod" >&2; exit 1; } ;;
-  *" delete "*) rm -rf "$STAGE"/host* "$STAGE/state" ;;
+  *" delete "*) until rm -rf "$STAGE"/host* "$STAGE/state"; do sleep 0.1; done 2> /dev/null ;; # hosts may still be writing
   *" scp "*) [ "$(cat "$STAGE/state")" = ACTIVE ] || exit 1; for h in 0 1; do cp "$5" "$STAGE/host$h/${6#*:}"; done ;;
   *" ssh "*)
     [ "$(cat "$STAGE/state")" = ACTIVE ] || exit 255

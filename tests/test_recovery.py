@@ -527,7 +527,7 @@ def test_a_resumed_run_keeps_the_good_lines_and_names_the_damaged_ones(tmp_path_
     folder = tmp_path_factory.mktemp("run")
     (folder / "metrics.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
     good = [line for line in lines if line.startswith(b'{"step": ') and b"loss" in line]
-    with capture("pyrseg_jax.reporting.logbook") as said:
+    with capture("pyrseg_jax.reporting.metrics_file") as said:
         Logbook(folder, 10, 4, first_step=first_step).close()
     expected = {json.loads(line)["step"]: line for line in good if json.loads(line)["step"] <= first_step}
     assert (folder / "metrics.jsonl").read_bytes().splitlines() == list(expected.values())
