@@ -173,6 +173,7 @@ MODES = {
         topic="[RUN]",
         reads_run=True,
         names_run=True,
+        finds_model=True,
         interrupted="the upload is one commit: all of it is there or nothing; the same command starts again",
     ),
     "serve": Mode(
