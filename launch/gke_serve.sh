@@ -41,29 +41,7 @@ done
 [[ "$name" =~ ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$ ]] ||
   fail "--name=$name: expected lower-case letters, digits, and hyphens, at most 63, starting with a letter"
 
-run() { # command …
-  if [ "$is_dry" = yes ]; then printf '%q ' "$@"; echo; else "$@"; fi
-}
-
-# Prints the words as a JSON list of strings.
-as_json() { # word …
-  local word separator=""
-  printf '['
-  for word in "$@"; do
-    word=${word//\\/\\\\}
-    printf '%s"%s"' "$separator" "${word//\"/\\\"}"
-    separator=", "
-  done
-  printf ']'
-}
-# Prints the sed command that replaces a placeholder by a value.
-# shellcheck disable=SC2016 # the placeholders in the file look like the shell's
-put() { # placeholder, value
-  local value=$2
-  value=${value//\\/\\\\}
-  value=${value//|/\\|}
-  printf 's|${%s}|%s|g\n' "$1" "${value//&/\\&}"
-}
+source launch/fill_in.sh # run, as_json, put
 filled_in() {
   {
     put NAME "$name"
