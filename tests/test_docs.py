@@ -45,6 +45,7 @@ SMALL = [
     f"--config.training.evaluate_every={STEPS}",
     "--config.model.dtype=float32",
     "--config.model.init=None",  # weights of larger networks
+    "--config.training.trackers=None",  # need packages of their own
     "--config.optimizer.layer_decay=None",  # needs an order of the layers, which the tiny network does not define
     "--config.evaluation.analysis=False",
 ]
