@@ -34,7 +34,8 @@ FIVE_STEPS = [
     "--config.training.log_every=1",
     "--config.training.evaluate_every=5",
     "--config.training.save_every=5",
-    "--config.training.learning_rate=0.002",
+    # Ten times this rate, and a rounding in step 1 grows to 2e-4 in five steps: as much as between two compilations for one process.
+    "--config.training.learning_rate=0.0002",
     "--config.data.workers=0",
     "--config.evaluation.num_pictures=0",
     "--config.evaluation.analysis=false",
@@ -125,7 +126,12 @@ def test_any_number_of_processes_computes_the_same_as_one(trained, layout):
     np.testing.assert_allclose(losses_of(several), losses_of(one), atol=1e-5)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     jax.tree.map(close, state_of(several).variables["params"], state_of(one).variables["params"])
-    assert_same_scores(evaluation_of(several), evaluation_of(one))
+
+    # Where two classes are nearly tied, rounding decides; equal weights give equal counts (see the next test).
+    def is_close(found, expected):
+        return found == (expected if isinstance(expected, str) else pytest.approx(expected, rel=1e-3, abs=1e-3))
+
+    assert jax.tree.all(jax.tree.map(is_close, evaluation_of(several), evaluation_of(one)))
     # Only the first process prints and logs.
     assert "pixel accuracy" in outputs[0][1]
     assert not any("accuracy" in stdout for _, stdout, _ in outputs[1:])

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pyrseg_jax.models import xla_cpu
+from pyrseg_jax.models import xla_cpu, xla_cpu_convolution
+from pyrseg_jax.models.layers import conv
 from pyrseg_jax.models.token_layers import DepthwiseConv, token_init
 from pyrseg_jax.models.xla_cpu_depthwise import TINY_MAP, convolve_depthwise
 
@@ -120,6 +121,47 @@ def test_a_depthwise_convolution_equals_its_twin(rng, shape, sides, strides, pad
     for a, b in zip((found, *pull(weights)), (expected, *pull_plain(weights.astype(jnp.float32))), strict=True):
         assert a.dtype == dtype
         assert np.abs(np.float32(a) - b).max() <= tolerance * np.abs(b).max()
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "strides", "padding", "dilation", "dtype"),
+    [
+        ((2, 6, 7, 96), (3, 3, 96, 100), (1, 1), ((1, 1), (1, 1)), (1, 1), jnp.float32),
+        ((1, 9, 8, 99), (3, 3, 99, 96), (2, 2), ((1, 1), (1, 1)), (1, 1), jnp.float32),
+        ((2, 8, 9, 96), (3, 3, 96, 96), (1, 1), ((4, 4), (4, 4)), (4, 4), jnp.float32),
+        ((2, 7, 6, 96), (1, 5, 96, 97), (1, 2), ((0, 0), (2, 2)), (1, 1), jnp.float32),
+        ((1, 8, 9, 98), (5, 1, 98, 96), (3, 1), ((0, 3), (1, 0)), (2, 1), jnp.float32),
+        ((1, 64, 65, 33), (3, 3, 33, 32), (1, 1), ((1, 1), (1, 1)), (1, 1), jnp.float32),
+        ((1, 6, 7, 96), (3, 3, 96, 96), (1, 1), ((1, 1), (1, 1)), (1, 1), jnp.bfloat16),
+        ((1, 6, 7, 5), (3, 3, 5, 4), (1, 1), ((1, 1), (1, 1)), (1, 1), jnp.float32),
+    ],
+)
+def test_a_wide_convolution_equals_its_twin(rng, shape, kernel, strides, padding, dilation, dtype):
+    """The last two are the same program as their twins."""
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def ours(x, kernel):
+        return xla_cpu_convolution.convolve(x, kernel, strides, padding, rhs_dilation=dilation)
+
+    inputs = [normal(rng, *each).astype(dtype) for each in (shape, kernel)]
+    (found, pull), (expected, pull_plain) = (jax.vjp(jax.jit(f), *inputs) for f in (ours, plain))
+    weights = normal(rng, *found.shape).astype(dtype)
+    for a, b in zip((found, *pull(weights)), (expected, *pull_plain(weights)), strict=True):
+        assert a.dtype == dtype
+        assert np.abs(np.float32(a) - np.float32(b)).max() <= 1e-5 * np.abs(np.float32(b)).max()
+
+
+def test_the_gradient_of_a_wide_kernel_is_no_convolution():
+    """It would be one with a kernel as large as the map, 11 × 13 positions. Every block of a network relies on this."""
+    layer = conv(96, 3, dtype=jnp.float32)
+    x = jax.ShapeDtypeStruct((2, 11, 13, 96), jnp.float32)
+    variables = jax.eval_shape(layer.init, jax.random.key(0), x)
+    gradient = jax.jit(jax.grad(lambda variables, x: layer.apply(variables, x).sum()))
+    assert "11x13" not in gradient.lower(variables, x).compile().as_text()
 
 
 @pytest.mark.parametrize("side", [3, 7])

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from pyrseg_jax.models.normalization import BatchNorm
 from pyrseg_jax.models.xla_cpu import add_relu, average_cells, convolve_as_matrix_product
+from pyrseg_jax.models.xla_cpu_convolution import convolve
 from pyrseg_jax.models.xla_cpu_depthwise import convolve_depthwise
 
 # Kernels before a normalization and a ReLU: He et al. 2015, scaled by the number of inputs ("fan in"). Scaled by the number of
@@ -56,7 +57,12 @@ def conv(
       name: name of the module.
     """
     pad = dilation * (kernel - 1) // 2
-    quick = convolve_as_matrix_product if kernel == stride == groups == 1 else None
+    if 1 < groups == features:
+        quick = convolve_depthwise
+    elif groups > 1:
+        quick = None
+    else:
+        quick = convolve_as_matrix_product if kernel == stride == 1 else convolve
     return nn.Conv(
         features,
         (kernel, kernel),
@@ -66,7 +72,7 @@ def conv(
         feature_group_count=groups,
         use_bias=False,
         kernel_init=hidden_init,
-        conv_general_dilated=convolve_depthwise if 1 < groups == features else quick,
+        conv_general_dilated=quick,
         dtype=dtype,
         name=name,
     )
