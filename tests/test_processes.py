@@ -34,7 +34,7 @@ FIVE_STEPS = [
     "--config.training.log_every=1",
     "--config.training.evaluate_every=5",
     "--config.training.save_every=5",
-    # Ten times this rate, and a rounding in step 1 grows to 2e-4 in five steps: as much as between two compilations for one process.
+    # With ten times this rate, a rounding in step 1 grows to 2e-4 in five steps, in one process with other compiler flags, too.
     "--config.training.learning_rate=0.0002",
     "--config.data.workers=0",
     "--config.evaluation.num_pictures=0",
