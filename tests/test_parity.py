@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is only needed to compare with it: pip install torch")
 
 from support import parity  # noqa: E402
+from support.double import float64, to_float64  # noqa: E402
 from support.trees import assert_trees_equal  # noqa: E402
 
 from pyrseg_jax.models.initial import abstract_variables  # noqa: E402
@@ -42,15 +43,18 @@ def test_logits_equal_the_twins(context, resize):
     ("context", "backbone"), [("none", "hrnet_tiny"), ("ocr", None), ("anl", None), ("ccnet", None)]
 )
 def test_training_equals_the_twins(rng, context, backbone):
-    """Logits with the statistics of the batch, the running statistics after it, and the gradients."""
+    """Logits with the statistics of the batch, the running statistics after it, and the gradients; all of them in float64."""
     model, twin, variables, images = prepare(context, size=(64, 96), backbone=backbone)
     shapes = jax.eval_shape(parity.make_run(model, True), variables, images)[:2]
     weights = [None if y is None else rng.normal(size=y.shape).astype(np.float32) for y in shapes]
-    gradients, *found, statistics = parity.make_training(model, weights)(variables, images)
+    with float64():
+        double, _ = parity.build(context=context, backbone=backbone, dtype="float64")
+        run = parity.make_training(double, weights)
+        gradients, *found, statistics = jax.device_get(run(to_float64(variables), images.astype(np.float64)))
     expected = parity.train_twin(twin, images, weights)
     for a, b in zip(found, expected, strict=True):
-        assert b is None or parity.far(a, b) < 1e-4
-    assert parity.far_gradients(gradients, twin, variables, context) < 1e-3
+        assert b is None or parity.far(a, b) < 1e-6
+    assert parity.far_gradients(gradients, twin, variables, context) < 1e-6
     if context == "none":
         theirs = torch_weights.convert_segmenter(
             {name: tensor.numpy() for name, tensor in twin.state_dict().items()}, abstract_variables(model)

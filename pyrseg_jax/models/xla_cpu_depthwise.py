@@ -27,7 +27,7 @@ def convolve_depthwise(
     """Convolve each channel with a kernel of its own, and add a bias, if there is one.
 
     XLA:CPU runs such a convolution 12 to 36 times slower than it multiplies and adds shifted maps, and its gradients 4 to 29 times
-    (`benchmarks/depthwise.py`). `nn.Conv` calls this instead of `jax.lax.conv_general_dilated`. Results and gradients have the
+    (`benchmarks/convolutions.py`). `nn.Conv` calls this instead of `jax.lax.conv_general_dilated`. Results and gradients have the
     input's number format and are summed in at least float32.
 
     Args:

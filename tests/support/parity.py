@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import torch
 
+from pyrseg_jax.models import segmenter
 from pyrseg_jax.models.backbones import BACKBONES, Features
 from pyrseg_jax.models.backbones.hrnet import HRNet
 from pyrseg_jax.models.initial import initial_variables
-from pyrseg_jax.models.segmenter import DTYPES, build_segmenter
+from pyrseg_jax.models.segmenter import build_segmenter
 from pyrseg_jax.models.weights import hrnet as torch_weights
 from pyrseg_jax.models.weights.head import KINDS
 from support import torch_twins
@@ -65,7 +66,7 @@ def build(backbone="hrnet_tiny", context="none", resize="half_pixel", width=32, 
         resize=resize,
         dtype=dtype,
     )
-    net = NETWORKS[backbone or "hrnet_tiny"](resize=resize, dtype=DTYPES[dtype])
+    net = NETWORKS[backbone or "hrnet_tiny"](resize=resize, dtype=segmenter.DTYPES[dtype])
     ours = ours.clone(backbone=Stub() if is_stub else net)
     return ours, make_twin(backbone, context, resize, width, key_width)
 

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, conv, hidden_init
+from pyrseg_jax.models.xla_cpu import multiply_rows
 
 # Weights of one image that `attend_to_all` computes at a time: those of a map of 64 × 64 positions, 64 MiB in float32.
 MAX_WEIGHTS = 4096**2
@@ -43,8 +44,11 @@ def project(
 class TokenAttention(nn.Module):
     """Attention of every position to a few tokens. The query is a 1×1 convolution of the map; key and value are of the tokens.
 
+    A matrix (width, D) is applied to the result. It multiplies the values instead: both are linear, so the result differs by
+    rounding alone, and there are far fewer tokens than positions.
+
     Attributes:
-      width: channels of the values and of the output.
+      width: channels of the values, and of the output where no matrix is given.
       key_width: channels of queries and keys.
     """
 
@@ -54,13 +58,19 @@ class TokenAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n h w c"], tokens: Float[Array, "n s c"], train: bool
-    ) -> Float[Array, "n h w {self.width}"]:
+        self,
+        x: Float[Array, "n h w c"],
+        tokens: Float[Array, "n s c"],
+        train: bool,
+        matrix: Float[Array, "{self.width} d"] | None = None,
+    ) -> Float[Array, "n h w _"]:
         row = tokens[:, None]  # (N, 1, S, C), so that tokens go through the same 1×1 convolutions as maps
         query = ConvNormAct(self.key_width, dtype=self.dtype, name="query")(x, train)
         key = ConvNormAct(self.key_width, dtype=self.dtype, name="key")(row, train)[:, 0]
         # Without a bias: attention weights sum to 1, so it would add a constant, which the normalization of F_agg removes.
         value = conv(self.width, 1, dtype=self.dtype, name="value")(row)[:, 0]
+        if matrix is not None:
+            value = multiply_rows(value, matrix)
         return attend(query, key, value)
 
 

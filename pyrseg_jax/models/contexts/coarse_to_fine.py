@@ -1,16 +1,41 @@
 """The paper's own context module."""
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.attention import TokenAttention
 from pyrseg_jax.models.contexts.contract import ContextOutput, ContextSpec, Logits
-from pyrseg_jax.models.layers import BasicBlock, ConvNormAct, halve
+from pyrseg_jax.models.layers import BasicBlock, ConvNormAct, Kernel, halve
+from pyrseg_jax.models.normalization import BatchNorm
 from pyrseg_jax.models.tokens import sample_tokens
+from pyrseg_jax.models.xla_cpu import multiply_rows
+
+
+class Aggregation(nn.Module):
+    """A 1×1 convolution of attended values beside a map, a batch normalization, and a ReLU: the first half of F_agg in Eq. (3).
+
+    The part of the kernel for the attended values is handed to the attention, which applies it to its few tokens.
+    """
+
+    width: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        attend: Callable[[Float[Array, "{self.width} {self.width}"]], Float[Array, "n h w {self.width}"]],
+        x: Float[Array, "n h w {self.width}"],
+        train: bool,
+    ) -> Float[Array, "n h w {self.width}"]:
+        kernel = Kernel(2 * self.width, self.width, name="conv")()[0, 0].astype(self.dtype)
+        y = attend(kernel[: self.width]) + multiply_rows(x, kernel[self.width :])
+        return BatchNorm(is_active=True, dtype=self.dtype, name="bn")(y, train)
 
 
 class CoarseToFine(nn.Module):
@@ -43,8 +68,8 @@ class CoarseToFine(nn.Module):
         for level in range(1, self.num_levels + 1):
             x = halve(finest, self.num_levels - level)  # X^(l)
             attention = TokenAttention(self.width, self.key_width, self.dtype, name=f"attention_{level}")
-            attended = attention(x, context, train)
-            x = project(name=f"aggregate_{level}")(jnp.concatenate([attended, x], axis=-1), train)  # Eq. (3)
+            attend = functools.partial(attention, x, context, train)
+            x = Aggregation(self.width, self.dtype, name=f"aggregate_{level}")(attend, x, train)  # Eq. (3)
             if level < self.num_levels:
                 x = BasicBlock(self.width, dtype=self.dtype, name=f"aggregate_block_{level}")(x, train)
                 sampled = sample_tokens(self, f"tokens_{level}", x)
