@@ -46,10 +46,15 @@ def test_a_full_step_of_every_config_fits_together(name, variant):
 
 
 def test_an_unknown_variant_is_refused():
-    with pytest.raises(UserError, match=r"camvid.py:gpu: .*'gpu' is not known .*; expected .* group: cpu; A \| B"):
+    with pytest.raises(
+        UserError, match=r"camvid.py:gpu: .*'gpu' is not known .*; expected .* group: cpu; long; A \| B"
+    ):
         load("camvid", "gpu")
     with pytest.raises(UserError, match=r"camvid.py:A,cpu,B: .*A and B exclude each other"):
         load("camvid", "A,cpu,B")
+    for words in ("long", "cpu,long,A"):
+        with pytest.raises(UserError, match=rf"camvid:{words}: long is a recipe .*; expected camvid:cpu,long"):
+            load("camvid", words)
 
 
 def test_words_of_a_variant_combine_in_any_order():
