@@ -44,9 +44,9 @@ def get_config(variant: str = ""):
     config.training.evaluate_every, config.training.save_every = 1_000, 500
     variants.choose_row(config, words)
     variants.choose_network(config, words)
-    if "long" in words and words != {"cpu", "long"}:
-        raise ValueError(f"camvid:{variant}: long is a recipe for the small default network; expected camvid:cpu,long")
-    if "cpu" in words:
+    if "long" in words and not words <= {"cpu", "long"}:
+        raise ValueError(f"camvid:{variant}: long is a recipe for the default network; expected camvid:cpu,long")
+    if words & {"cpu", "long"}:
         _fit_two_cores(config)
         if words <= {"cpu", "long"}:
             _learn_faster(config)

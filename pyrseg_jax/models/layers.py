@@ -117,7 +117,7 @@ class Kernel(nn.Module):
 
     @nn.compact
     def __call__(self) -> Float[Array, "1 1 {self.inputs} {self.features}"]:
-        return self.param("kernel", self.kernel_init, (1, 1, self.inputs, self.features))
+        return jnp.asarray(self.param("kernel", self.kernel_init, (1, 1, self.inputs, self.features)))
 
 
 class ConvNormAct(nn.Module):
