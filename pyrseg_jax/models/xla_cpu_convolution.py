@@ -46,9 +46,9 @@ def convolve(
 
 
 def _is_wide(x: Array, kernel: Array) -> bool:
-    """Return whether matrix products are faster. An exported program may be for any number of images, and has no gradient."""
-    narrow = min(kernel.shape[2:])
-    return narrow >= 96 or narrow >= 32 and math.prod(x.shape[1:3]) >= 64 * 64
+    """Return whether matrix products are faster. A program that is exported for sides of any size has no gradient."""
+    narrow, known = min(kernel.shape[2:]), [side for side in x.shape[1:3] if isinstance(side, int)]
+    return narrow >= 96 or narrow >= 32 and math.prod(known) >= 64 * 64
 
 
 _Shape = tuple[Pair, tuple[Pair, Pair], Pair]  # strides, padding and dilation
