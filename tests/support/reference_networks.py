@@ -11,6 +11,7 @@ Tests that use them are skipped, with a message, where they are not installed.
 """
 
 import importlib.util
+import subprocess
 import sys
 import types
 import warnings
@@ -45,11 +46,13 @@ def require(*packages: str) -> None:
 
 
 def torchvision_models():
-    """Import `torchvision.models`, without torchvision's compiled operators."""
+    """Import `torchvision.models`, without torchvision's compiled operators where they do not fit the installed PyTorch."""
     require("torch", "torchvision")
     import torch
 
-    if "torchvision" not in sys.modules:
+    # A separate process tries it first: half an import could not be taken back, and operators cannot be registered twice.
+    plain = [sys.executable, "-c", "import torchvision.models"]
+    if "torchvision" not in sys.modules and subprocess.run(plain, capture_output=True).returncode:
         library = torch.library.Library("torchvision", "DEF")
         for operator in _TORCHVISION_OPERATORS:
             library.define(operator)
@@ -66,7 +69,9 @@ def torchvision_models():
             import torchvision.models  # noqa: F401
         finally:
             torch.library.register_fake = register
-    return sys.modules["torchvision.models"]
+    import torchvision.models
+
+    return torchvision.models
 
 
 def timm_models():
