@@ -22,7 +22,7 @@ from pyrseg_jax.training.losses.boundary import boundary_loss, near_border
 from pyrseg_jax.training.losses.cross_entropy import cross_entropy
 from pyrseg_jax.training.losses.dice import dice_loss
 from pyrseg_jax.training.losses.focal import focal_loss, unity_loss
-from pyrseg_jax.training.losses.lovasz import jaccard_steps, lovasz_loss
+from pyrseg_jax.training.losses.lovasz import descending_order, jaccard_steps, lovasz_loss
 from pyrseg_jax.training.objective import PerPixelObjective, PyramidObjective
 
 VOID = 255
@@ -156,6 +156,17 @@ def test_the_lovasz_loss_of_a_decided_prediction_is_one_minus_its_iou(rng):
         )
     found = lovasz_loss(jnp.asarray(100.0 * np.eye(4)[predicted]), jnp.asarray(classes))
     np.testing.assert_allclose(found, 1 - np.mean(ious), rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_positions, step", [(1, 2.0**-31), (2, 2.0**-31), (3136, 2.0**-20), (16385, 2.0**-17)])
+def test_errors_are_put_in_descending_order_within_the_documented_step(rng, num_positions, step):
+    errors = rng.random((2, 3, num_positions)).astype(np.float32) ** 8
+    errors[0, 0, -1], errors[1, 1, :] = 1.0, 1.0  # 1 has no step of its own
+    order = np.asarray(descending_order(jnp.asarray(errors)))
+    np.testing.assert_array_equal(np.sort(order, -1), np.broadcast_to(np.arange(num_positions), order.shape))
+    found = np.take_along_axis(errors, order, -1)
+    assert np.all(np.diff(found, axis=-1) <= step)
+    assert np.all(np.abs(found - -np.sort(-errors, -1)) <= step)
 
 
 # --- objectives

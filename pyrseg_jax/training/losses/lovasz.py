@@ -21,6 +21,8 @@ def lovasz_loss(logits: Float[Array, "n h w c"], classes: Integer[Array, "n h w"
     Source: Berman et al. 2018, Alg. 1 and Sec. 4.
     Chosen: per image and not per batch: a sort over the batch would gather it on one device. Only the classes that an image shows
       count, as in that paper.
+    Differs: errors that agree within the steps of `descending_order` may be added in either order. The result is too small by at
+      most one such step, because the growths of 1 - IoU are at least 0 and sum up to at most 1.
     """
     n, num_classes = logits.shape[0], logits.shape[-1]
     is_cared = (classes != dont_care_of(classes))[..., None]
@@ -29,12 +31,30 @@ def lovasz_loss(logits: Float[Array, "n h w c"], classes: Integer[Array, "n h w"
     # Errors of 0 come last and add nothing, so that void is where it changes nothing.
     errors = jnp.where(is_cared, jnp.where(truth > 0, 1 - probs, probs), 0.0)
     errors, truth = (x.reshape(n, -1, num_classes).swapaxes(1, 2) for x in (errors, truth))
-    negative, truth = jax.lax.sort((-errors, truth), num_keys=1)
-    extension = (-negative * jaccard_steps(truth)).sum(-1)
+    order = descending_order(jax.lax.stop_gradient(errors))
+    errors, truth = (jnp.take_along_axis(x, order, axis=-1) for x in (errors, truth))
+    extension = (errors * jaccard_steps(truth)).sum(-1)
     is_shown = truth.sum(-1) > 0
     num_shown = is_shown.sum(-1)
     of_images = jnp.where(is_shown, extension, 0.0).sum(-1) / jnp.maximum(num_shown, 1)
     return of_images.sum() / jnp.maximum((num_shown > 0).sum(), 1)
+
+
+def descending_order(errors: Float[Array, "n c p"]) -> Integer[Array, "n c p"]:
+    """Return the positions in descending order of their errors, each from 0 to 1, rounded to steps of 2^-(32 - ⌈log2 p⌉).
+
+    One integer holds a position and its error, which sorts five times as fast on a CPU as errors that carry other arrays along
+    (docs/log/performance.md). With 3136 positions, a step is 2^-20; float32 itself has steps of 2^-24 below 1.
+    """
+    num_positions = errors.shape[-1]
+    position_bits = max(num_positions - 1, 1).bit_length()
+    error_bits = 32 - position_bits
+    # Multiplied by a power of two, which is exact. An error of 1 would need one bit more.
+    largest = 2**error_bits - 1
+    steps = jnp.minimum((jnp.clip(errors, 0, 1) * 2.0**error_bits).astype(jnp.uint32), largest)
+    positions = jnp.arange(num_positions, dtype=jnp.uint32)
+    packed = jax.lax.sort((largest - steps) << position_bits | positions)
+    return (packed & (2**position_bits - 1)).astype(jnp.int32)
 
 
 def jaccard_steps(truth: Float[Array, "n c p"]) -> Float[Array, "n c p"]:
