@@ -4,6 +4,7 @@
 # The active environment must hold requirements-dev.txt. All files go to a temporary folder, which is removed at the end.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/environment.sh
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -17,7 +18,7 @@ fi
 wheel=$(echo "$folder"/dist/*.whl)
 step "installing ${wheel##*/}"
 python -m venv "$folder/venv"
-"$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$wheel"
+install_packages "$folder/venv/bin/python" "$wheel"
 
 # Nothing of the checkout or of the user's caches may help.
 unset PYTHONPATH

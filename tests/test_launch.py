@@ -110,7 +110,7 @@ def test_gate_runs_every_check_and_then_the_tests(gate):
     ):
         assert gate.calls(command), command
     assert gate.calls()[-1] == "python -m pytest"
-    (installed,) = gate.calls("python -m pip install")
+    (installed,) = gate.calls("python -m uv pip install")
     assert "-r requirements-dev.txt -r requirements-docs.txt --editable ." in installed
 
 
@@ -119,7 +119,17 @@ def test_gate_with_arguments_runs_pytest_alone(gate):
     assert gate.calls()[-1] == "python -m pytest -k fuse"
     assert not gate.calls("ruff") + gate.calls("pyright") + gate.calls("wheel_smoke")
     assert gate.run(gate.script, "-m", "slow").returncode == 0
-    assert len(gate.calls("python -m pip install")) == 1  # the requirements have not changed since
+    assert len(gate.calls("python -m uv pip install")) == 1  # the requirements have not changed since
+
+
+@pytest.mark.parametrize("failing", ["-m uv", "--retries 0 uv"])
+def test_where_uv_fails_pip_installs(gate, failing):
+    gate.add("python", f'case "$*" in *"{failing}"*) echo "no registry"; exit 1; esac')
+    done = gate.run(gate.script, "-k", "fuse")
+    assert done.returncode == 0, done.stderr
+    assert ("note: uv could not install them, so pip tries: no registry" in done.stdout) == (failing == "-m uv")
+    assert gate.calls("python -m pip install")[-1].endswith("-r requirements-dev.txt -r requirements-docs.txt --editable .")
+    assert gate.calls()[-1] == "python -m pytest -k fuse"
 
 
 def test_gate_shows_the_log_of_a_failed_smoke_test(gate):
