@@ -58,9 +58,9 @@ def cases(rng):
     yield "8×8 patches, 32 → 1, as a matrix product", product, plain_patches, normal(8, 56, 56, 32), normal(8, 8, 32, 1)
     y = normal(8, 56, 56, 64)
     yield (
-        "averages of 8×8, by reshaping",
-        lambda x, _: layers.halve(x, 3),
-        lambda x, _: nn.avg_pool(x, (8, 8), (8, 8)),
+        "averages of 2×2, 4×4, and 8×8, each from the one before",
+        lambda x, _: layers.average_levels(x, 4)[:-1],
+        lambda x, _: tuple(nn.avg_pool(x, (side, side), (side, side)) for side in (8, 4, 2)),
         y,
         y,
     )

@@ -241,7 +241,7 @@ def test_a_missing_compiler_is_reported_with_the_command_that_installs_it(monkey
 
 
 def test_the_estimate_adds_computation_and_communication():
-    accelerator = Accelerator(16 * 2**30, flops_per_s=1e12, link_bytes_per_s=1e9, clock_hz=1e6)
+    accelerator = Accelerator(16 * 2**30, memory_bytes_per_s=1e11, flops_per_s=1e12, link_bytes_per_s=1e9, clock_hz=1e6)
     sent = {"all-reduce": Traffic(100, 10_000_000), "all-gather": Traffic(10, 1_000_000)}
     found = estimate_step(Cost(sent, 40_000), 4, 1e9, accelerator, 16, (4, 4))
     assert found.compute_s == pytest.approx(0.04)

@@ -20,7 +20,7 @@ from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.models.backbones import BACKBONES, AuxiliaryHead, BackboneSpec, Features
 from pyrseg_jax.models.contexts import CONTEXTS, ContextLoss, ContextOutput, ContextSpec
 from pyrseg_jax.models.initial import initial_variables
-from pyrseg_jax.models.layers import halve
+from pyrseg_jax.models.layers import average_levels
 from pyrseg_jax.models.resample import resize
 from pyrseg_jax.run import experiment
 from pyrseg_jax.training.step import initial_state, make_train_step
@@ -63,7 +63,7 @@ class Prototype(nn.Module):
         if train and not self.is_initializing():
             memory.value = 0.5 * memory.value + 0.5 * seen
         x = features.final + resize(auxiliary.mean(-1, keepdims=True), features.final.shape[1:3], "nearest")
-        levels = tuple(halve(x + memory.value, times) for times in reversed(range(self.num_levels)))
+        levels = average_levels(x + memory.value, self.num_levels)
         return ContextOutput(levels, outputs={"gap": seen - memory.value})
 
 

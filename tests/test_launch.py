@@ -128,7 +128,9 @@ def test_where_uv_fails_pip_installs(gate, failing):
     done = gate.run(gate.script, "-k", "fuse")
     assert done.returncode == 0, done.stderr
     assert ("note: uv could not install them, so pip tries: no registry" in done.stdout) == (failing == "-m uv")
-    assert gate.calls("python -m pip install")[-1].endswith("-r requirements-dev.txt -r requirements-docs.txt --editable .")
+    assert gate.calls("python -m pip install")[-1].endswith(
+        "-r requirements-dev.txt -r requirements-docs.txt --editable ."
+    )
     assert gate.calls()[-1] == "python -m pytest -k fuse"
 
 

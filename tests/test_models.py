@@ -132,6 +132,14 @@ def test_nearest_resize_repeats(rng):
     np.testing.assert_array_equal(resample.resize(x, (6, 8), "nearest"), x.repeat(2, 1).repeat(2, 2))
 
 
+def test_levels_average_the_cells_of_the_finest_one(rng):
+    x = rng.normal(size=(2, 8, 16, 3)).astype(np.float32)
+    found = layers.average_levels(jnp.asarray(x), 4)
+    for side, level in zip((8, 4, 2, 1), found, strict=True):
+        expected = x.reshape(2, 8 // side, side, 16 // side, side, 3).mean((2, 4))
+        np.testing.assert_allclose(level, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [(2, 3), (16, 16), (23, 37)])
 def test_pyramid_sampling_averages_adaptive_bins(rng, size):
     x = rng.normal(size=(2, *size, 3)).astype(np.float32)

@@ -37,7 +37,6 @@ def sums(x, y):
 CASES = {
     "1×1 convolution": (xla_cpu.convolve_as_matrix_product, convolve, (2, 4, 6, 5), (1, 1, 5, 3)),
     "2×2 cells": (xla_cpu.convolve_as_matrix_product, convolve, (2, 4, 6, 5), (2, 2, 5, 3)),
-    "average": (lambda x: xla_cpu.average_cells(x, 2), lambda x: nn.avg_pool(x, (2, 2), (2, 2)), (2, 4, 6, 5)),
     "resample": (xla_cpu.resample_separably, resample, (2, 4, 6, 5), (7, 4), (3, 6)),
     "sums": (xla_cpu.channel_sums, sums, (2, 4, 6, 5), (2, 4, 6, 5)),
     "cells beyond the last whole one": (xla_cpu.convolve_as_matrix_product, convolve, (2, 5, 7, 5), (2, 2, 5, 3)),

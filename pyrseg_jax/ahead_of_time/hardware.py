@@ -9,6 +9,7 @@ class Accelerator:
 
     Attributes:
       memory_bytes: size of its memory.
+      memory_bytes_per_s: bandwidth of its memory.
       flops_per_s: peak rate in bfloat16.
       link_bytes_per_s: rate at which it can send to its neighbors over all links together (half of the bidirectional
         bandwidth).
@@ -16,6 +17,7 @@ class Accelerator:
     """
 
     memory_bytes: float
+    memory_bytes_per_s: float
     flops_per_s: float
     link_bytes_per_s: float
     clock_hz: float | None
@@ -24,10 +26,10 @@ class Accelerator:
 # Source: Google Cloud's system architecture page of each TPU (2026). The clock rates follow from the peak rate, the number of
 # matrix units (four per core) and their size (128 × 128). For v6e these figures contradict its peak rate, so it has none.
 TPUS = {
-    "v4": Accelerator(32 * 2**30, 275e12, 300e9, 1.05e9),
-    "v5e": Accelerator(16 * 2**30, 197e12, 200e9, 1.5e9),
-    "v5p": Accelerator(95 * 2**30, 459e12, 600e9, 1.75e9),
-    "v6e": Accelerator(32 * 2**30, 918e12, 400e9, None),
+    "v4": Accelerator(32 * 2**30, 1228e9, 275e12, 300e9, 1.05e9),
+    "v5e": Accelerator(16 * 2**30, 819e9, 197e12, 200e9, 1.5e9),
+    "v5p": Accelerator(95 * 2**30, 2765e9, 459e12, 600e9, 1.75e9),
+    "v6e": Accelerator(32 * 2**30, 1640e9, 918e12, 400e9, None),
 }
 
 
@@ -41,7 +43,6 @@ class Gpu:
       capability: the compute capability, (major, minor).
       cores: number of streaming multiprocessors.
       clock_hz: maximum clock rate.
-      memory_bytes_per_s: bandwidth of its memory.
       l2_bytes: size of its L2 cache.
       shared_bytes_per_core: shared memory of a multiprocessor.
       shared_bytes_per_block: the most shared memory that one block of threads may ask for.
@@ -52,7 +53,6 @@ class Gpu:
     capability: tuple[int, int]
     cores: int
     clock_hz: float
-    memory_bytes_per_s: float
     l2_bytes: int
     shared_bytes_per_core: int
     shared_bytes_per_block: int
@@ -67,7 +67,7 @@ class Gpu:
               name: "{self.name}" device_vendor: "NVIDIA Corporation" device_address_bits: 64
               cuda_compute_capability {{ major: {major} minor: {minor} }}
               core_count: {self.cores} fpus_per_core: {64 if major == 8 else 128} clock_rate_ghz: {self.clock_hz / 1e9}
-              device_memory_size: {int(self.accelerator.memory_bytes)} memory_bandwidth: {int(self.memory_bytes_per_s)}
+              device_memory_size: {int(self.accelerator.memory_bytes)} memory_bandwidth: {int(self.accelerator.memory_bytes_per_s)}
               l2_cache_size: {self.l2_bytes}
               shared_memory_per_core: {self.shared_bytes_per_core} shared_memory_per_block: {48 * 2**10}
               shared_memory_per_block_optin: {self.shared_bytes_per_block}
@@ -87,34 +87,31 @@ class Gpu:
 # nominal 80 and 141 GB.
 GPUS = {
     "a100": Gpu(
-        accelerator=Accelerator(79 * 2**30, 312e12, 300e9, None),
+        accelerator=Accelerator(79 * 2**30, 2.039e12, 312e12, 300e9, None),
         name="NVIDIA A100-SXM4-80GB",
         capability=(8, 0),
         cores=108,
         clock_hz=1.41e9,
-        memory_bytes_per_s=2.039e12,
         l2_bytes=40 * 2**20,
         shared_bytes_per_core=164 * 2**10,
         shared_bytes_per_block=163 * 2**10,
     ),
     "h100": Gpu(
-        accelerator=Accelerator(79 * 2**30, 989e12, 450e9, None),
+        accelerator=Accelerator(79 * 2**30, 3.35e12, 989e12, 450e9, None),
         name="NVIDIA H100 80GB HBM3",
         capability=(9, 0),
         cores=132,
         clock_hz=1.98e9,
-        memory_bytes_per_s=3.35e12,
         l2_bytes=50 * 2**20,
         shared_bytes_per_core=228 * 2**10,
         shared_bytes_per_block=227 * 2**10,
     ),
     "h200": Gpu(
-        accelerator=Accelerator(139 * 2**30, 989e12, 450e9, None),
+        accelerator=Accelerator(139 * 2**30, 4.8e12, 989e12, 450e9, None),
         name="NVIDIA H200",
         capability=(9, 0),
         cores=132,
         clock_hz=1.98e9,
-        memory_bytes_per_s=4.8e12,
         l2_bytes=50 * 2**20,
         shared_bytes_per_core=228 * 2**10,
         shared_bytes_per_block=227 * 2**10,

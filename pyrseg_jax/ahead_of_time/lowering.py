@@ -17,7 +17,12 @@ from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.training.step import NO_OPTIONS, StepOptions, initial_state, make_train_step
 
 
-def lower_training(
+def lower_training(model: nn.Module, *arguments, **keywords) -> jax.stages.Lowered:
+    """Lower the training step; the arguments are those of `trace_training`."""
+    return trace_training(model, *arguments, **keywords).lower()
+
+
+def trace_training(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     objective: Callable,
@@ -30,8 +35,8 @@ def lower_training(
     is_state_sharded: bool = False,
     image_dtype: DTypeLike = jnp.uint8,
     label_dtype: DTypeLike = jnp.uint8,
-) -> jax.stages.Lowered:
-    """Lower the training step as `training.step.make_train_step` makes it.
+) -> jax.stages.Traced:
+    """Trace the training step as `training.step.make_train_step` makes it.
 
     Args:
       model: the segmenter.
@@ -56,7 +61,7 @@ def lower_training(
         "label": jax.ShapeDtypeStruct(shape, label_dtype, sharding=rows),
     }
     state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, sharding)
-    return step.lower(state, batch)  # pyright: ignore[reportFunctionMemberAccess]  # the step is a jitted function
+    return step.trace(state, batch)  # pyright: ignore[reportFunctionMemberAccess]  # the step is a jitted function
 
 
 def count_flops_per_image(

@@ -96,6 +96,7 @@ def _find_tpus(topology: str, kind: str, shape: str) -> Target:
     accelerator = dataclasses.replace(
         chip,
         memory_bytes=share * chip.memory_bytes,
+        memory_bytes_per_s=share * chip.memory_bytes_per_s,
         flops_per_s=share * chip.flops_per_s,
         link_bytes_per_s=share * chip.link_bytes_per_s,
     )

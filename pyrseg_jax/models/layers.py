@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from pyrseg_jax.models.normalization import BatchNorm
-from pyrseg_jax.models.xla_cpu import add_relu, average_cells, convolve_as_matrix_product
+from pyrseg_jax.models.xla_cpu import add_relu, convolve_as_matrix_product
 from pyrseg_jax.models.xla_cpu_convolution import convolve
 from pyrseg_jax.models.xla_cpu_depthwise import convolve_depthwise
 
@@ -201,9 +201,16 @@ def drop_channels(x: Float[Array, "n h w c"], share: float, train: bool) -> Floa
     return nn.Dropout(share, broadcast_dims=(1, 2), deterministic=not train)(x)
 
 
-def halve(x: Float[Array, "n h w c"], times: int) -> Float[Array, "n _ _ c"]:
-    """Average over cells of 2^times × 2^times positions; (h, w) must be multiples of that."""
-    return average_cells(x, 1 << times) if times else x
+def average_levels(x: Float[Array, "n h w c"], num_levels: int) -> tuple[Float[Array, "n _ _ c"], ...]:
+    """Return a map averaged to the size of every level of a pyramid, coarse to fine; the finest level is the map itself.
+
+    Each level averages 2 × 2 positions of the next finer one: these are averages of the finest level, too, and take fewer reads.
+    (h, w) must be multiples of 2^(num_levels - 1).
+    """
+    levels = [x]
+    for _ in range(num_levels - 1):
+        levels.append(nn.avg_pool(levels[-1], (2, 2), (2, 2)))
+    return tuple(reversed(levels))
 
 
 def pyramid_sampling(

@@ -140,17 +140,6 @@ def _gelu_backward(x: Array, cotangent: Array) -> tuple[Array]:
 gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
-def average_cells(x: Float[Array, "n h w c"], side: int) -> Float[Array, "n _ _ c"]:
-    """Average over cells of side × side positions.
-
-    XLA:CPU takes six times longer for the gradient of a pooling window than for that of a reshape and a mean.
-
-    Plain twin: `nn.avg_pool(x, (side, side), (side, side))`.
-    """
-    n, h, w, c = x.shape
-    return x.reshape(n, h // side, side, w // side, side, c).mean((2, 4))
-
-
 def resample_separably(
     x: Float[Array, "n h w c"], rows: Float[Array, "i h"], columns: Float[Array, "j w"]
 ) -> Float[Array, "n i j c"]:

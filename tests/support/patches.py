@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from pyrseg_jax.models.backbones import Features
-from pyrseg_jax.models.layers import ConvNormAct, halve
+from pyrseg_jax.models.layers import ConvNormAct, average_levels
 
 
 class Patches(nn.Module):
@@ -17,7 +17,7 @@ class Patches(nn.Module):
     def __call__(self, images, train, gate=None):
         half = ConvNormAct(16, 3, 2)(images, train)
         quarter = ConvNormAct(16, 3, 2)(half, train)
-        stages = tuple(halve(quarter, times) for times in range(4))
+        stages = average_levels(quarter, 4)[::-1]
         last = ConvNormAct(24, 3, dtype=jnp.float32)
         if gate is None:
             return Features(stages, last(quarter, train), half)

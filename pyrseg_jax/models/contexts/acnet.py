@@ -8,7 +8,6 @@ from jaxtyping import Array, Float
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.contract import ContextMap, ContextSpec, Logits, enlarge, make_pooled
 from pyrseg_jax.models.layers import ConvNormAct, biased_conv, drop_channels, hidden_init
-from pyrseg_jax.models.xla_cpu import average_cells
 
 DETAIL_SHARE = 4  # the finer map of a block is reduced to 1/4 of the block's channels
 DROPOUT = 0.1
@@ -100,7 +99,7 @@ def average_to(x: Array, like: Array) -> Array:
     """Average a map over cells of 2 × 2 positions to the size of another one, which has half of its sides."""
     height, width = like.shape[1:3]
     x = jnp.pad(x, ((0, 0), (0, 2 * height - x.shape[1]), (0, 2 * width - x.shape[2]), (0, 0)), mode="edge")
-    return average_cells(x, 2)
+    return nn.avg_pool(x, (2, 2), (2, 2))
 
 
 SPECS = {

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from pyrseg_jax.models.backbones.contract import Features
 from pyrseg_jax.models.contexts.attention import TokenAttention
 from pyrseg_jax.models.contexts.contract import ContextOutput, ContextSpec, Logits
-from pyrseg_jax.models.layers import BasicBlock, ConvNormAct, Kernel, halve
+from pyrseg_jax.models.layers import BasicBlock, ConvNormAct, Kernel, average_levels
 from pyrseg_jax.models.normalization import BatchNorm
 from pyrseg_jax.models.tokens import sample_tokens
 from pyrseg_jax.models.xla_cpu import multiply_rows
@@ -65,8 +65,7 @@ class CoarseToFine(nn.Module):
         finest = project(name="reduce")(features.final, train)  # X^(L)
         context = sample_tokens(self, "tokens_0", finest)  # θ^(0)
         outputs = []
-        for level in range(1, self.num_levels + 1):
-            x = halve(finest, self.num_levels - level)  # X^(l)
+        for level, x in enumerate(average_levels(finest, self.num_levels), 1):  # X^(l)
             attention = TokenAttention(self.width, self.key_width, self.dtype, name=f"attention_{level}")
             attend = functools.partial(attention, x, context, train)
             x = Aggregation(self.width, self.dtype, name=f"aggregate_{level}")(attend, x, train)  # Eq. (3)

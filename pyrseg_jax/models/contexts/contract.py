@@ -25,7 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer
 
 from pyrseg_jax.models.backbones.contract import AuxiliaryHead, Features
-from pyrseg_jax.models.layers import halve
+from pyrseg_jax.models.layers import average_levels
 from pyrseg_jax.models.resample import resize
 from pyrseg_jax.pyramid import levels
 
@@ -188,8 +188,7 @@ class Pooled(nn.Module):
     def __call__(self, features: Features, auxiliary: Logits | None, train: bool) -> ContextOutput:
         found = features.final if self.context is None else self.context(features, auxiliary, train)
         found = found if isinstance(found, ContextMap) else ContextMap(found)
-        pooled = tuple(halve(found.features, times) for times in reversed(range(self.num_levels)))
-        return ContextOutput(pooled, found.logits, found.outputs)
+        return ContextOutput(average_levels(found.features, self.num_levels), found.logits, found.outputs)
 
 
 def make_pooled(make: Make) -> Make:

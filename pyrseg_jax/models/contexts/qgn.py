@@ -16,7 +16,6 @@ from pyrseg_jax.models.contexts.doubling import UpBlock, double
 from pyrseg_jax.models.contexts.qgn_skipping import decode_active
 from pyrseg_jax.models.contexts.quadtree import COMPOSITE, STRIDES, decide, is_composite, quadtree_loss
 from pyrseg_jax.models.layers import BasicBlock, ConvNormAct, Mask, output_init
-from pyrseg_jax.models.xla_cpu import average_cells
 from pyrseg_jax.pyramid.levels import to_children
 
 # By the stride of the result: blocks that keep the size before the one that doubles it. The last row of blocks doubles nothing.
@@ -163,7 +162,7 @@ def _average_to(x: Array, size: tuple[int, int]) -> Array:
     """Halve a map until it has this size; a last odd position stands for two."""
     while x.shape[1:3] != size:
         padding = ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))
-        x = average_cells(jnp.pad(x, padding, mode="edge"), 2)
+        x = nn.avg_pool(jnp.pad(x, padding, mode="edge"), (2, 2), (2, 2))
     return x
 
 
