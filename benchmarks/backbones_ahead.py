@@ -17,17 +17,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
+from steps_ahead import trace_step
 from timing import describe_machine, print_table, write_json
 
-from pyrseg_jax.ahead_of_time.lowering import count_flops_per_image, lower_training
 from pyrseg_jax.ahead_of_time.programs import compile_program
 from pyrseg_jax.ahead_of_time.topologies import find_target, need_no_devices
-from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.models.initial import abstract_variables, num_parameters
-from pyrseg_jax.run import config as config_lib
-from pyrseg_jax.run import config_file, experiment
 
-NUM_CLASSES, NUM_IMAGES = 150, 20_210  # of ADE20K
 HEADER = (
     "backbone",
     "parameters, M",
@@ -43,22 +39,13 @@ HEADER = (
 def measure(word: str, options: argparse.Namespace) -> dict:
     """Compile the training step of a backbone, and return what it needs."""
     target = find_target(options.topology)
-    mesh = mesh_lib.make_mesh(devices=target.devices)
-    values = config_lib.resolve(
-        config_file.load(config_file.find(f"ade20k:{word}".rstrip(":"))),
-        {"training.batch_size": options.images_per_device * mesh.size, "data.crop_px": options.crop_px},
-    )
-    config = config_lib.resolve_durations(values, NUM_IMAGES)
-    model, step_options = experiment.make_model(config, NUM_CLASSES), experiment.make_step_options(config)
-    parts = model, experiment.make_optimizer(config), experiment.make_objective(config)
-    flops = count_flops_per_image(*parts, options.crop_px, step_options)
-    size = {"batch_size": config.training.batch_size, "crop_px": options.crop_px}
-    program = compile_program(lower_training(*parts, mesh, **size, options=step_options), "training step", target)
+    step = trace_step(f"ade20k:{word}".rstrip(":"), target, options.images_per_device, options.crop_px)
+    program = compile_program(step.traced.lower(), "training step", target)
     clock_hz, cycles = target.accelerator and target.accelerator.clock_hz, program.cost.cycles
     return {
-        "backbone": config.model.backbone,
-        "parameters": num_parameters(abstract_variables(model)),
-        "flops_per_image": flops,
+        "backbone": step.config.model.backbone,
+        "parameters": num_parameters(abstract_variables(step.model)),
+        "flops_per_image": step.count_flops_per_image(),
         "memory_bytes": program.memory_bytes,
         "estimated_step_s": cycles / clock_hz if cycles and clock_hz else None,
         "compile_s": program.compile_s,

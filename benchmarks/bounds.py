@@ -15,16 +15,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
+from steps_ahead import trace_step
 from timing import describe_machine, print_table, write_json
 
-from pyrseg_jax.ahead_of_time.lowering import trace_training
 from pyrseg_jax.ahead_of_time.parts import PARTS, Moved, Products, count_moved, count_products
 from pyrseg_jax.ahead_of_time.topologies import find_target, need_no_devices
-from pyrseg_jax.distributed import mesh as mesh_lib
-from pyrseg_jax.run import config as config_lib
-from pyrseg_jax.run import config_file, experiment
 
-NUM_CLASSES, NUM_IMAGES = 150, 20_210  # of ADE20K
 PLATFORMS = {"v": "tpu", "h": "cuda", "a": "cuda"}  # by the first letter of the topology
 HEADER = (
     "part",
@@ -42,24 +38,10 @@ HEADER = (
 def measure(options: argparse.Namespace) -> list[dict]:
     """Compile the training step, and return one record per part and direction, per image."""
     target = find_target(options.topology)
-    mesh = mesh_lib.make_mesh(devices=target.devices)
-    batch_size = options.images_per_device * mesh.size
-    values = config_lib.resolve(
-        config_file.load(config_file.find(options.config)),
-        {"training.batch_size": batch_size, "data.crop_px": options.crop_px},
-    )
-    config = config_lib.resolve_durations(values, NUM_IMAGES)
-    traced = trace_training(
-        experiment.make_model(config, NUM_CLASSES),
-        experiment.make_optimizer(config),
-        experiment.make_objective(config),
-        mesh,
-        batch_size=batch_size,
-        crop_px=options.crop_px,
-        options=experiment.make_step_options(config),
-    )
-    products = count_products(traced.jaxpr, PLATFORMS[options.topology[0]])
-    moved = count_moved(target.compile(traced.lower()).as_text() or "")
+    step = trace_step(options.config, target, options.images_per_device, options.crop_px)
+    batch_size = step.config.training.batch_size
+    products = count_products(step.traced.jaxpr, PLATFORMS[options.topology[0]])
+    moved = count_moved(target.compile(step.traced.lower()).as_text() or "")
     accelerator, images = target.accelerator, options.images_per_device
     assert accelerator is not None, "named topologies have figures"
     records = []

@@ -19,7 +19,7 @@ import jax
 from timing import describe_machine, print_table, write_json
 
 from pyrseg_jax.ahead_of_time.hlo_text import cost_of
-from pyrseg_jax.ahead_of_time.lowering import lower_training
+from pyrseg_jax.ahead_of_time.lowering import trace_training
 from pyrseg_jax.ahead_of_time.programs import memory_of
 from pyrseg_jax.ahead_of_time.topologies import find_target, need_no_devices
 from pyrseg_jax.distributed import mesh as mesh_lib
@@ -47,14 +47,14 @@ def measure(options: argparse.Namespace, remat: str) -> dict:
     values.data.crop_px = options.crop_px
     config = config_lib.resolve(values)
     start = time.perf_counter()
-    lowered = lower_training(
+    lowered = trace_training(
         experiment.make_model(config, options.num_classes),
         experiment.make_optimizer(config),
         experiment.make_objective(config),
         mesh,
         batch_size=config.training.batch_size,
         crop_px=config.data.crop_px,
-    )
+    ).lower()
     traced, busy = time.perf_counter(), time.process_time()
     compiled = target.compile(lowered)
     compile_s, compile_core_s = time.perf_counter() - traced, time.process_time() - busy

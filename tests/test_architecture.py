@@ -35,6 +35,7 @@ LAYERS = {
     "commands": 7,
     "api": 8,
     "main": 8,
+    "__main__": 9,
 }
 CONFIG_KEY = re.compile(r"\bconfig\.(data|model|training|optimizer|loss|augment|evaluation|parallel|seed)\b")
 MAX_LINES_OF_A_FILE = 300

@@ -154,6 +154,16 @@ def test_a_report_tells_how_many_flops_are_recomputed(tmp_path):
         assert expected in format_report(report | {"training": step, "evaluation": step}, None)
 
 
+def test_the_flops_of_an_image_are_the_same_with_every_optimizer(tmp_path):
+    folder = write_folder(tmp_path / "data", {})
+    config = small_config(folder, **{"model.context": "none", "model.strides": (8, 4)})
+    sgd, muon = (
+        compile.training_flops(config_lib.changed(config, {"optimizer.name": name}), 3, "off")
+        for name in ("sgd", "muon")
+    )
+    assert sgd == muon
+
+
 @pytest.mark.parametrize("name", ["v5e", "v9:2x2", "v5e:big", "v5e:4", "h100:", "h100:0", "h100:2x2", "h1000", "b17"])
 def test_an_unknown_topology_is_refused_with_examples(name):
     with pytest.raises(

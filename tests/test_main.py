@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -528,3 +529,9 @@ def test_help_is_printed_whatever_else_is_given(arguments):
 
 def test_version():
     assert call("--version").stdout.startswith("pyrseg ")
+
+
+def test_the_package_itself_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "pyrseg_jax", "configs"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == call("configs").stdout and "camvid" in done.stdout

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from support.training import Batches, Record
 from support.trees import assert_trees_equal
 
-from pyrseg_jax.ahead_of_time.lowering import lower_training
+from pyrseg_jax.ahead_of_time.lowering import trace_training
 from pyrseg_jax.distributed import mesh as mesh_lib
 from pyrseg_jax.models.blocks import apply_blocks
 from pyrseg_jax.models.initial import initial_variables
@@ -209,10 +209,10 @@ def test_frozen_normalizations_use_their_running_statistics(patterns):
 def test_no_gradient_is_computed_for_what_is_frozen():
     def flops(*patterns):
         options = StepOptions(frozen=patterns)
-        lowered = lower_training(
+        traced = trace_training(
             Net(), optimizer_of(options), objective, mesh_lib.make_mesh(1), batch_size=4, crop_px=SIDE, options=options
         )
-        return lowered.cost_analysis()["flops"]
+        return traced.lower().cost_analysis()["flops"]
 
     everything = flops()
     assert flops("backbone") < 0.5 * everything
@@ -241,8 +241,8 @@ def test_four_devices_take_the_steps_of_one(name):
 def test_the_report_of_a_compilation_counts_adam_and_the_average():
     def arguments(options, name):
         optimizer, mesh = optimizer_of(options, name=name), mesh_lib.make_mesh(1)
-        lowered = lower_training(Net(), optimizer, objective, mesh, batch_size=4, crop_px=SIDE, options=options)
-        return lowered.compile().memory_analysis().argument_size_in_bytes
+        traced = trace_training(Net(), optimizer, objective, mesh, batch_size=4, crop_px=SIDE, options=options)
+        return traced.lower().compile().memory_analysis().argument_size_in_bytes
 
     size = sum(x.nbytes for x in jax.tree.leaves(variables()["params"]))
     plain, adam = arguments(StepOptions(), "sgd"), arguments(StepOptions(ema=0.9), "adamw")

@@ -17,11 +17,6 @@ from pyrseg_jax.models.segmenter import Segmenter
 from pyrseg_jax.training.step import NO_OPTIONS, StepOptions, initial_state, make_train_step
 
 
-def lower_training(model: nn.Module, *arguments, **keywords) -> jax.stages.Lowered:
-    """Lower the training step; the arguments are those of `trace_training`."""
-    return trace_training(model, *arguments, **keywords).lower()
-
-
 def trace_training(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -65,20 +60,18 @@ def trace_training(
 
 
 def count_flops_per_image(
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    objective: Callable,
-    crop_px: int,
-    options: StepOptions = NO_OPTIONS,
+    model: nn.Module, objective: Callable, crop_px: int, options: StepOptions = NO_OPTIONS
 ) -> float:
-    """Count the FLOPs of a training step for one image.
+    """Count the FLOPs of a training step for one image, without the optimizer's.
 
-    The step is lowered for one CPU device and without micro-batches: the count of a loop is that of one round, and for TPUs
-    JAX counts no FLOPs before compilation. After it, they would include padding.
+    An optimizer computes the same for any number of images, and Muon's matrix products are many. The step is lowered for one
+    CPU device and without micro-batches: the count of a loop is that of one round, and for TPUs JAX counts no FLOPs before
+    compilation. After it, they would include padding.
     """
     mesh = mesh_lib.make_mesh(1, devices=jax.devices("cpu")[:1])
-    lowered = lower_training(model, optimizer, objective, mesh, batch_size=1, crop_px=crop_px, options=options)
-    cost = lowered.cost_analysis()
+    no_optimizer = optax.identity()
+    traced = trace_training(model, no_optimizer, objective, mesh, batch_size=1, crop_px=crop_px, options=options)
+    cost = traced.lower().cost_analysis()
     assert cost is not None, "XLA counts the FLOPs of lowered programs on CPU"
     return cost["flops"]
 

@@ -16,7 +16,7 @@ def estimate_slices(
     Args:
       cost: the cost of the compiled step on one device.
       images_per_device: batch size divided by the number of devices.
-      flops_per_image: FLOPs of a training step per image.
+      flops_per_image: FLOPs of a training step per image, without the optimizer's.
       target: the slice that the step was compiled for.
       devices: number of devices in it.
 

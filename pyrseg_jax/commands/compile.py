@@ -14,7 +14,7 @@ import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from pyrseg_jax.ahead_of_time.lowering import count_flops_per_image, lower_evaluation, lower_training
+from pyrseg_jax.ahead_of_time.lowering import count_flops_per_image, lower_evaluation, trace_training
 from pyrseg_jax.ahead_of_time.programs import compile_program
 from pyrseg_jax.ahead_of_time.report import estimate_slices, format_report
 from pyrseg_jax.ahead_of_time.topologies import Target, find_target
@@ -134,7 +134,7 @@ def check_memory(needed_bytes: int, target: Target, config: Config) -> None:
 
 def _compile_training(config: Config, mesh: Mesh, classes: LabelSpace, target: Target, batch_size: int) -> dict:
     """Return the `training` and `estimate` parts of the report."""
-    lowered = lower_training(
+    traced = trace_training(
         *_training_parts(config, classes),
         mesh,
         batch_size=batch_size,
@@ -145,7 +145,7 @@ def _compile_training(config: Config, mesh: Mesh, classes: LabelSpace, target: T
         image_dtype=declared_image_space(config.data).dtype,
         label_dtype=classes.dtype,
     )
-    program = compile_program(lowered, "training step", target)
+    program = compile_program(traced.lower(), "training step", target)
     flops = training_flops(config, classes, "off")
     recomputed = 0.0 if config.model.remat == "off" else training_flops(config, classes, config.model.remat) - flops
     return {
@@ -158,7 +158,8 @@ def training_flops(config: Config, classes: LabelSpace | int, remat: str) -> flo
     """Count the FLOPs of a training step per image, with `remat` instead of the configured rematerialization."""
     config = config_lib.changed(config, {"model.remat": remat, "training.accumulate": 1})
     options = experiment.make_step_options(config)
-    return count_flops_per_image(*_training_parts(config, classes), config.data.crop_px, options)
+    model, _, objective = _training_parts(config, classes)
+    return count_flops_per_image(model, objective, config.data.crop_px, options)
 
 
 def _training_parts(
