@@ -41,10 +41,12 @@ find_python() {
 # uv takes less than half of pip's time. It does not read pip's configuration, which may name the only registry that can be reached,
 # so where uv fails, pip installs.
 install_packages() { # python of a virtual environment, arguments of pip install …
-  local python=$1 said
+  local python=$1 said compile=()
   shift
+  # Where Python may not write bytecode, as in many containers, every launch would compile a thousand modules again, for two seconds.
+  [ -z "${PYTHONDONTWRITEBYTECODE:-}" ] || compile=(--compile-bytecode)
   if "$python" -m pip install --quiet --disable-pip-version-check --retries 0 uv 2>/dev/null; then
-    said=$("$python" -m uv pip install --quiet --python "$python" "$@" 2>&1) && return
+    said=$("$python" -m uv pip install --quiet "${compile[@]}" --python "$python" "$@" 2>&1) && return
     echo "note: uv could not install them, so pip tries: ${said%%$'\n'*}"
   fi
   "$python" -m pip install --quiet --disable-pip-version-check "$@"

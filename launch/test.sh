@@ -6,6 +6,8 @@
 #   bash launch/test.sh -m slow              the tests that take minutes each
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# The tests start hundreds of programs; without its bytecode, each one compiles a thousand modules again. Many containers set this.
+unset PYTHONDONTWRITEBYTECODE
 source launch/environment.sh
 make_environment requirements-dev.txt requirements-docs.txt
 # Some tests compare networks with PyTorch's. It is 200 MB and nothing else needs it, so the gate does without if it must.

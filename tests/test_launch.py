@@ -75,6 +75,15 @@ def test_the_python_that_the_user_names_is_taken_or_refused(find_python):
     assert done.stderr == "error: PYTHON=other is not Python 3.11 or later with venv\n"
 
 
+@pytest.mark.parametrize("forbidden", ["", "1"])
+def test_bytecode_is_installed_where_python_may_not_write_it(stage, forbidden):
+    stage.add("python", "")
+    script = "set -eu; source launch/environment.sh; install_packages python numpy"
+    assert stage.run("-c", script, PYTHONDONTWRITEBYTECODE=forbidden).returncode == 0
+    (installed,) = stage.calls("python -m uv pip install")
+    assert ("--compile-bytecode" in installed) == bool(forbidden)
+
+
 # ── test.sh ──
 
 
@@ -112,6 +121,11 @@ def test_gate_runs_every_check_and_then_the_tests(gate):
     assert gate.calls()[-1] == "python -m pytest"
     (installed,) = gate.calls("python -m uv pip install")
     assert "-r requirements-dev.txt -r requirements-docs.txt --editable ." in installed
+
+
+def test_the_programs_of_the_gate_keep_their_bytecode(gate):
+    gate.add("python", '[ "$2" != pytest ] || [ -z "${PYTHONDONTWRITEBYTECODE:-}" ]')
+    assert gate.run(gate.script, "-k", "fuse", PYTHONDONTWRITEBYTECODE="1").returncode == 0
 
 
 def test_gate_with_arguments_runs_pytest_alone(gate):
