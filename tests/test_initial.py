@@ -1,5 +1,7 @@
 """Initial variables: the distributions of `model.init`, for any Flax module, the same for the same seed."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from support.trees import assert_trees_equal
 
-from pyrseg_jax.models.initial import initial_variables
+from pyrseg_jax.models.initial import abstract_variables, initial_variables
 from pyrseg_jax.models.layers import ConvNormAct
 from pyrseg_jax.models.segmenter import build_segmenter
 
@@ -36,6 +38,31 @@ def test_drawn_variables_depend_on_the_seed_alone():
     assert_trees_equal(first, again)
     kernels = [tree["params"]["backbone"]["stem1"]["conv"]["kernel"] for tree in (first, other)]
     assert (kernels[0] != kernels[1]).all()
+
+
+def test_what_a_caller_does_to_the_shapes_stays_with_it():
+    """The trace of a network is kept for the next caller."""
+    model = ConvNormAct(4, 3)
+    shapes = abstract_variables(model, side=8)
+    del shapes["params"]["conv"]
+    again = abstract_variables(ConvNormAct(4, 3), side=8)
+    assert again["params"]["conv"]["kernel"].shape == (3, 3, 3, 4)
+    assert abstract_variables(ConvNormAct(5, 3), side=8)["params"]["conv"]["kernel"].shape == (3, 3, 3, 5)
+
+
+class Scaled(nn.Module):
+    """A module with an attribute that cannot be hashed."""
+
+    means: Any
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        return nn.Dense(2, name="dense")(images - self.means)
+
+
+def test_a_module_may_hold_an_array():
+    shapes = abstract_variables(Scaled(np.zeros(3)), side=8)
+    assert shapes["params"]["dense"]["kernel"].shape == (3, 2)
 
 
 class Mixed(nn.Module):

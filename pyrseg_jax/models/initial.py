@@ -1,5 +1,6 @@
 """Initial variables of any network, almost without compiling anything."""
 
+import functools
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -44,8 +45,43 @@ def abstract_variables(model: nn.Module, side: int = 64) -> dict:
       model: the model; it is called as `model(images, train)`.
       side: any image height and width that the model accepts, in pixels.
     """
+    return jax.tree.map(lambda leaf: leaf, _trace(model, side).variables)  # the caller may change the dictionaries
+
+
+class _Traced(NamedTuple):
+    """Shapes and types of a network's variables, and its modules by path."""
+
+    variables: dict
+    modules: Mapping[Path, _Module]
+
+
+def _trace(model: nn.Module, side: int) -> _Traced:
+    """Trace a network's initialization. That takes a second for a large one, so the traces of the last networks are kept."""
+    try:
+        hash(model)
+    except TypeError:  # an attribute, an array for example, cannot be a key
+        return _trace_anew(model, side)
+    return _trace_once(model, side, jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@functools.lru_cache(maxsize=32)
+def _trace_once(model: nn.Module, side: int, is_x64: bool) -> _Traced:
+    return _trace_anew(model, side)
+
+
+def _trace_anew(model: nn.Module, side: int) -> _Traced:
+    modules: dict[Path, _Module] = {}
+
+    def remember(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        module = context.module
+        inits = (getattr(module, name, None) for name in INITIALIZERS)
+        modules[module.path] = _Module(type(module), *inits)
+        return call(*args, **kwargs)
+
     images = jax.ShapeDtypeStruct((1, side, side, channels_of(model)), jnp.float32)
-    return jax.eval_shape(lambda key, x: model.init(key, x, False), jax.random.key(0), images)
+    with nn.intercept_methods(remember):
+        variables = jax.eval_shape(lambda key, x: model.init(key, x, False), jax.random.key(0), images)
+    return _Traced(variables, modules)
 
 
 def channels_of(model: nn.Module) -> int:
@@ -67,16 +103,8 @@ def initial_variables(model: nn.Module, seed: int, side: int = 64) -> dict:
       seed: seed for all random values.
       side: any image height and width that the model accepts, in pixels.
     """
-    modules: dict[Path, _Module] = {}
-
-    def remember(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        module = context.module
-        inits = (getattr(module, name, None) for name in INITIALIZERS)
-        modules[module.path] = _Module(type(module), *inits)
-        return call(*args, **kwargs)
-
-    with nn.intercept_methods(remember):
-        flat, tree = jax.tree_util.tree_flatten_with_path(abstract_variables(model, side))
+    variables, modules = _trace(model, side)
+    flat, tree = jax.tree_util.tree_flatten_with_path(variables)
     shapes = {tuple(entry.key for entry in path): leaf.shape for path, leaf in flat}
     draws = {path: _find_draw(path, modules.get(path[1:-1])) for path in shapes}
     drawn = {path: draw(path, shapes[path], seed) for path, draw in draws.items() if draw is not None}
