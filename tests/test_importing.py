@@ -252,6 +252,30 @@ importer.import_dataset(sys.argv[1], sys.argv[2])
 """
 
 
+def test_a_single_file_never_stands_for_what_lies_beside_it(tmp_path):
+    """The folder of the file, or the one above it, may hold other data sets."""
+    mask_folders.write_index_masks(toy_scenes(), tmp_path / "other")
+    for name, message in {
+        "export.tar.gz": r"export.tar.gz is packed as .gz: unpack it, and name its folder",
+        "photo.png": r"photo.png is of no known format",
+        "broken.json": r"broken.json is of no known format.*is not JSON",
+    }.items():
+        (tmp_path / name).write_bytes(b"{")
+        with pytest.raises(UserError, match=message):
+            import_from(tmp_path / name, tmp_path / "data")
+
+
+def test_a_table_takes_its_names_from_its_own_folders(tmp_path):
+    pytest.importorskip("pyarrow")
+    for name in ("a", "b"):
+        mask_folders.write_hugging_face(toy_scenes(), tmp_path / name)
+    (tmp_path / "a" / "id2label.json").write_text('{"0": "x", "1": "y", "2": "z", "3": "w"}')
+    (file,) = (tmp_path / "b").rglob("*train*.parquet")
+    file.rename(tmp_path / "b" / "train.parquet")
+    summary = import_from(tmp_path / "b" / "train.parquet", tmp_path / "data")
+    assert [item["name"] for item in summary["classes"]] == ["grass", "house", "tree"]
+
+
 def test_a_killed_import_leaves_no_data_set_and_the_next_one_removes_what_it_left(tmp_path):
     label_tools.write_coco(toy_scenes(), tmp_path / "source")
     command = [sys.executable, "-c", KILLED, str(tmp_path / "source"), str(tmp_path / "data"), *sys.path]

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 MAX_WORKERS = 8
 BAD = "picture that cannot be used"
+_PACKED = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
 class Plan(NamedTuple):
@@ -76,6 +77,10 @@ def import_dataset(
     if not path.is_file() and not path.is_dir():
         raise UserError(
             f"--input={source}: {describe_absence(path)}; name the folder, the zip or the file that was exported"
+        )
+    if path.suffix.lower() in _PACKED:
+        raise UserError(
+            f"--input={source} is packed as {path.suffix}: unpack it, and name its folder; only zip is unpacked here"
         )
     target = check_output(output, path, plan.is_replacing)
     with new_folder(target) as folder:

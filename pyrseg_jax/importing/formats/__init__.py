@@ -62,10 +62,11 @@ def choose(tree: SourceTree, name: str | None) -> tuple[Format, str]:
     if not tree.files:
         raise UserError(f"{tree.root} holds no files: name the folder, the zip or the file that was exported")
     _refuse_own_layout(tree)
+    forms = [form for form in FORMATS.values() if tree.focus is None or form.has_file]
     for is_general in (False, True):
         found = [
             (form, evidence)
-            for form in FORMATS.values()
+            for form in forms
             if form.is_general == is_general and (evidence := form.recognize(tree)) is not None
         ]
         if len(found) == 1:
@@ -76,9 +77,14 @@ def choose(tree: SourceTree, name: str | None) -> tuple[Format, str]:
                 f"{tree.root} fits several formats: {listed}. Choose one with --format=NAME, or name its own folder or "
                 "file with --input"
             )
-    looked_for = "; ".join(f"{form.name}: {form.signs}" for form in FORMATS.values())
+    looked_for = "; ".join(f"{form.name}: {form.signs}" for form in forms)
     kinds = ", ".join(_kinds(tree))
     problem = f". One file could not be read: {tree.problems[0]}" if tree.problems else ""
+    if tree.focus is not None:
+        raise UserError(
+            f"{tree.place(tree.focus)} is of no known format. Looked for: {looked_for}. If it belongs to masks, name their "
+            f"folder with --input{problem}"
+        )
     raise UserError(
         f"{tree.root} is of no known format. It holds {kinds}. Looked for: {looked_for}. If it is one of them, force it with "
         f"--format=NAME{problem}"

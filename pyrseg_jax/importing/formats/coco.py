@@ -205,4 +205,5 @@ FORMAT = Format(
     "a JSON file with images, annotations and categories",
     recognize,
     read,
+    has_file=True,
 )

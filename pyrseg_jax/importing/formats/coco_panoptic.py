@@ -115,4 +115,5 @@ FORMAT = Format(
     "a JSON file whose annotations have segments_info",
     recognize,
     read,
+    has_file=True,
 )

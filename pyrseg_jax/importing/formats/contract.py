@@ -16,6 +16,7 @@ class Format(NamedTuple):
     recognize: files → the evidence that they are of this format, as a text, or None.
     read: files and options → the annotations. A UserError says in one line what is wrong, and where.
     is_general: whether nearly any folder of masks fits, so that other formats go first.
+    has_file: whether a single file of annotations names the source; the others are folders of masks.
     """
 
     name: str
@@ -24,3 +25,4 @@ class Format(NamedTuple):
     recognize: Callable[[SourceTree], str | None]
     read: Callable[[SourceTree, Options], Annotations]
     is_general: bool = False
+    has_file: bool = False

@@ -171,4 +171,5 @@ FORMAT = Format(
     "an XML file that begins with <annotations>",
     recognize,
     read,
+    has_file=True,
 )

@@ -80,6 +80,9 @@ def _need_pyarrow() -> None:
 def _classes(tree: SourceTree, options: Options) -> tuple[tuple[str, ...], np.ndarray, str]:
     """Return the names of the classes, the table from values to class maps, and where the names are from."""
     found = next((name for name in tree.files if PurePosixPath(name).name == "id2label.json"), None)
+    if tree.focus is not None:  # the folders beside that of the file hold other data sets
+        above = (str(folder / "id2label.json") for folder in PurePosixPath(tree.focus).parents)
+        found = next((name for name in above if tree.has(name)), None)
     if found is not None:
         place = tree.place(found)
         document = tree.json(found)
@@ -192,4 +195,5 @@ FORMAT = Format(
     "files that end in .parquet or .arrow",
     recognize,
     read,
+    has_file=True,
 )

@@ -210,4 +210,5 @@ FORMAT = Format(
     "a JSON list of tasks with data and annotations",
     recognize,
     read,
+    has_file=True,
 )

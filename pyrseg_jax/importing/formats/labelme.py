@@ -189,4 +189,5 @@ FORMAT = Format(
     "JSON files with shapes and imagePath",
     recognize,
     read,
+    has_file=True,
 )

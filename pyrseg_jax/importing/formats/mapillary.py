@@ -85,4 +85,5 @@ FORMAT = Format(
     "a config.json with a list of labels, each with readable",
     recognize,
     read,
+    has_file=True,
 )

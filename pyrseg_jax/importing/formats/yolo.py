@@ -178,4 +178,5 @@ FORMAT = Format(
     "a YAML file with names, or a folder labels of text files",
     recognize,
     read,
+    has_file=True,
 )
