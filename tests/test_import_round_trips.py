@@ -86,6 +86,34 @@ def test_voc_comes_back_with_the_names_of_the_list(scenes, tmp_path):
     assert agreement(scenes, tmp_path / "data") == 1.0
 
 
+@pytest.mark.parametrize("folder", ["SegmentationClass", "SegmentationClassPNG"])
+def test_voc_with_names_of_its_own_comes_back(folder, scenes, tmp_path):
+    """LabelMe's `labelme2voc` writes `class_names.txt`; older versions keep arrays in SegmentationClass."""
+    label_tools.write_voc(scenes, tmp_path / "source")
+    (tmp_path / "source" / "SegmentationClass").rename(tmp_path / "source" / folder)
+    label_tools.write(tmp_path / "source" / "SegmentationClass" / "scene_000.npy", b"an array")
+    (tmp_path / "source" / "class_names.txt").write_text("\n".join(scenes.names))
+    assert import_from(tmp_path / "source", tmp_path / "data")["format"] == "pascal_voc"
+    assert agreement(scenes, tmp_path / "data") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("day 1/{}", "day 1/{}"), ("{} a", '"{} a"'), ("{}", "{}.jpg"), ("{}", "{} 1")]
+)
+def test_lists_of_voc_name_pictures_in_many_ways(name, line, scenes, tmp_path):
+    """CVAT keeps the folders of pictures, and Datumaro puts quotes around names with spaces."""
+    label_tools.write_voc(scenes, tmp_path / "source", label_map=True)
+    for kind in ("JPEGImages", "SegmentationClass"):
+        for path in list((tmp_path / "source" / kind).iterdir()):
+            target = path.parent / f"{name.format(path.stem)}{path.suffix}"
+            target.parent.mkdir(exist_ok=True)
+            path.rename(target)
+    for path in (tmp_path / "source" / "ImageSets" / "Segmentation").iterdir():
+        path.write_text("\r\n".join(line.format(stem) for stem in path.read_text().split()))
+    import_from(tmp_path / "source", tmp_path / "data")
+    assert agreement(scenes, tmp_path / "data", lambda sample: name.format(sample.name).rpartition("/")[2]) == 1
+
+
 @pytest.mark.parametrize("kind", ["labelIds", "instanceIds"])
 def test_cityscapes_comes_back(kind, scenes, tmp_path):
     mask_folders.write_cityscapes(scenes, tmp_path / "source", kind)

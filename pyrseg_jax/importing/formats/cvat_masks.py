@@ -10,7 +10,7 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import Annotations, Notes, Options, Picture
 from pyrseg_jax.importing.class_list import read_class_list
 from pyrseg_jax.importing.formats.contract import Format
-from pyrseg_jax.importing.formats.pascal_voc import IMAGES, LABEL_MAP, MASKS, list_masks
+from pyrseg_jax.importing.formats.pascal_voc import LABEL_MAP, MASKS, find_photograph, list_masks, photographs_by_stem
 from pyrseg_jax.importing.mask_painting import color_painter
 from pyrseg_jax.importing.object_pictures import image_or_error
 from pyrseg_jax.importing.source_tree import SourceTree
@@ -32,13 +32,9 @@ def read(tree: SourceTree, options: Options) -> Annotations:
         raise UserError(f"{tree.place(found[0])} has no colors: expected lines like NAME:R,G,B::")
     values = {color: value for value, color in enumerate(listed.colors, 1)}
     notes, pictures = Notes(), []
-    by_stem = {}
-    for name in tree.images():
-        if not any(part.startswith("Segmentation") for part in PurePosixPath(name).parts):
-            by_stem.setdefault(PurePosixPath(name).stem, name)
+    photographs = photographs_by_stem(tree)
     for item in list_masks(tree, notes):
-        stem = PurePosixPath(item.name).name
-        path = tree.find_image(f"{item.name}.jpg", [f"{item.base}/{IMAGES}", IMAGES]) or by_stem.get(stem)
+        path = find_photograph(item, photographs)
         image = image_or_error(tree, path, f"{item.name}.jpg", tree.place(item.mask))
         paint = color_painter(tree, item.mask, values, tree.place(found[0]))
         pictures.append(Picture(path or item.mask, image, item.split, paint))

@@ -1,7 +1,7 @@
 """Read masks in the layout of PASCAL VOC: `JPEGImages`, `SegmentationClass`, and lists of names in `ImageSets/Segmentation`.
 
 A mask is a palette PNG, where index i stands for class i, or an RGB image in VOC's colors. 0 is the background. 255 is the border
-between objects, which becomes void.
+between objects, which becomes void. A `class_names.txt`, as LabelMe's `labelme2voc` writes it, names other classes than VOC's.
 
 Source: Everingham et al., *The PASCAL Visual Object Classes Challenge 2012 Development Kit*, section 3.3.
 """
@@ -13,23 +13,27 @@ from typing import NamedTuple
 import numpy as np
 
 from pyrseg_jax.data.datasets.pascal_voc import LABEL_SPACE
+from pyrseg_jax.data.images.image_formats import IMAGE_SUFFIXES
+from pyrseg_jax.data.listing import suffix_of
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import IGNORED, Annotations, Notes, Options, Paint, Picture
-from pyrseg_jax.importing.class_list import Color
+from pyrseg_jax.importing.class_list import ClassList, Color, read_class_list
 from pyrseg_jax.importing.color_maps import colors_to_class_map
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_images import NO_MEANING, read_mask, to_class_map
 from pyrseg_jax.importing.object_pictures import image_or_error
 from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import split_of_word
+from pyrseg_jax.storage.names import comparable
 
 MASKS, IMAGES, LISTS = "SegmentationClass", "JPEGImages", "ImageSets/Segmentation"
-LABEL_MAP = "labelmap.txt"
+PNG_MASKS = "SegmentationClassPNG"  # of older versions of LabelMe, whose SegmentationClass holds arrays
+LABEL_MAP, CLASS_NAMES = "labelmap.txt", "class_names.txt"
 BORDER = 255
 
 
 class Listed(NamedTuple):
-    """A mask in the layout of VOC: its name without a suffix, its file, its base folder, and its split."""
+    """A mask in the layout of VOC: its path in the folder without a suffix, its file, its base folder, and its split."""
 
     name: str
     mask: str
@@ -49,17 +53,18 @@ def recognize(tree: SourceTree) -> str | None:
 def read(tree: SourceTree, options: Options) -> Annotations:
     """Read the masks that the lists name, or all masks where there is no list."""
     notes = Notes()
-    names = options.classes.names if options.classes is not None else LABEL_SPACE.names
-    where = str(options.classes.path) if options.classes is not None else "PASCAL VOC's 21 classes"
+    listed = options.classes or _own_list(tree)
+    names = listed.names if listed is not None else LABEL_SPACE.names
+    where = str(listed.path) if listed is not None else "PASCAL VOC's 21 classes"
     table = np.full(256, NO_MEANING, np.uint16)
     table[: min(len(names), BORDER)] = np.arange(1, min(len(names), BORDER) + 1)
     table[BORDER] = IGNORED
     colors = {color: value for value, color in enumerate(voc_colors(len(names)), 1)} | {
         voc_colors(256)[BORDER]: IGNORED
     }
-    pictures = []
+    pictures, photographs = [], photographs_by_stem(tree)
     for item in list_masks(tree, notes):
-        path = tree.find_image(f"{item.name}.jpg", [_join(item.base, IMAGES)]) or _any_suffix(tree, item)
+        path = find_photograph(item, photographs)
         image = image_or_error(tree, path, f"{item.name}.jpg", tree.place(item.mask))
         pictures.append(
             Picture(path or item.mask, image, item.split, voc_painter(tree, item.mask, table, colors, where))
@@ -67,6 +72,12 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     return Annotations(
         names, tuple(pictures), notes, void_meaning="the value 255 (border)", has_own_order=options.classes is not None
     )
+
+
+def _own_list(tree: SourceTree) -> ClassList | None:
+    """Return the list of classes beside the masks, whose first line names the value 0; None if there is none."""
+    places = (_join(base, CLASS_NAMES) for base in bases(tree))
+    return next((read_class_list(tree.root / place) for place in places if tree.has(place)), None)
 
 
 def voc_painter(tree: SourceTree, name: str, table: np.ndarray, colors: Mapping[Color, int], where: str) -> Paint:
@@ -84,7 +95,16 @@ def voc_painter(tree: SourceTree, name: str, table: np.ndarray, colors: Mapping[
 
 def bases(tree: SourceTree) -> list[str]:
     """Return the folders that hold a folder of masks, with "" for the root."""
-    return [str(PurePosixPath(folder).parent) for folder in tree.folders_named(MASKS)]
+    folders = tree.folders_named(MASKS, PNG_MASKS)
+    return list(dict.fromkeys(str(PurePosixPath(folder).parent) for folder in folders))
+
+
+def _masks_of(tree: SourceTree, base: str) -> dict[str, str]:
+    """Return the masks by their paths in their folder, without suffixes."""
+    for folder in (_join(base, MASKS), _join(base, PNG_MASKS)):
+        if found := tree.images(folder):
+            return {str(PurePosixPath(name).relative_to(folder).with_suffix("")): name for name in found}
+    return {}
 
 
 def list_masks(tree: SourceTree, notes: Notes) -> list[Listed]:
@@ -95,7 +115,7 @@ def list_masks(tree: SourceTree, notes: Notes) -> list[Listed]:
     """
     found: list[Listed] = []
     for base in bases(tree):
-        masks = {PurePosixPath(name).stem: name for name in tree.images(_join(base, MASKS))}
+        masks = _masks_of(tree, base)
         splits = _read_lists(tree, base, masks, notes)
         if not splits:
             found += [Listed(name, file, base, None) for name, file in masks.items()]
@@ -119,9 +139,9 @@ def _read_lists(tree: SourceTree, base: str, masks: Mapping[str, str], notes: No
         stem = PurePosixPath(file).stem
         split = None if stem == "trainval" else split_of_word(stem)
         for number, line in enumerate(tree.text(file).splitlines(), 1):
-            name = line.split()[0] if line.strip() else ""
-            if not name:
+            if not line.strip():
                 continue
+            name = _listed_name(line.strip(), masks)
             place = f"{tree.place(file)}, line {number}"
             if name in splits:
                 if stem != "trainval" and splits[name] != split:
@@ -145,15 +165,42 @@ def voc_colors(count: int) -> list[Color]:
     return colors
 
 
-def _any_suffix(tree: SourceTree, item: Listed) -> str | None:
-    images: Sequence[str] = [
-        name
-        for name in tree.images()
-        if PurePosixPath(name).stem == item.name
-        and f"/{MASKS}/" not in f"/{name}"
-        and "/Segmentation" not in f"/{name}"
-    ]
-    return images[0] if len(images) == 1 else None
+def _listed_name(line: str, masks: Mapping[str, str]) -> str:
+    """Return the mask that a line of a list names: the whole line, the part in quotes, or the first word, perhaps with a suffix."""
+    quoted = line.split('"')
+    first = quoted[1] if len(quoted) == 3 else line.split()[0]
+    for text in (line, first):
+        for name in (text, str(PurePosixPath(text).with_suffix("")) if suffix_of(text) in IMAGE_SUFFIXES else text):
+            if name in masks:
+                return name
+    return first
+
+
+def photographs_by_stem(tree: SourceTree) -> dict[str, list[str]]:
+    """Return the images outside the folders of masks, by the stems of their names."""
+    found: dict[str, list[str]] = {}
+    for name in tree.images():
+        path = PurePosixPath(name)
+        if not any(part.startswith("Segmentation") for part in path.parts):
+            found.setdefault(comparable(path.stem), []).append(name)
+    return found
+
+
+def find_photograph(item: Listed, photographs: Mapping[str, Sequence[str]]) -> str | None:
+    """Find the photograph of a mask: in `JPEGImages`, or else the only one whose path ends like that of the mask.
+
+    Args:
+      item: the mask.
+      photographs: see `photographs_by_stem`.
+    """
+    wanted = comparable(item.name)
+    near = photographs.get(PurePosixPath(wanted).name, ())
+    plain = {name: comparable(str(PurePosixPath(name).with_suffix(""))) for name in near}
+    expected = [name for name, path in plain.items() if path == comparable(_join(item.base, f"{IMAGES}/{item.name}"))]
+    if expected:
+        return min(expected, key=lambda name: not name.endswith(".jpg"))
+    found = [name for name, path in plain.items() if f"/{path}".endswith(f"/{wanted}")]
+    return found[0] if len(found) == 1 else None
 
 
 def _join(base: str, name: str) -> str:
