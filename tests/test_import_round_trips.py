@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 from support import label_tools, mask_folders
 from support.imports import agreement, import_from, label_maps
 from support.label_tools import Sample, Scenes, nested_rings
@@ -112,6 +113,20 @@ def test_lists_of_voc_name_pictures_in_many_ways(name, line, scenes, tmp_path):
         path.write_text("\r\n".join(line.format(stem) for stem in path.read_text().split()))
     import_from(tmp_path / "source", tmp_path / "data")
     assert agreement(scenes, tmp_path / "data", lambda sample: name.format(sample.name).rpartition("/")[2]) == 1
+
+
+@pytest.mark.parametrize("kind", ["palette", "gray"])
+def test_masks_in_bmp_keep_their_colors(kind, scenes, tmp_path):
+    write = functools.partial(mask_folders.write_color_masks, style="palette")
+    (write if kind == "palette" else mask_folders.write_index_masks)(scenes, tmp_path / "source")
+    for path in (tmp_path / "source").rglob("*.png"):
+        if "images" not in path.parts:
+            Image.open(path).save(path.with_suffix(".bmp"))
+            path.unlink()
+    assert import_from(tmp_path / "source", tmp_path / "data")["format"].startswith(
+        "color" if kind == "palette" else "ind"
+    )
+    assert agreement(scenes, tmp_path / "data") == 1
 
 
 @pytest.mark.parametrize("kind", ["labelIds", "instanceIds"])

@@ -9,10 +9,11 @@ from pyrseg_jax.data.images.image_formats import LABEL_FORMATS
 from pyrseg_jax.data.images.label_samples import LABEL_MODES, check_label_file, stored_samples, with_palette
 from pyrseg_jax.data.images.open_image import ACTION, load_image, open_image, recognize
 from pyrseg_jax.errors import UserError, naming_file
+from pyrseg_jax.importing.color_maps import pack, unpack
 
 ADVICE = "replace the mask or remove it with its picture"
 NO_MEANING = 2**16 - 2  # in tables of `to_class_map`: a value that no class has
-_COLOR_MODES = ("RGB", "RGBA")
+_COLOR_MODES = ("RGB", "RGBA", "LA")
 
 
 class Mask(NamedTuple):
@@ -30,10 +31,12 @@ def read_mask(data: bytes, name: str) -> Mask:
     """Decode a mask.
 
     Raises:
-      UserError: naming the file, if it cannot be decoded, is a JPEG, or has neither numbers nor colors of eight bits.
+      UserError: naming the file, if it cannot be decoded, is a JPEG, or has neither numbers nor colors of eight bits, or if only
+        the transparency tells pixels apart.
     """
     if data.startswith(b"\xff\xd8\xff"):
         raise UserError(f"{name} is a JPEG: its compression changes the values of a mask; export the masks as PNG")
+    original = data
     if recognize(data, name, LABEL_FORMATS) == "BMP":
         data = with_palette(data)
     image = open_image(data, name, LABEL_FORMATS)
@@ -41,14 +44,42 @@ def read_mask(data: bytes, name: str) -> Mask:
         if image.mode in LABEL_MODES:
             check_label_file(image, name, "one number per pixel")
             load_image(image, data, name)
-            colors = np.asarray(image.convert("RGB")) if image.mode == "P" else None
-            return Mask(stored_samples(image, data, name), colors)
+            values = stored_samples(image, data, name)
+            if data != original:
+                return Mask(values, _bmp_colors(original, values))
+            return Mask(values, np.asarray(image.convert("RGB")) if image.mode == "P" else None)
         load_image(image, data, name)
         if image.mode not in _COLOR_MODES:
             raise UserError(
                 f"{name} has the channels {image.mode}: expected numbers, a palette, or the colors of classes (RGB)"
             )
+        if "A" in image.mode:
+            _check_alpha(np.asarray(image.convert("RGBA")), name)
         return Mask(None, np.asarray(image.convert("RGB")))
+
+
+def _bmp_colors(data: bytes, values: np.ndarray) -> np.ndarray | None:
+    """Return the colors of a BMP's pixels by the palette in the file, or None if the palette only repeats the values in gray."""
+    header_size = int.from_bytes(data[14:18], "little")
+    size = 4 if header_size > 12 else 3  # bytes of an entry: blue, green, red, and one that is not used
+    start, stop = 14 + header_size, int.from_bytes(data[10:14], "little")
+    entries = np.frombuffer(data[start:stop][: (stop - start) // size * size], np.uint8).reshape(-1, size)
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(entries)] = entries[:256, 2::-1]
+    ramp = np.linspace(0, 255, max(len(entries), 2)).astype(np.uint8)[: len(entries)]
+    return None if (palette[: len(entries)] == ramp[:, None]).all() else palette[values]
+
+
+def _check_alpha(colors: UInt8[np.ndarray, "h w 4"], name: str) -> None:
+    """Refuse a mask with pixels of one color that are partly transparent and partly not: the mask may be in the transparency."""
+    is_clear = colors[..., 3] == 0
+    shared = np.intersect1d(pack(colors[is_clear][:, :3]), pack(colors[~is_clear][:, :3]))
+    if shared.size:
+        color = ", ".join(map(str, unpack(int(shared[0]))))
+        raise UserError(
+            f"{name} has transparent and opaque pixels of the color ({color}): expected colors that tell the classes apart; save "
+            "the mask without transparency"
+        )
 
 
 def to_class_map(

@@ -87,6 +87,15 @@ BROKEN_MASKS = {
         r"picture_0.png holds the values 0, 128, 255: expected 0 and 255, or 0 and 1",
         {"format_name": "binary_masks"},
     ),
+    "a mask that only the transparency shows": Broken(
+        mask_folders.write_binary_masks,
+        content(
+            "masks/train/picture_0.png",
+            png(np.dstack([np.full((24, 28, 3), 255), np.eye(24, 28) * 255]).astype(np.uint8)),
+        ),
+        r"picture_0.png has transparent and opaque pixels of the color \(255, 255, 255\)",
+        {"format_name": "binary_masks"},
+    ),
     "masks of one picture in two sizes": Broken(
         mask_folders.write_class_folders,
         content("masks/house/picture_0.png", gray_mask([0, 255], (9, 9))),
