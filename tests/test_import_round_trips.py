@@ -157,6 +157,57 @@ def test_binary_masks_come_back(high, scenes, tmp_path):
         np.testing.assert_array_equal(found[sample.name] == 2, sample.label == len(scenes.names))
 
 
+def two_values(root, name: str, content: str, values=(0, 255)) -> None:
+    """Write masks of two values, with a list of classes beside them."""
+    for i in range(14):
+        mask = np.full((8, 8), values[0], np.uint8)
+        mask[2:5, 2:6] = values[1]
+        label_tools.write(root / "masks" / f"{i:02d}.png", label_tools.png(mask))
+        label_tools.write(root / "images" / f"{i:02d}.png", label_tools.png(np.full((8, 8, 3), 9 * i, np.uint8)))
+    label_tools.write(root / name, content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "values", "inside"),
+    [
+        ("classes.txt", "road\nhouse\n", (0, 1), "house"),
+        ("classes.txt", "house\n", (0, 255), "house"),
+        ("_classes.csv", "Pixel Value, Class\r\n0, ground\r\n1, house\r\n", (0, 1), "house"),
+        ("classes.txt", "road\nhouse\ntree\n", (0, 1), "house"),
+        ("class_dict.csv", "name,r,g,b\nhouse,255,255,255\nroad,0,0,0\n", (0, 255), "house"),
+    ],
+)
+def test_a_list_beside_masks_of_two_values_names_them(name, content, values, inside, tmp_path):
+    two_values(tmp_path / "source", name, content, values)
+    summary = import_from(tmp_path / "source", tmp_path / "data")
+    names = [item["name"] for item in summary["classes"]]
+    assert names[label_maps(tmp_path / "data")["00"][3, 3] - 1] == inside
+    assert "foreground" not in names
+
+
+def test_a_list_with_colors_says_which_value_of_two_is_the_class(tmp_path):
+    two_values(tmp_path / "source", "../classes.csv", "name,r,g,b\nhouse,255,255,255\nroad,0,0,0\n")
+    import_from(tmp_path / "source", tmp_path / "data", classes=tmp_path / "classes.csv")
+    names = (tmp_path / "data" / "classes.txt").read_text().split()
+    assert names[label_maps(tmp_path / "data")["00"][3, 3] - 1] == "house"
+
+
+def test_a_third_class_in_few_masks_is_found_by_the_list(tmp_path):
+    two_values(tmp_path / "source", "classes.txt", "road\nhouse\ntree\n", (0, 1))
+    path = tmp_path / "source" / "masks" / "01.png"
+    path.write_bytes(label_tools.png(2 * np.asarray(Image.open(path))))
+    import_from(tmp_path / "source", tmp_path / "data")
+    assert label_maps(tmp_path / "data")["01"][3, 3] == 3
+
+
+def test_palette_masks_with_names_alone_count_the_names(scenes, tmp_path):
+    mask_folders.write_color_masks(scenes, tmp_path / "source", style="palette")
+    (tmp_path / "source" / "class_dict.csv").unlink()
+    (tmp_path / "source" / "classes.txt").write_text("\n".join(scenes.with_void))
+    assert import_from(tmp_path / "source", tmp_path / "data")["format"] == "index_masks"
+    assert agreement(scenes, tmp_path / "data") == 1
+
+
 @given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 3)))
 def test_regions_painted_from_large_to_small_give_the_map_back(label):
     """Holes need no ring of their own: what lies in a hole is smaller than what lies around it."""

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from pyrseg_jax.data.images.image_formats import LABEL_SUFFIXES
 from pyrseg_jax.data.listing import suffix_of
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import Notes
+from pyrseg_jax.importing.class_files import find_color_list, find_name_list
 from pyrseg_jax.importing.mask_images import Mask, read_mask
 from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import split_of_path
@@ -151,23 +152,38 @@ def kind_of_masks(tree: SourceTree) -> tuple[str, str] | None:
         tree.problems.append(str(error))
         return None
     where = f"masks such as {masks[0]}"
-    if all(_is_binary(mask) for mask in read):
-        return BINARY, f"{where} hold two values"
-    if any(mask.values is None for mask in read) or any(mask.colors is not None for mask in read):
+    binary = [_binary_values(mask) for mask in read]
+    if all(binary):
+        return _kind_by_list(tree, set().union(*binary), where)
+    if any(mask.values is None for mask in read):
+        return COLOR, f"{where} hold colors"
+    if any(mask.colors is not None for mask in read) and (find_name_list(tree) is None or find_color_list(tree)):
         return COLOR, f"{where} hold colors"
     return INDEX, f"{where} hold one number per pixel"
 
 
-def _is_binary(mask: Mask) -> bool:
+def _kind_by_list(tree: SourceTree, values: set[int], where: str) -> tuple[str, str]:
+    """Return the kind of masks that hold up to two values: a list of classes may say what others there are."""
+    colors, names = find_color_list(tree), find_name_list(tree)
+    if colors is not None and colors.colors is not None and {(v, v, v) for v in values} <= set(colors.colors):
+        return COLOR, f"{where} hold colors of {colors.path.name}"
+    if names is not None and len(names.names) > 2 and values <= {0, 1}:
+        return INDEX, f"{where} hold numbers of {names.path.name}"
+    return BINARY, f"{where} hold two values"
+
+
+def _binary_values(mask: Mask) -> set[int]:
+    """Return the values of a mask if it can be one of a single class, or else nothing."""
     values = mask.values
     if values is None:
         assert mask.colors is not None
         if (mask.colors != mask.colors[..., :1]).any():
-            return False
+            return set()
         values = mask.colors[..., 0]
     elif mask.colors is not None:
-        return False
-    return set(np.unique(values).tolist()) in ({0}, {1}, {255}, {0, 1}, {0, 255})
+        return set()
+    found = set(np.unique(values).tolist())
+    return found if found in ({0}, {1}, {255}, {0, 1}, {0, 255}) else set()
 
 
 @functools.cache
@@ -189,14 +205,3 @@ def need_masks(tree: SourceTree) -> list[str]:
             "photographs as NAME_mask.png"
         )
     return masks
-
-
-def place_of_list(tree: SourceTree, names: Iterable[str]) -> str | None:
-    """Return the first file with one of these names, in the fewest folders."""
-    wanted = [name.lower() for name in names]
-    found = [name for name in tree.files if PurePosixPath(name).name.lower() in wanted]
-    return (
-        min(found, key=lambda name: (name.count("/"), wanted.index(PurePosixPath(name).name.lower())))
-        if found
-        else None
-    )

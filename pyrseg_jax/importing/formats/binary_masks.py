@@ -1,12 +1,14 @@
 """Read masks of a single class: 0 is the background, and 1 or 255 is the class.
 
-The class is called `foreground`; `--classes` gives another name, or names for the background and the class.
+The class is called `foreground`; `--classes`, or a list beside the masks, gives another name, or names for the background and the
+class.
 """
 
 import numpy as np
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import BACKGROUND, Annotations, Notes, Options, Picture
+from pyrseg_jax.importing.class_files import find_name_list
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_painting import read_colors
 from pyrseg_jax.importing.mask_pairs import BINARY, describe_signs, kind_of_masks, need_masks, pair_masks
@@ -24,19 +26,30 @@ def recognize(tree: SourceTree) -> str | None:
 
 def read(tree: SourceTree, options: Options) -> Annotations:
     """Read the masks as background and foreground."""
-    names = (BACKGROUND, FOREGROUND) if options.classes is None else options.classes.names
-    if len(names) == 1:
-        names = (BACKGROUND, names[0])
-    if len(names) != 2:
-        assert options.classes is not None
-        raise UserError(
-            f"{options.classes.path} names {len(names)} classes: binary masks have a background and one class"
-        )
+    names = _names(tree, options)
     notes, pictures = Notes(), []
     for pair in pair_masks(tree, need_masks(tree), notes):
         image = image_or_error(tree, pair.image, pair.mask, tree.place(pair.mask))
         pictures.append(Picture(pair.image or pair.mask, image, pair.split, _painter(tree, pair.mask)))
     return Annotations(names, tuple(pictures), notes, void_meaning="", has_own_order=True)
+
+
+def _names(tree: SourceTree, options: Options) -> tuple[str, str]:
+    """Return the names of the background and of the class."""
+    listed = options.classes
+    if listed is None:
+        beside = find_name_list(tree)
+        listed = beside if beside is not None and len(beside.names) <= 2 else None
+    if listed is None:
+        return BACKGROUND, FOREGROUND
+    names = listed.names
+    if len(names) == 1:
+        return BACKGROUND, names[0]
+    if len(names) != 2:
+        raise UserError(f"{listed.path} names {len(names)} classes: binary masks have a background and one class")
+    if listed.colors is not None and max(listed.colors[0]) > max(listed.colors[1]):  # the background is black
+        return names[1], names[0]
+    return names[0], names[1]
 
 
 def _painter(tree: SourceTree, name: str):

@@ -4,24 +4,16 @@ Lists are read from `--classes`, or from a file of a usual name beside the masks
 colors that occur, and ends, so that the user can name them.
 """
 
-from typing import Any
-
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import Annotations, Notes, Options, Picture
-from pyrseg_jax.importing.class_list import ClassList, Color, check_names, read_class_list
+from pyrseg_jax.importing.class_files import find_color_list
+from pyrseg_jax.importing.class_list import Color
 from pyrseg_jax.importing.color_maps import find_colors, propose_list
-from pyrseg_jax.importing.fields import value_of
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_painting import color_painter, read_colors
-from pyrseg_jax.importing.mask_pairs import COLOR, describe_signs, kind_of_masks, need_masks, pair_masks, place_of_list
+from pyrseg_jax.importing.mask_pairs import COLOR, describe_signs, kind_of_masks, need_masks, pair_masks
 from pyrseg_jax.importing.object_pictures import image_or_error
 from pyrseg_jax.importing.source_tree import SourceTree
-from pyrseg_jax.storage.documents import shorten
-
-LISTS = (
-    *("dataset_meta.json", "label_colors.txt", "labelmap.txt", "class_dict.csv", "class_dict_seg.csv", "classes.csv"),
-    *("label_colors.csv", "colors.txt", "colors.csv", "classes.txt", "labels.txt", "class_names.txt", "palette.txt"),
-)
 
 
 def recognize(tree: SourceTree) -> str | None:
@@ -33,7 +25,7 @@ def recognize(tree: SourceTree) -> str | None:
 def read(tree: SourceTree, options: Options) -> Annotations:
     """Read the masks by their colors."""
     masks = need_masks(tree)
-    listed = options.classes if options.classes is not None and options.classes.colors else _find_list(tree)
+    listed = options.classes if options.classes is not None and options.classes.colors else find_color_list(tree)
     if listed is None or listed.colors is None:
         raise _without_list(tree, masks, options)
     values: dict[Color, int] = {color: value for value, color in enumerate(listed.colors, 1)}
@@ -43,45 +35,6 @@ def read(tree: SourceTree, options: Options) -> Annotations:
         paint = color_painter(tree, pair.mask, values, str(listed.path))
         pictures.append(Picture(pair.image or pair.mask, image, pair.split, paint))
     return Annotations(listed.names, tuple(pictures), notes, void_meaning="", has_own_order=options.classes is listed)
-
-
-def _find_list(tree: SourceTree) -> ClassList | None:
-    """Return the first list with colors beside the masks, or None."""
-    for name in LISTS:
-        found = place_of_list(tree, [name])
-        if found is None:
-            continue
-        listed = _read_meta(tree, found) if found.endswith(".json") else read_class_list(tree.root / found)
-        if listed.colors is not None:
-            return listed
-    return None
-
-
-def _read_meta(tree: SourceTree, name: str) -> ClassList:
-    """Read the list of classes that Datumaro writes: names by number, and colors in the same order."""
-    document, place = tree.json(name), tree.place(name)
-    names = value_of(document, "label_map", place, dict, "an object of numbers and names")
-    colors = value_of(document, "segmentation_colors", place, list, "a list of colors")
-    found: list[Color] = []
-    for i, color in enumerate(colors):
-        found.append(_color(color, f"{place}: segmentation_colors[{i}]"))
-    if len(found) != len(names):
-        raise UserError(
-            f"{place} has {len(names)} names in label_map, but {len(found)} segmentation_colors: give each name one"
-        )
-    texts = tuple(str(text).strip() for text in names.values())
-    check_names(texts, [f"{place}: label_map[{key!r}]" for key in names])
-    return ClassList(tree.root / name, texts, tuple(found))
-
-
-def _color(color: Any, place: str) -> Color:
-    if (
-        not isinstance(color, list)
-        or len(color) != 3
-        or not all(isinstance(value, int) and 0 <= value <= 255 for value in color)
-    ):
-        raise UserError(f"{place} is {shorten(color)}: expected three whole numbers from 0 to 255")
-    return color[0], color[1], color[2]
 
 
 def _without_list(tree: SourceTree, masks: list[str], options: Options) -> UserError:

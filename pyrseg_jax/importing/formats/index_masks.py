@@ -7,15 +7,14 @@ import numpy as np
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import IGNORED, Annotations, Notes, Options, Picture
-from pyrseg_jax.importing.class_list import read_class_list
+from pyrseg_jax.importing.class_files import find_name_list
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_images import NO_MEANING
 from pyrseg_jax.importing.mask_painting import mask_painter
-from pyrseg_jax.importing.mask_pairs import INDEX, describe_signs, kind_of_masks, need_masks, pair_masks, place_of_list
+from pyrseg_jax.importing.mask_pairs import INDEX, describe_signs, kind_of_masks, need_masks, pair_masks
 from pyrseg_jax.importing.object_pictures import image_or_error
 from pyrseg_jax.importing.source_tree import SourceTree
 
-LISTS = ("classes.txt", "labels.txt", "class_names.txt", "names.txt", "classes.csv")
 VOID_VALUE = 255
 
 
@@ -29,13 +28,12 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     """Read the numbers as the lines of the list, the first line being 0."""
     listed = options.classes
     if listed is None:
-        found = place_of_list(tree, LISTS)
-        if found is None:
+        listed = find_name_list(tree)
+        if listed is None:
             raise UserError(
                 f"{tree.place('')} has masks with one number per pixel, and no list says what they mean: write the name of each "
                 "class on a line of a text file, beginning with that of 0, and give it with --classes=FILE"
             )
-        listed = read_class_list(tree.root / found)
     table = np.full(max(256, len(listed.names)), NO_MEANING, np.uint16)
     table[VOID_VALUE] = IGNORED
     table[: len(listed.names)] = np.arange(1, len(listed.names) + 1)
