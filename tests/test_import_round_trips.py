@@ -200,6 +200,26 @@ def test_a_third_class_in_few_masks_is_found_by_the_list(tmp_path):
     assert label_maps(tmp_path / "data")["01"][3, 3] == 3
 
 
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("{split}_images/{name}.png", "{split}_masks/{name}.png"),
+        ("{split}/{name}.png", "{split}_labels/{name}_L.png"),
+        ("{split}/{name}.png", "{split}annot/{name}.png"),
+        ("images/{split}/{name}.jpg", "masks/{split}/{name}.jpg.png"),
+        ("segmentation/images/{split}/{name}.png", "segmentation/masks/{split}/{name}.png"),
+    ],
+)
+def test_masks_are_found_in_folders_of_many_names(image, mask, scenes, tmp_path):
+    label_tools.write_images(scenes, tmp_path / "source", image)
+    for sample in scenes.samples:
+        place = mask.format(split=sample.split, name=sample.name)
+        label_tools.write(tmp_path / "source" / place, label_tools.png(sample.label))
+    label_tools.write(tmp_path / "source" / "classes.txt", "\n".join(scenes.with_void))
+    assert import_from(tmp_path / "source", tmp_path / "data")["format"] == "index_masks"
+    assert agreement(scenes, tmp_path / "data") == 1
+
+
 def test_palette_masks_with_names_alone_count_the_names(scenes, tmp_path):
     mask_folders.write_color_masks(scenes, tmp_path / "source", style="palette")
     (tmp_path / "source" / "class_dict.csv").unlink()

@@ -1,21 +1,22 @@
 """Find plain masks and their photographs by the names of folders and files, for sources that follow no published layout."""
 
 import functools
+import itertools
 import re
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
-from pyrseg_jax.data.images.image_formats import LABEL_SUFFIXES
+from pyrseg_jax.data.images.image_formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from pyrseg_jax.data.listing import suffix_of
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import Notes
 from pyrseg_jax.importing.class_files import find_color_list, find_name_list
 from pyrseg_jax.importing.mask_images import Mask, read_mask
-from pyrseg_jax.importing.source_tree import SourceTree
-from pyrseg_jax.importing.splits import split_of_path
+from pyrseg_jax.importing.source_tree import SourceTree, common_folder
+from pyrseg_jax.importing.splits import split_of_path, split_of_word
 
 MASK_FOLDERS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth", "groundtruth"),
@@ -51,7 +52,8 @@ class MaskPair(NamedTuple):
 def find_masks(tree: SourceTree) -> list[str]:
     """Return the masks: files in a folder named like `MASK_FOLDERS`, or else those named NAME_mask beside NAME."""
     candidates = [name for name in tree.files if suffix_of(name) in LABEL_SUFFIXES]
-    in_folders = [name for name in candidates if _mask_folder(name) is not None]
+    start = _first_part(tree)
+    in_folders = [name for name in candidates if _mask_folder(name, start) is not None]
     if in_folders:
         return in_folders
     return [
@@ -82,7 +84,8 @@ def pair_masks(tree: SourceTree, masks: Sequence[str], notes: Notes) -> list[Mas
         found = by_key.get(PurePosixPath(mask).stem) or by_loose.get(loose_stem(mask), [])
         image = _nearest(mask, found, tree)
         used.add(image)
-        pairs.append(MaskPair(mask, image, split_of_path(str(PurePosixPath(mask).parent))))
+        folders = [str(PurePosixPath(name).parent) for name in (mask, image) if name is not None]
+        pairs.append(MaskPair(mask, image, next(filter(None, map(split_of_path, folders)), None)))
     for name in images:
         if name not in used:
             notes.add("image without a mask", tree.place(name))
@@ -103,32 +106,67 @@ def _nearest(mask: str, images: Sequence[str], tree: SourceTree) -> str | None:
     )
 
 
+def photograph_or_error(tree: SourceTree, pair: MaskPair) -> Path | Callable[[], bytes]:
+    """Return the photograph of a mask, or a function that raises the error that there is none."""
+    if pair.image is not None:
+        return tree.root / pair.image
+
+    def fail() -> bytes:
+        raise UserError(
+            f"{tree.place(pair.mask)} has no photograph: expected one called {loose_stem(pair.mask)!r}, such as "
+            f"images/{loose_stem(pair.mask)}.jpg; add it, or remove the mask"
+        )
+
+    return fail
+
+
 def _neutral(name: str) -> tuple[str, ...]:
-    words = {*MASK_FOLDERS, *IMAGE_FOLDERS}
-    return tuple(part for part in PurePosixPath(name).parts[:-1] if part.lower() not in words)
+    """Return the folders of a file without their words for masks and images, so that those of a pair are equal."""
+    return tuple(filter(None, (_without_role(part)[1] for part in PurePosixPath(name).parts[:-1])))
+
+
+def _without_role(part: str) -> tuple[tuple[str, ...] | None, str]:
+    """Return what files in a folder are, `MASK_FOLDERS`, `IMAGE_FOLDERS`, or None, and the rest of its name.
+
+    The name may have a split before or after this word, as in `train_masks`, or `trainannot` as in CamVid.
+    """
+    if part.lower().endswith("annot"):
+        return MASK_FOLDERS, part[: -len("annot")]
+    words = [word for word in re.split(r"[_\-. ]+", part.lower()) if word]
+    role = "_".join(word for word in words if split_of_word(word) is None)
+    rest = "_".join(word for word in words if split_of_word(word) is not None)
+    folders = next((folders for folders in (MASK_FOLDERS, IMAGE_FOLDERS) if role in folders), None)
+    return folders, part if folders is None else rest
 
 
 def loose_stem(name: str) -> str:
-    """Return the stem of a file without words for its role at its ends."""
+    """Return the stem of a file without words for its role at its ends, and without a second suffix as in `NAME.jpg.png`."""
     stem, before = PurePosixPath(name).stem.lower(), None
     while stem != before:
         before = stem
+        stem = PurePosixPath(stem).stem if suffix_of(stem) in IMAGE_SUFFIXES else stem
         stem = re.sub(rf"[_\-. ]+({_AFFIXES})$", "", stem)
         stem = re.sub(rf"^({_AFFIXES})[_\-. ]+", "", stem)
     return stem
 
 
-def _mask_folder(name: str) -> int | None:
-    """Return the place of the mask folder among the parts of a path."""
-    parts = [part.lower() for part in PurePosixPath(name).parts[:-1]]
-    return next((i for i, part in enumerate(parts) if part in MASK_FOLDERS), None)
+def _mask_folder(name: str, start: int) -> int | None:
+    """Return the place of the mask folder among the parts of a path, beginning at `start`."""
+    parts = PurePosixPath(name).parts[:-1]
+    return next((i for i in range(start, len(parts)) if _without_role(parts[i])[0] is MASK_FOLDERS), None)
+
+
+def _first_part(tree: SourceTree) -> int:
+    """Return how many folders hold all images: what these are called says nothing about the files."""
+    return len(PurePosixPath(common_folder(tree.images())).parts)
 
 
 def class_folders(tree: SourceTree) -> dict[str, list[str]]:
     """Return class name → masks, if the mask folder holds one folder for each class, in which file names repeat."""
     found: dict[str, list[str]] = {}
+    start = _first_part(tree)
     for name in find_masks(tree):
-        place, parts = _mask_folder(name), PurePosixPath(name).parts
+        place, parts = _mask_folder(name, start), PurePosixPath(name).parts
         if place is None or place + 2 >= len(parts):
             return {}
         found.setdefault(parts[-2], []).append(name)
@@ -141,6 +179,8 @@ def class_folders(tree: SourceTree) -> dict[str, list[str]]:
 def kind_of_masks(tree: SourceTree) -> tuple[str, str] | None:
     """Return what kind of masks these are, judging by a few of them, and why; None if there are no masks with photographs."""
     masks = find_masks(tree)
+    if not masks:
+        tree.problems += _unusable_masks(tree)
     if not masks or not set(tree.images()) - set(masks):
         return None
     if folders := class_folders(tree):
@@ -186,6 +226,17 @@ def _binary_values(mask: Mask) -> set[int]:
     return found if found in ({0}, {1}, {255}, {0, 1}, {0, 255}) else set()
 
 
+def _unusable_masks(tree: SourceTree) -> list[str]:
+    """Say, for one file in a folder of masks, that its format is not read as a mask."""
+    start = _first_part(tree)
+    found = (name for name in tree.images() if _mask_folder(name, start) is not None)
+    return [
+        f"{tree.place(name)} has the suffix {suffix_of(name)}, and masks are read as {', '.join(LABEL_SUFFIXES)}: convert "
+        "the masks to PNG, or export them again if they are JPEG, whose compression changes values"
+        for name in itertools.islice(found, 1)
+    ]
+
+
 @functools.cache
 def _words() -> str:
     return f"a folder of masks ({', '.join(MASK_FOLDERS[:5])}, …) beside one of photographs"
@@ -200,8 +251,10 @@ def need_masks(tree: SourceTree) -> list[str]:
     """Return the masks, or raise UserError saying where they are expected."""
     masks = find_masks(tree)
     if not masks:
+        problem = next(iter(_unusable_masks(tree)), None)
         raise UserError(
-            f"{tree.place('')} has no masks: expected PNG files in a folder named {', '.join(MASK_FOLDERS[:7])}, or beside the "
+            problem
+            or f"{tree.place('')} has no masks: expected PNG files in a folder named {', '.join(MASK_FOLDERS[:7])}, or beside the "
             "photographs as NAME_mask.png"
         )
     return masks

@@ -96,6 +96,16 @@ BROKEN_MASKS = {
         r"picture_0.png has transparent and opaque pixels of the color \(255, 255, 255\)",
         {"format_name": "binary_masks"},
     ),
+    "a mask without a photograph": Broken(
+        mask_folders.write_binary_masks,
+        content("masks/train/more_mask.png", gray_mask([0, 255])),
+        r"masks/train/more_mask.png has no photograph: expected one called 'more', such as images/more.jpg",
+    ),
+    "masks of another format": Broken(
+        mask_folders.write_binary_masks,
+        lambda root: [path.rename(path.with_suffix(".gif")) for path in list((root / "masks").rglob("*.png"))],
+        r"no known format.*masks/train/picture_0.gif has the suffix .gif.*: convert the masks to PNG",
+    ),
     "masks of one picture in two sizes": Broken(
         mask_folders.write_class_folders,
         content("masks/house/picture_0.png", gray_mask([0, 255], (9, 9))),

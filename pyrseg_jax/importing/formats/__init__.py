@@ -79,15 +79,15 @@ def choose(tree: SourceTree, name: str | None) -> tuple[Format, str]:
             )
     looked_for = "; ".join(f"{form.name}: {form.signs}" for form in forms)
     kinds = ", ".join(_kinds(tree))
-    problem = f". One file could not be read: {tree.problems[0]}" if tree.problems else ""
+    problem = f" One file cannot be used: {tree.problems[0]}." if tree.problems else ""
     if tree.focus is not None:
         raise UserError(
-            f"{tree.place(tree.focus)} is of no known format. Looked for: {looked_for}. If it belongs to masks, name their "
-            f"folder with --input{problem}"
+            f"{tree.place(tree.focus)} is of no known format.{problem} Looked for: {looked_for}. If it belongs to masks, "
+            "name their folder with --input"
         )
     raise UserError(
-        f"{tree.root} is of no known format. It holds {kinds}. Looked for: {looked_for}. If it is one of them, force it with "
-        f"--format=NAME{problem}"
+        f"{tree.root} is of no known format. It holds {kinds}.{problem} Looked for: {looked_for}. If it is one of them, force it "
+        "with --format=NAME"
     )
 
 

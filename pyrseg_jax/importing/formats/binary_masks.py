@@ -11,8 +11,14 @@ from pyrseg_jax.importing.annotations import BACKGROUND, Annotations, Notes, Opt
 from pyrseg_jax.importing.class_files import find_name_list
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_painting import read_colors
-from pyrseg_jax.importing.mask_pairs import BINARY, describe_signs, kind_of_masks, need_masks, pair_masks
-from pyrseg_jax.importing.object_pictures import image_or_error
+from pyrseg_jax.importing.mask_pairs import (
+    BINARY,
+    describe_signs,
+    kind_of_masks,
+    need_masks,
+    pair_masks,
+    photograph_or_error,
+)
 from pyrseg_jax.importing.source_tree import SourceTree
 
 FOREGROUND = "foreground"
@@ -29,7 +35,7 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     names = _names(tree, options)
     notes, pictures = Notes(), []
     for pair in pair_masks(tree, need_masks(tree), notes):
-        image = image_or_error(tree, pair.image, pair.mask, tree.place(pair.mask))
+        image = photograph_or_error(tree, pair)
         pictures.append(Picture(pair.image or pair.mask, image, pair.split, _painter(tree, pair.mask)))
     return Annotations(names, tuple(pictures), notes, void_meaning="", has_own_order=True)
 

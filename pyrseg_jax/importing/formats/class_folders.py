@@ -12,8 +12,14 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import BACKGROUND, Annotations, Notes, Options, Paint, Picture
 from pyrseg_jax.importing.formats.binary_masks import read_binary
 from pyrseg_jax.importing.formats.contract import Format
-from pyrseg_jax.importing.mask_pairs import CLASS_FOLDERS, class_folders, describe_signs, kind_of_masks, pair_masks
-from pyrseg_jax.importing.object_pictures import image_or_error
+from pyrseg_jax.importing.mask_pairs import (
+    CLASS_FOLDERS,
+    class_folders,
+    describe_signs,
+    kind_of_masks,
+    pair_masks,
+    photograph_or_error,
+)
 from pyrseg_jax.importing.source_tree import SourceTree
 
 
@@ -38,12 +44,12 @@ def read(tree: SourceTree, options: Options) -> Annotations:
             by_stem.setdefault(PurePosixPath(mask).stem, {})[value] = mask
     notes, pictures = Notes(), []
     every_mask = [mask for masks in folders.values() for mask in masks]
-    images = {pair.mask: pair.image for pair in pair_masks(tree, every_mask, notes)}
+    pairs = {pair.mask: pair for pair in pair_masks(tree, every_mask, notes)}
     for stem in sorted(by_stem):
         masks = by_stem[stem]
         first = next(iter(masks.values()))
-        image = image_or_error(tree, images[first], first, tree.place(first))
-        pictures.append(Picture(images[first] or first, image, None, _painter(tree, masks)))
+        pair = pairs[first]
+        pictures.append(Picture(pair.image or first, photograph_or_error(tree, pair), None, _painter(tree, masks)))
     return Annotations(names, tuple(pictures), notes, BACKGROUND)
 
 

@@ -11,8 +11,14 @@ from pyrseg_jax.importing.class_list import Color
 from pyrseg_jax.importing.color_maps import find_colors, propose_list
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_painting import color_painter, read_colors
-from pyrseg_jax.importing.mask_pairs import COLOR, describe_signs, kind_of_masks, need_masks, pair_masks
-from pyrseg_jax.importing.object_pictures import image_or_error
+from pyrseg_jax.importing.mask_pairs import (
+    COLOR,
+    describe_signs,
+    kind_of_masks,
+    need_masks,
+    pair_masks,
+    photograph_or_error,
+)
 from pyrseg_jax.importing.source_tree import SourceTree
 
 
@@ -31,7 +37,7 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     values: dict[Color, int] = {color: value for value, color in enumerate(listed.colors, 1)}
     notes, pictures = Notes(), []
     for pair in pair_masks(tree, masks, notes):
-        image = image_or_error(tree, pair.image, pair.mask, tree.place(pair.mask))
+        image = photograph_or_error(tree, pair)
         paint = color_painter(tree, pair.mask, values, str(listed.path))
         pictures.append(Picture(pair.image or pair.mask, image, pair.split, paint))
     return Annotations(listed.names, tuple(pictures), notes, void_meaning="", has_own_order=options.classes is listed)

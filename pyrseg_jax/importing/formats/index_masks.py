@@ -11,8 +11,14 @@ from pyrseg_jax.importing.class_files import find_name_list
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_images import NO_MEANING
 from pyrseg_jax.importing.mask_painting import mask_painter
-from pyrseg_jax.importing.mask_pairs import INDEX, describe_signs, kind_of_masks, need_masks, pair_masks
-from pyrseg_jax.importing.object_pictures import image_or_error
+from pyrseg_jax.importing.mask_pairs import (
+    INDEX,
+    describe_signs,
+    kind_of_masks,
+    need_masks,
+    pair_masks,
+    photograph_or_error,
+)
 from pyrseg_jax.importing.source_tree import SourceTree
 
 VOID_VALUE = 255
@@ -39,7 +45,7 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     table[: len(listed.names)] = np.arange(1, len(listed.names) + 1)
     notes, pictures = Notes(), []
     for pair in pair_masks(tree, need_masks(tree), notes):
-        image = image_or_error(tree, pair.image, pair.mask, tree.place(pair.mask))
+        image = photograph_or_error(tree, pair)
         pictures.append(Picture(pair.image or pair.mask, image, pair.split, mask_painter(tree, pair.mask, table)))
     return Annotations(listed.names, tuple(pictures), notes, void_meaning="the value 255", has_own_order=True)
 
