@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 from support import label_tools, mask_folders
-from support.imports import agreement, import_from, label_maps
+from support.imports import agreement, import_from, label_maps, toy_scenes
 from support.label_tools import Sample, Scenes, nested_rings
 
 from pyrseg_jax.importing.annotations import BY_AREA
@@ -155,6 +155,41 @@ def test_binary_masks_come_back(high, scenes, tmp_path):
     found = label_maps(tmp_path / "data")
     for sample in scenes.samples:
         np.testing.assert_array_equal(found[sample.name] == 2, sample.label == len(scenes.names))
+
+
+@pytest.mark.parametrize("names", ["classes.txt", "quoted", "truth"])
+def test_yolo_takes_its_names_as_they_are_written(names, scenes, tmp_path):
+    """Label Studio writes `classes.txt`; YAML would turn `yes` and `off` into truth values."""
+    label_tools.write_yolo(scenes, tmp_path / "source")
+    written = scenes.with_void
+    if names == "classes.txt":
+        (tmp_path / "source" / "data.yaml").unlink()
+        (tmp_path / "source" / "classes.txt").write_text("\n".join(scenes.with_void))
+    elif names == "quoted":
+        keys = "".join(f"  '{i}': {name}\n" for i, name in enumerate(scenes.with_void))
+        (tmp_path / "source" / "data.yaml").write_text(f"names:\n{keys}")
+    else:
+        written = ("void", "off", "yes", *scenes.names[2:])
+        (tmp_path / "source" / "data.yaml").write_text(f"names: [{', '.join(written)}]")
+    import_from(tmp_path / "source", tmp_path / "data")
+    assert agreement(scenes._replace(names=written[1:]), tmp_path / "data") == 1
+
+
+def test_a_list_of_a_split_is_not_taken_for_labels_of_the_same_name(tmp_path):
+    scenes = toy_scenes()
+    scenes = scenes._replace(samples=(scenes.samples[0]._replace(name="train"), *scenes.samples[1:]))
+    label_tools.write_yolo(scenes, tmp_path / "source")
+    for folder in ("images", "labels"):
+        for path in list((tmp_path / "source" / folder).rglob("*.*")):
+            path.rename(tmp_path / "source" / folder / path.name)
+    for split in ("train", "val"):
+        lines = [f"./images/{sample.name}.png\n" for sample in scenes.samples if sample.split == split]
+        (tmp_path / "source" / f"{split}.txt").write_text("".join(lines))
+    text = (tmp_path / "source" / "data.yaml").read_text()
+    text = text.replace("images/train", "train.txt").replace("images/val", "val.txt")
+    (tmp_path / "source" / "data.yaml").write_text(text)
+    import_from(tmp_path / "source", tmp_path / "data")
+    assert agreement(scenes, tmp_path / "data") == 1
 
 
 def two_values(root, name: str, content: str, values=(0, 255)) -> None:

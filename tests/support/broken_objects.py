@@ -176,6 +176,11 @@ BROKEN_OBJECTS = {
     "YAML that is damaged": Broken(
         label_tools.write_yolo, content("data.yaml", b"names: [a, 'b\n"), r"data.yaml is not YAML"
     ),
+    "two lists of names": Broken(
+        label_tools.write_yolo,
+        content("coco8.yaml", b"names: [zebra]\n"),
+        r"coco8.yaml and .*data.yaml list different names of classes: name the right file with --input",
+    ),
     "YAML with another number of names": Broken(
         label_tools.write_yolo, text_file("data.yaml", "names:", "nc: 7\nnames:"), r"has nc=7, but 4 names"
     ),

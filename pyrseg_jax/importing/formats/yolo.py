@@ -1,7 +1,8 @@
 """Read YOLO's segmentation labels: a text file for each image, with a class number and a polygon in shares of the image per line.
 
-`data.yaml` names the classes and the folders of the splits. A line of five numbers is a box without an outline; it becomes
-void. An image without a text file was not labeled and is left out; one with an empty file shows only background.
+`data.yaml` names the classes and the folders of the splits; without one, a `classes.txt` names the classes. A line of five
+numbers is a box without an outline; it becomes void. An image without a text file was not labeled and is left out; one with an
+empty file shows only background.
 
 Source: the Ultralytics documentation, "Instance Segmentation Datasets Overview".
 
@@ -17,6 +18,7 @@ import yaml
 
 from pyrseg_jax.errors import UserError, first_line
 from pyrseg_jax.importing.annotations import BACKGROUND, BY_AREA, IGNORED, Annotations, Notes, Options
+from pyrseg_jax.importing.class_files import find_name_list
 from pyrseg_jax.importing.fields import number_from
 from pyrseg_jax.importing.formats.coco import BOX_ONLY, CROWD
 from pyrseg_jax.importing.formats.contract import Format
@@ -51,10 +53,15 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     """Read each image that has a text file at the place that YOLO expects."""
     found = [name for name in tree.annotation_files(".yaml", ".yml") if _is_yaml(tree, name)]
     document = _read_yaml(tree, found[0]) if found else {}
+    if any(_read_yaml(tree, name)["names"] != document["names"] for name in found[1:]):
+        raise UserError(
+            f"{tree.place(found[0])} and {tree.place(found[1])} list different names of classes: name the right file with --input"
+        )
+    listed = options.classes or (None if found or tree.problems else find_name_list(tree))
     if found:
         names, where = _class_names(document, tree.place(found[0])), tree.place(found[0])
-    elif options.classes is not None:
-        names, where = options.classes.names, str(options.classes.path)
+    elif listed is not None:
+        names, where = listed.names, str(listed.path)
     else:
         why = tree.problems[0] if tree.problems else f"{tree.place('')} has no YAML file with the names of the classes"
         raise UserError(
@@ -79,7 +86,7 @@ def read(tree: SourceTree, options: Options) -> Annotations:
 
 def _read_yaml(tree: SourceTree, name: str) -> Mapping[str, Any]:
     try:
-        document = yaml.safe_load(tree.text(name))
+        document = yaml.load(tree.text(name), Loader=yaml.BaseLoader)  # keeps texts: `no` and `on` are names, too
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{tree.place(name)} is not YAML ({first_line(error)}): export it again") from error
     return document if isinstance(document, dict) else {}
@@ -90,14 +97,14 @@ def _class_names(document: Mapping[str, Any], place: str) -> tuple[str, ...]:
     names = document["names"]
     if isinstance(names, dict):
         numbers = list(names)
-        if not all(isinstance(number, int) for number in numbers) or sorted(numbers) != list(range(len(numbers))):
+        if set(numbers) != {str(number) for number in range(len(numbers))}:
             raise UserError(f"{place} numbers its names {shorten(numbers)}: expected 0, 1, 2, … without gaps")
-        names = [names[number] for number in range(len(numbers))]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str | int | float) for name in names):
+        names = [names[str(number)] for number in range(len(numbers))]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"{place} has names={shorten(names)}: expected a list of names of classes")
-    if isinstance(document.get("nc"), int) and document["nc"] != len(names):
+    if str(document.get("nc", "")).isdecimal() and int(document["nc"]) != len(names):
         raise UserError(f"{place} has nc={document['nc']}, but {len(names)} names: make them agree")
-    return tuple(str(name).strip() for name in names)
+    return tuple(name.strip() for name in names)
 
 
 class _Splits:
@@ -113,7 +120,7 @@ class _Splits:
                     continue
                 parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
                 if entry.endswith(".txt"):
-                    listed = next((name for name in tree.files if name.endswith("/".join(parts[-1:]))), None)
+                    listed = _nearest_file(tree, parts, base)
                     for line in tree.text(listed).splitlines() if listed is not None else ():
                         if line.strip() and (path := tree.find_image(line.strip(), [str(base), "."])):
                             self._listed[path] = split
@@ -130,6 +137,14 @@ class _Splits:
             if any(f"/{tail}/" in parent for tail in tails if tail not in ("images", "")):
                 return split
         return split_of_path(str(PurePosixPath(image).parent))
+
+
+def _nearest_file(tree: SourceTree, parts: Sequence[str], base: PurePosixPath) -> str | None:
+    """Return the file that a path in a YAML file means: below the YAML file's folder, or else with most of the path's folders."""
+    tails = ["/".join(parts[i:]) for i in range(len(parts))]
+    places = [str(base / tail) for tail in tails] + tails
+    found = next((place for place in places if tree.has(place)), None)
+    return found or next((name for tail in tails for name in tree.files if name.endswith(f"/{tail}")), None)
 
 
 def _label_of(tree: SourceTree, image: str) -> str | None:
