@@ -298,6 +298,15 @@ def test_more_than_255_classes_are_written_as_16_bits(tmp_path):
     np.testing.assert_array_equal(found, label + 1)
 
 
+def test_spaces_around_a_label_of_labelme_make_no_other_class(tmp_path):
+    label_tools.write_labelme(toy_scenes(), tmp_path / "source")
+    path = tmp_path / "source" / "train" / "picture_0.json"
+    path.write_text(path.read_text().replace('"grass"', '"grass "'))
+    (tmp_path / "source" / "labels.txt").unlink(missing_ok=True)
+    summary = import_from(tmp_path / "source", tmp_path / "data")
+    assert sorted(item["name"] for item in summary["classes"] if item["name"].startswith("grass")) == ["grass"]
+
+
 def test_smaller_objects_stay_visible_or_later_ones_do(tmp_path):
     """COCO's default is by area; `overlap` chooses."""
     label = np.full((24, 28), 1, np.uint8)

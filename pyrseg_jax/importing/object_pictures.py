@@ -23,12 +23,18 @@ class ObjectPicture:
       image: see `annotations.Picture`.
       split: see `annotations.Picture`.
       size: (height, width) that its annotations are for, or None where the format does not say.
+      place: where it is annotated, for messages.
     """
 
     def __init__(
-        self, name: str, image: Path | Callable[[], bytes], split: str | None, size: tuple[int, int] | None = None
+        self,
+        name: str,
+        image: Path | Callable[[], bytes],
+        split: str | None,
+        size: tuple[int, int] | None = None,
+        place: str = "",
     ):
-        self.name, self.image, self.split, self.size = name, image, split, size
+        self.name, self.image, self.split, self.size, self.place = name, image, split, size, place
         self.objects: list[Object] = []
         self.error: UserError | None = None
 
@@ -47,6 +53,8 @@ def finish_all(
 ) -> tuple[Picture, ...]:
     """Finish the pictures. One without objects is kept only if its unlabeled pixels become background.
 
+    A photograph that two of them annotate is an error of the second, because their label maps differ.
+
     Args:
       pictures: the pictures.
       options: the user's options.
@@ -54,8 +62,13 @@ def finish_all(
       notes: where pictures that are left out are counted.
     """
     is_background = (options.unlabeled or unlabeled) == BACKGROUND
-    kept = []
+    kept, places = [], {}
     for picture in pictures:
+        first = places.setdefault(picture.image, picture.place)
+        if first != picture.place:
+            picture.error = picture.error or UserError(
+                f"{picture.place} annotates {picture.name}, and so does {first}: keep one of them, or name one file with --input"
+            )
         if picture.objects or picture.error is not None or is_background:
             kept.append(picture.finish(options.overlap or overlap))
         else:

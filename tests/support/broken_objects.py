@@ -176,6 +176,16 @@ BROKEN_OBJECTS = {
     "YAML that is damaged": Broken(
         label_tools.write_yolo, content("data.yaml", b"names: [a, 'b\n"), r"data.yaml is not YAML"
     ),
+    "a second file for a photograph": Broken(
+        label_tools.write_labelme,
+        lambda root: (root / "train/copy.json").write_text((root / "train/picture_0.json").read_text()),
+        r"picture_0.json annotates train/picture_0.png, and so does .*copy.json: keep one of them",
+    ),
+    "two exports of one project": Broken(
+        studio,
+        lambda root: (root / "project_2.json").write_text((root / "project.json").read_text()),
+        r"project_2.json: task 0 annotates images/.*picture_0.png, and so does .*project.json: task 0: keep one",
+    ),
     "two lists of names": Broken(
         label_tools.write_yolo,
         content("coco8.yaml", b"names: [zebra]\n"),

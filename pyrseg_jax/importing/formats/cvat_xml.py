@@ -90,7 +90,7 @@ def _read_image(
     split = split_of_word(subset) if subset else split_of_path(file)
     folders = [f"images/{subset}", str(subset), "images", "."] if subset else ["images", "."]
     path = tree.find_image(name, folders)
-    picture = ObjectPicture(path or name, image_or_error(tree, path, name, place), split, size)
+    picture = ObjectPicture(path or name, image_or_error(tree, path, name, place), split, size, place)
     try:
         for i, element in enumerate(image):
             _add(picture, element, values, f"{place}, object {i} ({element.tag})", notes)

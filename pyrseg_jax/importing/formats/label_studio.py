@@ -86,7 +86,8 @@ def _read_task(tree: SourceTree, task: Any, where: str, values: dict[str, int], 
     wanted = _image_name(data, where)
     path = next((found for name in wanted if (found := tree.find_image(name))), None)
     source = image_or_error(tree, path, wanted[0], where)
-    picture = ObjectPicture(path or wanted[0], source, split_of_path(str(PurePosixPath(path or wanted[0]).parent)))
+    split = split_of_path(str(PurePosixPath(path or wanted[0]).parent))
+    picture = ObjectPicture(path or wanted[0], source, split, place=where)
     try:
         for i, result in enumerate(list_of(annotations[0], "result", where)):
             _add(picture, result, f"{where}, result {i}", values, notes)

@@ -92,7 +92,7 @@ def _read_file(tree: SourceTree, name: str, document: Any) -> tuple[ObjectPictur
     """Return the picture of a JSON file, without its objects, and the labels that occur in it."""
     place = tree.place(name)
     labels = {
-        text_of(shape, "label", f"{place}: shapes[{i}]"): None
+        text_of(shape, "label", f"{place}: shapes[{i}]").strip(): None
         for i, shape in enumerate(list_of(document, "shapes", place))
     }
     size = None
@@ -104,9 +104,9 @@ def _read_file(tree: SourceTree, name: str, document: Any) -> tuple[ObjectPictur
     path = tree.find_image(wanted, [str(PurePosixPath(name).parent)])
     if path is None and document.get("imageData"):
         image = functools.partial(_embedded, tree, name)
-        return ObjectPicture(f"{PurePosixPath(name).with_suffix('')}", image, split_of_path(name), size), labels
+        return ObjectPicture(f"{PurePosixPath(name).with_suffix('')}", image, split_of_path(name), size, place), labels
     source = image_or_error(tree, path, wanted, place)
-    return ObjectPicture(path or wanted, source, split_of_path(str(PurePosixPath(name).parent)), size), labels
+    return ObjectPicture(path or wanted, source, split_of_path(str(PurePosixPath(name).parent)), size, place), labels
 
 
 def _embedded(tree: SourceTree, name: str) -> bytes:
@@ -121,7 +121,7 @@ def _embedded(tree: SourceTree, name: str) -> bytes:
 def _objects(document: Any, place: str, values: dict[str, int], is_listed: bool) -> list[Object]:
     objects = []
     for i, shape in enumerate(document["shapes"]):
-        where, label = f"{place}: shapes[{i}]", shape["label"]
+        where, label = f"{place}: shapes[{i}]", shape["label"].strip()
         if label not in values:
             known = "labels.txt" if is_listed else "the labels"
             raise UserError(
