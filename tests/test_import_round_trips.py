@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -155,6 +156,40 @@ def test_binary_masks_come_back(high, scenes, tmp_path):
     found = label_maps(tmp_path / "data")
     for sample in scenes.samples:
         np.testing.assert_array_equal(found[sample.name] == 2, sample.label == len(scenes.names))
+
+
+@pytest.mark.parametrize("style", ["brush", "polygon"])
+def test_regions_of_label_studio_with_separate_labels_come_back(style, scenes, tmp_path):
+    """With the tags `Brush` and `Labels`, each region has a result of its shape and one of its labels."""
+    label_tools.write_label_studio(scenes, tmp_path / "source", style)
+    path = tmp_path / "source" / "project.json"
+    tasks = json.loads(path.read_text())
+    for task in tasks:
+        task["data"] = {"id": "an id", "note": "a street", "photo": f"/data/local-files/?d=x{task['data']['image']}"}
+        results = []
+        for i, result in enumerate(task["annotations"][0]["result"]):
+            labels = result["value"].pop(f"{style}labels")
+            results.append(result | {"id": str(i), "type": style})
+            results.append(result | {"id": str(i), "type": "labels", "value": result["value"] | {"labels": labels}})
+        task["annotations"][0]["result"] = results
+    path.write_text(json.dumps(tasks))
+    assert import_from(tmp_path / "source", tmp_path / "data")["skipped"] == []
+    assert agreement(scenes, tmp_path / "data") == 1
+
+
+def test_further_labels_and_missing_ones_of_label_studio_are_counted(tmp_path):
+    label_tools.write_label_studio(toy_scenes(), tmp_path / "source", "polygon")
+    path = tmp_path / "source" / "project.json"
+    tasks = json.loads(path.read_text())
+    first, second = tasks[0]["annotations"][0]["result"][:2]
+    first["value"]["polygonlabels"].append("another")
+    second.update(type="polygon", id="alone")
+    path.write_text(json.dumps(tasks))
+    notes = import_from(tmp_path / "source", tmp_path / "data")["skipped"]
+    assert {note["reason"] for note in notes} == {
+        "further label of a region (the first counts)",
+        "region without a label",
+    }
 
 
 @pytest.mark.parametrize("names", ["classes.txt", "quoted", "truth"])

@@ -55,7 +55,7 @@ def draw_splits(
     if not drawn:
         raise UserError("the source has test pictures only: there is nothing to learn from")
     groups = _groups(names, group)
-    chosen = _draw([groups[i] for i in drawn], DEFAULT_SHARE if share is None else share, seed)
+    chosen = _draw([groups[i] for i in drawn], DEFAULT_SHARE if share is None else share, seed, group is not None)
     splits = [TEST] * len(given)
     for i in drawn:
         splits[i] = VALIDATION if groups[i] in chosen else TRAINING
@@ -87,12 +87,12 @@ def _groups(names: Sequence[str], pattern: str | None) -> list[str]:
     return [match[1] or "" if compiled.groups else match[0] for match in found if match is not None]
 
 
-def _draw(groups: Sequence[str], share: float, seed: int) -> set[str]:
+def _draw(groups: Sequence[str], share: float, seed: int, is_grouped: bool) -> set[str]:
     """Return the groups for validation. They are taken in the order of a hash until they hold the wanted share of the pictures."""
     sizes: dict[str, int] = {}
     for name in groups:
         sizes[name] = sizes.get(name, 0) + 1
-    if len(groups) == 1:
+    if len(groups) == 1 or (len(sizes) < 2 and not is_grouped):
         return set()
     if len(sizes) < 2:
         raise UserError(

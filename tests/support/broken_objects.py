@@ -181,6 +181,11 @@ BROKEN_OBJECTS = {
         lambda root: (root / "train/copy.json").write_text((root / "train/picture_0.json").read_text()),
         r"picture_0.json annotates train/picture_0.png, and so does .*copy.json: keep one of them",
     ),
+    "an image in the text of a task": Broken(
+        studio,
+        json_file("project.json", lambda d: d[0]["data"].update(image="data:image/png;base64," + 9999 * "A")),
+        r"task 0 holds its image in the text \('data:image/png;base64,A.*save the image",
+    ),
     "two exports of one project": Broken(
         studio,
         lambda root: (root / "project_2.json").write_text((root / "project.json").read_text()),

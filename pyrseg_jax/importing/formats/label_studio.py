@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from pyrseg_jax.data.images.image_formats import IMAGE_SUFFIXES
+from pyrseg_jax.data.listing import suffix_of
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import BACKGROUND, BY_FILE, Annotations, Notes, Options
 from pyrseg_jax.importing.fields import list_of, number_from, points_of, side_of, value_of
@@ -25,12 +27,13 @@ from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import split_of_path
 from pyrseg_jax.storage.documents import shorten
 
-_KINDS = {
-    "brushlabels": "brushlabels",
-    "polygonlabels": "polygonlabels",
-    "rectanglelabels": "rectanglelabels",
-    "ellipselabels": "ellipselabels",
-}
+_KINDS = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels")
+# Where a project has the tags `Brush`, `Polygon`, … and `Labels`, a region has two results: one of its shape, and a second one of
+# the type "labels" with the shape and the labels. This key of the value tells what shape it is.
+_SHAPE_KEYS = {"rle": "brushlabels", "points": "polygonlabels", "radiusX": "ellipselabels", "width": "rectanglelabels"}
+_SHAPES = ("brush", "polygon", "rectangle", "ellipse")
+_IMAGE_KEYS = ("image", "img", "url", "captioning", "ocr")
+NO_LABEL = "region without a label"
 _CHANNELS = 4  # of the picture that brush strokes are stored as; the last one is the opacity
 
 
@@ -89,8 +92,17 @@ def _read_task(tree: SourceTree, task: Any, where: str, values: dict[str, int], 
     split = split_of_path(str(PurePosixPath(path or wanted[0]).parent))
     picture = ObjectPicture(path or wanted[0], source, split, place=where)
     try:
-        for i, result in enumerate(list_of(annotations[0], "result", where)):
-            _add(picture, result, f"{where}, result {i}", values, notes)
+        results = list_of(annotations[0], "result", where)
+        labeled = {
+            result.get("id") for result in results if isinstance(result, dict) and result.get("type") == "labels"
+        }
+        for i, result in enumerate(results):
+            place = f"{where}, result {i}"
+            if isinstance(result, dict) and result.get("type") in _SHAPES:
+                if result.get("id") not in labeled:
+                    notes.add(NO_LABEL, place)
+                continue
+            _add(picture, result, place, values, notes)
     except UserError as error:
         picture.error = error
     return picture
@@ -98,13 +110,19 @@ def _read_task(tree: SourceTree, task: Any, where: str, values: dict[str, int], 
 
 def _image_name(data: dict, where: str) -> list[str]:
     """Return the names under which the image may be found: without the server's address and the prefix of uploads."""
+    texts = [data[key] for key in _IMAGE_KEYS if isinstance(data.get(key), str)]
+    texts += [value for value in data.values() if isinstance(value, str)]
     text = next(
-        (data[key] for key in ("image", "img", "url", "captioning", "ocr") if isinstance(data.get(key), str)), None
+        (text for text in texts if {suffix_of(urllib.parse.urlsplit(text).path), suffix_of(text)} & {*IMAGE_SUFFIXES}),
+        None,
     )
-    if text is None:
-        text = next((value for value in data.values() if isinstance(value, str)), None)
+    text = text or next(iter(texts), None)
     if not text:
         raise UserError(f"{where} has data without the name of an image: export the project as JSON")
+    if text.startswith("data:"):
+        raise UserError(
+            f"{where} holds its image in the text ({shorten(text)}): expected the name of a file; save the image, and name it there"
+        )
     parts = urllib.parse.urlsplit(text)
     query = urllib.parse.parse_qs(parts.query).get("d")
     name = urllib.parse.unquote(query[0] if query else parts.path or text)
@@ -113,7 +131,9 @@ def _image_name(data: dict, where: str) -> list[str]:
 
 
 def _add(picture: ObjectPicture, result: Any, where: str, values: dict[str, int], notes: Notes) -> None:
-    kind = result.get("type") if isinstance(result, dict) else None
+    kind = labels_key = result.get("type") if isinstance(result, dict) else None
+    if kind == "labels" and isinstance(result.get("value"), dict):
+        kind = next((shape for key, shape in _SHAPE_KEYS.items() if key in result["value"]), kind)
     if kind not in _KINDS:
         notes.add(f"{kind or 'result'} (not a region)", where)
         return
@@ -122,10 +142,12 @@ def _add(picture: ObjectPicture, result: Any, where: str, values: dict[str, int]
             f"{where} was drawn on a picture turned by {result['image_rotation']} degrees: turn the file, and export again"
         )
     value = value_of(result, "value", where, dict, "an object")
-    labels = [label for label in value.get(_KINDS[kind]) or [] if isinstance(label, str) and label.strip()]
+    labels = [label for label in value.get(labels_key) or [] if isinstance(label, str) and label.strip()]
     if not labels:
-        notes.add("region without a label", where)
+        notes.add(NO_LABEL, where)
         return
+    if len(labels) > 1:
+        notes.add("further label of a region (the first counts)", where, len(labels) - 1)
     size = side_of(result, "original_height", where), side_of(result, "original_width", where)
     if picture.size is not None and picture.size != size:
         raise UserError(
