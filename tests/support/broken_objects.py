@@ -46,6 +46,11 @@ BROKEN_OBJECTS = {
     "two images of one number": Broken(
         coco, json_file(TRAIN, lambda d: d["images"][1].update(id=1)), r"images\[1\] repeats the id 1"
     ),
+    "a picture in two splits": Broken(
+        coco,
+        lambda root: (root / "annotations/instances_val.json").write_text((root / TRAIN).read_text()),
+        r"images\[0\] names .*picture_0.png for validation, but .*images\[0\] names it for training: a picture belongs",
+    ),
     "a size in words": Broken(
         coco,
         json_file(TRAIN, lambda d: d["images"][0].update(width="28")),

@@ -126,7 +126,14 @@ class _Reader:
             key = path or f"{split}/{file_name}"
             if key not in self.pictures:
                 source = image_or_error(self.tree, path, file_name, where)
-                self.pictures[key] = ObjectPicture(path or file_name, source, split, size)
+                self.pictures[key] = ObjectPicture(path or file_name, source, split, size, where)
+            picture = self.pictures[key]
+            if split is not None and picture.split not in (None, split):
+                raise UserError(
+                    f"{where} names {picture.name} for {split}, but {picture.place} names it for {picture.split}: a picture "
+                    "belongs to one split; remove it from one of the files"
+                )
+            picture.split = picture.split or split
             found[identity] = self.pictures[key]
         return found
 
