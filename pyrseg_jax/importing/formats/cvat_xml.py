@@ -50,9 +50,10 @@ def read(tree: SourceTree, options: Options) -> Annotations:
                 f"{tree.place(name)} is CVAT's format for videos, which has no pictures: export it as 'CVAT for images 1.1' or as "
                 "'Segmentation mask 1.1'"
             )
-        for label in root.iterfind("meta//labels/label/name"):
-            if label.text and label.text.strip():
-                values.setdefault(label.text.strip(), len(values) + 1)
+        for label in root.iterfind("meta//labels/label"):
+            text = label.findtext("name", "").strip()
+            if text and label.findtext("type", "any") not in _NO_REGIONS and label.find("parent") is None:
+                values.setdefault(text, len(values) + 1)
         pictures += [_read_image(tree, name, image, values, notes) for image in root.iterfind("image")]
     labeled = []
     for picture in pictures:
