@@ -307,6 +307,41 @@ def test_spaces_around_a_label_of_labelme_make_no_other_class(tmp_path):
     assert sorted(item["name"] for item in summary["classes"] if item["name"].startswith("grass")) == ["grass"]
 
 
+def test_a_file_of_all_pictures_leaves_the_splits_of_the_others(tmp_path):
+    label_tools.write_coco(toy_scenes(), tmp_path / "source")
+    folder = tmp_path / "source" / "annotations"
+    train, val = (json.loads((folder / f"instances_{split}2017.json").read_text()) for split in ("train", "val"))
+    for item in (*val["images"], *val["annotations"]):
+        key = "image_id" if "image_id" in item else "id"
+        item[key] += 100
+    merged = train | {key: train[key] + val[key] for key in ("images", "annotations")}
+    (folder / "all.json").write_text(json.dumps(merged))
+    assert import_from(tmp_path / "source", tmp_path / "data")["splits"] == "as the source lists them"
+    assert agreement(toy_scenes(), tmp_path / "data") == 1
+
+
+def test_labels_of_cvat_that_mark_no_regions_are_no_classes(tmp_path):
+    label_tools.write_cvat(toy_scenes(), tmp_path / "source")
+    (path,) = (tmp_path / "source").glob("*.xml")
+    more = "<label><name>pose</name><type>skeleton</type></label><label><name>nose</name><type>points</type><parent>pose</parent>"
+    text = path.read_text()
+    assert "<labels>" in text
+    path.write_text(text.replace("<labels>", f"<labels>{more}</label>", 1))
+    summary = import_from(tmp_path / "source", tmp_path / "data")
+    assert not {"pose", "nose"} & {item["name"] for item in summary["classes"]}
+
+
+def test_folders_behind_links_belong_to_the_source_and_loops_end(tmp_path):
+    mask_folders.write_index_masks(toy_scenes(), tmp_path / "elsewhere")
+    (tmp_path / "source").mkdir()
+    for name in ("images", "labels", "classes.txt"):
+        (tmp_path / "source" / name).symlink_to(tmp_path / "elsewhere" / name)
+    (tmp_path / "elsewhere" / "images" / "loop").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "source" / "again").symlink_to(tmp_path / "source")
+    import_from(tmp_path / "source", tmp_path / "data")
+    assert agreement(toy_scenes(), tmp_path / "data") == 1
+
+
 def test_smaller_objects_stay_visible_or_later_ones_do(tmp_path):
     """COCO's default is by area; `overlap` chooses."""
     label = np.full((24, 28), 1, np.uint8)

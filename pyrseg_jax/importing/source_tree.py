@@ -181,11 +181,26 @@ def _folder_of_images(file: Path) -> Path:
 
 
 def _walk(root: Path) -> Iterable[str]:
-    for folder, folders, names in os.walk(root):
+    top = os.path.realpath(root)
+    seen = {top}
+    for folder, folders, names in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".") and name not in _PASSED_OVER]
+        folders[:] = [name for name in folders if not _is_repeated(os.path.join(folder, name), top, seen)]
         base = os.path.relpath(folder, root)
         prefix = "" if base == "." else base.replace(os.sep, "/") + "/"
         yield from (prefix + name for name in names if not name.startswith("."))
+
+
+def _is_repeated(folder: str, top: str, seen: set[str]) -> bool:
+    """Tell whether a link leads to what is walked anyway or was walked already, or to a folder that holds it."""
+    if not os.path.islink(folder):
+        return False
+    real = os.path.realpath(folder)
+    is_known = real.startswith(f"{top}{os.sep}") or any(
+        f"{other}{os.sep}".startswith(f"{real}{os.sep}") for other in seen
+    )
+    seen.add(real)
+    return is_known
 
 
 def common_folder(names: Sequence[str]) -> str:
