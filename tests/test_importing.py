@@ -342,6 +342,13 @@ def test_folders_behind_links_belong_to_the_source_and_loops_end(tmp_path):
     assert agreement(toy_scenes(), tmp_path / "data") == 1
 
 
+def test_an_image_is_found_by_a_name_with_escapes(tmp_path):
+    label_tools.write_coco(toy_scenes(), tmp_path / "source")
+    path = tmp_path / "source" / "annotations" / "instances_train2017.json"
+    path.write_text(path.read_text().replace("picture_0.png", "picture%5F0.png"))
+    assert import_from(tmp_path / "source", tmp_path / "data")["images"] == {"training": 3, "validation": 1}
+
+
 def test_smaller_objects_stay_visible_or_later_ones_do(tmp_path):
     """COCO's default is by area; `overlap` chooses."""
     label = np.full((24, 28), 1, np.uint8)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import urllib.parse
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -125,13 +126,18 @@ class SourceTree:
         """Find the image that an annotation names.
 
         Args:
-          name: a file name or a relative path, with `/` or `\\`.
+          name: a file name or a relative path, with `/` or `\\`, perhaps with escapes as in URLs (`%20`).
           folders: folders where it is expected, relative to the root, the most likely one first.
 
         Returns:
           The path relative to the root: in one of these folders, or else the only file of the source that ends in this path; None
           if there is none, or if several files do.
         """
+        folders = list(folders)
+        found = self._find_image(name, folders)
+        return found if found is not None or "%" not in name else self._find_image(urllib.parse.unquote(name), folders)
+
+    def _find_image(self, name: str, folders: Sequence[str]) -> str | None:
         wanted = comparable(name.replace("\\", "/")).lstrip("/")
         while wanted.startswith("./"):
             wanted = wanted[2:]
