@@ -139,6 +139,18 @@ def test_cityscapes_comes_back(kind, scenes, tmp_path):
         np.testing.assert_array_equal(found[f"{sample.name}_leftImg8bit"], sample.label)
 
 
+def test_cityscapes_with_a_list_of_its_own_comes_back(scenes, tmp_path):
+    """CVAT and Datumaro number the classes of any project in this layout."""
+    mask_folders.write_cityscapes(scenes, tmp_path / "source")
+    for sample in scenes.samples:
+        path = tmp_path / "source" / "gtFine" / sample.split / "town" / f"{sample.name}_gtFine_labelIds.png"
+        path.write_bytes(label_tools.png(sample.label))
+    lines = [f"{i} 0 {i} {name}" for i, name in enumerate(scenes.with_void)]
+    label_tools.write(tmp_path / "source" / "label_colors.txt", "\n".join(lines))
+    import_from(tmp_path / "source", tmp_path / "data")
+    assert agreement(scenes, tmp_path / "data", lambda sample: f"{sample.name}_leftImg8bit") == 1
+
+
 def test_stuff_maps_come_back(scenes, tmp_path):
     mask_folders.write_stuff_maps(scenes, tmp_path / "source")
     assert import_from(tmp_path / "source", tmp_path / "data")["format"] == "coco_stuff_maps"

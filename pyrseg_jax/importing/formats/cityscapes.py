@@ -3,6 +3,8 @@
 Of each picture, `labelIds`, `instanceIds` or `labelTrainIds` is read, the first that is there. An instance's number is its class
 times 1000 plus a count.
 
+A `label_colors.txt` names other classes, as CVAT and Datumaro write it: its lines count from 0.
+
 Source: Cordts et al., *The Cityscapes Dataset for Semantic Urban Scene Understanding*, CVPR 2016; cityscapesScripts, `labels.py`.
 """
 
@@ -13,6 +15,8 @@ import numpy as np
 from pyrseg_jax.data.datasets.cityscapes import LABEL_SPACE, NUM_IDS
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import IGNORED, Annotations, Notes, Options, Picture
+from pyrseg_jax.importing.class_files import place_of_list
+from pyrseg_jax.importing.class_list import read_class_list
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_images import NO_MEANING
 from pyrseg_jax.importing.mask_painting import mask_painter
@@ -23,6 +27,7 @@ from pyrseg_jax.importing.splits import split_of_path
 KINDS = ("labelIds", "instanceIds", "labelTrainIds")
 SETS = ("gtFine", "gtCoarse")
 PER_CLASS = 1000
+OWN_LIST = "label_colors.txt"
 
 
 def recognize(tree: SourceTree) -> str | None:
@@ -52,6 +57,8 @@ def read(tree: SourceTree, options: Options) -> Annotations:
         raise UserError(
             f"{tree.place('')} has no file that ends in _gtFine_labelIds.png, _instanceIds.png or _labelTrainIds.png"
         )
+    own = place_of_list(tree, [OWN_LIST])
+    names, table = (LABEL_SPACE.names, _id_table()) if own is None else _own_table(tree, own)
     for name, kind in labels:
         path = PurePosixPath(name)
         stem = (
@@ -63,11 +70,18 @@ def read(tree: SourceTree, options: Options) -> Annotations:
         wanted = f"{stem}_leftImg8bit.png"
         image = tree.find_image(wanted, folders)
         source = image_or_error(tree, image, wanted, tree.place(name))
-        paint = mask_painter(tree, name, _train_id_table() if kind == "labelTrainIds" else _id_table(), PER_CLASS)
+        paint = mask_painter(tree, name, _train_id_table() if kind == "labelTrainIds" else table, PER_CLASS)
         pictures.append(Picture(image or name, source, split_of_path(str(path.parent)), paint))
-    return Annotations(
-        LABEL_SPACE.names, tuple(pictures), notes, void_meaning="the ids that Cityscapes does not evaluate"
-    )
+    meaning = "the ids that Cityscapes does not evaluate" if own is None else ""
+    return Annotations(names, tuple(pictures), notes, void_meaning=meaning)
+
+
+def _own_table(tree: SourceTree, name: str) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the classes that a list names, and the table from ids to class maps."""
+    names = read_class_list(tree.root / name).names
+    table = np.full(max(256, len(names)), NO_MEANING, np.uint16)
+    table[: len(names)] = np.arange(1, len(names) + 1)
+    return names, table
 
 
 def _id_table() -> np.ndarray:
