@@ -1,6 +1,7 @@
 """Broken inputs: each import ends with one clear line, leaves nothing behind, and changes nothing in the source."""
 
 import hashlib
+import json
 import re
 
 import numpy as np
@@ -57,6 +58,33 @@ def test_a_split_of_which_nothing_is_left_is_an_error(tmp_path):
         UserError, match="no picture for validation can be used; the first problem: .*picture_3.png is damaged"
     ):
         import_from(tmp_path / "source", tmp_path / "data", is_skipping=True)
+
+
+UNSUPPORTED = {
+    "Label Studio's JSON-MIN": (
+        "a.json",
+        [{"image": "a.jpg", "id": 1, "label": [], "annotation_id": 1, "annotator": 1}],
+    ),
+    "a file of VGG Image Annotator": ("a.json", {"a.jpg12": {"filename": "a.jpg", "size": 12, "regions": []}}),
+    "a file of Supervisely": ("ann/a.json", {"tags": [], "size": {"height": 1, "width": 1}, "objects": []}),
+    r"a file of Darwin \(V7\)": ("a.json", {"version": "2.0", "item": {"name": "a.jpg"}, "annotations": []}),
+    "a release of Segments.ai": ("a.json", {"name": "a", "dataset": {"samples": []}}),
+    "a file of Cityscapes' polygons": ("a_gtFine_polygons.json", {"imgHeight": 1, "imgWidth": 1, "objects": []}),
+    "a file of PASCAL VOC's boxes": ("a.xml", "<annotation><filename>a.jpg</filename></annotation>"),
+    "a table of VGG Image Annotator": ("a.csv", "filename,file_size,file_attributes,region_count\n"),
+    "a list of Darknet's YOLO": ("obj.names", "cat\n"),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_known_formats_that_are_not_read_are_named(name, tmp_path):
+    place, content = UNSUPPORTED[name]
+    label_tools.write(tmp_path / "source" / place, content if isinstance(content, str) else json.dumps(content))
+    label_tools.write(tmp_path / "source" / "a.jpg", b"a photograph")
+    with pytest.raises(
+        UserError, match=rf"{place} is {name}, which is not read: .*\. The formats that are read are coco, "
+    ):
+        import_from(tmp_path / "source", tmp_path / "data")
 
 
 def test_a_damaged_zip_is_one_clear_line(tmp_path):

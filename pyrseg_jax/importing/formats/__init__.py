@@ -20,6 +20,7 @@ from pyrseg_jax.importing.formats import (
     yolo,
 )
 from pyrseg_jax.importing.formats.contract import Format
+from pyrseg_jax.importing.formats.unsupported import find_unsupported
 from pyrseg_jax.importing.source_tree import SourceTree
 
 FORMATS: dict[str, Format] = {
@@ -77,6 +78,8 @@ def choose(tree: SourceTree, name: str | None) -> tuple[Format, str]:
                 f"{tree.root} fits several formats: {listed}. Choose one with --format=NAME, or name its own folder or "
                 "file with --input"
             )
+    if known := find_unsupported(tree):
+        raise UserError(f"{known}. The formats that are read are {', '.join(FORMATS)}")
     looked_for = "; ".join(f"{form.name}: {form.signs}" for form in forms)
     kinds = ", ".join(_kinds(tree))
     problem = f" One file cannot be used: {tree.problems[0]}." if tree.problems else ""
