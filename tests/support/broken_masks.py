@@ -1,8 +1,10 @@
 """Broken sources of the formats that store masks."""
 
 import functools
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from support import label_tools, mask_folders
 from support.import_damages import Broken, content, cut, gone, gray_mask, jpeg, json_file, text_file
@@ -10,6 +12,15 @@ from support.label_tools import png
 
 cvat_masks = functools.partial(label_tools.write_voc, label_map=True)
 VOC_MASK = "SegmentationClass/picture_0.png"
+
+
+def classification(root: Path) -> None:
+    """Replace the tables by one of images and numbers, without names."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for path in [*root.rglob("*.parquet"), *root.rglob("*.json")]:
+        path.unlink()
+    pq.write_table(pa.table({"image": [b"a"], "label": [3]}), root / "train.parquet")
+
 
 BROKEN_MASKS = {
     "a panoptic PNG that is missing": Broken(
@@ -122,6 +133,11 @@ BROKEN_TABLES = {
         mask_folders.write_hugging_face,
         cut("data/train-00000-of-00001.parquet"),
         r"train-00000-of-00001.parquet cannot be read",
+    ),
+    "a table of one number for each image": Broken(
+        mask_folders.write_hugging_face,
+        classification,
+        r"train.parquet has the columns image, label: expected one of label maps \(label, annotation, ",
     ),
     "a table without names": Broken(mask_folders.write_hugging_face, gone("id2label.json"), r"has no id2label.json"),
     "names without numbers": Broken(

@@ -49,10 +49,10 @@ def read(tree: SourceTree, options: Options) -> Annotations:
         raise UserError(
             f"{tree.place('')} has no parquet files: expected those of a data set with images and label maps"
         )
+    opened = [_Rows(tree, file) for file in files]
     names, table, where = _classes(tree, options)
     notes, pictures = Notes(), []
-    for file in files:
-        rows = _Rows(tree, file)
+    for file, rows in zip(files, opened, strict=True):
         split, stem = split_of_path(file), "_".join(PurePosixPath(file).with_suffix("").parts).removeprefix("data_")
         for i in range(len(rows)):
             name = f"{stem}_{i:06d}"
@@ -138,7 +138,8 @@ class _Rows:
                 self._read_group = lambda i, columns: pa.Table.from_batches([batches[i]]).select(columns)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(f"{self.place} cannot be read ({first_line(error)}): download it again") from error
-        self.image, self.label = (_column(schema, names, self.place) for names in (IMAGE_COLUMNS, LABEL_COLUMNS))
+        self.image = _column(schema, IMAGE_COLUMNS, "images", self.place)
+        self.label = _column(schema, LABEL_COLUMNS, "label maps", self.place)
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
         self._lock, self._cached = threading.Lock(), (-1, None)
 
@@ -170,12 +171,12 @@ class _Rows:
             raise UserError(f"{self.place} cannot be read ({first_line(error)}): download it again") from error
 
 
-def _column(schema: Any, names: tuple[str, ...], place: str) -> str:
+def _column(schema: Any, names: tuple[str, ...], kind: str, place: str) -> str:
     """Return the column of images or of label maps: of a usual name, and of bytes or of a struct with bytes."""
     found = [name for name in names if name in schema.names and _holds_bytes(schema.field(name).type)]
     if not found:
         raise UserError(
-            f"{place} has the columns {', '.join(schema.names[:12])}: expected one of images "
+            f"{place} has the columns {', '.join(schema.names[:12])}: expected one of {kind} "
             f"({', '.join(names[:4])}, …) with their bytes"
         )
     return found[0]
