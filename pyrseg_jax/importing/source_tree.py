@@ -42,6 +42,7 @@ class SourceTree:
         self.files = tuple(sorted(_walk(self.root)))
         self._known = frozenset(self.files)
         self._by_name: dict[str, list[str]] | None = None
+        self._by_stem: dict[str, str] | None = None
         self._documents: dict[str, Any] = {}
 
     def place(self, name: str) -> str:
@@ -174,8 +175,14 @@ class SourceTree:
                 f"{place} names the image {name!r}, and {len(known)} files have this name, for example {known[0]} and {known[1]}: "
                 "keep the folders as they were exported"
             )
+        stem = comparable(PurePosixPath(name.replace("\\", "/")).stem).casefold()
+        if self._by_stem is None:
+            self._by_stem = {comparable(PurePosixPath(path).stem).casefold(): path for path in self.images()}
+        near = self._by_stem.get(stem)
+        advice = "put the photographs beside the annotations"
         return UserError(
-            f"{place} names the image {name!r}, which is not below {self._shown}: put the photographs beside the annotations"
+            f"{place} names the image {name!r}, which is not below {self._shown}: "
+            + (advice if near is None else f"{near} is there; rename it if it is the one, or {advice}")
         )
 
 

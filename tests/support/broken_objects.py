@@ -46,6 +46,11 @@ BROKEN_OBJECTS = {
     "two images of one number": Broken(
         coco, json_file(TRAIN, lambda d: d["images"][1].update(id=1)), r"images\[1\] repeats the id 1"
     ),
+    "a photograph with another suffix": Broken(
+        coco,
+        lambda root: (root / "images/train2017/picture_0.png").rename(root / "images/train2017/Picture_0.JPG"),
+        r"images\[0\] names the image 'picture_0.png', which is not below .*: images/train2017/Picture_0.JPG is there; rename",
+    ),
     "a picture in two splits": Broken(
         coco,
         lambda root: (root / "annotations/instances_val.json").write_text((root / TRAIN).read_text()),
