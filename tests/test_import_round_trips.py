@@ -239,6 +239,22 @@ def test_a_list_of_a_split_is_not_taken_for_labels_of_the_same_name(tmp_path):
     assert agreement(scenes, tmp_path / "data") == 1
 
 
+@pytest.mark.parametrize("form", ["{i} {name}", "{i}: {name}", "{i},{name}", "csv"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbers_in_a_list_of_classes_are_those_of_the_masks(form, first, scenes, tmp_path):
+    mask_folders.write_index_masks(scenes, tmp_path / "source")
+    (tmp_path / "source" / "classes.txt").unlink()
+    for path in (tmp_path / "source" / "labels").rglob("*.png"):
+        path.write_bytes(label_tools.png(np.asarray(Image.open(path)) + np.uint8(first)))
+    line = "{i},{name}" if form == "csv" else form
+    lines = ["id,name"] * (form == "csv") + [
+        line.format(i=i, name=name) for i, name in enumerate(scenes.with_void, first)
+    ]
+    label_tools.write(tmp_path / "source" / ("classes.csv" if form == "csv" else "labels.txt"), "\n".join(lines))
+    import_from(tmp_path / "source", tmp_path / "data")
+    assert agreement(scenes, tmp_path / "data") == 1
+
+
 def two_values(root, name: str, content: str, values=(0, 255)) -> None:
     """Write masks of two values, with a list of classes beside them."""
     for i in range(14):

@@ -24,18 +24,21 @@ class ClassList(NamedTuple):
     path: the file, for messages.
     names: the names, in order.
     colors: the color of each, or None where the file gives none.
+    first: the number of the first class in label maps; the others count up from it.
     """
 
     path: Path
     names: tuple[str, ...]
     colors: tuple[Color, ...] | None
+    first: int = 0
 
 
 def read_class_list(path: Path) -> ClassList:
     """Read a list of classes: a text file with one class per line, or a CSV file with a header.
 
     Lines that begin with `#` are comments, except `#RRGGBB`. The forms of a line are `FORMS`; what follows a second colon
-    (as in CVAT's `labelmap.txt`) is passed over.
+    (as in CVAT's `labelmap.txt`) is passed over. Where each line begins with its number, counting from 0 or 1, or a column of a CSV
+    file has these numbers, they are no part of the names.
 
     Raises:
       UserError: naming the file and the line, if it cannot be read or a line is none of these.
@@ -61,10 +64,30 @@ def read_class_list(path: Path) -> ClassList:
         number, line = lines[with_color.index(False)]
         raise UserError(f"{path}: line {number} ({line!r}) has no color, but others have: give each class one, or none")
     names = tuple(name for name, _ in found)
+    numbered_rows = [line for _, line in lines] if columns is not None else names
+    names, first = _without_numbers(names, numbered_rows, None if columns is None else columns[0])
     check_names(names, [f"{path}: line {number}" for number, _ in lines])
     colors = tuple(color for _, color in found if color is not None)
     _check_colors(colors, names, path)
-    return ClassList(path, names, colors or None)
+    return ClassList(path, names, colors or None, first)
+
+
+def _without_numbers(names: tuple[str, ...], lines: Sequence[str], column: int | None) -> tuple[tuple[str, ...], int]:
+    """Return the names without numbers that count them, and the first of these numbers.
+
+    Args:
+      names: the names, which may begin with numbers if there is no header.
+      lines: the lines.
+      column: the column of the names in a CSV file with a header, or None.
+    """
+    pattern = r"(\d{1,5})\s*[\s:;,.)=-]\s*(\D.*)" if column is None else r"(\d{1,5})\s*[,;\t](.*)"
+    found = [re.fullmatch(pattern, line) for line in lines]
+    numbers = [int(match[1]) for match in found if match is not None]
+    if column == 0 or len(names) < 2 or len(numbers) < len(names) or numbers[0] > 1:
+        return names, 0
+    if numbers != list(range(numbers[0], numbers[0] + len(names))):
+        return names, 0
+    return (tuple(match[2].strip() for match in found if match) if column is None else names), numbers[0]
 
 
 def check_names(names: Sequence[str], places: Sequence[str]) -> None:

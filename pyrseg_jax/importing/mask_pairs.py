@@ -207,7 +207,7 @@ def _kind_by_list(tree: SourceTree, values: set[int], where: str) -> tuple[str, 
     colors, names = find_color_list(tree), find_name_list(tree)
     if colors is not None and colors.colors is not None and {(v, v, v) for v in values} <= set(colors.colors):
         return COLOR, f"{where} hold colors of {colors.path.name}"
-    if names is not None and len(names.names) > 2 and values <= {0, 1}:
+    if names is not None and (len(names.names) > 2 or names.first) and values <= {0, 1}:
         return INDEX, f"{where} hold numbers of {names.path.name}"
     return BINARY, f"{where} hold two values"
 

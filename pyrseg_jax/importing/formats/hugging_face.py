@@ -90,7 +90,7 @@ def _classes(tree: SourceTree, options: Options) -> tuple[tuple[str, ...], np.nd
             raise UserError(f'{place} does not map numbers to names: expected {{"0": "wall", "1": "sky", …}}')
         named = {int(key): text_of(document, key, place).strip() for key in document}
     elif options.classes is not None:
-        place, named = str(options.classes.path), dict(enumerate(options.classes.names))
+        place, named = str(options.classes.path), dict(enumerate(options.classes.names, options.classes.first))
     else:
         raise UserError(
             f"{tree.place('')} has no id2label.json, so the values of its label maps have no names: add the file, or list the "

@@ -40,9 +40,10 @@ def read(tree: SourceTree, options: Options) -> Annotations:
                 f"{tree.place('')} has masks with one number per pixel, and no list says what they mean: write the name of each "
                 "class on a line of a text file, beginning with that of 0, and give it with --classes=FILE"
             )
-    table = np.full(max(256, len(listed.names)), NO_MEANING, np.uint16)
+    stop = listed.first + len(listed.names)
+    table = np.full(max(256, stop), NO_MEANING, np.uint16)
     table[VOID_VALUE] = IGNORED
-    table[: len(listed.names)] = np.arange(1, len(listed.names) + 1)
+    table[listed.first : stop] = np.arange(1, len(listed.names) + 1)
     notes, pictures = Notes(), []
     for pair in pair_masks(tree, need_masks(tree), notes):
         image = photograph_or_error(tree, pair)

@@ -57,9 +57,11 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     names = listed.names if listed is not None else LABEL_SPACE.names
     where = str(listed.path) if listed is not None else "PASCAL VOC's 21 classes"
     table = np.full(256, NO_MEANING, np.uint16)
-    table[: min(len(names), BORDER)] = np.arange(1, min(len(names), BORDER) + 1)
+    first = listed.first if listed is not None else 0
+    stop = min(first + len(names), BORDER)
+    table[first:stop] = np.arange(1, stop - first + 1)
     table[BORDER] = IGNORED
-    colors = {color: value for value, color in enumerate(voc_colors(len(names)), 1)} | {
+    colors = {color: value for value, color in enumerate(voc_colors(stop)[first:], 1)} | {
         voc_colors(256)[BORDER]: IGNORED
     }
     pictures, photographs = [], photographs_by_stem(tree)

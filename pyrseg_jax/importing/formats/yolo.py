@@ -61,6 +61,10 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     if found:
         names, where = _class_names(document, tree.place(found[0])), tree.place(found[0])
     elif listed is not None:
+        if listed.first:
+            raise UserError(
+                f"{listed.path} counts its classes from {listed.first}, but YOLO from 0: leave the numbers out"
+            )
         names, where = listed.names, str(listed.path)
     else:
         why = tree.problems[0] if tree.problems else f"{tree.place('')} has no YAML file with the names of the classes"
