@@ -255,6 +255,17 @@ def test_numbers_in_a_list_of_classes_are_those_of_the_masks(form, first, scenes
     assert agreement(scenes, tmp_path / "data") == 1
 
 
+def test_class_folders_in_splits_keep_pictures_of_one_name_apart(tmp_path):
+    scenes = toy_scenes(2)
+    for sample in scenes.samples:
+        label_tools.write(tmp_path / "source" / "images" / sample.split / "0.png", label_tools.png(sample.image))
+        for value, name in enumerate(scenes.with_void):
+            mask = label_tools.png((sample.label == value).astype(np.uint8) * 255)
+            label_tools.write(tmp_path / "source" / "masks" / sample.split / name / "0.png", mask)
+    assert import_from(tmp_path / "source", tmp_path / "data")["format"] == "class_folders"
+    assert agreement(scenes, tmp_path / "data", lambda sample: f"{sample.split}_0") == 1
+
+
 def two_values(root, name: str, content: str, values=(0, 255)) -> None:
     """Write masks of two values, with a list of classes beside them."""
     for i in range(14):
@@ -305,6 +316,7 @@ def test_a_third_class_in_few_masks_is_found_by_the_list(tmp_path):
         ("{split}/{name}.png", "{split}_labels/{name}_L.png"),
         ("{split}/{name}.png", "{split}annot/{name}.png"),
         ("images/{split}/{name}.jpg", "masks/{split}/{name}.jpg.png"),
+        ("img_dir/{split}/{name}.png", "ann_dir/{split}/{name}.png"),
         ("segmentation/images/{split}/{name}.png", "segmentation/masks/{split}/{name}.png"),
     ],
 )

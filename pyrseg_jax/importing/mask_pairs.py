@@ -3,7 +3,7 @@
 import functools
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -20,13 +20,25 @@ from pyrseg_jax.importing.splits import split_of_path, split_of_word
 
 MASK_FOLDERS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth", "groundtruth"),
-    *("segmentation", "segmentations", "labelmaps", "label_maps", "targets", "semantic", "seg", "ann", "anns"),
+    *(
+        "segmentation",
+        "segmentations",
+        "labelmaps",
+        "label_maps",
+        "targets",
+        "semantic",
+        "seg",
+        "ann",
+        "anns",
+        "ann_dir",
+    ),
 )
 IMAGE_FOLDERS = (
     "images",
     "image",
     "imgs",
     "img",
+    "img_dir",
     "photos",
     "photographs",
     "pictures",
@@ -63,10 +75,10 @@ def find_masks(tree: SourceTree) -> list[str]:
     ]
 
 
-def pair_masks(tree: SourceTree, masks: Sequence[str], notes: Notes) -> list[MaskPair]:
+def pair_masks(tree: SourceTree, masks: Sequence[str], notes: Notes, classes: Collection[str] = ()) -> list[MaskPair]:
     """Pair masks with the photographs of the same names; photographs without a mask are counted in the notes.
 
-    Words such as `mask`, `gt`, or `image` at the ends of names are ignored.
+    Words such as `mask`, `gt`, or `image` at the ends of names are ignored, and so are folders of `classes`.
 
     Raises:
       UserError: if several photographs fit a mask.
@@ -82,7 +94,7 @@ def pair_masks(tree: SourceTree, masks: Sequence[str], notes: Notes) -> list[Mas
     pairs, used = [], set()
     for mask in masks:
         found = by_key.get(PurePosixPath(mask).stem) or by_loose.get(loose_stem(mask), [])
-        image = _nearest(mask, found, tree)
+        image = _nearest(mask, found, tree, classes)
         used.add(image)
         folders = [str(PurePosixPath(name).parent) for name in (mask, image) if name is not None]
         pairs.append(MaskPair(mask, image, next(filter(None, map(split_of_path, folders)), None)))
@@ -92,11 +104,11 @@ def pair_masks(tree: SourceTree, masks: Sequence[str], notes: Notes) -> list[Mas
     return pairs
 
 
-def _nearest(mask: str, images: Sequence[str], tree: SourceTree) -> str | None:
+def _nearest(mask: str, images: Sequence[str], tree: SourceTree, classes: Collection[str]) -> str | None:
     """Choose the photograph in the same folders as the mask, where names such as `images` and `masks` count as equal."""
     if len(images) <= 1:
         return images[0] if images else None
-    wanted = _neutral(mask)
+    wanted = tuple(part for part in _neutral(mask) if part not in classes)
     same = [name for name in images if _neutral(name) == wanted]
     if len(same) == 1:
         return same[0]

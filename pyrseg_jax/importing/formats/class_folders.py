@@ -4,7 +4,6 @@ Where masks overlap, the later class covers the earlier one. The order is that o
 """
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from pyrseg_jax.importing.formats.binary_masks import read_binary
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_pairs import (
     CLASS_FOLDERS,
+    MaskPair,
     class_folders,
     describe_signs,
     kind_of_masks,
@@ -38,18 +38,17 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     if options.classes is not None:
         names = tuple(name for name in options.classes.names if name in folders)
         names += tuple(sorted(folders.keys() - set(names)))
-    by_stem: dict[str, dict[int, str]] = {}
-    for value, name in enumerate(names, 1):
-        for mask in folders[name]:
-            by_stem.setdefault(PurePosixPath(mask).stem, {})[value] = mask
+    values = {mask: value for value, name in enumerate(names, 1) for mask in folders[name]}
     notes, pictures = Notes(), []
-    every_mask = [mask for masks in folders.values() for mask in masks]
-    pairs = {pair.mask: pair for pair in pair_masks(tree, every_mask, notes)}
-    for stem in sorted(by_stem):
-        masks = by_stem[stem]
-        first = next(iter(masks.values()))
-        pair = pairs[first]
-        pictures.append(Picture(pair.image or first, photograph_or_error(tree, pair), None, _painter(tree, masks)))
+    pairs = pair_masks(tree, list(values), notes, folders)
+    by_picture: dict[str, dict[int, MaskPair]] = {}
+    for pair in pairs:
+        by_picture.setdefault(pair.image or pair.mask, {})[values[pair.mask]] = pair
+    for name in sorted(by_picture):
+        masks = by_picture[name]
+        pair = next(iter(masks.values()))
+        paint = _painter(tree, {value: pair.mask for value, pair in masks.items()})
+        pictures.append(Picture(name, photograph_or_error(tree, pair), pair.split, paint))
     return Annotations(names, tuple(pictures), notes, BACKGROUND)
 
 
