@@ -266,6 +266,21 @@ def test_class_folders_in_splits_keep_pictures_of_one_name_apart(tmp_path):
     assert agreement(scenes, tmp_path / "data", lambda sample: f"{sample.split}_0") == 1
 
 
+@pytest.mark.parametrize("line", ["images/{}.png labels/{}.png", "{}", "/images/{}.png 1", "labels/{}.png"])
+def test_lists_beside_plain_masks_decide_the_splits(line, tmp_path):
+    """PaddleSeg and CamVid keep `train.txt` and `val.txt` beside the folders."""
+    scenes = toy_scenes()
+    label_tools.write_images(scenes, tmp_path / "source", "images/{name}.png")
+    for sample in scenes.samples:
+        label_tools.write(tmp_path / "source" / "labels" / f"{sample.name}.png", label_tools.png(sample.label))
+    label_tools.write(tmp_path / "source" / "classes.txt", "\n".join(scenes.with_void))
+    for split in ("train", "val"):
+        lines = [line.format(sample.name, sample.name) for sample in scenes.samples if sample.split == split]
+        label_tools.write(tmp_path / "source" / f"{split}.txt", "\n".join(lines))
+    import_from(tmp_path / "source", tmp_path / "data")
+    assert agreement(scenes, tmp_path / "data") == 1
+
+
 def two_values(root, name: str, content: str, values=(0, 255)) -> None:
     """Write masks of two values, with a list of classes beside them."""
     for i in range(14):

@@ -14,6 +14,7 @@ from pyrseg_jax.data.listing import suffix_of
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import Notes
 from pyrseg_jax.importing.class_files import find_color_list, find_name_list
+from pyrseg_jax.importing.list_splits import listed_splits, split_of_pair
 from pyrseg_jax.importing.mask_images import Mask, read_mask
 from pyrseg_jax.importing.source_tree import SourceTree, common_folder
 from pyrseg_jax.importing.splits import split_of_path, split_of_word
@@ -81,7 +82,7 @@ def pair_masks(tree: SourceTree, masks: Sequence[str], notes: Notes, classes: Co
     Words such as `mask`, `gt`, or `image` at the ends of names are ignored, and so are folders of `classes`.
 
     Raises:
-      UserError: if several photographs fit a mask.
+      UserError: if several photographs fit a mask, or several masks a photograph, or if lists of splits contradict each other.
     """
     taken = set(masks)
     images = [name for name in tree.images() if name not in taken]
@@ -91,13 +92,19 @@ def pair_masks(tree: SourceTree, masks: Sequence[str], notes: Notes, classes: Co
     by_loose: dict[str, list[str]] = {}
     for name in images:
         by_loose.setdefault(loose_stem(name), []).append(name)
-    pairs, used = [], set()
+    listed = listed_splits(tree)
+    pairs: list[MaskPair] = []
+    used: dict[str, str] = {}  # photograph → its mask
     for mask in masks:
         found = by_key.get(PurePosixPath(mask).stem) or by_loose.get(loose_stem(mask), [])
         image = _nearest(mask, found, tree, classes)
-        used.add(image)
-        folders = [str(PurePosixPath(name).parent) for name in (mask, image) if name is not None]
-        pairs.append(MaskPair(mask, image, next(filter(None, map(split_of_path, folders)), None)))
+        if image is not None and used.setdefault(image, mask) != mask and not classes:
+            raise UserError(
+                f"{tree.place(mask)} and {tree.place(used[image])} are both masks of {image}: keep one kind of masks, and leave "
+                "out the others in a copy of the source"
+            )
+        names = [name for name in (image, mask) if name is not None]
+        pairs.append(MaskPair(mask, image, split_of_pair(names, listed)))
     for name in images:
         if name not in used:
             notes.add("image without a mask", tree.place(name))

@@ -107,6 +107,16 @@ BROKEN_MASKS = {
         r"picture_0.png has transparent and opaque pixels of the color \(255, 255, 255\)",
         {"format_name": "binary_masks"},
     ),
+    "two masks of one photograph": Broken(
+        mask_folders.write_index_masks,
+        content("labels/train/picture_0_mask.png", gray_mask([0, 1])),
+        r"labels/train/picture_0_mask.png and .*labels/train/picture_0.png are both masks of images/train/picture_0.png",
+    ),
+    "a pair in two lists": Broken(
+        mask_folders.write_index_masks,
+        lambda root: [(root / f"{split}.txt").write_text("images/train/picture_0.png") for split in ("train", "val")],
+        r"val.txt, line 1 lists images/train/picture_0.png for validation, but another list names it for training",
+    ),
     "a mask without a photograph": Broken(
         mask_folders.write_binary_masks,
         content("masks/train/more_mask.png", gray_mask([0, 255])),
