@@ -349,6 +349,22 @@ def test_an_image_is_found_by_a_name_with_escapes(tmp_path):
     assert import_from(tmp_path / "source", tmp_path / "data")["images"] == {"training": 3, "validation": 1}
 
 
+@pytest.mark.parametrize("kind", ["rectangle", "rotation"])
+def test_rectangles_by_four_corners_are_filled(kind, tmp_path):
+    """X-AnyLabeling writes them in LabelMe's files."""
+    scenes = toy_scenes(2)
+    label_tools.write_labelme(scenes, tmp_path / "source")
+    path = tmp_path / "source" / "train" / "picture_0.json"
+    document = json.loads(path.read_text())
+    corners = [[2, 3], [9, 3], [9, 7], [2, 7]]
+    document["shapes"] = [document["shapes"][0] | {"shape_type": kind, "label": "house", "points": corners}]
+    path.write_text(json.dumps(document))
+    import_from(tmp_path / "source", tmp_path / "data")
+    names = (tmp_path / "data" / "classes.txt").read_text().split()
+    found = label_maps(tmp_path / "data")["picture_0"] == names.index("house") + 1
+    assert found[3:8, 2:10].all() and found.sum() == 5 * 8
+
+
 def test_smaller_objects_stay_visible_or_later_ones_do(tmp_path):
     """COCO's default is by area; `overlap` chooses."""
     label = np.full((24, 28), 1, np.uint8)

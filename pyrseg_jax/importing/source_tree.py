@@ -42,7 +42,7 @@ class SourceTree:
         self.files = tuple(sorted(_walk(self.root)))
         self._known = frozenset(self.files)
         self._by_name: dict[str, list[str]] | None = None
-        self._by_stem: dict[str, str] | None = None
+        self._by_stem: dict[str, list[str]] | None = None
         self._documents: dict[str, Any] = {}
 
     def place(self, name: str) -> str:
@@ -177,8 +177,12 @@ class SourceTree:
             )
         stem = comparable(PurePosixPath(name.replace("\\", "/")).stem).casefold()
         if self._by_stem is None:
-            self._by_stem = {comparable(PurePosixPath(path).stem).casefold(): path for path in self.images()}
-        near = self._by_stem.get(stem)
+            self._by_stem = {}
+            for path in self.images():
+                if not any(part.startswith("Segmentation") for part in PurePosixPath(path).parts):  # masks of VOC
+                    self._by_stem.setdefault(comparable(PurePosixPath(path).stem).casefold(), []).append(path)
+        similar = self._by_stem.get(stem, [])
+        near = similar[0] if len(similar) == 1 else None
         advice = "put the photographs beside the annotations"
         return UserError(
             f"{place} names the image {name!r}, which is not below {self._shown}: "

@@ -46,6 +46,11 @@ BROKEN_MASKS = {
     "a mask of another size": Broken(
         label_tools.write_voc, content(VOC_MASK, gray_mask([0, 1], (9, 9))), r"its annotations are for 9 × 9"
     ),
+    "a photograph of VOC that is missing": Broken(
+        label_tools.write_voc,
+        lambda root: [path.unlink() for path in (root / "JPEGImages").glob("picture_0.*")],
+        r"picture_0.png names the image 'picture_0.jpg', which is not below [^:]*: put the photographs",
+    ),
     "a mask that is a JPEG": Broken(
         label_tools.write_voc, lambda root: jpeg(root / VOC_MASK), r"picture_0.png is a JPEG: its compression changes"
     ),

@@ -1,8 +1,8 @@
 """Read LabelMe's JSON files, one for each picture: polygons, rectangles, circles, lines, points, and masks.
 
 Shapes are painted as in LabelMe's own converter: by Pillow, in the order of the file. Lines are 10 pixels wide, and points have a
-radius of 5 pixels. If there is a `labels.txt`, it gives the classes in order; `__ignore__` is void, and
-`_background_` takes the pixels without a label.
+radius of 5 pixels. X-AnyLabeling writes rectangles, turned (`rotation`) or not, by their four corners. If there is a
+`labels.txt`, it gives the classes in order; `__ignore__` is void, and `_background_` takes the pixels without a label.
 
 Source: the LabelMe project, `labelme2voc` and `shape_to_mask`.
 """
@@ -32,7 +32,17 @@ from pyrseg_jax.storage.documents import shorten
 
 LINE_PX, POINT_PX = 10, 5  # as in LabelMe
 IGNORE = "__ignore__"
-_FEWEST = {"polygon": 3, "rectangle": 2, "circle": 2, "line": 2, "linestrip": 2, "point": 1, "points": 1, "mask": 2}
+_FEWEST = {
+    "polygon": 3,
+    "rotation": 3,
+    "rectangle": 2,
+    "circle": 2,
+    "line": 2,
+    "linestrip": 2,
+    "point": 1,
+    "points": 1,
+    "mask": 2,
+}
 _EXACT = {"rectangle": 2, "circle": 2, "line": 2, "point": 1, "mask": 2}
 
 
@@ -131,6 +141,8 @@ def _objects(document: Any, place: str, values: dict[str, int], is_listed: bool)
         if kind not in _FEWEST:
             raise UserError(f"{where} has shape_type={shorten(kind)}: expected one of {', '.join(_FEWEST)}")
         points = points_of(list_of(shape, "points", where), where, _FEWEST[kind])
+        if kind == "rotation" or (kind == "rectangle" and len(points) == 4):
+            kind = "polygon"
         if kind in _EXACT and len(points) != _EXACT[kind]:
             raise UserError(f"{where} is a {kind} with {len(points)} points: expected {_EXACT[kind]}")
         inside = functools.partial(_paste, shape.get("mask"), points, where) if kind == "mask" else None
