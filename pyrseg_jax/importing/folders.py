@@ -133,7 +133,10 @@ def unpack_zip(path: Path, folder: Path) -> None:
                 raise UserError(
                     f"{path} holds {size:,} bytes, but the disk has {free:,} left: make room, or unpack it elsewhere"
                 )
-            archive.extractall(folder)
+            for entry in archive.infolist():
+                if "/" not in entry.filename:  # some programs for Windows separate folders by backslashes
+                    entry.filename = entry.filename.replace("\\", "/")
+                archive.extract(entry, folder)
     except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
         raise UserError(
             f"{path} cannot be unpacked ({first_line(error)}): export it again, or unpack it yourself"

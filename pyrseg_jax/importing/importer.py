@@ -87,7 +87,10 @@ def import_dataset(
         if path.suffix.lower() == ".zip":
             unpacked = folder / ".unpacked"
             unpack_zip(path, unpacked)
-            summary = _import(SourceTree(unpacked, path), path, folder, format_name, options, plan, on_start)
+            try:
+                summary = _import(SourceTree(unpacked, path), path, folder, format_name, options, plan, on_start)
+            except UserError as error:  # the folder is gone when the message is read
+                raise UserError(str(error).replace(str(unpacked), str(path))) from error
             _remove(unpacked)
         else:
             summary = _import(SourceTree(path), path, folder, format_name, options, plan, on_start)
