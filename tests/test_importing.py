@@ -1,10 +1,12 @@
 """What all imports share: splits, near duplicates, classes, names, the written folder, and the command."""
 
+import functools
 import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -363,6 +365,41 @@ def test_rectangles_by_four_corners_are_filled(kind, tmp_path):
     names = (tmp_path / "data" / "classes.txt").read_text().split()
     found = label_maps(tmp_path / "data")["picture_0"] == names.index("house") + 1
     assert found[3:8, 2:10].all() and found.sum() == 5 * 8
+
+
+@pytest.mark.parametrize("write", [label_tools.write_cvat, label_tools.write_label_studio, label_tools.write_coco])
+def test_exports_in_folders_of_their_own_may_name_equal_photographs(write, tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        write(toy_scenes(seed=seed), tmp_path / "source" / name)
+        for path in list((tmp_path / "source" / name / "images").rglob("*.png")):  # all in one folder
+            path.rename(tmp_path / "source" / name / "images" / path.name)
+    import_from(tmp_path / "source", tmp_path / "data")
+    for name, seed in (("a", 0), ("b", 1)):
+        stem = functools.partial(lambda name, sample: f"{name}_images_{sample.name}", name)
+        assert agreement(toy_scenes(seed=seed), tmp_path / "data", stem, has_splits=False) == 1
+
+
+def test_a_zip_with_backslashes_is_unpacked_into_folders(tmp_path):
+    mask_folders.write_index_masks(toy_scenes(), tmp_path / "source")
+    with zipfile.ZipFile(tmp_path / "source.zip", "w") as archive:
+        for path in (tmp_path / "source").rglob("*.*"):
+            archive.write(path, str(path.relative_to(tmp_path / "source")).replace("/", "\\"))
+    import_from(tmp_path / "source.zip", tmp_path / "data")
+    assert agreement(toy_scenes(), tmp_path / "data") == 1
+
+
+@pytest.mark.parametrize("name", ["notes.md", "class_dict.csv"])
+def test_messages_about_a_zip_name_the_zip(name, tmp_path):
+    colors = np.eye(8, dtype=np.uint8)[..., None] * np.array([9, 99, 3], np.uint8)
+    with zipfile.ZipFile(tmp_path / "source.zip", "w") as archive:
+        archive.writestr(name, "name,r,g,b\nx,1\n")
+        if name == "class_dict.csv":
+            archive.writestr("masks/a.png", png(colors))
+            archive.writestr("images/a.png", png(colors))
+    place = "source.zip is of no known format" if name == "notes.md" else "source.zip/class_dict.csv: line 2"
+    with pytest.raises(UserError, match=place) as caught:
+        import_from(tmp_path / "source.zip", tmp_path / "data")
+    assert ".unpacked" not in str(caught.value)
 
 
 def test_smaller_objects_stay_visible_or_later_ones_do(tmp_path):

@@ -7,6 +7,7 @@ Source: CVAT's documentation, "XML annotation format".
 """
 
 import xml.etree.ElementTree as ElementTree
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -89,7 +90,8 @@ def _read_image(
     size = (_side(image, "height", place), _side(image, "width", place))
     subset = image.get("subset")
     split = split_of_word(subset) if subset else split_of_path(file)
-    folders = [f"images/{subset}", str(subset), "images", "."] if subset else ["images", "."]
+    inner = [f"images/{subset}", str(subset), "images", "."] if subset else ["images", "."]
+    folders = [str(PurePosixPath(file).parent / folder) for folder in inner] + inner
     path = tree.find_image(name, folders)
     picture = ObjectPicture(path or name, image_or_error(tree, path, name, place), split, size, place)
     try:

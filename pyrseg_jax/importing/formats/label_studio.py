@@ -63,7 +63,7 @@ def read(tree: SourceTree, options: Options) -> Annotations:
             notes.add("JSON file of another kind", tree.place(name))
             continue
         for i, task in enumerate(document):
-            picture = _read_task(tree, task, f"{tree.place(name)}: task {i}", values, notes)
+            picture = _read_task(tree, task, f"{tree.place(name)}: task {i}", PurePosixPath(name).parent, values, notes)
             if picture is not None:
                 pictures.append(picture)
     if not values:
@@ -73,7 +73,9 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     return Annotations(tuple(values), finish_all(pictures, options, BACKGROUND, BY_FILE, notes), notes, BACKGROUND)
 
 
-def _read_task(tree: SourceTree, task: Any, where: str, values: dict[str, int], notes: Notes) -> ObjectPicture | None:
+def _read_task(
+    tree: SourceTree, task: Any, where: str, folder: PurePosixPath, values: dict[str, int], notes: Notes
+) -> ObjectPicture | None:
     data = value_of(task, "data", where, dict, "an object")
     key = "annotations" if "annotations" in task else "completions"
     annotations = [
@@ -86,8 +88,8 @@ def _read_task(tree: SourceTree, task: Any, where: str, values: dict[str, int], 
         return None
     if len(annotations) > 1:
         notes.add("further annotation of a task (the first counts)", where, len(annotations) - 1)
-    wanted = _image_name(data, where)
-    path = next((found for name in wanted if (found := tree.find_image(name))), None)
+    wanted, folders = _image_name(data, where), [str(folder / "images"), str(folder)]
+    path = next((found for name in wanted if (found := tree.find_image(name, folders))), None)
     source = image_or_error(tree, path, wanted[0], where)
     split = split_of_path(str(PurePosixPath(path or wanted[0]).parent))
     picture = ObjectPicture(path or wanted[0], source, split, place=where)
