@@ -19,6 +19,7 @@ from pyrseg_jax.data.augmentation.degradation import Blur, Noise
 from pyrseg_jax.data.augmentation.erasing import Erasing
 from pyrseg_jax.data.augmentation.geometry import Affine
 from pyrseg_jax.data.augmentation.mixing import cutmix
+from pyrseg_jax.data.augmentation.photometric import Photometric
 from pyrseg_jax.data.catalog import open_dataset
 from pyrseg_jax.data.checks import report_once
 from pyrseg_jax.data.decode import Pair, decode_image, decode_masked, decode_pair
@@ -193,7 +194,7 @@ def test_every_channel_is_augmented_alike(rng, channels, dtype):
     """An image that repeats one channel still does after every change that draws no number per channel."""
     gray = rng.integers(0, 256, (50, 60, 1)).astype(dtype)
     pair = Pair(gray.repeat(channels, -1), rng.integers(0, 9, (50, 60)).astype(np.uint8))
-    effects = (Blur(1.0), Erasing(0.5))
+    effects = (Photometric(hue_deg=0, saturation=0.0), Blur(1.0), Erasing(0.5))
     for affine in (Affine(), Affine(rotation_deg=20, shear_deg=5, aspect=1.2)):
         augment = Augmentation(48, 0.5, 2.0, is_flipped=True, color_jitter=0.3, affine=affine, effects=effects)
         for seed in range(6):
@@ -291,8 +292,8 @@ def test_a_bad_image_is_left_out_of_the_measurement_or_named(tmp_path):
     ("changes", "message"),
     [
         (
-            {"data.channels": 5, "augment.photometric_probability": 0.5},
-            r"^config\.augment\.photometric_probability=0\.5: hue",
+            {"data.channels": 5, "augment.jpeg_probability": 0.5},
+            r"^config\.augment\.jpeg_probability=0\.5: JPEG",
         ),
         (
             {"data.scaling": "percentile", "augment.jpeg_probability": 1.0},

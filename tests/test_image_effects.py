@@ -66,6 +66,25 @@ def test_levels_are_scaled_and_shifted_as_a_slow_twin_does(seed, factor, shift):
     np.testing.assert_array_equal(photometric.change_levels(image, factor, shift), expected)
 
 
+@pytest.mark.parametrize(("channels", "dtype"), [(1, np.uint8), (5, np.uint8), (3, np.float32), (4, np.float32)])
+def test_other_images_change_in_brightness_and_contrast_alone(channels, dtype):
+    """One affine map for all pixels and channels, between 0 and 255; no hue and no saturation."""
+    rng = np.random.default_rng(0)
+    values = rng.uniform(60, 180, (40, 40, channels)).astype(dtype)  # so that nothing is clipped twice
+    label = np.zeros((40, 40), np.uint8)
+    distort, num_changed = Photometric(1.0, 40, 0.3, 0.9, 90), 0
+    for seed in range(20):
+        image = distort(Pair(values, label), np.random.default_rng(seed)).image
+        assert (image.shape, image.dtype) == (values.shape, dtype)
+        inside = (image > 0) & (image < 255)
+        factor, shift = np.polyfit(values[inside].astype(float), image[inside].astype(float), 1)
+        line = np.clip(factor * values + shift, 0, 255)
+        assert np.abs(image - line).max() < (0.01 if dtype == np.float32 else 2)
+        assert 0.69 < factor < 1.31
+        num_changed += not np.array_equal(image, values)
+    assert num_changed > 5
+
+
 def test_hue_and_saturation_follow_their_laws(rng):
     pure = np.array([[[200, 0, 0], [0, 200, 0], [0, 0, 200], [90, 90, 90]]], np.uint8)
     np.testing.assert_array_equal(photometric.change_hue(pure, 120), pure[:, [1, 2, 0, 3]])

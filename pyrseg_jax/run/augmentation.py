@@ -1,14 +1,19 @@
 """The augmentation of training images, from the keys `data.*` and `augment.*`."""
 
+import logging
+
 from pyrseg_jax.data.augmentation.degradation import Blur, JpegCompression, Noise
 from pyrseg_jax.data.augmentation.erasing import Erasing
 from pyrseg_jax.data.augmentation.geometry import Affine
 from pyrseg_jax.data.augmentation.mixing import Mix
 from pyrseg_jax.data.augmentation.photometric import Photometric
 from pyrseg_jax.data.augmentation.user_function import UserFunction
+from pyrseg_jax.data.image_space import PHOTOGRAPH, make_image_space
 from pyrseg_jax.data.transforms import Augmentation
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.schema import Config
+
+log = logging.getLogger(__name__)
 
 
 def make_augmentation(config: Config, num_classes: int) -> Augmentation:
@@ -22,6 +27,13 @@ def make_augmentation(config: Config, num_classes: int) -> Augmentation:
       UserError: naming the key, if the user's function cannot be imported.
     """
     data, augment = config.data, config.augment
+    space = make_image_space(data.channels, data.scaling, data.nodata)
+    if augment.photometric_probability and (space.channels != PHOTOGRAPH.channels or space.is_scaled):
+        log.info(
+            "config.augment.photometric_probability: the images have %s, so only brightness and contrast change, not hue and "
+            "saturation",
+            space.describe(),
+        )
     effects = (
         Photometric(
             augment.photometric_probability, augment.brightness, augment.contrast, augment.saturation, augment.hue_deg

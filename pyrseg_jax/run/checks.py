@@ -193,14 +193,13 @@ def _check_augmentation(augment: Augment) -> None:
 
 @naming("data")
 def _check_images(config: Config) -> None:
-    """Check the keys of channels and values, and that no change of colors is asked for where there are none."""
+    """Check the keys of channels and values, and that no JPEG compression is asked for where there is none."""
     data = config.data
     space = make_image_space(data.channels, data.scaling, data.nodata)
     if space.channels == PHOTOGRAPH.channels and not space.is_scaled:
         return
-    for name, what in (("photometric_probability", "hue and saturation"), ("jpeg_probability", "JPEG compression")):
-        if value := getattr(config.augment, name):
-            raise UserError(
-                f"config.augment.{name}={value}: {what} exist for RGB of 8 bits only, and the images have {space.describe()}: "
-                "set it to 0; color_jitter=, blur and noise work with any channels"
-            )
+    if value := config.augment.jpeg_probability:
+        raise UserError(
+            f"config.augment.jpeg_probability={value}: JPEG compression exists for RGB of 8 bits only, and the images have "
+            f"{space.describe()}: set it to 0; color_jitter=, blur and noise work with any channels"
+        )

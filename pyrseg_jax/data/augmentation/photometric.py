@@ -1,25 +1,32 @@
 """Photometric distortion: random brightness, contrast, saturation and hue, as MMSegmentation distorts its training images.
 
 Source: SSD (Liu et al., ECCV 2016, Sec. 2.2, "photo-metric distortions"), as MMSegmentation's `PhotoMetricDistortion` applies it.
-Given the same parameters, each function returns the same bits as that class.
+Given the same parameters, each function returns the same bits as that class. Images that are not RGB of 8 bits have no hue and no
+saturation; brightness and contrast change in all channels alike.
 """
 
 import dataclasses
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Real, UInt8
 
 from pyrseg_jax.data.decode import Pair
+from pyrseg_jax.data.resample import with_channels
 
 DEGREES_PER_HUE = 2  # OpenCV stores a hue of 0 … 358° as 0 … 179
 
 
 def change_levels(
-    image: UInt8[np.ndarray, "h w 3"], factor: float = 1.0, shift: float = 0.0
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Multiply every value (contrast about black), and add gray levels (brightness); clip to 0 … 255 and round down."""
-    return cv2.LUT(image, _table(factor, shift))
+    image: Real[np.ndarray, "h w c"], factor: float = 1.0, shift: float = 0.0
+) -> Real[np.ndarray, "h w c"]:
+    """Multiply every value (contrast about black), and add gray levels (brightness); clip to 0 … 255.
+
+    Images of 8 bits are rounded down.
+    """
+    if image.dtype != np.uint8:
+        return np.clip(image * np.float32(factor) + np.float32(shift), 0, 255).astype(image.dtype)
+    return with_channels(cv2.LUT(image, _table(factor, shift)))
 
 
 def change_saturation(image: UInt8[np.ndarray, "h w 3"], factor: float) -> UInt8[np.ndarray, "h w 3"]:
@@ -47,7 +54,8 @@ def _change_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarra
 class Photometric:
     """Random brightness, contrast, saturation and hue, each with probability one half.
 
-    Contrast comes before saturation and hue, or after them, with probability one half. All amounts are uniform.
+    Contrast comes before saturation and hue, or after them, with probability one half. All amounts are uniform. Only RGB of 8 bits
+    has saturation and hue.
 
     Attributes:
       probability: share of the images that are distorted at all. In MMSegmentation it is 1.
@@ -74,10 +82,11 @@ class Photometric:
         is_contrast_first = _is_heads(generator)
         if is_contrast_first:
             image = self._change_contrast(image, generator)
-        if _is_heads(generator):
+        has_hue = image.dtype == np.uint8 and image.shape[-1] == 3
+        if _is_heads(generator) and has_hue:
             image = change_saturation(image, generator.uniform(1 - self.saturation, 1 + self.saturation))
         most = self.hue_deg // DEGREES_PER_HUE
-        if _is_heads(generator) and most:
+        if _is_heads(generator) and most and has_hue:
             image = change_hue(image, DEGREES_PER_HUE * int(generator.integers(-most, most)))
         if not is_contrast_first:
             image = self._change_contrast(image, generator)

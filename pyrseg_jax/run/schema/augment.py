@@ -29,7 +29,8 @@ class Augment:
     )
     photometric_probability: float = key(
         0.0,
-        "Share of the images with photometric distortion: each of the next four changes has probability one half.",
+        "Share of the images with photometric distortion: each of the next four changes has probability one half. Only RGB of 8 "
+        "bits has the last two.",
         at_least=0,
         at_most=1,
     )
