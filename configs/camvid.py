@@ -12,8 +12,8 @@ One accelerator:
     pyrseg train --config=camvid --config.data.root=data/camvid
 
 `camvid:cpu` starts from the packaged model `scenes-small`. It trains with Muon, the Lovász loss, and class weights, which
-learn more in the same time, and varies the light of the photographs (docs/guide/results.md). Rows, methods, and the full size start from random weights and have SGD
-and the cross entropy, as they were published. We have not trained the full size yet.
+learn more in the same time, and varies the light of the photographs (docs/guide/results.md). Rows, methods, and the full size
+start from random weights and have SGD and the cross entropy, as they were published. We have not trained the full size yet.
 """
 
 from pyrseg_jax.paper import variants
