@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from support import label_tools, mask_folders
 from support.command_line import call, error_of
+from support.import_damages import TRAIN, add_polygon, first_annotation, json_file
 from support.imports import agreement, import_from, label_maps, toy_scenes
 from support.label_tools import Sample, png
 
@@ -349,6 +350,56 @@ def test_an_image_is_found_by_a_name_with_escapes(tmp_path):
     path = tmp_path / "source" / "annotations" / "instances_train2017.json"
     path.write_text(path.read_text().replace("picture_0.png", "picture%5F0.png"))
     assert import_from(tmp_path / "source", tmp_path / "data")["images"] == {"training": 3, "validation": 1}
+
+
+POLYGON_WRITERS = {
+    "coco": label_tools.write_coco,
+    "yolo": label_tools.write_yolo,
+    "labelme": label_tools.write_labelme,
+    "label_studio": functools.partial(label_tools.write_label_studio, style="polygon"),
+    "cvat_xml": label_tools.write_cvat,
+}
+
+
+@pytest.mark.parametrize("name", POLYGON_WRITERS)
+@pytest.mark.parametrize(
+    ("points", "reason"),
+    [
+        ([[4, 4]], "polygon of fewer than 3 points"),
+        ([[4, 4], [9, 9], [14, 14]], "polygon whose points all lie on one line"),
+        ([[4, 4], [4, 4], [4, 4]], "polygon whose points all lie on one line"),
+    ],
+)
+def test_polygons_without_area_are_left_out_and_counted(name, points, reason, tmp_path):
+    POLYGON_WRITERS[name](toy_scenes(), tmp_path / "whole")
+    import_from(tmp_path / "whole", tmp_path / "expected")
+    POLYGON_WRITERS[name](toy_scenes(), tmp_path / "source")
+    add_polygon(tmp_path / "source", points)
+    summary = import_from(tmp_path / "source", tmp_path / "data")
+    counts = {note["reason"]: note["count"] for note in summary["skipped"]}
+    assert counts == {reason: 1} | ({"object without a shape": 1} if name == "coco" else {})
+    assert "picture_0" in summary["skipped"][0]["first"] or name in ("coco", "label_studio")
+    for stem, expected in label_maps(tmp_path / "expected").items():
+        np.testing.assert_array_equal(label_maps(tmp_path / "data")[stem], expected)
+
+
+def test_an_object_of_coco_keeps_its_other_polygons_or_becomes_its_box(tmp_path):
+    label_tools.write_coco(toy_scenes(), tmp_path / "source")
+    square = [2, 2, 8, 2, 8, 8, 2, 8]
+    first_annotation(segmentation=[[], square, [1, 1, 2, 2]], iscrowd=0)(tmp_path / "source")
+    add_polygon(tmp_path / "source", [])
+    box = {"segmentation": [[]], "bbox": [20, 2, 4, 4]}
+    json_file(TRAIN, lambda d: d["annotations"][-1].update(box))(tmp_path / "source")
+    kept = json_file(TRAIN, lambda d: d.update(annotations=[d["annotations"][0], d["annotations"][-1]]))
+    kept(tmp_path / "source")
+    summary = import_from(tmp_path / "source", tmp_path / "data")
+    found = label_maps(tmp_path / "data")["picture_0"]
+    assert len(set(found[2:8, 2:8].flat)) == 1 and found[2, 2] != found[0, 0]
+    assert (found[2:6, 20:24] == 0).all()
+    assert {note["reason"]: note["count"] for note in summary["skipped"]} == {
+        "polygon of fewer than 3 points": 3,
+        "object of which only the box is known (its box became void)": 1,
+    }
 
 
 @pytest.mark.parametrize("kind", ["rectangle", "rotation"])

@@ -77,8 +77,8 @@ BROKEN_OBJECTS = {
     "a polygon of odd length": Broken(
         coco, first_annotation(segmentation=[[1, 2, 3, 4, 5]]), r"expected pairs of numbers"
     ),
-    "a polygon of two points": Broken(
-        coco, first_annotation(segmentation=[[1, 2, 3, 4]]), r"has 2 point\(s\): expected at least 3"
+    "a short polygon that is not finite": Broken(
+        coco, first_annotation(segmentation=[[1, float("nan")]]), r"a coordinate that is not a finite number"
     ),
     "a polygon with a text": Broken(
         coco, first_annotation(segmentation=[[1, 2, 3, 4, 5, "6"]]), r"expected pairs of numbers x, y"

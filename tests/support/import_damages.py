@@ -78,3 +78,32 @@ def jpeg(path: Path) -> None:
 
 
 TRAIN = "annotations/instances_train2017.json"
+
+
+def add_polygon(root: Path, points: list[list[float]]) -> None:
+    """Add a polygon, in pixels, to the first picture of a source in any format of objects, as its last object."""
+    flat = [number for point in points for number in point]
+    if (root / TRAIN).exists():
+        json_file(
+            TRAIN,
+            lambda d: d["annotations"].append(d["annotations"][0] | {"id": 999, "segmentation": [flat], "bbox": []}),
+        )(root)
+    elif (root / "train/picture_0.json").exists():
+        first = {"label": "grass", "shape_type": "polygon", "points": points}
+        json_file("train/picture_0.json", lambda d: d["shapes"].append(first))(root)
+    elif (root / "data.yaml").exists():
+        path = root / "labels/train/picture_0.txt"
+        shares = " ".join(str(number / side) for point in points for number, side in zip(point, (28, 24), strict=True))
+        path.write_text(f"{path.read_text()}1 {shares}\n")
+    elif (root / "project.json").exists():
+        shares = [[100 * x / 28, 100 * y / 24] for x, y in points]
+        region = {"points": shares, "polygonlabels": ["grass"]}
+
+        def add(document: Any) -> None:
+            results = document[0]["annotations"][0]["result"]
+            results.append(results[0] | {"value": region})
+
+        json_file("project.json", add)(root)
+    else:
+        text = ";".join(f"{x},{y}" for x, y in points)
+        text_file("annotations.xml", "</image>", f'<polygon label="grass" points="{text}" z_order="99"/></image>')(root)

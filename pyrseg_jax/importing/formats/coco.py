@@ -19,6 +19,7 @@ from pyrseg_jax.importing.fields import list_of, points_of, side_of, text_of, va
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.object_pictures import ObjectPicture, finish_all, image_or_error
 from pyrseg_jax.importing.objects import Fill, Object, box_ring, part_of, polygon_filler
+from pyrseg_jax.importing.outlines import outline_of
 from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import split_of_path
 from pyrseg_jax.shapes.polygons import Part
@@ -27,6 +28,7 @@ from pyrseg_jax.storage.documents import shorten
 
 CROWD, STUFF = -1, -2  # layers below the objects
 BOX_ONLY = "object of which only the box is known (its box became void)"
+NO_SHAPE = "object without a shape"
 
 
 def is_coco(document: Any) -> bool:
@@ -146,23 +148,27 @@ class _Reader:
         assert picture.size is not None
         layer = STUFF if is_stuff else CROWD if annotation.get("iscrowd") == 1 else 0
         segmentation = annotation.get("segmentation")
-        if segmentation in (None, [], {}):
-            if annotation.get("bbox") not in (None, []):
-                ring = read_box(annotation["bbox"], where)
-                picture.objects.append(Object(IGNORED, polygon_filler([ring]), where, CROWD))
+        fill = None
+        if segmentation not in (None, [], {}):
+            fill = read_segmentation(segmentation, picture.size, where, self.notes)
+        if fill is not None:
+            picture.objects.append(Object(classes[category], fill, where, layer))
+        elif annotation.get("bbox") not in (None, []):
+            ring = read_box(annotation["bbox"], where)
+            picture.objects.append(Object(IGNORED, polygon_filler([ring]), where, CROWD))
             self.notes.add(BOX_ONLY, where)
-            return
-        picture.objects.append(
-            Object(classes[category], read_segmentation(segmentation, picture.size, where), where, layer)
-        )
+        else:
+            self.notes.add(NO_SHAPE, where)
 
 
-def read_segmentation(segmentation: Any, size: tuple[int, int], where: str) -> Fill:
-    """Return the `fill` of an object, given its polygons or runs."""
+def read_segmentation(segmentation: Any, size: tuple[int, int], where: str, notes: Notes) -> Fill | None:
+    """Return the `fill` of an object, given its polygons or runs; None if no polygon of it encloses an area."""
     if isinstance(segmentation, list):
         if segmentation and not isinstance(segmentation[0], list):
             segmentation = [segmentation]
-        return polygon_filler([points_of(polygon, where) for polygon in segmentation])
+        rings = [outline_of(polygon, where, notes) for polygon in segmentation]
+        usable = [ring for ring in rings if ring is not None]
+        return polygon_filler(usable) if usable else None
     written = list_of(segmentation, "size", where)
     if written != list(size):
         raise UserError(

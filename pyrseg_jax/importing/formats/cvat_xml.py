@@ -13,10 +13,11 @@ import numpy as np
 
 from pyrseg_jax.errors import UserError, first_line
 from pyrseg_jax.importing.annotations import BACKGROUND, BY_FILE, IGNORED, Annotations, Notes, Options
-from pyrseg_jax.importing.fields import MAX_SIDE, number_from, points_of
+from pyrseg_jax.importing.fields import MAX_SIDE, number_from
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.object_pictures import EMPTY, ObjectPicture, finish_all, image_or_error
 from pyrseg_jax.importing.objects import Fill, Object, box_ring, ellipse_ring, polygon_filler, turned_ring
+from pyrseg_jax.importing.outlines import outline_of
 from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import split_of_path, split_of_word
 from pyrseg_jax.shapes.polygons import Part
@@ -117,10 +118,14 @@ def _add(
     else:
         notes.add(UNNAMED, where)
     layer = int(number_from(element.get("z_order", "0"), where, "z_order"))
-    picture.objects.append(Object(value, _filler(element, where), where, layer))
+    fill = _filler(element, where, notes)
+    if fill is not None:
+        picture.objects.append(Object(value, fill, where, layer))
 
 
-def _filler(element: ElementTree.Element, where: str) -> Fill:
+def _filler(element: ElementTree.Element, where: str, notes: Notes) -> Fill | None:
+    """Return the `fill` of an object, or None for a polygon that encloses no area."""
+
     def number(name: str) -> float:
         return number_from(element.get(name), where, name)
 
@@ -139,7 +144,8 @@ def _filler(element: ElementTree.Element, where: str) -> Fill:
     pairs = [
         [number_from(cell, where, "points") for cell in pair.split(",")] for pair in text.split(";") if pair.strip()
     ]
-    return polygon_filler([points_of(pairs, where)])
+    ring = outline_of(pairs, where, notes)
+    return None if ring is None else polygon_filler([ring])
 
 
 def _mask_filler(text: str, left: int, top: int, rows: int, columns: int, where: str):

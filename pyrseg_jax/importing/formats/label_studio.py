@@ -19,10 +19,11 @@ from pyrseg_jax.data.images.image_formats import IMAGE_SUFFIXES
 from pyrseg_jax.data.listing import suffix_of
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import BACKGROUND, BY_FILE, Annotations, Notes, Options
-from pyrseg_jax.importing.fields import list_of, number_from, points_of, side_of, value_of
+from pyrseg_jax.importing.fields import list_of, number_from, side_of, value_of
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.object_pictures import ObjectPicture, finish_all, image_or_error
 from pyrseg_jax.importing.objects import Fill, Object, box_ring, ellipse_ring, part_of, polygon_filler, turned_ring
+from pyrseg_jax.importing.outlines import outline_of
 from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import split_of_path
 from pyrseg_jax.storage.documents import shorten
@@ -157,10 +158,13 @@ def _add(picture: ObjectPicture, result: Any, where: str, values: dict[str, int]
         )
     picture.size = size
     number = values.setdefault(labels[0].strip(), len(values) + 1)
-    picture.objects.append(Object(number, _filler(kind, value, size, where), where))
+    fill = _filler(kind, value, size, where, notes)
+    if fill is not None:
+        picture.objects.append(Object(number, fill, where))
 
 
-def _filler(kind: str, value: dict, size: tuple[int, int], where: str) -> Fill:
+def _filler(kind: str, value: dict, size: tuple[int, int], where: str, notes: Notes) -> Fill | None:
+    """Return the `fill` of a region, or None for a polygon that encloses no area."""
     height, width = size
     if kind == "brushlabels":
         if value.get("format", "rle") != "rle":
@@ -172,7 +176,8 @@ def _filler(kind: str, value: dict, size: tuple[int, int], where: str) -> Fill:
         return number_from(value.get(name, 0 if name == "rotation" else None), where, name) / 100
 
     if kind == "polygonlabels":
-        return polygon_filler([points_of(list_of(value, "points", where), where) * (width / 100, height / 100)])
+        ring = outline_of(list_of(value, "points", where), where, notes)
+        return None if ring is None else polygon_filler([ring * (width / 100, height / 100)])
     x, y = number("x") * width, number("y") * height
     degrees = number("rotation") * 100
     if kind == "rectanglelabels":  # turned around its upper left corner

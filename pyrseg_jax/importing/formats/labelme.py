@@ -25,6 +25,7 @@ from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_images import read_mask
 from pyrseg_jax.importing.object_pictures import ObjectPicture, finish_all, image_or_error
 from pyrseg_jax.importing.objects import Object, part_of
+from pyrseg_jax.importing.outlines import outline_of
 from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import split_of_path
 from pyrseg_jax.shapes.polygons import Part
@@ -33,8 +34,8 @@ from pyrseg_jax.storage.documents import shorten
 LINE_PX, POINT_PX = 10, 5  # as in LabelMe
 IGNORE = "__ignore__"
 _FEWEST = {
-    "polygon": 3,
-    "rotation": 3,
+    "polygon": 0,  # `outlines.outline_of` counts those of too few points
+    "rotation": 0,
     "rectangle": 2,
     "circle": 2,
     "line": 2,
@@ -79,7 +80,7 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     values = {name: value for value, name in enumerate(names, 1)} | {IGNORE: IGNORED}
     for picture, document, name in pictures:
         try:
-            picture.objects += _objects(document, tree.place(name), values, order is not None)
+            picture.objects += _objects(document, tree.place(name), values, order is not None, notes)
         except UserError as error:
             picture.error = error
     folders = {PurePosixPath(name).parent for name in used}
@@ -128,7 +129,7 @@ def _embedded(tree: SourceTree, name: str) -> bytes:
         ) from error
 
 
-def _objects(document: Any, place: str, values: dict[str, int], is_listed: bool) -> list[Object]:
+def _objects(document: Any, place: str, values: dict[str, int], is_listed: bool, notes: Notes) -> list[Object]:
     objects = []
     for i, shape in enumerate(document["shapes"]):
         where, label = f"{place}: shapes[{i}]", shape["label"].strip()
@@ -143,6 +144,8 @@ def _objects(document: Any, place: str, values: dict[str, int], is_listed: bool)
         points = points_of(list_of(shape, "points", where), where, _FEWEST[kind])
         if kind == "rotation" or (kind == "rectangle" and len(points) == 4):
             kind = "polygon"
+        if kind == "polygon" and outline_of(points, where, notes) is None:
+            continue
         if kind in _EXACT and len(points) != _EXACT[kind]:
             raise UserError(f"{where} is a {kind} with {len(points)} points: expected {_EXACT[kind]}")
         inside = functools.partial(_paste, shape.get("mask"), points, where) if kind == "mask" else None

@@ -24,6 +24,7 @@ from pyrseg_jax.importing.formats.coco import BOX_ONLY, CROWD
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.object_pictures import ObjectPicture, finish_all
 from pyrseg_jax.importing.objects import Object, box_ring, percent_polygon_filler
+from pyrseg_jax.importing.outlines import outline_of
 from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import TEST, TRAINING, VALIDATION, split_of_path
 from pyrseg_jax.storage.documents import shorten
@@ -184,10 +185,10 @@ def _read_labels(tree: SourceTree, name: str, names: Sequence[str], where: str, 
             ring = box_ring(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
             objects.append(Object(IGNORED, percent_polygon_filler(ring), place, CROWD))
             notes.add(BOX_ONLY, place)
-        elif len(shares) < 6 or len(shares) % 2:
+        elif len(shares) % 2:
             raise UserError(f"{place} has {len(shares)} coordinates: expected x y for each of at least 3 points")
-        else:
-            objects.append(Object(int(index) + 1, percent_polygon_filler(shares.reshape(-1, 2)), place))
+        elif (ring := outline_of(shares, place, notes)) is not None:
+            objects.append(Object(int(index) + 1, percent_polygon_filler(ring), place))
     return objects
 
 
