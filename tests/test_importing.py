@@ -352,6 +352,34 @@ def test_an_image_is_found_by_a_name_with_escapes(tmp_path):
     assert import_from(tmp_path / "source", tmp_path / "data")["images"] == {"training": 3, "validation": 1}
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        label_tools.write_coco,
+        label_tools.write_panoptic,
+        label_tools.write_labelme,
+        functools.partial(label_tools.write_label_studio, style="polygon"),
+    ],
+)
+def test_json_that_is_not_of_the_annotations_is_passed_over(write, tmp_path):
+    write(toy_scenes(), tmp_path / "source")
+    for name, content in {
+        "package.json": '{"name": "site"}',
+        "settings.json": '{"a": 1, // comment\n}',
+        "empty.json": "",
+        "null.json": "null",
+        ".vscode/x.json": "{",
+    }.items():
+        label_tools.write(tmp_path / "source" / name, content)
+    summary = import_from(tmp_path / "source", tmp_path / "data")
+    assert sum(summary["images"].values()) == 4
+    notes = {note["reason"]: (note["count"], Path(note["first"].split(" is ")[0]).name) for note in summary["skipped"]}
+    assert notes == {
+        "JSON file of another kind": (2, "null.json"),
+        "JSON file that cannot be read, and does not look like annotations": (2, "empty.json"),
+    }
+
+
 POLYGON_WRITERS = {
     "coco": label_tools.write_coco,
     "yolo": label_tools.write_yolo,

@@ -19,6 +19,7 @@ from pyrseg_jax.importing.fields import list_of, points_of, side_of, text_of, va
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.object_pictures import ObjectPicture, finish_all, image_or_error
 from pyrseg_jax.importing.objects import Fill, Object, box_ring, part_of, polygon_filler
+from pyrseg_jax.importing.other_files import OTHER_KIND, read_json_or_pass
 from pyrseg_jax.importing.outlines import outline_of
 from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import split_of_path
@@ -26,6 +27,7 @@ from pyrseg_jax.shapes.polygons import Part
 from pyrseg_jax.shapes.rle import decode_runs, decompress_runs
 from pyrseg_jax.storage.documents import shorten
 
+KEYS = ("images", "annotations", "categories")
 CROWD, STUFF = -1, -2  # layers below the objects
 BOX_ONLY = "object of which only the box is known (its box became void)"
 NO_SHAPE = "object without a shape"
@@ -33,9 +35,7 @@ NO_SHAPE = "object without a shape"
 
 def is_coco(document: Any) -> bool:
     """Tell whether a document has the lists of COCO's files."""
-    return isinstance(document, dict) and all(
-        isinstance(document.get(key), list) for key in ("images", "annotations", "categories")
-    )
+    return isinstance(document, dict) and all(isinstance(document.get(key), list) for key in KEYS)
 
 
 def is_panoptic(document: Any) -> bool:
@@ -80,10 +80,12 @@ class _Reader:
 
     def read_file(self, name: str, is_stuff: bool) -> None:
         """Add the objects of one file; stuff only to pictures that are there already, if any are."""
-        document = self.tree.json(name)
+        document = read_json_or_pass(self.tree, name, KEYS, self.notes)
         place = self.tree.place(name)
+        if document is None:
+            return
         if not is_coco(document) or is_panoptic(document):
-            self.notes.add("JSON file of another kind", place)
+            self.notes.add(OTHER_KIND, place)
             return
         if self.num_files and "keypoints" in PurePosixPath(name).name:
             self.notes.add("JSON file of keypoints, which repeats the objects of another", place)

@@ -14,10 +14,11 @@ import numpy as np
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import IGNORED, Annotations, Notes, Options, Picture
 from pyrseg_jax.importing.fields import list_of, text_of, whole_number_of
-from pyrseg_jax.importing.formats.coco import image_folders, is_coco, is_panoptic, whole_number_or_text
+from pyrseg_jax.importing.formats.coco import KEYS, image_folders, is_coco, is_panoptic, whole_number_or_text
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_images import read_mask
 from pyrseg_jax.importing.object_pictures import image_or_error
+from pyrseg_jax.importing.other_files import OTHER_KIND, read_json_or_pass
 from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import split_of_path
 
@@ -35,9 +36,11 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     """Read all panoptic files below the root."""
     notes, values, pictures = Notes(), {}, []
     for name in tree.annotation_files(".json"):
-        document = tree.json(name)
+        document = read_json_or_pass(tree, name, KEYS, notes)
+        if document is None:
+            continue
         if not is_coco(document) or not is_panoptic(document):
-            notes.add("JSON file of another kind", tree.place(name))
+            notes.add(OTHER_KIND, tree.place(name))
             continue
         pictures += _read_file(tree, name, document, values, notes)
     if not values:

@@ -23,6 +23,7 @@ from pyrseg_jax.importing.fields import list_of, number_from, side_of, value_of
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.object_pictures import ObjectPicture, finish_all, image_or_error
 from pyrseg_jax.importing.objects import Fill, Object, box_ring, ellipse_ring, part_of, polygon_filler, turned_ring
+from pyrseg_jax.importing.other_files import OTHER_KIND, read_json_or_pass
 from pyrseg_jax.importing.outlines import outline_of
 from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import split_of_path
@@ -59,9 +60,11 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     """Read all exports below the root. Of several annotations of a task, the first that was not cancelled counts."""
     notes, values, pictures = Notes(), {}, []
     for name in tree.annotation_files(".json"):
-        document = tree.json(name)
+        document = read_json_or_pass(tree, name, ("annotations", "completions"), notes)
+        if document is None:
+            continue
         if not _is_tasks(document):
-            notes.add("JSON file of another kind", tree.place(name))
+            notes.add(OTHER_KIND, tree.place(name))
             continue
         for i, task in enumerate(document):
             picture = _read_task(tree, task, f"{tree.place(name)}: task {i}", PurePosixPath(name).parent, values, notes)

@@ -25,6 +25,7 @@ from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_images import read_mask
 from pyrseg_jax.importing.object_pictures import ObjectPicture, finish_all, image_or_error
 from pyrseg_jax.importing.objects import Object, part_of
+from pyrseg_jax.importing.other_files import OTHER_KIND, read_json_or_pass
 from pyrseg_jax.importing.outlines import outline_of
 from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import split_of_path
@@ -33,6 +34,7 @@ from pyrseg_jax.storage.documents import shorten
 
 LINE_PX, POINT_PX = 10, 5  # as in LabelMe
 IGNORE = "__ignore__"
+KEYS = ("shapes", "imagePath", "imageData")
 _FEWEST = {
     "polygon": 0,  # `outlines.outline_of` counts those of too few points
     "rotation": 0,
@@ -66,9 +68,11 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     order = _class_order(tree, options)
     seen: dict[str, None] = {}
     for name in tree.annotation_files(".json"):
-        document = tree.json(name)
+        document = read_json_or_pass(tree, name, KEYS, notes)
+        if document is None:
+            continue
         if not is_labelme(document):
-            notes.add("JSON file of another kind", tree.place(name))
+            notes.add(OTHER_KIND, tree.place(name))
             continue
         picture, labels = _read_file(tree, name, document)
         used.add(picture.name)
