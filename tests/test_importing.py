@@ -27,6 +27,7 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import BACKGROUND, VOID, Annotations, Notes, Options
 from pyrseg_jax.importing.class_list import ClassList, read_class_list
 from pyrseg_jax.importing.formats import FORMATS
+from pyrseg_jax.importing.formats.coco import find_identity
 from pyrseg_jax.importing.legend import make_legend
 from pyrseg_jax.importing.names import stems_of
 from pyrseg_jax.importing.near_duplicates import find_near_pairs, thumbnail
@@ -378,6 +379,26 @@ def test_json_that_is_not_of_the_annotations_is_passed_over(write, tmp_path):
         "JSON file of another kind": (2, "null.json"),
         "JSON file that cannot be read, and does not look like annotations": (2, "empty.json"),
     }
+
+
+@pytest.mark.parametrize("write", [label_tools.write_coco, label_tools.write_panoptic])
+@pytest.mark.parametrize("key", ["id", "image_id"])
+def test_numbers_of_coco_may_be_texts_in_one_place(write, key, tmp_path):
+    write(toy_scenes(), tmp_path / "source")
+    for path in (tmp_path / "source" / "annotations").glob("*.json"):
+        document = json.loads(path.read_text())
+        keys = ("image_id", "category_id") if key == "image_id" and write is label_tools.write_coco else (key,)
+        for item in document["images" if key == "id" else "annotations"]:
+            item.update({name: str(item[name]) for name in keys})
+        path.write_text(json.dumps(document))
+    import_from(tmp_path / "source", tmp_path / "data", unlabeled="void")
+    assert agreement(toy_scenes(), tmp_path / "data") == 1
+
+
+def test_a_text_and_a_number_are_two_images_if_both_are_there():
+    assert [find_identity(wanted, {1: "a", "1": "b", 2: "c", "3": "d"}) for wanted in (1, "1", "2", 3, "02", "x")] == [
+        *(1, "1", 2, "3", 2, None)
+    ]
 
 
 POLYGON_WRITERS = {

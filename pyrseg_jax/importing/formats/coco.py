@@ -8,6 +8,8 @@ Source: cocodataset.org/#format-data.
 Chosen: larger objects are painted first, so that small ones stay visible; crowds lie below all objects, and stuff below all things.
 """
 
+import re
+from collections.abc import Collection
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -96,11 +98,12 @@ class _Reader:
         pictures = self._read_images(document, name, place)
         for i, annotation in enumerate(document["annotations"]):
             where = f"{place}: annotations[{i}]"
-            picture = pictures.get(whole_number_or_text(annotation, "image_id", where))
-            if picture is None:
+            identity = find_identity(whole_number_or_text(annotation, "image_id", where), pictures)
+            if identity is None:
                 raise UserError(
                     f"{where} has image_id={shorten(annotation['image_id'])}, which no image has: the file is incomplete"
                 )
+            picture = pictures[identity]
             try:
                 self._add_object(annotation, picture, classes, where, is_stuff)
             except UserError as error:
@@ -144,9 +147,11 @@ class _Reader:
     def _add_object(
         self, annotation: dict, picture: ObjectPicture, classes: dict[Any, int], where: str, is_stuff: bool
     ) -> None:
-        category = whole_number_or_text(annotation, "category_id", where)
-        if category not in classes:
-            raise UserError(f"{where} has category_id={category}, which no category has: add it or correct the object")
+        category = find_identity(whole_number_or_text(annotation, "category_id", where), classes)
+        if category is None:
+            raise UserError(
+                f"{where} has category_id={annotation['category_id']}, which no category has: add it or correct the object"
+            )
         assert picture.size is not None
         layer = STUFF if is_stuff else CROWD if annotation.get("iscrowd") == 1 else 0
         segmentation = annotation.get("segmentation")
@@ -199,6 +204,16 @@ def whole_number_or_text(document: Any, key: str, where: str) -> int | str:
     if isinstance(document, dict) and isinstance(document.get(key), str):
         return text_of(document, key, where)
     return whole_number_of(document, key, where)
+
+
+def find_identity(wanted: int | str, known: Collection[int | str]) -> int | str | None:
+    """Return an identity as the list of images or categories has it; "1" stands for 1, and 1 for "1", if the other is not there."""
+    if wanted in known:
+        return wanted
+    if isinstance(wanted, int):
+        return str(wanted) if str(wanted) in known else None
+    number = int(wanted) if re.fullmatch(r"[0-9]{1,18}", wanted) else None
+    return number if number in known else None
 
 
 def image_folders(name: str) -> list[str]:

@@ -14,7 +14,14 @@ import numpy as np
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import IGNORED, Annotations, Notes, Options, Picture
 from pyrseg_jax.importing.fields import list_of, text_of, whole_number_of
-from pyrseg_jax.importing.formats.coco import KEYS, image_folders, is_coco, is_panoptic, whole_number_or_text
+from pyrseg_jax.importing.formats.coco import (
+    KEYS,
+    find_identity,
+    image_folders,
+    is_coco,
+    is_panoptic,
+    whole_number_or_text,
+)
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_images import read_mask
 from pyrseg_jax.importing.object_pictures import image_or_error
@@ -62,9 +69,11 @@ def _read_file(tree: SourceTree, name: str, document: dict, values: dict[str, in
     masks = [str(PurePosixPath(name).with_suffix("")), *image_folders(name)]
     for i, annotation in enumerate(document["annotations"]):
         where = f"{place}: annotations[{i}]"
-        identity = whole_number_or_text(annotation, "image_id", where)
-        if identity not in images:
-            raise UserError(f"{where} has image_id={identity}, which no image has: the file is incomplete")
+        identity = find_identity(whole_number_or_text(annotation, "image_id", where), images)
+        if identity is None:
+            raise UserError(
+                f"{where} has image_id={annotation['image_id']}, which no image has: the file is incomplete"
+            )
         mask_name = text_of(annotation, "file_name", where)
         path = tree.find_image(images.pop(identity), image_folders(name))
         shown = path or mask_name
