@@ -12,13 +12,14 @@ NO_AREA = "polygon whose points all lie on one line"
 _FLAT = 1e-9  # width over length; far below any pixel, and above the rounding of 64-bit numbers
 
 
-def outline_of(values: Any, place: str, notes: Notes) -> np.ndarray | None:
-    """Return the points of a polygon as an array (N, 2), or None, after counting it, if it encloses no area.
+def outline_of(values: Any, place: str, notes: Notes, has_lines: bool = False) -> np.ndarray | None:
+    """Return the points of a polygon as an array (N, 2), or None, after counting it, if it encloses nothing.
 
     Args:
       values: pairs, or one flat list x, y, x, y, …
       place: the file and the object in it, for messages.
       notes: where polygons that are left out are counted.
+      has_lines: whether polygons whose points all lie on one line are kept, where the format paints their border.
 
     Raises:
       UserError: naming the place, if a coordinate is not a finite number: then the file is damaged.
@@ -27,7 +28,7 @@ def outline_of(values: Any, place: str, notes: Notes) -> np.ndarray | None:
     if len(points) < 3:
         notes.add(FEW_POINTS, place)
         return None
-    if _is_flat(points):
+    if not has_lines and _is_flat(points):
         notes.add(NO_AREA, place)
         return None
     return points

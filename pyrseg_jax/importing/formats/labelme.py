@@ -148,7 +148,7 @@ def _objects(document: Any, place: str, values: dict[str, int], is_listed: bool,
         points = points_of(list_of(shape, "points", where), where, _FEWEST[kind])
         if kind == "rotation" or (kind == "rectangle" and len(points) == 4):
             kind = "polygon"
-        if kind == "polygon" and outline_of(points, where, notes) is None:
+        if kind == "polygon" and outline_of(points, where, notes, has_lines=True) is None:
             continue
         if kind in _EXACT and len(points) != _EXACT[kind]:
             raise UserError(f"{where} is a {kind} with {len(points)} points: expected {_EXACT[kind]}")
