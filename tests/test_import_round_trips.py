@@ -170,6 +170,48 @@ def test_binary_masks_come_back(high, scenes, tmp_path):
         np.testing.assert_array_equal(found[sample.name] == 2, sample.label == len(scenes.names))
 
 
+@pytest.mark.parametrize(
+    ("mask", "options"),
+    [
+        ("train_masks/{}_mask.gif", {}),
+        ("train_masks/{}_mask.gif", {"inverted": True}),
+        ("masks/{}.webp", {"lossless": True}),
+        ("masks/{}.png", {"bits": 16}),
+    ],
+)
+def test_binary_masks_of_other_file_formats_come_back(mask, options, scenes, tmp_path):
+    """Programs number the two colors of a GIF in any order."""
+    label_tools.write_images(scenes, tmp_path / "source", "train/{name}.png")
+    for sample in scenes.samples:
+        path = tmp_path / "source" / mask.format(sample.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        inside = sample.label == 1
+        assert 0 < inside.sum() < inside.size
+        image = Image.fromarray(inside.astype(np.uint8) * 255)
+        if "bits" in options:
+            image = Image.fromarray(inside.astype(np.uint16) * 65535)
+        if "inverted" in options:
+            image = Image.fromarray((~inside).astype(np.uint8))
+            image.putpalette([255, 255, 255, 0, 0, 0])
+        image.save(path, optimize=False, **({"lossless": True} if "lossless" in options else {}))
+    summary = import_from(tmp_path / "source", tmp_path / "data")
+    assert summary["format"] == "binary_masks"
+    for sample in scenes.samples:
+        np.testing.assert_array_equal(label_maps(tmp_path / "data")[sample.name], 1 + (sample.label == 1))
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_masks_with_colors_in_gif_and_lossless_webp_come_back(suffix, scenes, tmp_path):
+    mask_folders.write_color_masks(scenes, tmp_path / "source", style="rgb")
+    for path in (tmp_path / "source").rglob("masks/*.png"):
+        image = Image.open(path).convert("RGB")
+        image = image.quantize() if suffix == "gif" else image
+        image.save(path.with_suffix(f".{suffix}"), **({} if suffix == "gif" else {"lossless": True}))
+        path.unlink()
+    assert import_from(tmp_path / "source", tmp_path / "data")["format"] == "color_masks"
+    assert agreement(scenes, tmp_path / "data") == 1
+
+
 @pytest.mark.parametrize("style", ["brush", "polygon"])
 def test_regions_of_label_studio_with_separate_labels_come_back(style, scenes, tmp_path):
     """With the tags `Brush` and `Labels`, each region has a result of its shape and one of its labels."""

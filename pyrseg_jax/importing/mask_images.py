@@ -4,13 +4,17 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped, UInt8, UInt16
+from PIL.GifImagePlugin import GifImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
-from pyrseg_jax.data.images.image_formats import LABEL_FORMATS
+from pyrseg_jax.data.images.image_formats import LABEL_FORMATS, LABEL_SUFFIXES
 from pyrseg_jax.data.images.label_samples import LABEL_MODES, check_label_file, stored_samples, with_palette
 from pyrseg_jax.data.images.open_image import ACTION, load_image, open_image, recognize
 from pyrseg_jax.errors import UserError, naming_file
 from pyrseg_jax.importing.color_maps import pack, unpack
 
+MASK_FORMATS = (*LABEL_FORMATS, "GIF", "WEBP")
+MASK_SUFFIXES = (*LABEL_SUFFIXES, ".gif", ".webp")
 ADVICE = "replace the mask or remove it with its picture"
 NO_MEANING = 2**16 - 2  # in tables of `to_class_map`: a value that no class has
 _COLOR_MODES = ("RGB", "RGBA", "LA")
@@ -31,13 +35,15 @@ def read_mask(data: bytes, name: str) -> Mask:
     """Decode a mask.
 
     Raises:
-      UserError: naming the file, if it cannot be decoded, is a JPEG, or has neither numbers nor colors of eight bits, or if only
-        the transparency tells pixels apart.
+      UserError: naming the file, if it cannot be decoded, is a JPEG, a lossy WebP, or an animation, or has neither numbers nor
+        colors of eight bits, or if only the transparency tells pixels apart.
     """
     if data.startswith(b"\xff\xd8\xff"):
         raise UserError(f"{name} is a JPEG: its compression changes the values of a mask; export the masks as PNG")
-    original = data
-    if recognize(data, name, LABEL_FORMATS) == "BMP":
+    original, kind = data, recognize(data, name, MASK_FORMATS)
+    if kind in ("GIF", "WEBP"):
+        return _read_colors_alone(data, name, kind)
+    if kind == "BMP":
         data = with_palette(data)
     image = open_image(data, name, LABEL_FORMATS)
     with naming_file(name, ACTION, ADVICE):
@@ -56,6 +62,46 @@ def read_mask(data: bytes, name: str) -> Mask:
         if "A" in image.mode:
             _check_alpha(np.asarray(image.convert("RGBA")), name)
         return Mask(None, np.asarray(image.convert("RGB")))
+
+
+def _read_colors_alone(data: bytes, name: str, kind: str) -> Mask:
+    """Decode a GIF or a WebP. Programs number the palette of a GIF as they like, so the colors count, not the indices.
+
+    Grays are numbers, because neither format can hold numbers in another way.
+    """
+    if kind == "WEBP" and b"VP8L" not in webp_chunks(data):
+        raise UserError(
+            f"{name} is a lossy WebP: its compression changes the values of a mask; export the masks as PNG, or as lossless WebP"
+        )
+    image = open_image(data, name, (kind,))
+    with naming_file(name, ACTION, ADVICE):
+        if isinstance(image, GifImageFile | WebPImageFile) and image.n_frames > 1:
+            raise UserError(
+                f"{name} is an animation of {image.n_frames} pictures: expected one; export the mask as PNG"
+            )
+        load_image(image, data, name)
+        colors = np.asarray(image.convert("RGBA"))
+    if kind == "WEBP" and (colors[..., 3] == 0).any():
+        raise UserError(
+            f"{name} has transparent pixels, whose colors WebP does not keep: save the mask without transparency, or as PNG"
+        )
+    _check_alpha(colors, name)
+    return Mask(gray, None) if (gray := one_channel(colors[..., :3])) is not None else Mask(None, colors[..., :3])
+
+
+def webp_chunks(data: bytes) -> list[bytes]:
+    """Return the names of the parts of a WebP: `VP8L` holds a lossless picture, and `VP8 ` a lossy one."""
+    names, place = [], 12
+    while place + 8 <= len(data):
+        names.append(data[place : place + 4])
+        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    return names
+
+
+def one_channel(colors: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"] | None:
+    """Return the one number per pixel that all three channels repeat, or None if they differ anywhere."""
+    return colors[..., 0] if (colors == colors[..., :1]).all() else None
 
 
 def _bmp_colors(data: bytes, values: np.ndarray) -> np.ndarray | None:

@@ -10,7 +10,7 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import Paint
 from pyrseg_jax.importing.class_list import Color
 from pyrseg_jax.importing.color_maps import colors_to_class_map
-from pyrseg_jax.importing.mask_images import read_mask, to_class_map
+from pyrseg_jax.importing.mask_images import Mask, read_mask, to_class_map
 from pyrseg_jax.importing.source_tree import SourceTree
 
 
@@ -56,10 +56,14 @@ def read_colors(tree: SourceTree, name: str) -> np.ndarray:
     Raises:
       UserError: naming the file, if it cannot be decoded, or holds numbers above 255.
     """
-    mask = read_mask(tree.read(name), tree.place(name))
+    return colors_of(read_mask(tree.read(name), tree.place(name)), tree.place(name))
+
+
+def colors_of(mask: Mask, place: str) -> np.ndarray:
+    """Return the colors of a decoded mask as `read_colors` does, given the file's place for messages."""
     if mask.colors is not None:
         return mask.colors
     assert mask.values is not None
     if mask.values.max(initial=0) > 255 or mask.values.min(initial=0) < 0:
-        raise UserError(f"{tree.place(name)} holds numbers up to {mask.values.max()}: expected the colors of classes")
+        raise UserError(f"{place} holds numbers up to {mask.values.max()}: expected the colors of classes")
     return np.repeat(mask.values.astype(np.uint8)[..., None], 3, axis=2)

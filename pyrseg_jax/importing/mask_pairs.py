@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyrseg_jax.data.images.image_formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
+from pyrseg_jax.data.images.image_formats import IMAGE_SUFFIXES
 from pyrseg_jax.data.listing import suffix_of
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import Notes
 from pyrseg_jax.importing.class_files import find_color_list, find_name_list
 from pyrseg_jax.importing.list_splits import listed_splits, split_of_pair
-from pyrseg_jax.importing.mask_images import Mask, read_mask
+from pyrseg_jax.importing.mask_images import MASK_SUFFIXES, Mask, read_mask
 from pyrseg_jax.importing.source_tree import SourceTree, common_folder
 from pyrseg_jax.importing.splits import split_of_path, split_of_word
 
@@ -64,7 +64,7 @@ class MaskPair(NamedTuple):
 
 def find_masks(tree: SourceTree) -> list[str]:
     """Return the masks: files in a folder named like `MASK_FOLDERS`, or else those named NAME_mask beside NAME."""
-    candidates = [name for name in tree.files if suffix_of(name) in LABEL_SUFFIXES]
+    candidates = [name for name in tree.files if suffix_of(name) in MASK_SUFFIXES]
     start = _first_part(tree)
     in_folders = [name for name in candidates if _mask_folder(name, start) is not None]
     if in_folders:
@@ -242,7 +242,7 @@ def _binary_values(mask: Mask) -> set[int]:
     elif mask.colors is not None:
         return set()
     found = set(np.unique(values).tolist())
-    return found if found in ({0}, {1}, {255}, {0, 1}, {0, 255}) else set()
+    return found if found in ({0}, {1}, {255}, {65535}, {0, 1}, {0, 255}, {0, 65535}) else set()
 
 
 def _unusable_masks(tree: SourceTree) -> list[str]:
@@ -250,7 +250,7 @@ def _unusable_masks(tree: SourceTree) -> list[str]:
     start = _first_part(tree)
     found = (name for name in tree.images() if _mask_folder(name, start) is not None)
     return [
-        f"{tree.place(name)} has the suffix {suffix_of(name)}, and masks are read as {', '.join(LABEL_SUFFIXES)}: convert "
+        f"{tree.place(name)} has the suffix {suffix_of(name)}, and masks are read as {', '.join(MASK_SUFFIXES)}: convert "
         "the masks to PNG, or export them again if they are JPEG, whose compression changes values"
         for name in itertools.islice(found, 1)
     ]

@@ -1,10 +1,12 @@
 """Broken sources of the formats that store masks."""
 
 import functools
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from support import label_tools, mask_folders
 from support.import_damages import Broken, content, cut, gone, gray_mask, jpeg, json_file, text_file
@@ -20,6 +22,16 @@ def classification(root: Path) -> None:
     for path in [*root.rglob("*.parquet"), *root.rglob("*.json")]:
         path.unlink()
     pq.write_table(pa.table({"image": [b"a"], "label": [3]}), root / "train.parquet")
+
+
+def stored_as(file_format: str, num: int = 1, mode: str = "L", **options) -> bytes:
+    """Return black pictures of the scenes' size in one file."""
+    buffer = io.BytesIO()
+    images = [Image.new(mode, (28, 24), (0,) * len(mode) if len(mode) > 1 else i) for i in range(num)]
+    images[0].save(
+        buffer, file_format, **options, **({"save_all": True, "append_images": images[1:]} if num > 1 else {})
+    )
+    return buffer.getvalue()
 
 
 BROKEN_MASKS = {
@@ -53,6 +65,21 @@ BROKEN_MASKS = {
     ),
     "a mask that is a JPEG": Broken(
         label_tools.write_voc, lambda root: jpeg(root / VOC_MASK), r"picture_0.png is a JPEG: its compression changes"
+    ),
+    "a mask that is a lossy WebP": Broken(
+        label_tools.write_voc,
+        content(VOC_MASK, stored_as("WEBP")),
+        r"picture_0.png is a lossy WebP: its compression changes",
+    ),
+    "a mask that is an animation": Broken(
+        label_tools.write_voc,
+        content(VOC_MASK, stored_as("GIF", num=2)),
+        r"picture_0.png is an animation of 2 pictures",
+    ),
+    "a WebP mask with transparent pixels": Broken(
+        label_tools.write_voc,
+        content(VOC_MASK, stored_as("WEBP", mode="RGBA", lossless=True)),
+        r"picture_0.png has transparent pixels, whose colors WebP does not keep",
     ),
     "a damaged mask": Broken(label_tools.write_voc, cut(VOC_MASK), r"picture_0.png (is damaged|cannot be decoded)"),
     "a color without a label": Broken(
@@ -129,8 +156,8 @@ BROKEN_MASKS = {
     ),
     "masks of another format": Broken(
         mask_folders.write_binary_masks,
-        lambda root: [path.rename(path.with_suffix(".gif")) for path in list((root / "masks").rglob("*.png"))],
-        r"no known format.*masks/train/picture_0.gif has the suffix .gif.*: convert the masks to PNG",
+        lambda root: [path.rename(path.with_suffix(".jp2")) for path in list((root / "masks").rglob("*.png"))],
+        r"no known format.*masks/train/picture_0.jp2 has the suffix .jp2.*: convert the masks to PNG",
     ),
     "masks of one picture in two sizes": Broken(
         mask_folders.write_class_folders,

@@ -1,4 +1,4 @@
-"""Read masks of a single class: 0 is the background, and 1 or 255 is the class.
+"""Read masks of a single class: 0 is the background, and 1, 255, or 65535 in 16 bits is the class.
 
 The class is called `foreground`; `--classes`, or a list beside the masks, gives another name, or names for the background and the
 class.
@@ -10,7 +10,8 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import BACKGROUND, Annotations, Notes, Options, Picture
 from pyrseg_jax.importing.class_files import find_name_list
 from pyrseg_jax.importing.formats.contract import Format
-from pyrseg_jax.importing.mask_painting import read_colors
+from pyrseg_jax.importing.mask_images import read_mask
+from pyrseg_jax.importing.mask_painting import colors_of
 from pyrseg_jax.importing.mask_pairs import (
     BINARY,
     describe_signs,
@@ -22,6 +23,7 @@ from pyrseg_jax.importing.mask_pairs import (
 from pyrseg_jax.importing.source_tree import SourceTree
 
 FOREGROUND = "foreground"
+_16_BITS = ({65535}, {0, 65535})  # black and white
 
 
 def recognize(tree: SourceTree) -> str | None:
@@ -64,8 +66,12 @@ def _painter(tree: SourceTree, name: str):
 
 def read_binary(tree: SourceTree, name: str) -> np.ndarray:
     """Return where a mask is set; raises UserError naming the file and a value that is neither 0 nor 1 or 255."""
-    colors = read_colors(tree, name)
-    values, place = colors[..., 0], tree.place(name)
+    place = tree.place(name)
+    mask = read_mask(tree.read(name), place)
+    if mask.colors is None and mask.values is not None and set(np.unique(mask.values).tolist()) in _16_BITS:
+        return mask.values > 0
+    colors = colors_of(mask, place)
+    values = colors[..., 0]
     found = np.unique(colors)
     if (colors != values[..., None]).any() or not set(found.tolist()) <= {0, 1, 255} or {1, 255} <= set(found.tolist()):
         raise UserError(
