@@ -16,6 +16,7 @@ from support.label_tools import Sample, Scenes, nested_rings
 
 from pyrseg_jax.importing.annotations import BY_AREA
 from pyrseg_jax.importing.objects import Object, paint_objects, polygon_filler
+from pyrseg_jax.importing.summary import summary_text
 from pyrseg_jax.scenes import CLASS_NAMES, paint_scene
 
 EXACT = {
@@ -78,6 +79,16 @@ def row_name(scenes, name, sample) -> str:
     split = {"train": "train", "val": "validation"}[sample.split]
     row = [other.name for other in scenes.samples if other.split == sample.split].index(sample.name)
     return f"{split}{'_data' if 'arrow' in name else ''}-00000-of-00001_{row:06d}"
+
+
+def test_label_maps_of_a_table_with_three_equal_channels_are_read_as_one(scenes, tmp_path):
+    pytest.importorskip("pyarrow")
+    mask_folders.write_hugging_face(scenes, tmp_path / "source", num_channels=3)
+    summary = import_from(tmp_path / "source", tmp_path / "data")
+    assert agreement(scenes, tmp_path / "data", functools.partial(row_name, scenes, "parquet")) == 1
+    (remark,) = summary["remarks"]
+    assert (remark["remark"], remark["count"]) == ("label map with three equal channels, which was read as one", 3)
+    assert "note: 3 × label map with three equal channels" in summary_text(summary)
 
 
 def test_voc_comes_back_with_the_names_of_the_list(scenes, tmp_path):

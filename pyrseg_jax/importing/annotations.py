@@ -55,11 +55,15 @@ class Picture(NamedTuple):
 
 
 class Notes:
-    """What was left out and why: a count for each reason, and the first place. Several threads may add."""
+    """What was left out and why, and what was read in a special way: a count for each, and the first place.
+
+    Several threads may add.
+    """
 
     def __init__(self) -> None:
         self._counts: collections.Counter[str] = collections.Counter()
         self._first: dict[str, str] = {}
+        self._remarks: dict[str, tuple[int, str]] = {}
         self._lock = threading.Lock()
 
     def add(self, reason: str, place: str, count: int = 1) -> None:
@@ -73,6 +77,16 @@ class Notes:
         with self._lock:
             self._counts[reason] += count
             self._first.setdefault(reason, place)
+
+    def remark(self, text: str, place: str) -> None:
+        """Count something that is read, but not as it stands: "label map with three equal channels, which was read as one"."""
+        with self._lock:
+            count, first = self._remarks.get(text, (0, place))
+            self._remarks[text] = count + 1, first
+
+    def remarks(self) -> list[tuple[str, int, str]]:
+        """Return (remark, count, first place), in the order of their first occurrence."""
+        return [(text, count, first) for text, (count, first) in self._remarks.items()]
 
     def lines(self) -> list[tuple[str, int, str]]:
         """Return (reason, count, first place), the most frequent reason first."""

@@ -16,6 +16,7 @@ from pyrseg_jax.importing.color_maps import pack, unpack
 MASK_FORMATS = (*LABEL_FORMATS, "GIF", "WEBP")
 MASK_SUFFIXES = (*LABEL_SUFFIXES, ".gif", ".webp")
 ADVICE = "replace the mask or remove it with its picture"
+EQUAL_CHANNELS = "label map with three equal channels, which was read as one"
 NO_MEANING = 2**16 - 2  # in tables of `to_class_map`: a value that no class has
 _COLOR_MODES = ("RGB", "RGBA", "LA")
 

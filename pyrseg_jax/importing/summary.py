@@ -34,7 +34,7 @@ def make_summary(
       counts: split → number of pictures.
       how: how pictures were written → number of pictures.
       split_source: a line that says where the splits come from.
-      notes: what was left out.
+      notes: what was left out, and what was read in a special way.
       near: pairs of nearly equal pictures between training and other splits.
     """
     total = np.sum(list(pixels.values()), 0) if pixels else np.zeros(len(legend.table), np.int64)
@@ -63,6 +63,7 @@ def make_summary(
             "classes_left_out": {name: int(total[value]) for value, name in legend.left_out.items()},
         },
         "skipped": [{"reason": reason, "count": count, "first": first} for reason, count, first in notes.lines()],
+        "remarks": [{"remark": text, "count": count, "first": first} for text, count, first in notes.remarks()],
         "near_duplicates": list(near),
     }
 
@@ -88,6 +89,8 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     if absent:
         more = ", …" if len(absent) > MAX_LINES else ""
         lines.append(f"classes without a pixel: {', '.join(absent[:MAX_LINES])}{more}")
+    for note in summary["remarks"]:
+        lines.append(f"note: {note['count']:,} × {note['remark']}; the first: {note['first']}")
     for note in summary["skipped"]:
         lines.append(f"skipped: {note['count']:,} × {note['reason']}; the first: {note['first']}")
     if not summary["skipped"]:

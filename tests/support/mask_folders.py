@@ -84,16 +84,18 @@ def write_stuff_maps(scenes: Scenes, root: Path) -> None:
         write(root / "stuff_thing_maps" / f"{sample.split}2017" / f"{sample.name}.png", png(values.astype(np.uint8)))
 
 
-def write_hugging_face(scenes: Scenes, root: Path, style: str = "parquet") -> None:
+def write_hugging_face(scenes: Scenes, root: Path, style: str = "parquet", num_channels: int = 1) -> None:
+    """Write label maps of one channel, or of several equal ones."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     for split, word in (("train", "train"), ("val", "validation")):
         samples = [sample for sample in scenes.samples if sample.split == split]
+        maps = [np.dstack(num_channels * [sample.label]).astype(np.uint8).squeeze() for sample in samples]
         table = pa.table(
             {
                 "image": [{"bytes": png(sample.image), "path": f"{sample.name}.png"} for sample in samples],
-                "annotation": [{"bytes": png(sample.label.astype(np.uint8)), "path": None} for sample in samples],
+                "annotation": [{"bytes": png(label_map), "path": None} for label_map in maps],
                 "scene_category": [0 for _ in samples],
             }
         )

@@ -17,7 +17,7 @@ from pyrseg_jax.errors import UserError, first_line
 from pyrseg_jax.importing.annotations import IGNORED, Annotations, Notes, Options, Picture
 from pyrseg_jax.importing.fields import text_of
 from pyrseg_jax.importing.formats.contract import Format
-from pyrseg_jax.importing.mask_images import NO_MEANING, read_mask, to_class_map
+from pyrseg_jax.importing.mask_images import EQUAL_CHANNELS, NO_MEANING, one_channel, read_mask, to_class_map
 from pyrseg_jax.importing.source_tree import SourceTree
 from pyrseg_jax.importing.splits import split_of_path
 
@@ -56,7 +56,7 @@ def read(tree: SourceTree, options: Options) -> Annotations:
         split, stem = split_of_path(file), "_".join(PurePosixPath(file).with_suffix("").parts).removeprefix("data_")
         for i in range(len(rows)):
             name = f"{stem}_{i:06d}"
-            paint = functools.partial(_paint, rows, i, table, where)
+            paint = functools.partial(_paint, rows, i, table, where, notes)
             pictures.append(Picture(name, functools.partial(rows.read, i, rows.image), split, paint))
     return Annotations(
         names,
@@ -106,12 +106,21 @@ def _classes(tree: SourceTree, options: Options) -> tuple[tuple[str, ...], np.nd
     return tuple(named[number] for number in order), table, place
 
 
-def _paint(rows: "_Rows", index: int, table: np.ndarray, where: str, height: int, width: int) -> np.ndarray:
+def _paint(
+    rows: "_Rows", index: int, table: np.ndarray, where: str, notes: Notes, height: int, width: int
+) -> np.ndarray:
     place = f"{rows.place}, row {index}"
     mask = read_mask(rows.read(index, rows.label), place)
-    if mask.values is None:
-        raise UserError(f"{place} has a label map with colors: expected one number per pixel, as {where} names them")
-    return to_class_map(mask.values, table, place)
+    values = mask.values
+    if values is None:
+        assert mask.colors is not None
+        values = one_channel(mask.colors)
+        if values is None:
+            raise UserError(
+                f"{place} has a label map with colors: expected one number per pixel, as {where} names them"
+            )
+        notes.remark(EQUAL_CHANNELS, place)
+    return to_class_map(values, table, place)
 
 
 class _Rows:
