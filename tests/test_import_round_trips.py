@@ -14,6 +14,7 @@ from support import label_tools, mask_folders
 from support.imports import agreement, import_from, label_maps, toy_scenes
 from support.label_tools import Sample, Scenes, nested_rings
 
+from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import BY_AREA
 from pyrseg_jax.importing.objects import Object, paint_objects, polygon_filler
 from pyrseg_jax.importing.summary import summary_text
@@ -404,6 +405,73 @@ def test_palette_masks_with_names_alone_count_the_names(scenes, tmp_path):
     (tmp_path / "source" / "classes.txt").write_text("\n".join(scenes.with_void))
     assert import_from(tmp_path / "source", tmp_path / "data")["format"] == "index_masks"
     assert agreement(scenes, tmp_path / "data") == 1
+
+
+def reversed_list(scenes, path, colors=None) -> None:
+    """Write a list of the scenes' names and colors, whose order is not that of the numbers in masks."""
+    colors = colors or [label_tools.color_of(i) for i in range(len(scenes.with_void))]
+    lines = [f"{name},{','.join(map(str, color))}" for name, color in zip(scenes.with_void, colors, strict=True)]
+    label_tools.write(path, "\n".join(["name,r,g,b", *lines[::-1]]) + "\n")
+
+
+@pytest.mark.parametrize("beside", ["names", "nothing"])
+def test_a_list_of_the_user_with_colors_goes_by_the_colors_of_a_palette(beside, scenes, tmp_path):
+    mask_folders.write_color_masks(scenes, tmp_path / "source", style="palette")
+    (tmp_path / "source" / "class_dict.csv").unlink()
+    if beside == "names":
+        (tmp_path / "source" / "classes.txt").write_text("\n".join(scenes.with_void))
+    reversed_list(scenes, tmp_path / "list.csv")
+    import_from(tmp_path / "source", tmp_path / "data", classes=tmp_path / "list.csv")
+    assert agreement(scenes, tmp_path / "data") == 1
+    assert (tmp_path / "data" / "classes.txt").read_text().split() == list(scenes.names)[::-1]
+
+
+def test_a_list_of_the_user_with_colors_goes_by_the_colors_of_a_palette_of_voc(scenes, tmp_path):
+    label_tools.write_voc(scenes, tmp_path / "source")
+    for path in (tmp_path / "source" / "SegmentationClass").iterdir():
+        image = Image.open(path)
+        colors = [label_tools.color_of(value + 1) for value in range(255)] + [(224, 224, 192)]
+        image.putpalette([channel for color in colors for channel in color])
+        image.save(path)
+    reversed_list(scenes, tmp_path / "list.csv")
+    import_from(tmp_path / "source", tmp_path / "data", classes=tmp_path / "list.csv")
+    assert agreement(scenes, tmp_path / "data") == 1
+
+
+@pytest.mark.parametrize("place", ["beside", "--classes"])
+def test_a_list_with_grays_goes_by_the_grays(place, scenes, tmp_path):
+    mask_folders.write_index_masks(scenes, tmp_path / "source")
+    for path in (tmp_path / "source" / "labels").rglob("*.png"):  # 255 is void whatever the list gives
+        values = np.asarray(Image.open(path))
+        path.write_bytes(label_tools.png(np.where(values == 0, 255, values).astype(np.uint8)))
+    if place == "beside":
+        (tmp_path / "source" / "classes.txt").unlink()
+    path = tmp_path / "list.csv" if place == "--classes" else tmp_path / "source" / "class_dict.csv"
+    reversed_list(scenes, path, [(i, i, i) for i in range(len(scenes.with_void))])
+    import_from(tmp_path / "source", tmp_path / "data", classes=path if place == "--classes" else None)
+    assert agreement(scenes, tmp_path / "data") == 1
+
+
+def test_a_color_of_a_palette_that_the_list_lacks_is_an_error_that_names_both_ways_out(scenes, tmp_path):
+    mask_folders.write_color_masks(scenes, tmp_path / "source", style="palette")
+    reversed_list(scenes, tmp_path / "list.csv", [(i, 0, 0) for i in range(len(scenes.with_void))])
+    with pytest.raises(UserError, match=r"the color .* is not in .*list.csv \(leave its colors out if its lines count"):
+        import_from(tmp_path / "source", tmp_path / "data", classes=tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize("style", ["palette", "three channels"])
+@pytest.mark.parametrize("place", ["beside", "--classes"])
+def test_names_alone_count_the_numbers(style, place, scenes, tmp_path):
+    mask_folders.write_color_masks(scenes, tmp_path / "source", style="palette")
+    (tmp_path / "source" / "class_dict.csv").unlink()
+    if style == "three channels":
+        for path in (tmp_path / "source").rglob("*_mask.png"):
+            path.write_bytes(label_tools.png(np.dstack(3 * [np.asarray(Image.open(path))])))
+    path = tmp_path / "names.txt" if place == "--classes" else tmp_path / "source" / "classes.txt"
+    path.write_text("\n".join(scenes.with_void))
+    summary = import_from(tmp_path / "source", tmp_path / "data", classes=path if place == "--classes" else None)
+    assert agreement(scenes, tmp_path / "data") == 1
+    assert [remark["count"] for remark in summary["remarks"]] == ([] if style == "palette" else [3])
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 3)))

@@ -7,14 +7,16 @@ import numpy as np
 from jaxtyping import UInt16
 
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.importing.annotations import Paint
+from pyrseg_jax.importing.annotations import Notes, Paint
 from pyrseg_jax.importing.class_list import Color
 from pyrseg_jax.importing.color_maps import colors_to_class_map
-from pyrseg_jax.importing.mask_images import Mask, read_mask, to_class_map
+from pyrseg_jax.importing.mask_images import EQUAL_CHANNELS, Mask, one_channel, read_mask, to_class_map
 from pyrseg_jax.importing.source_tree import SourceTree
 
 
-def mask_painter(tree: SourceTree, name: str, table: UInt16[np.ndarray, " n"], divisor: int = 0) -> Paint:
+def mask_painter(
+    tree: SourceTree, name: str, table: UInt16[np.ndarray, " n"], divisor: int = 0, notes: Notes | None = None
+) -> Paint:
     """Return a `paint` that looks up the numbers of a mask.
 
     Args:
@@ -22,16 +24,23 @@ def mask_painter(tree: SourceTree, name: str, table: UInt16[np.ndarray, " n"], d
       name: the mask.
       table: value of the mask → value in class maps; see `mask_images.to_class_map`.
       divisor: values of at least `divisor` are divided by it first, as where class and instance share a number; 0 for none.
+      notes: where masks with three equal channels are counted, which are read as one; None refuses such masks.
     """
-    return functools.partial(_paint_values, tree, name, table, divisor)
+    return functools.partial(_paint_values, tree, name, table, divisor, notes)
 
 
-def _paint_values(tree: SourceTree, name: str, table: np.ndarray, divisor: int, height: int, width: int) -> np.ndarray:
+def _paint_values(
+    tree: SourceTree, name: str, table: np.ndarray, divisor: int, notes: Notes | None, height: int, width: int
+) -> np.ndarray:
     place = tree.place(name)
     mask = read_mask(tree.read(name), place)
-    if mask.values is None:
-        raise UserError(f"{place} has colors: expected one number per pixel, the value of its class")
     values = mask.values
+    if values is None and notes is not None and mask.colors is not None:
+        values = one_channel(mask.colors)
+        if values is not None:
+            notes.remark(EQUAL_CHANNELS, place)
+    if values is None:
+        raise UserError(f"{place} has colors: expected one number per pixel, the value of its class")
     if divisor:
         values = values.astype(np.int64)
         values = np.where(values >= divisor, values // divisor, values)

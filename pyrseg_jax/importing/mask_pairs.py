@@ -7,15 +7,12 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import numpy as np
-
 from pyrseg_jax.data.images.image_formats import IMAGE_SUFFIXES
 from pyrseg_jax.data.listing import suffix_of
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import Notes
-from pyrseg_jax.importing.class_files import find_color_list, find_name_list
 from pyrseg_jax.importing.list_splits import listed_splits, split_of_pair
-from pyrseg_jax.importing.mask_images import MASK_SUFFIXES, Mask, read_mask
+from pyrseg_jax.importing.mask_images import MASK_SUFFIXES
 from pyrseg_jax.importing.source_tree import SourceTree, common_folder
 from pyrseg_jax.importing.splits import split_of_path, split_of_word
 
@@ -50,8 +47,6 @@ IMAGE_FOLDERS = (
     "data",
 )
 _AFFIXES = "masks?|labels?|gt|seg|segmentation|images?|img|rgb|color|annotation|l|target|ground_truth|groundtruth"
-_SAMPLES = 12  # masks that decide what kind they are
-COLOR, BINARY, INDEX, CLASS_FOLDERS = "color", "binary", "index", "class folders"
 
 
 class MaskPair(NamedTuple):
@@ -195,57 +190,7 @@ def class_folders(tree: SourceTree) -> dict[str, list[str]]:
     return found if len(set(stems)) < len(stems) else {}
 
 
-def kind_of_masks(tree: SourceTree) -> tuple[str, str] | None:
-    """Return what kind of masks these are, judging by a few of them, and why; None if there are no masks with photographs."""
-    masks = find_masks(tree)
-    if not masks:
-        tree.problems += _unusable_masks(tree)
-    if not masks or not set(tree.images()) - set(masks):
-        return None
-    if folders := class_folders(tree):
-        return CLASS_FOLDERS, f"the masks are in a folder for each class: {', '.join(list(folders)[:4])}"
-    chosen = masks[:: -(-len(masks) // _SAMPLES)]
-    try:
-        read = [read_mask(tree.read(name), tree.place(name)) for name in chosen]
-    except UserError as error:
-        tree.problems.append(str(error))
-        return None
-    where = f"masks such as {masks[0]}"
-    binary = [_binary_values(mask) for mask in read]
-    if all(binary):
-        return _kind_by_list(tree, set().union(*binary), where)
-    if any(mask.values is None for mask in read):
-        return COLOR, f"{where} hold colors"
-    if any(mask.colors is not None for mask in read) and (find_name_list(tree) is None or find_color_list(tree)):
-        return COLOR, f"{where} hold colors"
-    return INDEX, f"{where} hold one number per pixel"
-
-
-def _kind_by_list(tree: SourceTree, values: set[int], where: str) -> tuple[str, str]:
-    """Return the kind of masks that hold up to two values: a list of classes may say what others there are."""
-    colors, names = find_color_list(tree), find_name_list(tree)
-    if colors is not None and colors.colors is not None and {(v, v, v) for v in values} <= set(colors.colors):
-        return COLOR, f"{where} hold colors of {colors.path.name}"
-    if names is not None and (len(names.names) > 2 or names.first) and values <= {0, 1}:
-        return INDEX, f"{where} hold numbers of {names.path.name}"
-    return BINARY, f"{where} hold two values"
-
-
-def _binary_values(mask: Mask) -> set[int]:
-    """Return the values of a mask if it can be one of a single class, or else nothing."""
-    values = mask.values
-    if values is None:
-        assert mask.colors is not None
-        if (mask.colors != mask.colors[..., :1]).any():
-            return set()
-        values = mask.colors[..., 0]
-    elif mask.colors is not None:
-        return set()
-    found = set(np.unique(values).tolist())
-    return found if found in ({0}, {1}, {255}, {65535}, {0, 1}, {0, 255}, {0, 65535}) else set()
-
-
-def _unusable_masks(tree: SourceTree) -> list[str]:
+def unusable_masks(tree: SourceTree) -> list[str]:
     """Say, for one file in a folder of masks, that its format is not read as a mask."""
     start = _first_part(tree)
     found = (name for name in tree.images() if _mask_folder(name, start) is not None)
@@ -270,7 +215,7 @@ def need_masks(tree: SourceTree) -> list[str]:
     """Return the masks, or raise UserError saying where they are expected."""
     masks = find_masks(tree)
     if not masks:
-        problem = next(iter(_unusable_masks(tree)), None)
+        problem = next(iter(unusable_masks(tree)), None)
         raise UserError(
             problem
             or f"{tree.place('')} has no masks: expected PNG files in a folder named {', '.join(MASK_FOLDERS[:7])}, or beside the "

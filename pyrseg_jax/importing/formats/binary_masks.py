@@ -11,15 +11,9 @@ from pyrseg_jax.importing.annotations import BACKGROUND, Annotations, Notes, Opt
 from pyrseg_jax.importing.class_files import find_name_list
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_images import read_mask
+from pyrseg_jax.importing.mask_kinds import BINARY, kind_of_masks
 from pyrseg_jax.importing.mask_painting import colors_of
-from pyrseg_jax.importing.mask_pairs import (
-    BINARY,
-    describe_signs,
-    kind_of_masks,
-    need_masks,
-    pair_masks,
-    photograph_or_error,
-)
+from pyrseg_jax.importing.mask_pairs import describe_signs, need_masks, pair_masks, photograph_or_error
 from pyrseg_jax.importing.source_tree import SourceTree
 
 FOREGROUND = "foreground"

@@ -11,15 +11,8 @@ from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import BACKGROUND, Annotations, Notes, Options, Paint, Picture
 from pyrseg_jax.importing.formats.binary_masks import read_binary
 from pyrseg_jax.importing.formats.contract import Format
-from pyrseg_jax.importing.mask_pairs import (
-    CLASS_FOLDERS,
-    MaskPair,
-    class_folders,
-    describe_signs,
-    kind_of_masks,
-    pair_masks,
-    photograph_or_error,
-)
+from pyrseg_jax.importing.mask_kinds import CLASS_FOLDERS, kind_of_masks
+from pyrseg_jax.importing.mask_pairs import MaskPair, class_folders, describe_signs, pair_masks, photograph_or_error
 from pyrseg_jax.importing.source_tree import SourceTree
 
 

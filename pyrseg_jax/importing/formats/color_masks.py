@@ -5,20 +5,14 @@ colors that occur, and ends, so that the user can name them.
 """
 
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.importing.annotations import Annotations, Notes, Options, Picture
+from pyrseg_jax.importing.annotations import Annotations, Options
 from pyrseg_jax.importing.class_files import find_color_list
-from pyrseg_jax.importing.class_list import Color
 from pyrseg_jax.importing.color_maps import find_colors, propose_list
 from pyrseg_jax.importing.formats.contract import Format
-from pyrseg_jax.importing.mask_painting import color_painter, read_colors
-from pyrseg_jax.importing.mask_pairs import (
-    COLOR,
-    describe_signs,
-    kind_of_masks,
-    need_masks,
-    pair_masks,
-    photograph_or_error,
-)
+from pyrseg_jax.importing.listed_masks import hold_numbers, read_by_colors, read_by_numbers
+from pyrseg_jax.importing.mask_kinds import COLOR, kind_of_masks, read_some
+from pyrseg_jax.importing.mask_painting import read_colors
+from pyrseg_jax.importing.mask_pairs import describe_signs, need_masks
 from pyrseg_jax.importing.source_tree import SourceTree
 
 
@@ -29,18 +23,14 @@ def recognize(tree: SourceTree) -> str | None:
 
 
 def read(tree: SourceTree, options: Options) -> Annotations:
-    """Read the masks by their colors."""
+    """Read the masks by their colors, or by their numbers if the user's list has only names."""
     masks = need_masks(tree)
     listed = options.classes if options.classes is not None and options.classes.colors else find_color_list(tree)
-    if listed is None or listed.colors is None:
-        raise _without_list(tree, masks, options)
-    values: dict[Color, int] = {color: value for value, color in enumerate(listed.colors, 1)}
-    notes, pictures = Notes(), []
-    for pair in pair_masks(tree, masks, notes):
-        image = photograph_or_error(tree, pair)
-        paint = color_painter(tree, pair.mask, values, str(listed.path))
-        pictures.append(Picture(pair.image or pair.mask, image, pair.split, paint))
-    return Annotations(listed.names, tuple(pictures), notes, void_meaning="", has_own_order=options.classes is listed)
+    if listed is not None:
+        return read_by_colors(tree, masks, listed, is_users=listed is options.classes)
+    if options.classes is not None and hold_numbers(read_some(tree, masks)):
+        return read_by_numbers(tree, masks, options.classes)
+    raise _without_list(tree, masks, options)
 
 
 def _without_list(tree: SourceTree, masks: list[str], options: Options) -> UserError:

@@ -3,25 +3,14 @@
 A name such as `void` or `ignore` in the list marks a number without a class.
 """
 
-import numpy as np
-
 from pyrseg_jax.errors import UserError
-from pyrseg_jax.importing.annotations import IGNORED, Annotations, Notes, Options, Picture
+from pyrseg_jax.importing.annotations import Annotations, Options
 from pyrseg_jax.importing.class_files import find_name_list
 from pyrseg_jax.importing.formats.contract import Format
-from pyrseg_jax.importing.mask_images import NO_MEANING
-from pyrseg_jax.importing.mask_painting import mask_painter
-from pyrseg_jax.importing.mask_pairs import (
-    INDEX,
-    describe_signs,
-    kind_of_masks,
-    need_masks,
-    pair_masks,
-    photograph_or_error,
-)
+from pyrseg_jax.importing.listed_masks import read_by_colors, read_by_numbers
+from pyrseg_jax.importing.mask_kinds import INDEX, kind_of_masks, means_colors, read_some
+from pyrseg_jax.importing.mask_pairs import describe_signs, need_masks
 from pyrseg_jax.importing.source_tree import SourceTree
-
-VOID_VALUE = 255
 
 
 def recognize(tree: SourceTree) -> str | None:
@@ -31,7 +20,7 @@ def recognize(tree: SourceTree) -> str | None:
 
 
 def read(tree: SourceTree, options: Options) -> Annotations:
-    """Read the numbers as the lines of the list, the first line being 0."""
+    """Read the numbers as the lines of the list, the first line being 0, or the colors if the list has those of the masks."""
     listed = options.classes
     if listed is None:
         listed = find_name_list(tree)
@@ -40,15 +29,10 @@ def read(tree: SourceTree, options: Options) -> Annotations:
                 f"{tree.place('')} has masks with one number per pixel, and no list says what they mean: write the name of each "
                 "class on a line of a text file, beginning with that of 0, and give it with --classes=FILE"
             )
-    stop = listed.first + len(listed.names)
-    table = np.full(max(256, stop), NO_MEANING, np.uint16)
-    table[VOID_VALUE] = IGNORED
-    table[listed.first : stop] = np.arange(1, len(listed.names) + 1)
-    notes, pictures = Notes(), []
-    for pair in pair_masks(tree, need_masks(tree), notes):
-        image = photograph_or_error(tree, pair)
-        pictures.append(Picture(pair.image or pair.mask, image, pair.split, mask_painter(tree, pair.mask, table)))
-    return Annotations(listed.names, tuple(pictures), notes, void_meaning="the value 255", has_own_order=True)
+    masks = need_masks(tree)
+    if means_colors(read_some(tree, masks), listed):
+        return read_by_colors(tree, masks, listed, is_users=listed is options.classes)
+    return read_by_numbers(tree, masks, listed)
 
 
 FORMAT = Format(

@@ -6,6 +6,7 @@ between objects, which becomes void. A `class_names.txt`, as LabelMe's `labelme2
 Source: Everingham et al., *The PASCAL Visual Object Classes Challenge 2012 Development Kit*, section 3.3.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -61,16 +62,17 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     stop = min(first + len(names), BORDER)
     table[first:stop] = np.arange(1, stop - first + 1)
     table[BORDER] = IGNORED
-    colors = {color: value for value, color in enumerate(voc_colors(stop)[first:], 1)} | {
-        voc_colors(256)[BORDER]: IGNORED
-    }
+    own_colors = listed.colors if listed is not None else None
+    colors = {voc_colors(256)[BORDER]: IGNORED}
+    colors |= {color: value for value, color in enumerate(own_colors or voc_colors(stop)[first:], 1)}
+    if own_colors is not None:
+        where += " (leave its colors out if its lines count the numbers in the masks)"
+    painter = functools.partial(voc_painter, table=table, colors=colors, where=where, by_colors=own_colors is not None)
     pictures, photographs = [], photographs_by_stem(tree)
     for item in list_masks(tree, notes):
         path = find_photograph(item, photographs)
         image = image_or_error(tree, path, f"{item.name}.jpg", tree.place(item.mask))
-        pictures.append(
-            Picture(path or item.mask, image, item.split, voc_painter(tree, item.mask, table, colors, where))
-        )
+        pictures.append(Picture(path or item.mask, image, item.split, painter(tree, item.mask)))
     return Annotations(
         names, tuple(pictures), notes, void_meaning="the value 255 (border)", has_own_order=options.classes is not None
     )
@@ -82,12 +84,14 @@ def _own_list(tree: SourceTree) -> ClassList | None:
     return next((read_class_list(tree.root / place) for place in places if tree.has(place)), None)
 
 
-def voc_painter(tree: SourceTree, name: str, table: np.ndarray, colors: Mapping[Color, int], where: str) -> Paint:
-    """Return a `paint` of a mask whose indices, or else whose colors, name the classes."""
+def voc_painter(
+    tree: SourceTree, name: str, table: np.ndarray, colors: Mapping[Color, int], where: str, by_colors: bool
+) -> Paint:
+    """Return a `paint` of a mask whose indices, or else whose colors, name the classes; with `by_colors`, the colors go first."""
 
     def paint(height: int, width: int) -> np.ndarray:
         mask, place = read_mask(tree.read(name), tree.place(name)), tree.place(name)
-        if mask.values is not None:
+        if mask.values is not None and (mask.colors is None or not by_colors):
             return to_class_map(mask.values, table, place)
         assert mask.colors is not None
         return colors_to_class_map(mask.colors, colors, where, place)
