@@ -407,6 +407,44 @@ def test_palette_masks_with_names_alone_count_the_names(scenes, tmp_path):
     assert agreement(scenes, tmp_path / "data") == 1
 
 
+def test_folders_of_labelme_come_back(scenes, tmp_path):
+    """Each folder numbers its own labels."""
+    for sample in scenes.samples:
+        found = [value for value in np.unique(sample.label).tolist() if value][::-1]
+        numbers = np.zeros(256, np.uint8)
+        numbers[found] = np.arange(1, len(found) + 1)
+        folder = tmp_path / "source" / sample.split / f"{sample.name}_json"
+        label_tools.write(folder / "img.png", label_tools.png(sample.image))
+        label_tools.write(folder / "label_viz.png", label_tools.png(sample.image))
+        image = Image.fromarray(numbers[sample.label])
+        image.putpalette(bytes(range(0, 255, 3)) * 9)
+        image.save(folder / "label.png")
+        label_tools.write(
+            folder / "label_names.txt", "\n".join(["_background_", *(scenes.with_void[value] for value in found)])
+        )
+    summary = import_from(tmp_path / "source", tmp_path / "data", unlabeled="void")
+    assert (summary["format"], summary["skipped"]) == ("labelme_folders", [])
+    assert agreement(scenes, tmp_path / "data") == 1
+    import_from(tmp_path / "source", tmp_path / "background")
+    assert (tmp_path / "background" / "classes.txt").read_text().split()[0] == "background"
+    label_tools.write_labelme(scenes, tmp_path / "source")
+    assert import_from(tmp_path / "source", tmp_path / "again")["format"] == "labelme"
+
+
+def test_folders_of_labelme_that_lack_a_file_are_counted(tmp_path):
+    for name in ("a", "b"):
+        label_tools.write(
+            tmp_path / "source" / f"{name}_json" / "img.png", label_tools.png(np.ones((8, 8, 3), np.uint8))
+        )
+        label_tools.write(
+            tmp_path / "source" / f"{name}_json" / "label.png", label_tools.png(np.ones((8, 8), np.uint8))
+        )
+    label_tools.write(tmp_path / "source" / "a_json" / "label_names.txt", "_background_\ncat\n")
+    (note,) = import_from(tmp_path / "source", tmp_path / "data")["skipped"]
+    assert note["reason"] == "folder without label_names.txt"
+    assert (note["count"], note["first"][-6:]) == (1, "b_json")
+
+
 def reversed_list(scenes, path, colors=None) -> None:
     """Write a list of the scenes' names and colors, whose order is not that of the numbers in masks."""
     colors = colors or [label_tools.color_of(i) for i in range(len(scenes.with_void))]
