@@ -445,6 +445,53 @@ def test_folders_of_labelme_that_lack_a_file_are_counted(tmp_path):
     assert (note["count"], note["first"][-6:]) == (1, "b_json")
 
 
+def test_camvid_as_published_comes_back(scenes, tmp_path):
+    label_tools.write_images(scenes, tmp_path / "source", "701_StillsRaw_full/{name}.png")
+    for sample in scenes.samples:
+        path = tmp_path / "source" / "LabeledApproved_full" / f"{sample.name}_L.png"
+        label_tools.write(path, label_tools.png(label_tools.color_label(sample.label)))
+    lines = [f"{' '.join(map(str, label_tools.color_of(i)))}\t\t{name}" for i, name in enumerate(scenes.with_void)]
+    label_tools.write(tmp_path / "source" / "label_colors.txt", "\r\n".join(lines))
+    summary = import_from(tmp_path / "source", tmp_path / "data")
+    assert (summary["format"], summary["skipped"]) == ("color_masks", [])
+    assert agreement(scenes, tmp_path / "data", has_splits=False) == 1
+
+
+@pytest.mark.parametrize("unlabeled", [None, "void"])
+def test_black_that_the_list_of_a_camvid_export_lacks_is_without_a_label(unlabeled, tmp_path):
+    """CVAT leaves the background out of `label_colors.txt`."""
+    for i in range(2):
+        colors = np.zeros((8, 8, 3), np.uint8)
+        colors[2:5, 2:6] = (128, 64, 0)
+        label_tools.write(tmp_path / "source" / "defaultannot" / f"{i}.png", label_tools.png(colors))
+        label_tools.write(
+            tmp_path / "source" / "default" / f"{i}.png", label_tools.png(np.full_like(colors, 9 + 90 * i))
+        )
+    label_tools.write(tmp_path / "source" / "label_colors.txt", "128 64 0 cat\n")
+    summary = import_from(tmp_path / "source", tmp_path / "data", unlabeled=unlabeled)
+    assert [item["name"] for item in summary["classes"]] == (["cat"] if unlabeled else ["background", "cat"])
+    found = label_maps(tmp_path / "data")["0"]
+    assert (found[0, 0], found[3, 3]) == ((0, 1) if unlabeled else (1, 2))
+    (remark,) = summary["remarks"]
+    assert remark["remark"] == "color (0, 0, 0) that the list lacks, which was read as pixels without a label"
+    assert remark["first"].endswith("label_colors.txt")
+
+
+def test_the_layout_of_ade20k_takes_its_classes_from_its_own_list(scenes, tmp_path):
+    label_tools.write_images(scenes, tmp_path / "source", "images/{split}/{name}.png")
+    for sample in scenes.samples:
+        path = tmp_path / "source" / "annotations" / sample.split / f"{sample.name}.png"
+        label_tools.write(path, label_tools.png(sample.label))
+    lines = [f"{i}\t0.1\t9\t9\t1\t{name}, {name}s" for i, name in enumerate(scenes.names, 1)]
+    label_tools.write(
+        tmp_path / "source" / "objectInfo150.txt", "Idx\tRatio\tTrain\tVal\tStuff\tName\n" + "\n".join(lines)
+    )
+    label_tools.write(tmp_path / "source" / "sceneCategories.txt", "ADE_train_00000001 airport_terminal\n")
+    summary = import_from(tmp_path / "source", tmp_path / "data")
+    assert agreement(scenes, tmp_path / "data") == 1
+    assert summary["void"]["from"] == ["the values 0 and 255"]
+
+
 def reversed_list(scenes, path, colors=None) -> None:
     """Write a list of the scenes' names and colors, whose order is not that of the numbers in masks."""
     colors = colors or [label_tools.color_of(i) for i in range(len(scenes.with_void))]

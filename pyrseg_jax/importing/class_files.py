@@ -15,7 +15,15 @@ _COLOR_LISTS = (
     *("label_colors.csv", "colors.txt", "colors.csv", "classes.txt", "labels.txt", "class_names.txt", "palette.txt"),
 )
 # Roboflow calls its list `_classes.csv`.
-_NAME_LISTS = ("classes.txt", "labels.txt", "class_names.txt", "names.txt", "classes.csv", "_classes.csv")
+_NAME_LISTS = (
+    "classes.txt",
+    "labels.txt",
+    "class_names.txt",
+    "names.txt",
+    "classes.csv",
+    "_classes.csv",
+    "objectInfo150.txt",
+)
 
 
 def find_name_list(tree: SourceTree) -> ClassList | None:

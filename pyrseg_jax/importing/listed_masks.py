@@ -4,13 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pyrseg_jax.importing.annotations import IGNORED, Annotations, Notes, Picture
+from pyrseg_jax.importing.annotations import BACKGROUND, IGNORED, UNLABELED, VOID, Annotations, Notes, Picture
 from pyrseg_jax.importing.class_list import ClassList, Color
 from pyrseg_jax.importing.mask_images import NO_MEANING, Mask, one_channel
 from pyrseg_jax.importing.mask_kinds import VOID_VALUE, read_some
-from pyrseg_jax.importing.mask_painting import color_painter, mask_painter
+from pyrseg_jax.importing.mask_painting import color_painter, colors_of, mask_painter
 from pyrseg_jax.importing.mask_pairs import pair_masks, photograph_or_error
 from pyrseg_jax.importing.source_tree import SourceTree
+
+CAMVID_LIST, BLACK = "label_colors.txt", (0, 0, 0)
+ADE20K_LIST = "objectInfo150.txt"  # of its SceneParsing benchmark, where 0 marks pixels of other classes
 
 
 def read_by_colors(tree: SourceTree, masks: Sequence[str], listed: ClassList, is_users: bool) -> Annotations:
@@ -32,25 +35,47 @@ def read_by_colors(tree: SourceTree, masks: Sequence[str], listed: ClassList, is
         values[VOID_VALUE, VOID_VALUE, VOID_VALUE] = IGNORED
         void_meaning = f"the value {VOID_VALUE}"
     notes, pictures = Notes(), []
+    has_background = _lacks_background(listed, some)
+    if has_background:
+        values[BLACK] = UNLABELED
+        notes.remark(f"color {BLACK} that the list lacks, which was read as pixels without a label", str(listed.path))
+        void_meaning = f"the color {BLACK}, which {listed.path.name} lacks"
     for pair in pair_masks(tree, masks, notes):
         image = photograph_or_error(tree, pair)
         paint = color_painter(tree, pair.mask, values, where)
         pictures.append(Picture(pair.image or pair.mask, image, pair.split, paint))
-    return Annotations(listed.names, tuple(pictures), notes, void_meaning=void_meaning, has_own_order=is_users)
+    unlabeled = BACKGROUND if has_background else VOID
+    return Annotations(listed.names, tuple(pictures), notes, unlabeled, void_meaning, has_own_order=is_users)
+
+
+def _lacks_background(listed: ClassList, masks: Sequence[Mask]) -> bool:
+    """Tell whether this is CVAT's list of the CamVid format, which may leave out the background, which is black in the masks."""
+    if listed.path.name != CAMVID_LIST or listed.colors is None or BLACK in listed.colors:
+        return False
+    return any((colors_of(mask, str(listed.path)) == 0).all(-1).any() for mask in masks)
 
 
 def read_by_numbers(tree: SourceTree, masks: Sequence[str], listed: ClassList) -> Annotations:
-    """Read masks by the numbers that the lines of a list count; 255 is void."""
+    """Read masks by the numbers that the lines of a list count; 255 is void, and so is 0 in ADE20K."""
     stop = listed.first + len(listed.names)
     table = np.full(max(256, stop), NO_MEANING, np.uint16)
     table[VOID_VALUE] = IGNORED
+    has_zero = listed.path.name == ADE20K_LIST
+    if has_zero:
+        table[0] = IGNORED
     table[listed.first : stop] = np.arange(1, len(listed.names) + 1)
     notes, pictures = Notes(), []
     for pair in pair_masks(tree, masks, notes):
         image = photograph_or_error(tree, pair)
         paint = mask_painter(tree, pair.mask, table, notes=notes)
         pictures.append(Picture(pair.image or pair.mask, image, pair.split, paint))
-    return Annotations(listed.names, tuple(pictures), notes, void_meaning="the value 255", has_own_order=True)
+    return Annotations(
+        listed.names,
+        tuple(pictures),
+        notes,
+        void_meaning=f"the value{'s 0 and' if has_zero else ''} 255",
+        has_own_order=True,
+    )
 
 
 def hold_numbers(masks: Sequence[Mask]) -> bool:

@@ -29,6 +29,9 @@ MASK_FOLDERS = (
         "ann",
         "anns",
         "ann_dir",
+        "msk",
+        "msks",
+        "labeledapproved_full",  # of CamVid
     ),
 )
 IMAGE_FOLDERS = (
@@ -37,6 +40,7 @@ IMAGE_FOLDERS = (
     "imgs",
     "img",
     "img_dir",
+    "701_stillsraw_full",  # of CamVid
     "photos",
     "photographs",
     "pictures",
