@@ -3,13 +3,14 @@
 import hashlib
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 from support import label_tools, mask_folders
 from support.broken_masks import BROKEN_MASKS, BROKEN_TABLES
 from support.broken_objects import BROKEN_OBJECTS
-from support.import_damages import cut
+from support.import_damages import cut, json_file
 from support.imports import import_from, label_maps, toy_scenes
 
 from pyrseg_jax.errors import UserError
@@ -35,7 +36,7 @@ def test_a_broken_source_is_one_clear_line(name, tmp_path):
         import_from(source, tmp_path / "data", **broken.options)
     message = str(caught.value)
     assert re.search(broken.message, message), message
-    assert "\n" not in message and len(message) < 2500, message
+    assert "\n" not in message and len(message) < 1000, message
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
     assert {path: hashlib.sha256(path.read_bytes()).digest() for path in source.rglob("*") if path.is_file()} == before
 
@@ -132,3 +133,62 @@ def test_masks_of_too_many_colors_are_refused(kind, message, rng):
         colors[:, 300:301] = rng.integers(0, 255, (640, 1, 3), np.uint8)
     with pytest.raises(UserError, match=message):
         find_colors([("mask.png", colors)])
+
+
+def masks_alone(scenes, root) -> None:
+    mask_folders.write_index_masks(scenes, root)
+    shutil.rmtree(root / "images")
+
+
+def images_alone(scenes, root) -> None:
+    label_tools.write_images(scenes, root, "{split}/{name}.png")
+
+
+NEAREST = {
+    "coco": (
+        label_tools.write_coco,
+        lambda root: [
+            json_file(str(path), lambda d: d.pop("categories") and None)(root) for path in root.rglob("*.json")
+        ],
+        r"It is most like coco, but annotations/instances_train2017.json lacks categories\.",
+    ),
+    "labelme": (
+        label_tools.write_labelme,
+        lambda root: [
+            json_file(str(path), lambda d: [d.pop(key, None) for key in ("imagePath", "imageData")] and None)(root)
+            for path in root.rglob("*.json")
+        ],
+        r"It is most like labelme, but train/picture_0.json lacks imagePath\.",
+    ),
+    "voc": (
+        label_tools.write_voc,
+        lambda root: shutil.rmtree(root / "SegmentationClass"),
+        r"It is most like pascal_voc, but beside JPEGImages, the folder SegmentationClass is missing\.",
+    ),
+    "yolo": (
+        label_tools.write_yolo,
+        lambda root: ((root / "labels").rename(root / "texts"), (root / "data.yaml").unlink()),
+        r"It is most like yolo, but texts/train/picture_0.txt is not in a folder labels",
+    ),
+    "masks alone": (
+        masks_alone,
+        lambda root: None,
+        r"There are masks such as labels/train/picture_0.png, but no photo",
+    ),
+    "photographs alone": (
+        images_alone,
+        lambda root: None,
+        r"There are pictures such as train/picture_0.png, but no masks",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NEAREST)
+def test_an_unknown_source_is_told_what_is_missing(name, tmp_path):
+    write, damage, message = NEAREST[name]
+    write(toy_scenes(), tmp_path / "source")
+    damage(tmp_path / "source")
+    with pytest.raises(UserError, match=rf"source is of no known format\. It holds .*{message}") as caught:
+        import_from(tmp_path / "source", tmp_path / "data")
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 400
+    assert "docs/guide/importing.md" in str(caught.value)

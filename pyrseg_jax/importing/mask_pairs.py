@@ -1,6 +1,5 @@
 """Find plain masks and their photographs by the names of folders and files, for sources that follow no published layout."""
 
-import functools
 import itertools
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -203,16 +202,6 @@ def unusable_masks(tree: SourceTree) -> list[str]:
         "the masks to PNG, or export them again if they are JPEG, whose compression changes values"
         for name in itertools.islice(found, 1)
     ]
-
-
-@functools.cache
-def _words() -> str:
-    return f"a folder of masks ({', '.join(MASK_FOLDERS[:5])}, …) beside one of photographs"
-
-
-def describe_signs(kind: str) -> str:
-    """Describe how masks of a kind are recognized."""
-    return f"{_words()}, {kind}"
 
 
 def need_masks(tree: SourceTree) -> list[str]:

@@ -21,6 +21,7 @@ from pyrseg_jax.importing.formats import (
     yolo,
 )
 from pyrseg_jax.importing.formats.contract import Format
+from pyrseg_jax.importing.formats.nearest import describe_missing
 from pyrseg_jax.importing.formats.unsupported import find_unsupported
 from pyrseg_jax.importing.source_tree import SourceTree
 
@@ -48,6 +49,9 @@ FORMATS: dict[str, Format] = {
 }
 
 
+_WHERE = "All formats are in docs/guide/importing.md; `pyrseg help import` says how to name one with --format."
+
+
 def choose(tree: SourceTree, name: str | None) -> tuple[Format, str]:
     """Return the format of a source, and a text that names the evidence for it.
 
@@ -56,7 +60,7 @@ def choose(tree: SourceTree, name: str | None) -> tuple[Format, str]:
       name: the format that the user names; None recognizes it. General formats (plain masks) count only where no other fits.
 
     Raises:
-      UserError: for an unknown name; if no format is recognized, saying what was looked for; or if several are.
+      UserError: for an unknown name; if no format is recognized, saying what is missing for the most likely one; or if several are.
     """
     if name is not None:
         if name not in FORMATS:
@@ -82,18 +86,14 @@ def choose(tree: SourceTree, name: str | None) -> tuple[Format, str]:
             )
     if known := find_unsupported(tree):
         raise UserError(f"{known}. The formats that are read are {', '.join(FORMATS)}")
-    looked_for = "; ".join(f"{form.name}: {form.signs}" for form in forms)
-    kinds = ", ".join(_kinds(tree))
     problem = f" One file cannot be used: {tree.problems[0]}." if tree.problems else ""
+    missing = "" if tree.problems else f" {describe_missing(tree)}".rstrip()
+    rest = f"{problem}{missing} {_WHERE}"
     if tree.focus is not None:
         raise UserError(
-            f"{tree.place(tree.focus)} is of no known format.{problem} Looked for: {looked_for}. If it belongs to masks, "
-            "name their folder with --input"
+            f"{tree.place(tree.focus)} is of no known format.{rest} If it belongs to masks, name their folder with --input"
         )
-    raise UserError(
-        f"{tree.root} is of no known format. It holds {kinds}.{problem} Looked for: {looked_for}. If it is one of them, force it "
-        "with --format=NAME"
-    )
+    raise UserError(f"{tree.root} is of no known format. It holds {', '.join(_kinds(tree))}.{rest}")
 
 
 def _refuse_own_layout(tree: SourceTree) -> None:

@@ -13,7 +13,7 @@ from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_images import read_mask
 from pyrseg_jax.importing.mask_kinds import BINARY, kind_of_masks
 from pyrseg_jax.importing.mask_painting import colors_of
-from pyrseg_jax.importing.mask_pairs import describe_signs, need_masks, pair_masks, photograph_or_error
+from pyrseg_jax.importing.mask_pairs import need_masks, pair_masks, photograph_or_error
 from pyrseg_jax.importing.source_tree import SourceTree
 
 FOREGROUND = "foreground"
@@ -78,7 +78,6 @@ def read_binary(tree: SourceTree, name: str) -> np.ndarray:
 FORMAT = Format(
     "binary_masks",
     "masks of one class: 0 and 1, or 0 and 255",
-    describe_signs("with two values"),
     recognize,
     read,
     is_general=True,

@@ -101,7 +101,6 @@ def _train_id_table() -> np.ndarray:
 FORMAT = Format(
     "cityscapes",
     "Cityscapes: leftImg8bit and gtFine",
-    "files that end in _gtFine_labelIds.png, _gtFine_instanceIds.png or _gtFine_labelTrainIds.png",
     recognize,
     read,
 )

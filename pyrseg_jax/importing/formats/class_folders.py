@@ -12,7 +12,7 @@ from pyrseg_jax.importing.annotations import BACKGROUND, Annotations, Notes, Opt
 from pyrseg_jax.importing.formats.binary_masks import read_binary
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.mask_kinds import CLASS_FOLDERS, kind_of_masks
-from pyrseg_jax.importing.mask_pairs import MaskPair, class_folders, describe_signs, pair_masks, photograph_or_error
+from pyrseg_jax.importing.mask_pairs import MaskPair, class_folders, pair_masks, photograph_or_error
 from pyrseg_jax.importing.source_tree import SourceTree
 
 
@@ -65,7 +65,6 @@ def _painter(tree: SourceTree, masks: Mapping[int, str]) -> Paint:
 FORMAT = Format(
     "class_folders",
     "binary masks in a folder for each class",
-    describe_signs("in one folder per class"),
     recognize,
     read,
     is_general=True,

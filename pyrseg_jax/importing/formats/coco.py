@@ -232,7 +232,6 @@ def image_folders(name: str) -> list[str]:
 FORMAT = Format(
     "coco",
     "COCO JSON: instances and stuff, as polygons or RLE",
-    "a JSON file with images, annotations and categories",
     recognize,
     read,
     has_file=True,

@@ -124,7 +124,6 @@ def _paint(
 FORMAT = Format(
     "coco_panoptic",
     "COCO panoptic: PNGs of segments and their JSON",
-    "a JSON file whose annotations have segments_info",
     recognize,
     read,
     has_file=True,

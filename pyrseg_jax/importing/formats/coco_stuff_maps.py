@@ -51,7 +51,6 @@ def read(tree: SourceTree, options: Options) -> Annotations:
 FORMAT = Format(
     "coco_stuff_maps",
     "COCO-Stuff pixel maps (stuff_thing_maps)",
-    "a folder stuff_thing_maps or stuffthingmaps",
     recognize,
     read,
 )

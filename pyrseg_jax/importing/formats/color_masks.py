@@ -12,7 +12,7 @@ from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.listed_masks import hold_numbers, read_by_colors, read_by_numbers
 from pyrseg_jax.importing.mask_kinds import COLOR, kind_of_masks, read_some
 from pyrseg_jax.importing.mask_painting import read_colors
-from pyrseg_jax.importing.mask_pairs import describe_signs, need_masks
+from pyrseg_jax.importing.mask_pairs import need_masks
 from pyrseg_jax.importing.source_tree import SourceTree
 
 
@@ -56,7 +56,6 @@ def _without_list(tree: SourceTree, masks: list[str], options: Options) -> UserE
 FORMAT = Format(
     "color_masks",
     "masks with one color for each class",
-    describe_signs("RGB or palette"),
     recognize,
     read,
     is_general=True,

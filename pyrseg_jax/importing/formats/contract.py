@@ -12,7 +12,6 @@ class Format(NamedTuple):
 
     name: what `--format` calls it.
     meaning: what it is, in one line.
-    signs: describes what it is recognized by.
     recognize: files → the evidence that they are of this format, as a text, or None.
     read: files and options → the annotations. A UserError says in one line what is wrong, and where.
     is_general: whether nearly any folder of masks fits, so that other formats go first.
@@ -21,7 +20,6 @@ class Format(NamedTuple):
 
     name: str
     meaning: str
-    signs: str
     recognize: Callable[[SourceTree], str | None]
     read: Callable[[SourceTree, Options], Annotations]
     is_general: bool = False

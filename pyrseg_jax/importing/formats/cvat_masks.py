@@ -49,7 +49,6 @@ def _label_maps(tree: SourceTree) -> list[str]:
 FORMAT = Format(
     "cvat_masks",
     "CVAT's Segmentation mask: labelmap.txt and masks in its colors",
-    f"a {LABEL_MAP} and a folder {MASKS}",
     recognize,
     read,
 )

@@ -177,7 +177,6 @@ def _side(image: ElementTree.Element, name: str, place: str) -> int:
 FORMAT = Format(
     "cvat_xml",
     "CVAT for images: polygons, boxes and masks in XML",
-    "an XML file that begins with <annotations>",
     recognize,
     read,
     has_file=True,

@@ -202,7 +202,6 @@ def _holds_bytes(kind: Any) -> bool:
 FORMAT = Format(
     "hugging_face",
     "a Hugging Face data set: parquet files of images and label maps",
-    "files that end in .parquet or .arrow",
     recognize,
     read,
     has_file=True,

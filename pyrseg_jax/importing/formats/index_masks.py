@@ -9,7 +9,7 @@ from pyrseg_jax.importing.class_files import find_name_list
 from pyrseg_jax.importing.formats.contract import Format
 from pyrseg_jax.importing.listed_masks import read_by_colors, read_by_numbers
 from pyrseg_jax.importing.mask_kinds import INDEX, kind_of_masks, means_colors, read_some
-from pyrseg_jax.importing.mask_pairs import describe_signs, need_masks
+from pyrseg_jax.importing.mask_pairs import need_masks
 from pyrseg_jax.importing.source_tree import SourceTree
 
 
@@ -38,7 +38,6 @@ def read(tree: SourceTree, options: Options) -> Annotations:
 FORMAT = Format(
     "index_masks",
     "label maps with one number per pixel and a list of classes",
-    describe_signs("with one number per pixel"),
     recognize,
     read,
     is_general=True,

@@ -35,6 +35,7 @@ _KINDS = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels")
 _SHAPE_KEYS = {"rle": "brushlabels", "points": "polygonlabels", "radiusX": "ellipselabels", "width": "rectanglelabels"}
 _SHAPES = ("brush", "polygon", "rectangle", "ellipse")
 _IMAGE_KEYS = ("image", "img", "url", "captioning", "ocr")
+KEYS = ("data", "annotations")  # of a task
 NO_LABEL = "region without a label"
 _CHANNELS = 4  # of the picture that brush strokes are stored as; the last one is the opacity
 
@@ -60,7 +61,7 @@ def read(tree: SourceTree, options: Options) -> Annotations:
     """Read all exports below the root. Of several annotations of a task, the first that was not cancelled counts."""
     notes, values, pictures = Notes(), {}, []
     for name in tree.annotation_files(".json"):
-        document = read_json_or_pass(tree, name, ("annotations", "completions"), notes)
+        document = read_json_or_pass(tree, name, (*KEYS[1:], "completions"), notes)
         if document is None:
             continue
         if not _is_tasks(document):
@@ -240,7 +241,6 @@ def decode_brush(data: np.ndarray) -> np.ndarray:
 FORMAT = Format(
     "label_studio",
     "Label Studio JSON: brush, polygon, rectangle, ellipse",
-    "a JSON list of tasks with data and annotations",
     recognize,
     read,
     has_file=True,

@@ -205,7 +205,6 @@ def _paste(text: Any, points: np.ndarray, where: str, height: int, width: int) -
 FORMAT = Format(
     "labelme",
     "LabelMe JSON, one file for each picture",
-    "JSON files with shapes and imagePath",
     recognize,
     read,
     has_file=True,

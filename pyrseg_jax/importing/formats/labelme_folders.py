@@ -66,7 +66,6 @@ def _name_of(folder: str) -> str:
 FORMAT = Format(
     "labelme_folders",
     "folders NAME_json of LabelMe's labelme_json_to_dataset",
-    f"folders with {PHOTOGRAPH}, {MASK}, and {NAMES}",
     recognize,
     read,
 )

@@ -82,7 +82,6 @@ def _labels(labels: list, place: str) -> tuple[tuple[str, ...], np.ndarray]:
 FORMAT = Format(
     "mapillary",
     "Mapillary Vistas: config.json and palette PNGs",
-    "a config.json with a list of labels, each with readable",
     recognize,
     read,
     has_file=True,

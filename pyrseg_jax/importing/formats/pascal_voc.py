@@ -216,7 +216,6 @@ def _join(base: str, name: str) -> str:
 FORMAT = Format(
     "pascal_voc",
     "PASCAL VOC: palette masks and lists of names",
-    f"the folders {IMAGES} and {MASKS}",
     recognize,
     read,
 )

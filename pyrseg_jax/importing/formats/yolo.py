@@ -195,7 +195,6 @@ def _read_labels(tree: SourceTree, name: str, names: Sequence[str], where: str, 
 FORMAT = Format(
     "yolo",
     "YOLO segmentation: polygons in text files",
-    "a YAML file with names, or a folder labels of text files",
     recognize,
     read,
     has_file=True,
