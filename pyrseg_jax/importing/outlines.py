@@ -36,7 +36,10 @@ def outline_of(values: Any, place: str, notes: Notes, has_lines: bool = False) -
 
 def _is_flat(points: np.ndarray) -> bool:
     """Tell whether all points lie on one line. A sum of areas would not tell: those of a figure of eight cancel."""
-    offsets = points - points[0]
+    offsets = points / max(
+        np.abs(points).max(), 1.0
+    )  # so that no product overflows; a fill refuses what lies far outside
+    offsets = offsets - offsets[0]
     far = offsets[np.abs(offsets).sum(1).argmax()]
     across = np.abs(offsets[:, 0] * far[1] - offsets[:, 1] * far[0])
     return bool(across.max() <= _FLAT * (far @ far))

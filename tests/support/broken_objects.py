@@ -93,6 +93,11 @@ BROKEN_OBJECTS = {
         first_annotation(segmentation=[[1, 2, 3, 4, 5, 1e6]]),
         r"annotations\[0\]: the coordinate 1e\+06 lies far outside",
     ),
+    "a polygon beyond the range of squares": Broken(
+        coco,
+        first_annotation(segmentation=[[1, 2, 3, 4, 5, 1e300]]),
+        r"annotations\[0\]: the coordinate 1e\+300 lies far outside",
+    ),
     "runs of another size": Broken(
         coco_runs,
         first_annotation(segmentation={"size": [5, 5], "counts": [25]}),
