@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 
 from pyrseg_jax.importing.annotations import Notes
-from pyrseg_jax.importing.fields import points_of
+from pyrseg_jax.importing.fields import MAX_SIDE, points_of
 
 FEW_POINTS = "polygon of fewer than 3 points"
 NO_AREA = "polygon whose points all lie on one line"
+_FARTHEST = 100 * MAX_SIDE  # pixels
 _FLAT = 1e-9  # width over length; far below any pixel, and above the rounding of 64-bit numbers
 
 
@@ -36,10 +37,9 @@ def outline_of(values: Any, place: str, notes: Notes, has_lines: bool = False) -
 
 def _is_flat(points: np.ndarray) -> bool:
     """Tell whether all points lie on one line. A sum of areas would not tell: those of a figure of eight cancel."""
-    offsets = points / max(
-        np.abs(points).max(), 1.0
-    )  # so that no product overflows; a fill refuses what lies far outside
-    offsets = offsets - offsets[0]
+    if np.abs(points).max() > _FARTHEST:  # products may overflow; a fill refuses what lies far outside
+        return False
+    offsets = points - points[0]
     far = offsets[np.abs(offsets).sum(1).argmax()]
     across = np.abs(offsets[:, 0] * far[1] - offsets[:, 1] * far[0])
     return bool(across.max() <= _FLAT * (far @ far))
