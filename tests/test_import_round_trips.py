@@ -16,6 +16,7 @@ from support.label_tools import Sample, Scenes, nested_rings
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.importing.annotations import BY_AREA
+from pyrseg_jax.importing.mask_pairs import loose_stem
 from pyrseg_jax.importing.objects import Object, paint_objects, polygon_filler
 from pyrseg_jax.importing.summary import summary_text
 from pyrseg_jax.scenes import CLASS_NAMES, paint_scene
@@ -387,6 +388,11 @@ def test_a_third_class_in_few_masks_is_found_by_the_list(tmp_path):
         ("images/{split}/{name}.jpg", "masks/{split}/{name}.jpg.png"),
         ("img_dir/{split}/{name}.png", "ann_dir/{split}/{name}.png"),
         ("segmentation/images/{split}/{name}.png", "segmentation/masks/{split}/{name}.png"),
+        ("original_images/{split}/{name}.png", "label_images_semantic/{split}/{name}.png"),
+        ("img/{split}/{name}.png", "masks_machine/{split}/{name}.png"),
+        ("{split}/image_2/{name}.png", "{split}/gt_image_2/{name}.png"),
+        ("Task1_{split}_Input/{name}.jpg", "Task1_{split}_GroundTruth/{name}_segmentation.png"),
+        ("Imgs/{split}/{name}.JPG", "Msks/{split}/{name}.PNG"),
     ],
 )
 def test_masks_are_found_in_folders_of_many_names(image, mask, scenes, tmp_path):
@@ -489,7 +495,50 @@ def test_the_layout_of_ade20k_takes_its_classes_from_its_own_list(scenes, tmp_pa
     label_tools.write(tmp_path / "source" / "sceneCategories.txt", "ADE_train_00000001 airport_terminal\n")
     summary = import_from(tmp_path / "source", tmp_path / "data")
     assert agreement(scenes, tmp_path / "data") == 1
-    assert summary["void"]["from"] == ["the values 0 and 255"]
+    assert summary["void"]["from"] == ["the values 0, 255, 65535"]
+
+
+@pytest.mark.parametrize("value", [255, 65535])
+def test_more_than_255_classes_in_masks_leave_the_highest_value_void(value, tmp_path):
+    for i in range(2):
+        mask = np.full((8, 8), value, np.uint16)
+        mask[2:5, 2:6] = 299
+        label_tools.write(tmp_path / "source" / "masks" / f"{i}.png", label_tools.png(mask))
+        label_tools.write(
+            tmp_path / "source" / "images" / f"{i}.png", label_tools.png(np.full((8, 8, 3), 99 * i, np.uint8))
+        )
+    label_tools.write(tmp_path / "source" / "classes.txt", "\n".join(f"class {i}" for i in range(300)))
+    import_from(tmp_path / "source", tmp_path / "data")
+    found = label_maps(tmp_path / "data")["0"]
+    assert (found[3, 3], found[0, 0]) == (300, 256 if value == 255 else 0)
+
+
+def test_folders_of_equal_names_for_masks_and_photographs_are_no_classes(scenes, tmp_path):
+    for city in ("bonn", "ulm"):
+        for sample in scenes.samples[:2]:
+            for kind, array in (("images", sample.image), ("masks", np.full_like(sample.label, 1 + (city == "ulm")))):
+                label_tools.write(
+                    tmp_path / "source" / kind / "train" / city / f"{sample.name}.png", label_tools.png(array)
+                )
+    label_tools.write(tmp_path / "source" / "classes.txt", "grass\nhouse\ntree\n")
+    assert import_from(tmp_path / "source", tmp_path / "data")["format"] == "index_masks"
+    found = label_maps(tmp_path / "data")
+    assert {stem: int(label.min()) for stem, label in found.items()} == {
+        f"{city}_{sample.name}": 2 + (city == "ulm") for city in ("bonn", "ulm") for sample in scenes.samples[:2]
+    }
+
+
+@pytest.mark.parametrize("folders", [("Images", "Labels"), ("IMAGES", "LABELS")])
+def test_folders_of_yolo_may_be_in_capitals(folders, scenes, tmp_path):
+    label_tools.write_yolo(scenes, tmp_path / "source")
+    for old, new in zip(("images", "labels"), folders, strict=True):
+        (tmp_path / "source" / old).rename(tmp_path / "source" / new)
+    import_from(tmp_path / "source", tmp_path / "data")
+    assert agreement(scenes, tmp_path / "data") == 1
+
+
+def test_words_for_the_role_of_a_file_do_not_count():
+    assert {loose_stem(name) for name in ("a/7_sat.jpg", "a/7_mask.png", "b/img_7.png", "7.jpg.png")} == {"7"}
 
 
 def reversed_list(scenes, path, colors=None) -> None:

@@ -13,6 +13,7 @@ from pyrseg_jax.importing.mask_pairs import pair_masks, photograph_or_error
 from pyrseg_jax.importing.source_tree import SourceTree
 
 CAMVID_LIST, BLACK = "label_colors.txt", (0, 0, 0)
+VOID_VALUE_16 = 2**16 - 1  # of masks with 16 bits
 ADE20K_LIST = "objectInfo150.txt"  # of its SceneParsing benchmark, where 0 marks pixels of other classes
 
 
@@ -56,13 +57,13 @@ def _lacks_background(listed: ClassList, masks: Sequence[Mask]) -> bool:
 
 
 def read_by_numbers(tree: SourceTree, masks: Sequence[str], listed: ClassList) -> Annotations:
-    """Read masks by the numbers that the lines of a list count; 255 is void, and so is 0 in ADE20K."""
+    """Read masks by the numbers of a list's lines; 255 and 65535 are void unless they have names, and so is 0 in ADE20K."""
     stop = listed.first + len(listed.names)
-    table = np.full(max(256, stop), NO_MEANING, np.uint16)
-    table[VOID_VALUE] = IGNORED
-    has_zero = listed.path.name == ADE20K_LIST
-    if has_zero:
-        table[0] = IGNORED
+    table = np.full(2**16, NO_MEANING, np.uint16)
+    void = [0] if listed.path.name == ADE20K_LIST else []
+    void += [value for value in (VOID_VALUE, VOID_VALUE_16) if not listed.first <= value < stop]
+    table[void] = IGNORED
+    void_meaning = f"the values {', '.join(map(str, void))}"
     table[listed.first : stop] = np.arange(1, len(listed.names) + 1)
     notes, pictures = Notes(), []
     for pair in pair_masks(tree, masks, notes):
@@ -73,7 +74,7 @@ def read_by_numbers(tree: SourceTree, masks: Sequence[str], listed: ClassList) -
         listed.names,
         tuple(pictures),
         notes,
-        void_meaning=f"the value{'s 0 and' if has_zero else ''} 255",
+        void_meaning=void_meaning,
         has_own_order=True,
     )
 

@@ -49,7 +49,7 @@ IMAGE_FOLDERS = (
     "inputs",
     "data",
 )
-_AFFIXES = "masks?|labels?|gt|seg|segmentation|images?|img|rgb|color|annotation|l|target|ground_truth|groundtruth"
+_AFFIXES = "masks?|labels?|gt|seg|segmentation|images?|img|rgb|sat|color|annotation|l|target|ground_truth|groundtruth"
 
 
 class MaskPair(NamedTuple):
@@ -153,7 +153,20 @@ def _without_role(part: str) -> tuple[tuple[str, ...] | None, str]:
     role = "_".join(word for word in words if split_of_word(word) is None)
     rest = "_".join(word for word in words if split_of_word(word) is not None)
     folders = next((folders for folders in (MASK_FOLDERS, IMAGE_FOLDERS) if role in folders), None)
+    if folders is None and _is_of_masks(words):
+        return MASK_FOLDERS, part
     return folders, part if folders is None else rest
+
+
+def _is_of_masks(words: Sequence[str]) -> bool:
+    """Tell whether a folder of several words is one of masks, as in `road_masks`, `masks_machine`, or `gt_image_2` of KITTI."""
+    if len(words) < 2:
+        return False
+    return (
+        words[-1] in MASK_FOLDERS
+        or words[0] == "gt"
+        or (words[0] in MASK_FOLDERS and not set(words) & set(IMAGE_FOLDERS))
+    )
 
 
 def loose_stem(name: str) -> str:
@@ -189,6 +202,9 @@ def class_folders(tree: SourceTree) -> dict[str, list[str]]:
         found.setdefault(parts[-2], []).append(name)
     if len(found) < 2 or any(split_of_path(name) for name in found):
         return {}
+    photographs = set(tree.images()).difference(*found.values())
+    if set(found) <= {part for name in photographs for part in PurePosixPath(name).parts[:-1]}:
+        return {}  # such as images/CITY and masks/CITY
     stems = [PurePosixPath(name).stem for names in found.values() for name in names]
     return found if len(set(stems)) < len(stems) else {}
 

@@ -30,6 +30,7 @@ from pyrseg_jax.importing.splits import TEST, TRAINING, VALIDATION, split_of_pat
 from pyrseg_jax.storage.documents import shorten
 
 SPLIT_KEYS = {"train": TRAINING, "val": VALIDATION, "valid": VALIDATION, "test": TEST}
+_LABELS = {"images": "labels", "Images": "Labels", "IMAGES": "LABELS"}  # folder of images → folder of text files
 SLACK = 0.01  # a share may lie this far outside 0 … 1: exporters round
 
 
@@ -38,7 +39,7 @@ def recognize(tree: SourceTree) -> str | None:
     for name in tree.annotation_files(".yaml", ".yml"):
         if _is_yaml(tree, name):
             return f"{name} lists names of classes"
-    labels = [name for name in tree.annotation_files(".txt") if "labels" in PurePosixPath(name).parts[:-1]]
+    labels = [name for name in tree.annotation_files(".txt") if "labels" in PurePosixPath(name.lower()).parts[:-1]]
     return f"there are text files in a folder labels, such as {labels[0]}" if labels and tree.images() else None
 
 
@@ -155,7 +156,7 @@ def _nearest_file(tree: SourceTree, parts: Sequence[str], base: PurePosixPath) -
 def _label_of(tree: SourceTree, image: str) -> str | None:
     """Return the text file of an image: in the folder `labels` in the place of `images`, or beside the image."""
     path = PurePosixPath(image)
-    swapped = ["labels" if part == "images" else part for part in path.parts[:-1]]
+    swapped = [_LABELS.get(part, part) for part in path.parts[:-1]]
     for candidate in (PurePosixPath(*swapped, f"{path.stem}.txt"), path.with_suffix(".txt")):
         if tree.has(str(candidate)):
             return str(candidate)
