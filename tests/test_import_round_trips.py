@@ -206,7 +206,7 @@ def test_binary_masks_of_other_file_formats_come_back(mask, options, scenes, tmp
         if "inverted" in options:
             image = Image.fromarray((~inside).astype(np.uint8))
             image.putpalette([255, 255, 255, 0, 0, 0])
-        image.save(path, optimize=False, **({"lossless": True} if "lossless" in options else {}))
+        image.save(path, optimize=False, lossless=True)
     summary = import_from(tmp_path / "source", tmp_path / "data")
     assert summary["format"] == "binary_masks"
     for sample in scenes.samples:
@@ -219,7 +219,7 @@ def test_masks_with_colors_in_gif_and_lossless_webp_come_back(suffix, scenes, tm
     for path in (tmp_path / "source").rglob("masks/*.png"):
         image = Image.open(path).convert("RGB")
         image = image.quantize() if suffix == "gif" else image
-        image.save(path.with_suffix(f".{suffix}"), **({} if suffix == "gif" else {"lossless": True}))
+        image.save(path.with_suffix(f".{suffix}"), lossless=True)
         path.unlink()
     assert import_from(tmp_path / "source", tmp_path / "data")["format"] == "color_masks"
     assert agreement(scenes, tmp_path / "data") == 1
