@@ -1,11 +1,13 @@
 """Weight files of strangers: the right arrays, or one line that names the file; no more memory than the file has bytes."""
 
+import argparse
 import io
 import json
 import os
 import pickle
 import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,3 +191,53 @@ def test_a_program_in_a_pickle_is_not_run(tmp_path):
     path = tmp_path / "w.pth"
     path.write_bytes(pickle.dumps({"a": os.getcwd}))
     assert "which could run code" in outcome(path)
+
+
+def test_settings_and_scores_beside_the_weights_are_passed_over(tmp_path):
+    torch = pytest.importorskip("torch")
+    before = torch.serialization.get_safe_globals()
+    about = {"args": argparse.Namespace(lr=0.1, out=Path("runs")), "best": np.float64(0.5), "curve": np.arange(3.0)}
+    for is_zip in (True, False):
+        torch.save(about | {"model": {"a": torch.ones(2)}}, tmp_path / "w.pth", _use_new_zipfile_serialization=is_zip)
+        found = read_weights(tmp_path / "w.pth").state_dict
+        assert {name: array.tolist() for name, array in found.items()} == {"a": [1, 1]}
+    assert torch.serialization.get_safe_globals() == before
+
+
+def test_the_state_dict_is_found_under_any_key(tmp_path, caplog):
+    torch = pytest.importorskip("torch")
+    path, ones, twos = tmp_path / "w.pth", {"a": torch.ones(2)}, {"a": 2 * torch.ones(2)}
+    optimizer = {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": []}
+    for key in ("model_ema", "state_dict_ema", "backbone", "generator"):
+        torch.save({key: ones, "optimizer": optimizer, "epoch": 3, "model": {"name": "resnet50"}}, path)
+        assert outcome(path)["a"].tolist() == [1, 1]
+    torch.save({"state_dict": ones, "state_dict_ema": twos}, path)
+    with caplog.at_level("INFO"):
+        assert outcome(path)["a"].tolist() == [1, 1]
+    assert "taking 'state_dict', not 'state_dict_ema'" in caplog.text
+    torch.save({"student": ones, "teacher": twos}, path)
+    assert "w.pth holds several networks ('student', 'teacher'): save the state dict of one alone" in outcome(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("w.pth", b"", "cannot be read as PyTorch weights (it is empty): download it again"),
+        ("w.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n", "git lfs pull"),
+        ("w.bin", b"\n<!DOCTYPE html><html>404 Not Found</html>", "(it is a web page): open it"),
+        ("w.pth", save(ARRAYS), "(it is a safetensors file): rename it to end in .safetensors"),
+        ("w.safetensors", b"PK\3\4" + bytes(60), "(it is a file of PyTorch): rename it to end in .pth"),
+    ],
+)
+def test_what_a_failed_download_left_is_named(tmp_path, name, content, message):
+    pytest.importorskip("torch")
+    (tmp_path / name).write_bytes(content)
+    assert message in outcome(tmp_path / name)
+
+
+def test_addresses_and_programs_are_named(tmp_path):
+    torch = pytest.importorskip("torch")
+    with pytest.raises(UserError, match="is an address: download the file and give its path"):
+        read_weights(Path("https://download.pytorch.org/models/resnet50-0676ba61.pth"))
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(str(tmp_path / "w.pt"))
+    assert "is a TorchScript program, which is not run: save its weights with" in outcome(tmp_path / "w.pt")

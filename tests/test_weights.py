@@ -295,6 +295,32 @@ def start_of(config, classes, caplog):
     return start, caplog.records[-1].getMessage() if caplog.records else ""
 
 
+@pytest.mark.parametrize(
+    "prefix",
+    ["_orig_mod.net.", "module._orig_mod.", "net.", "encoder.", "net.encoder.model.", "segmentor.backbone.", "ema.module."],
+)
+def test_a_backbone_inside_of_any_module_is_found(prefix):
+    variables, state = tiny_backbone()
+    inside = {f"{prefix}{name}": array for name, array in state.items()}
+    around = {"decoder.conv1.weight": np.ones((2, 2, 3, 3)), "loss.weight": np.ones(2)}
+    for given in (inside,) if prefix == "module._orig_mod." else (inside, inside | around):
+        jax.tree.map(np.testing.assert_array_equal, torch_weights.convert_hrnet(given), variables)
+
+
+def test_other_copies_and_classifiers_are_left_and_said():
+    variables, state = tiny_backbone()
+    abstract = {kind: {"backbone": tree} for kind, tree in variables.items()}
+    others = {f"ema_model.module.{name}": array for name, array in state.items()}
+    found = import_weights(state | others | {"last_linear.weight": np.ones((2, 2))}, abstract, IMPORTERS)
+    assert len(found.variables) == len(jax.tree.leaves(variables))
+    assert "ema_model.module.conv1" in found.left and "last_linear" in found.left
+    two = {f"{whose}.{name}": array for whose in ("student", "teacher") for name, array in state.items()}
+    with pytest.raises(
+        UserError, match=r"holds 2 networks of this kind \(student\., teacher\.\): save the state dict of one"
+    ):
+        import_weights(two, abstract, IMPORTERS)
+
+
 def test_training_starts_from_a_file(weight_file, caplog):
     variables, _ = tiny_backbone()
     start, line = start_of(tiny_config(weight_file), ("sky", "ground"), caplog)

@@ -40,6 +40,7 @@ from pyrseg_jax.training.checkpoint import Checkpoints, abstract_on
 from pyrseg_jax.training.step import TrainState, initial_state
 
 log = logging.getLogger(__name__)
+MAX_LEFT = 20  # layers of a file that the log names as not used
 Arrays = Mapping[tuple[str, ...], np.ndarray]
 
 
@@ -90,7 +91,8 @@ def initialize(config: Config, model: Segmenter, label_space: LabelSpace) -> Sta
         len(given),
         len(flat),
         ", ".join(fresh) or "nothing",
-        ", ".join(left) or "nothing",
+        ", ".join([*left[:MAX_LEFT], f"and {len(left) - MAX_LEFT} more"] if len(left) > MAX_LEFT else left)
+        or "nothing",
         f"; converted: {'; '.join(converted)}" if converted else "",
     )
     return Start(unflatten_dict(flat | dict(given)), origin)

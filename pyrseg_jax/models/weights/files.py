@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,11 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from pyrseg_jax.errors import UserError, naming_file
-from pyrseg_jax.models.weights.pytorch_file import read_pytorch
+from pyrseg_jax.models.weights.pytorch_file import MAX_BYTES, read_pytorch
 from pyrseg_jax.models.weights.safetensors_file import read_safetensors
 from pyrseg_jax.storage.documents import shorten
+from pyrseg_jax.storage.regular_file import open_regular_file
 
 SAFETENSORS, PICKLED = (".safetensors",), (".pth", ".pt", ".bin", ".tar", ".ckpt")
+NUM_SNIFFED = 64  # bytes at the start of a file that tell kinds apart
 MAX_TENSORS = 100_000  # the largest networks have some thousands
 
 
@@ -35,6 +38,10 @@ def read_weights(path: Path) -> WeightFile:
     Raises:
       UserError: naming the file, if it is missing, damaged, of another kind, or holds more than weights.
     """
+    if re.match(r"(https?|ftp|s3|gs):/", str(path)):
+        raise UserError(
+            f"{path} is an address: download the file and give its path; only hf:// addresses are downloaded"
+        )
     if not os.path.lexists(path):
         whole = "" if path.is_absolute() else f" ({path.absolute()})"
         raise UserError(f"{path}: there is no such file of weights{whole}")
@@ -42,6 +49,7 @@ def read_weights(path: Path) -> WeightFile:
     if suffix not in SAFETENSORS + PICKLED:
         raise UserError(f"{path} is not a weight file: expected a name ending in {', '.join(SAFETENSORS + PICKLED)}")
     with naming_file(str(path), "cannot be read", "check its permissions, or download it again"):
+        _check_kind(path, suffix)
         state = read_safetensors(path) if suffix in SAFETENSORS else read_pytorch(path)
         digest = sha256_of(path)
     if not state:
@@ -54,6 +62,27 @@ def read_weights(path: Path) -> WeightFile:
         if not name.isprintable():
             raise UserError(f"{path} holds a tensor named {shorten(name)}: expected names of printable characters")
     return WeightFile(state, digest)
+
+
+def _check_kind(path: Path, suffix: str) -> None:
+    """Raise UserError if the first bytes are those of another kind of file, as failed downloads leave them."""
+    with open_regular_file(path, MAX_BYTES) as file:
+        start = file.read(NUM_SNIFFED)
+    kind = "safetensors" if suffix in SAFETENSORS else "PyTorch weights"
+    is_pytorch, is_safetensors = start.startswith((b"PK", b"\x80")), start[8:10] == b'{"'
+    if not start:
+        found, advice = "it is empty", "download it again"
+    elif start.startswith(b"version https://git-lfs"):
+        found, advice = "it is a pointer of Git LFS", "run `git lfs pull`, or download the file that it stands for"
+    elif start.lstrip()[:1] == b"<":
+        found, advice = "it is a web page", "open it to see why, and download the weights again"
+    elif suffix in SAFETENSORS and is_pytorch and not is_safetensors:
+        found, advice = "it is a file of PyTorch", "rename it to end in .pth"
+    elif suffix in PICKLED and is_safetensors:
+        found, advice = "it is a safetensors file", "rename it to end in .safetensors"
+    else:
+        return
+    raise UserError(f"{path} cannot be read as {kind} ({found}): {advice}")
 
 
 def read_parts(paths: Sequence[Path]) -> WeightFile:

@@ -22,10 +22,10 @@ from pyrseg_jax.models.weights.importer import (
     find_heads,
     import_weights,
     recognize,
-    some_of,
     split,
 )
 from pyrseg_jax.models.weights.in_place_abn import is_in_place
+from pyrseg_jax.models.weights.prefixes import some_of
 
 
 def convert_hrnet(state_dict: State) -> dict:

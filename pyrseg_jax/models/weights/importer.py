@@ -5,7 +5,7 @@ them. The spec of a backbone lists the importers that fit it. Convolution kernel
 columns) to our (rows, columns, in, out); all other arrays keep their numbers.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -14,7 +14,6 @@ from flax.traverse_util import flatten_dict
 
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.models.weights.head import (
-    COUNTER,
     Head,
     Path,
     State,
@@ -28,19 +27,18 @@ from pyrseg_jax.models.weights.head import (
 )
 from pyrseg_jax.models.weights.image_input import ImageInput, rewrite_first_layer
 from pyrseg_jax.models.weights.in_place_abn import effective_scales, is_in_place, restore_indices
+from pyrseg_jax.models.weights.prefixes import BACKBONE_PREFIXES, find_backbone, find_copies, some_of, strip
 
 Shapes = Mapping[str, tuple[int, ...]]  # of arrays, by their published names
 # The published names of an array of ours, and of a bias that is subtracted from it, if there is one.
 Names = Mapping[Path, tuple[str, str | None]]
 
-PREFIXES = ("module.", "model.")  # training programs put these before every name
-# Files of whole segmenters may put one of these before the backbone's names.
-BACKBONE_PREFIXES = ("backbone.", "pretrained.")
+# Classifiers that people put on a backbone, if no layout names them.
+CLASSIFIERS = ("fc.", "head.", "classifier.", "last_linear.", "linear.", "projector.")
 LEAKY = (
     "its layers after the backbone have a leaky ReLU with a slope of 0.01, and the network's have a ReLU: predictions differ until "
     "you train further"
 )
-NUM_NAMED = 5  # names that an error message lists before "and 7 more"
 
 
 class Importer(NamedTuple):
@@ -180,7 +178,7 @@ def recognize(state_dict: State, importers: Sequence[Importer]) -> Importer:
         state, _ = split(state_dict, importer)
         if np.ndim(state.get(importer.marker, ())) == 4:
             return importer
-    families = " or ".join(dict.fromkeys(importer.family for importer in importers))
+    families = " or ".join(dict.fromkeys(importer.family.partition(" (")[0] for importer in importers))
     markers = " or ".join(importer.marker for importer in importers)
     state, _ = split(state_dict, importers[0])
     raise UserError(
@@ -191,18 +189,17 @@ def recognize(state_dict: State, importers: Sequence[Importer]) -> Importer:
 
 def split(state_dict: State, importer: Importer) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Strip prefixes and counters; return the arrays of the backbone and, by their own names, those of a head."""
-    state = _strip(state_dict)
+    known = BACKBONE_PREFIXES + importer.prefixes
+    state = find_backbone(strip(state_dict), importer.marker, known)
     state = {name: array for name, array in state.items() if not name.startswith(importer.ignored)}
-    prefix = next(
-        (prefix for prefix in BACKBONE_PREFIXES + importer.prefixes if any(name.startswith(prefix) for name in state)),
-        "",
-    )
+    prefix = next((prefix for prefix in known if any(name.startswith(prefix) for name in state)), "")
     if prefix:
         is_head = {name: not name.startswith(prefix) for name in state}
     else:
         of_heads = [name for head in importer.heads for pair in head.names.values() for name in pair if name]
         of_heads += [name for head in importer.heads for name in head.arrays.values()]
         parts = tuple(f"{name.partition('.')[0]}." for name in of_heads)
+        parts += CLASSIFIERS + find_copies(state, importer.marker)
         is_head = {name: name.startswith(parts) for name in state}
     backbone = {name.removeprefix(prefix): state[name] for name in state if not is_head[name]}
     backbone = {name: array for name, array in backbone.items() if not name.startswith(importer.ignored)}
@@ -242,21 +239,6 @@ def convert(family: str, state: State, names: Names, abstract: Mapping[Path, Any
     return variables
 
 
-def some_of(names: Iterable[str]) -> str:
-    """List the first names, and say how many more there are."""
-    names = list(names)
-    return ", ".join(names[:NUM_NAMED]) + (f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else "")
-
-
-def _strip(state_dict: State) -> dict[str, np.ndarray]:
-    """Remove counters, and the prefixes of training programs, in any order."""
-    state = {name: array for name, array in state_dict.items() if not name.endswith(COUNTER)}
-    for _ in PREFIXES:
-        for prefix in PREFIXES:
-            state = {name.removeprefix(prefix): array for name, array in state.items()}
-    return state
-
-
 def _names_of_neck(importer: Importer, state: State, flat: Mapping[Path, Any]) -> Names:
     """Return the names of those arrays of the network's neck that a file has."""
     if importer.neck_name_of is None:
@@ -271,6 +253,6 @@ def _check_member(importer: Importer, state: State, names: Names, flat: Mapping[
     ours = importer.member({name: published_shape(path, flat[path].shape) for path, (name, _) in names.items()})
     if found != ours:
         raise UserError(
-            f"the weights are of {found}, and the network's backbone is {ours}: choose the backbone and, for a ResNet, the stem "
-            "that the weights are for"
+            f"the weights are of {found}, and the network's backbone is {ours}: choose the backbone "
+            f"{'and the stem ' if 'stem' in ours else ''}that the weights are for"
         )
