@@ -100,6 +100,12 @@ def test_an_error_names_a_path_that_cannot_be_loaded(tmp_path):
         pyrseg_jax.load(tmp_path / "model.zip")
 
 
+def test_an_address_that_is_not_read_is_named():
+    for address in ("https://example.com/model.zip", "file:///model.zip"):
+        with pytest.raises(UserError, match=r"model.zip: addresses of this kind are not read: download what it names"):
+            pyrseg_jax.load(address)
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
@@ -110,6 +116,12 @@ def test_an_error_names_a_path_that_cannot_be_loaded(tmp_path):
         (np.zeros((4, 4), np.uint8), r"shape \(4, 4\) is not an image"),
         (np.zeros((0, 4, 3), np.uint8), r"shape \(0, 4, 3\) is not an image"),
         ("no_such.jpg", r"no_such.jpg: there is no such image"),
+        (np.zeros((4, 4, 3), np.float32), r"give \(array \* 255\)\.round\(\)\.astype\(np\.uint8\)$"),
+        (np.zeros((3, 4, 4), np.uint8), r"array\.transpose\(1, 2, 0\)$"),
+        (np.zeros((2, 4, 4, 3), np.uint8), r"for a batch, give list\(array\)$"),
+        (np.zeros((4, 4, 4), np.uint8), r"give an RGBA image as PIL\.Image\.fromarray\(array\)$"),
+        (b"\x89PNG", r"an object of type bytes is not an image: expected a path, a PIL image, an array"),
+        (None, r"an object of type NoneType is not an image: expected a path"),
     ],
 )
 def test_an_error_names_an_argument_that_is_not_an_image(predictor, image, message):

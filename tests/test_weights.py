@@ -297,7 +297,15 @@ def start_of(config, classes, caplog):
 
 @pytest.mark.parametrize(
     "prefix",
-    ["_orig_mod.net.", "module._orig_mod.", "net.", "encoder.", "net.encoder.model.", "segmentor.backbone.", "ema.module."],
+    [
+        "_orig_mod.net.",
+        "module._orig_mod.",
+        "net.",
+        "encoder.",
+        "net.encoder.model.",
+        "segmentor.backbone.",
+        "ema.module.",
+    ],
 )
 def test_a_backbone_inside_of_any_module_is_found(prefix):
     variables, state = tiny_backbone()

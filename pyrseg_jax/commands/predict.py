@@ -24,7 +24,7 @@ from pyrseg_jax.run.config import Config
 from pyrseg_jax.run.packaged_models import find_model
 from pyrseg_jax.run.predictor import Predictor, Segmented
 from pyrseg_jax.storage.atomic import remove_leftovers
-from pyrseg_jax.storage.paths import is_remote
+from pyrseg_jax.storage.paths import is_remote, storage_path
 
 if TYPE_CHECKING:  # importing it takes a third of a second, which an exported model does not need
     from pyrseg_jax.run.workdir import Workdir
@@ -160,7 +160,7 @@ def _store(writer: Writer, predictor: Predictor, loaded: Loaded, segmented: Segm
 def _place(flag: str, value: str) -> Place:
     if not value:
         raise UserError(f"--{flag}=: expected a path")
-    return epath.Path(value) if is_remote(value) else Path(value).expanduser()
+    return storage_path(value) if is_remote(value) else Path(value).expanduser()
 
 
 def _open_output(

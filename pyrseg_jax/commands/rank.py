@@ -3,8 +3,6 @@
 import logging
 from pathlib import Path
 
-from etils import epath
-
 from pyrseg_jax.data.listing import say_passed_over
 from pyrseg_jax.errors import UserError, escaped, reason_of
 from pyrseg_jax.prediction import ranking
@@ -18,7 +16,7 @@ from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.output_folder import check_output_folder, write_output_folder
 from pyrseg_jax.run.trained_predictor import load_predictor
 from pyrseg_jax.run.workdir import Workdir
-from pyrseg_jax.storage.paths import is_remote
+from pyrseg_jax.storage.paths import is_remote, storage_path
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +87,7 @@ def _rank_unlabeled(
 ) -> list[RankedImage]:
     if not source:
         raise UserError("--input=: expected a path")
-    found = find_items(epath.Path(source) if is_remote(source) else Path(source).expanduser(), folder)
+    found = find_items(storage_path(source) if is_remote(source) else Path(source).expanduser(), folder)
     for note in found.notes:
         log.warning("%s", say_passed_over(f"--input={source}", note) if "passed over" not in note else note)
     items = [item for item in found.items if not item.is_video]

@@ -18,7 +18,7 @@ from pyrseg_jax.run.model_predictor import make_predictor
 from pyrseg_jax.run.naming import naming
 from pyrseg_jax.run.restore import restore
 from pyrseg_jax.run.workdir import Workdir
-from pyrseg_jax.storage.paths import is_remote, is_there
+from pyrseg_jax.storage.paths import is_remote, is_there, storage_path
 from pyrseg_jax.storage.regular_file import obstacle
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def _check_output(workdir: Workdir, output: str | None, overwrite: bool) -> Path
     """Return the path of the page; raise UserError if something there must not be replaced."""
     if output is None:
         return workdir.path / NAME
-    path = epath.Path(output) if is_remote(output) else Path(output).expanduser()
+    path = storage_path(output) if is_remote(output) else Path(output).expanduser()
     if isinstance(path, Path) and (found := obstacle(path)):
         raise UserError(f"--output={output} is {found}: name a file, such as report.html")
     if is_there(epath.Path(path)) and not overwrite:

@@ -18,7 +18,7 @@ from pyrseg_jax.run import image_counts
 from pyrseg_jax.run.results import StoredResult
 from pyrseg_jax.storage import documents
 from pyrseg_jax.storage.names import file_name_of
-from pyrseg_jax.storage.paths import is_remote, is_there
+from pyrseg_jax.storage.paths import is_remote, is_there, storage_path
 
 NEWEST, BEST = "newest", "best"
 MAGIC = re.compile(r"[*?\[]")  # characters of a pattern
@@ -192,7 +192,7 @@ def _matches(text: str) -> list[epath.Path]:
     """Return the path of this name if it exists; otherwise the runs and results that a pattern matches."""
     if not text:
         return []
-    path = epath.Path(text).expanduser()
+    path = storage_path(text)
     if path.exists():
         return [path]
     if not MAGIC.search(text) or is_remote(text):

@@ -8,7 +8,7 @@ from etils import epath
 from pyrseg_jax.storage.hub import MAIN, is_address, parse_address
 from pyrseg_jax.storage.names import ABOUT_MODEL as ABOUT_MODEL
 from pyrseg_jax.storage.names import file_name_of
-from pyrseg_jax.storage.paths import is_there
+from pyrseg_jax.storage.paths import is_there, storage_path
 
 _FOLDER = Path(__file__).parents[1] / "pretrained"
 
@@ -30,7 +30,7 @@ def find_model(name: str) -> epath.Path:
         from pyrseg_jax.run.hub_models import fetch_model  # here, because it imports jax
 
         return epath.Path(fetch_model(name))
-    place = epath.Path(name).expanduser()
+    place = storage_path(name)
     packaged = packaged_models().get(name)
     return place if packaged is None or is_there(place) else epath.Path(packaged)
 

@@ -240,6 +240,11 @@ def read_masked(image: ImageLike, space: ImageSpace = PHOTOGRAPH) -> Masked:
         name = f"the picture of mode {image.mode} and size {image.size}"
         with naming_file(name, "cannot be read", "open it again"):
             array = to_rgb(image) if space.is_photograph else planes_of(image, name)
+    elif isinstance(image, bytes | bytearray) or image is None or hasattr(image, "read"):
+        raise UserError(
+            f"an object of type {type(image).__name__} is not an image: expected a path, a PIL image, an array, or a list of them; "
+            "PIL.Image.open opens files and io.BytesIO(bytes)"
+        )
     else:
         array = _as_array(image)
     if not space.is_photograph:
@@ -247,9 +252,24 @@ def read_masked(image: ImageLike, space: ImageSpace = PHOTOGRAPH) -> Masked:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or not array.size:
         raise UserError(
             f"an array of {array.dtype} with shape {array.shape} is not an image: expected uint8 of shape (height, width, 3), "
-            "RGB in 0 … 255"
+            f"RGB in 0 … 255{_advice(array)}"
         )
     return Masked(array, None)
+
+
+def _advice(array: np.ndarray) -> str:
+    """Say how an array of a usual other kind becomes an image; empty if it is of none."""
+    if array.ndim == 4 and array.size:
+        return "; for a batch, give list(array)"
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[-1] != 3:
+        return "; bring the channels to the end with array.transpose(1, 2, 0)"
+    if array.dtype == np.uint8 and array.ndim == 2:
+        return "; give a gray image as PIL.Image.fromarray(array)"
+    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[-1] == 4:
+        return "; give an RGBA image as PIL.Image.fromarray(array)"
+    if array.ndim == 3 and np.issubdtype(array.dtype, np.floating):
+        return "; for values in 0 … 1, give (array * 255).round().astype(np.uint8)"
+    return ""
 
 
 def _masked(result: Result, is_void: Bool[np.ndarray, "H W"]) -> Result:

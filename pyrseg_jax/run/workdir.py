@@ -21,7 +21,7 @@ from pyrseg_jax.run.packaged_models import ABOUT_MODEL
 from pyrseg_jax.run.results import Results
 from pyrseg_jax.storage import documents, lock
 from pyrseg_jax.storage.atomic import remove_leftovers, try_to_write, write_atomically
-from pyrseg_jax.storage.paths import is_remote, is_there
+from pyrseg_jax.storage.paths import is_remote, is_there, storage_path
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Workdir:
     """
 
     def __init__(self, path: str):
-        self.path = epath.Path(path).expanduser()
+        self.path = storage_path(path)
         self.checkpoints = self.path / "checkpoints"
         self.figures = self.path / "figures"
         self.results = Results(self.path / "evaluation")

@@ -5,6 +5,7 @@ write to a temporary folder, whose files are then uploaded.
 """
 
 import contextlib
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,10 +13,38 @@ from pathlib import Path
 
 from etils import epath
 
+from pyrseg_jax.errors import UserError, reason_of
+
+PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}  # kinds of remote storage, and what reads them
+
 
 def is_remote(path: epath.PathLike) -> bool:
     """Return whether a path is in remote storage (it has a scheme like gs://) rather than on a local disk."""
     return "://" in os.fspath(path)
+
+
+def storage_path(text: str) -> epath.Path:
+    """Return the path that a text names, on a local disk or in remote storage that can be read here.
+
+    Raises:
+      UserError: for an address of another kind, such as https://, or if the package that reads it is not installed.
+    """
+    scheme = text.partition("://")[0]
+    if is_remote(text) and scheme not in PACKAGES:
+        raise UserError(
+            f"{text}: addresses of this kind are not read: download what it names and give its path, or name remote storage "
+            f"({', '.join(f'{name}://' for name in PACKAGES)})"
+        )
+    if is_remote(text) and importlib.util.find_spec("tensorflow") is None:  # which reads remote storage by itself
+        try:
+            epath.backend.fsspec_backend.fs(text)
+        except ImportError as error:
+            raise UserError(f"{text} needs another package: run `pip install {PACKAGES[scheme]}`") from error
+        except Exception as error:
+            raise UserError(
+                f"{text} cannot be opened ({reason_of(error)}): check the address and your credentials"
+            ) from error
+    return epath.Path(text).expanduser()
 
 
 def is_there(path: Path | epath.Path) -> bool:
