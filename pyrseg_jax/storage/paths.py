@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from etils import epath
+from etils.epath import backend
 
 from pyrseg_jax.errors import UserError, reason_of
 
@@ -37,7 +38,7 @@ def storage_path(text: str) -> epath.Path:
         )
     if is_remote(text) and importlib.util.find_spec("tensorflow") is None:  # which reads remote storage by itself
         try:
-            epath.backend.fsspec_backend.fs(text)
+            backend.fsspec_backend.fs(text)
         except ImportError as error:
             raise UserError(f"{text} needs another package: run `pip install {PACKAGES[scheme]}`") from error
         except Exception as error:
