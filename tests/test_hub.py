@@ -100,6 +100,9 @@ def test_other_texts_are_no_addresses(text):
 def test_a_wrong_address_is_found_before_anything_is_read():
     with pytest.raises(UserError, match=r"config\.model\.init: hf://tiny is not an address of the hub"):
         tiny_config("hf://tiny")
+    for empty in ("", " ", "a.pth,"):
+        with pytest.raises(UserError, match=r"^config\.model\.init='.*': expected a run, a model, or files of weights"):
+            tiny_config(empty)
     assert tiny_config(f"hf://{NAME}, hf://{NAME}/decoder.pth").model.init.startswith("hf://")
 
 

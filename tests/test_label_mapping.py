@@ -27,6 +27,17 @@ def test_remapped_values_are_read_and_never_written():
         space.to_train_ids(np.full((1, 1), 8, np.uint8), "x")
 
 
+def test_the_keys_for_labels_that_count_from_zero_are_named():
+    """The value 255 shows it, which no class has then; after `remap=255:void` alone, class 0 would be void."""
+    labels = np.array([[0, 1, 2, 255]], np.uint8)
+    keys = r"set first_value=0 and void_value=255$"
+    with pytest.raises(UserError, match=rf"value 255 .*{keys}"):
+        make_label_space(CLASSES, LabelMapping()).to_train_ids(labels, "x")
+    for mapping, value in ((LabelMapping(), 9), (LabelMapping(first_value=2), 255)):
+        with pytest.raises(UserError, match=rf"value {value} .*VALUE:CLASS$"):
+            make_label_space(CLASSES, mapping).to_train_ids(np.full((1, 1), value, np.uint8), "x")
+
+
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [

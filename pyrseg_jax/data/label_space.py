@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Shaped, UInt
 
-from pyrseg_jax.conventions import label_dtype, void_of
+from pyrseg_jax.conventions import VOID, label_dtype, void_of
 from pyrseg_jax.errors import UserError
 from pyrseg_jax.storage.documents import shorten
 from pyrseg_jax.storage.names import comparable
@@ -163,9 +163,15 @@ class LabelSpace:
             raise UserError(
                 f"{where}: value {value} at row {row}, column {column} ({(file_values == value).sum()} pixels of it) is "
                 f"not a class: expected {self.describe_file_ids()}; correct the label file, or, in a folder of your own, "
-                "add the class to classes.txt or say what the value means with remap=VALUE:CLASS"
+                f"add the class to classes.txt or say what the value means with remap=VALUE:CLASS{self._advice(int(value))}"
             )
         return train_ids
+
+    def _advice(self, value: int) -> str:
+        """Say what a value of 255 usually means. As `remap=255:void` alone, it would leave class 0 void."""
+        if value != VOID or self.void_file_id != 0 or self.file_ids[0] != 1:
+            return ""
+        return "; if the classes count from 0 and 255 is void, set first_value=0 and void_value=255"
 
     def to_file_values(self, train_ids: UInt[np.ndarray, "h w"]) -> UInt[np.ndarray, "h w"]:
         """Translate train ids to the values of the data set's own label files, of 8 bits, or of 16 where a value needs them."""

@@ -94,8 +94,16 @@ def _check_trackers(config: Config) -> None:
 
 
 def _check_init(config: Config) -> None:
-    """Check the form of addresses of the hub; whether they exist is found out when a training starts."""
-    for name in (config.model.init or "").split(","):
+    """Check that names are there, and the form of addresses of the hub; whether they exist is found out when a training starts."""
+    if config.model.init is None:
+        return
+    names = config.model.init.split(",")
+    if not all(name.strip() for name in names):
+        raise UserError(
+            f"config.model.init={config.model.init!r}: expected a run, a model, or files of weights with commas between them, or "
+            "None for random weights"
+        )
+    for name in names:
         if is_address(name.strip()):
             try:
                 parse_address(name.strip())
