@@ -21,9 +21,7 @@ from pyrseg_jax.run import config as config_lib
 
 VARIANTS = (
     {"cpu": "a small backbone and a short training, for two CPU cores"},
-    {
-        "long": "with cpu: three times as many steps, and more augmentation; how the packaged model camvid-small was trained"
-    },
+    {"long": "with cpu: three times as many steps, and larger changes of scale"},
     variants.ROWS,
     variants.METHODS,
     variants.PYRAMID,
