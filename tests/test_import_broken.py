@@ -168,7 +168,7 @@ NEAREST = {
     "yolo": (
         label_tools.write_yolo,
         lambda root: ((root / "labels").rename(root / "texts"), (root / "data.yaml").unlink()),
-        r"It is most like yolo, but texts/train/picture_0.txt is not in a folder labels",
+        r"It is most like yolo, but texts/train/picture_0.txt is not in a folder called labels",
     ),
     "masks alone": (
         masks_alone,

@@ -37,8 +37,8 @@ def read_class_list(path: Path) -> ClassList:
     """Read a list of classes: a text file with one class per line, or a CSV file with a header.
 
     Lines that begin with `#` are comments, except `#RRGGBB`. The forms of a line are `FORMS`; what follows a second colon
-    (as in CVAT's `labelmap.txt`) is passed over. Where each line begins with its number, counting from 0 or 1, or a column of a CSV
-    file has these numbers, they are no part of the names.
+    (as in CVAT's `labelmap.txt`) is passed over. If the lines are numbered from 0 or 1, in front of the names or in a column of a
+    CSV file, the numbers are removed from the names.
 
     Raises:
       UserError: naming the file and the line, if it cannot be read or a line is none of these.
@@ -76,7 +76,7 @@ def _without_numbers(names: tuple[str, ...], lines: Sequence[str], column: int |
     """Return the names without numbers that count them, and the first of these numbers.
 
     Args:
-      names: the names, which may begin with numbers if there is no header.
+      names: the names; without a header, they may still have their numbers in front.
       lines: the lines.
       column: the column of the names in a CSV file with a header, or None.
     """

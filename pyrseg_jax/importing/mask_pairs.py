@@ -124,7 +124,7 @@ def _nearest(mask: str, images: Sequence[str], tree: SourceTree, classes: Collec
 
 
 def photograph_or_error(tree: SourceTree, pair: MaskPair) -> Path | Callable[[], bytes]:
-    """Return the photograph of a mask, or a function that raises the error that there is none."""
+    """Return the path of a mask's photograph. If it has none, return a function that raises an error saying so."""
     if pair.image is not None:
         return tree.root / pair.image
 

@@ -49,7 +49,7 @@ def _yolo(tree: SourceTree) -> str:
     stems = {PurePosixPath(image).stem for image in tree.images()}
     for name in tree.annotation_files(".txt"):
         if PurePosixPath(name).stem in stems:
-            return f"It is most like yolo, but {name} is not in a folder labels, and there is no YAML file with names."
+            return f"It is most like yolo, but {name} is not in a folder called labels, and no YAML file names the classes."
     return ""
 
 
